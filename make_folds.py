@@ -1,0 +1,203 @@
+"""Split labelled images into cross-validation folds: labels -> folds.csv
+
+    python make_folds.py                                              # input/train.csv, input/train/ -> input/folds.csv
+    python make_folds.py --labels input/train.csv --images input/train --folds 10 --seed 0 -o input/folds.csv
+    python make_folds.py --external hpav18=input/HPAv18.csv --images input/train --images input/hpav18
+    python make_folds.py --plot input/folds.png                       # class distribution and split as a picture
+
+Every class is spread over the folds as evenly as its images allow, and near-duplicate pictures stay in one fold: a
+network that has seen one twin in training would be tested on the other.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+from utils import duplicates, plots
+from utils.errors import InputError, listing, plural, run_script
+from utils.files import check_writable, write_csv
+from utils.images import check_files, find_files, parse_channels, scan_folders
+from utils.labels import check_ids, encode, load_classes, read_labels
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arg = parser.add_argument
+    arg("--labels", default="input/train.csv", help="Id,Target table (default: %(default)s)")
+    arg("--images", action="append", help="folder of the images; may be repeated (default: input/train if it exists)")
+    arg("--classes", default="hpa", help="hpa (28), cyto (13) or a CSV class,name (default: %(default)s)")
+    arg("--folds", type=int, default=10, help="number of folds (default: %(default)s)")
+    arg("--seed", type=int, default=0, help="another seed, another split (default: %(default)s)")
+    arg("--external", action="append", default=[], metavar="NAME=CSV", help="more rows to split, with their source's name")
+    arg("--always-train", action="append", default=[], metavar="NAME=CSV", help="rows for training only: fold -1")
+    arg("--hash-channels", default="gb", help="channels compared for near-duplicates (default: %(default)s)")
+    arg("--hash-distance", type=int, default=20, metavar="BITS",
+        help="pictures whose hashes (64 bits a channel) differ in at most so many are twins; -1: do not look (default: %(default)s)")  # fmt: skip
+    arg("--allow-unlabelled", action="store_true", help="pass over images that no row names instead of stopping")
+    arg("--plot", metavar="PNG", help="draw class distribution and split")
+    arg("-o", "--out", default="input/folds.csv", help="where to write (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    started = time.time()
+    if args.folds < 2:
+        raise InputError(f"--folds {args.folds} is too few; cross-validation needs 2 or more")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed {args.seed} is out of range; give a whole number from 0 to 4294967295")
+    classes = load_classes(args.classes)
+    rows = gather_rows(args, classes)
+    pairs_file = Path(args.out).with_name(f"{Path(args.out).stem}_duplicates.csv")
+    for path in [args.out, pairs_file, args.plot]:
+        if path:
+            check_writable(path)
+
+    rows["group"], pairs = find_groups(rows, args)
+    labels = encode(rows["Target"], classes)
+    rows["fold"] = assign_folds(labels, rows["group"].to_numpy(), rows.pop("always").to_numpy(), args.folds, args.seed)
+
+    if pairs is not None:
+        write_csv(pairs_file, pairs)
+    write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
+    if args.plot:
+        plots.fold_split(labels, rows["fold"].to_numpy(), classes, args.plot)
+    report(labels, rows, classes, args.folds)
+    written = [str(args.out)] + [str(pairs_file)] * (pairs is not None) + [args.plot] * bool(args.plot)
+    print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s -> {', '.join(written)}")
+
+
+def gather_rows(args, classes):
+    """All rows with their source; `always` marks those that are only ever trained on."""
+    tables = [("kaggle", args.labels, False)]
+    for specs, always in ((args.external, False), (args.always_train, True)):
+        for spec in specs:
+            name, equals, path = spec.partition("=")
+            if not (name and equals and path):
+                raise InputError(f"{spec!r} should be NAME=CSV, for example hpav18=input/HPAv18.csv")
+            tables.append((name, path, always))
+    frames = []
+    for name, path, always in tables:
+        frame = read_labels(path, classes)[["Id", "Target"]]
+        frames.append(frame.assign(source=name, always=always))
+    rows = pd.concat(frames, ignore_index=True)
+    check_ids(" + ".join(str(path) for _, path, _ in tables), rows["Id"])
+    split = int((~rows["always"]).sum())
+    if split < args.folds:
+        raise InputError(f"{plural(split, 'row')} cannot fill {args.folds} folds; give --folds {max(split, 2)} or less")
+    return rows
+
+
+def find_groups(rows, args):
+    """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images."""
+    folders = args.images or (["input/train"] if Path("input/train").is_dir() else [])
+    if not folders or args.hash_distance < 0:
+        print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
+        return rows["Id"], None
+    channels = parse_channels(args.hash_channels)
+    files = find_files(folders, rows["Id"].tolist(), channels)
+    unlabelled = sorted(set(scan_folders(folders)) - set(rows["Id"]))
+    if unlabelled and not args.allow_unlabelled:
+        raise InputError(
+            f"{plural(len(unlabelled), 'Id')} with images in {listing(folders)} but no row in a label table: "
+            f"{listing(unlabelled)}; add the rows or give --allow-unlabelled"
+        )
+    check_files(files)
+    first, second, bits = duplicates.close_pairs(duplicates.hash_samples(files), args.hash_distance)
+    ids = rows["Id"].to_numpy()
+    members = duplicates.groups_from_pairs(len(ids), first, second)
+    sizes = np.bincount(members)
+    print(
+        f"near-duplicates: {plural(len(first), 'pair')} within {args.hash_distance} bits, "
+        f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
+    )
+    firsts = np.unique(members, return_index=True)[1]
+    return ids[firsts][members], pd.DataFrame({"Id": ids[first], "twin": ids[second], "bits": bits})
+
+
+def assign_folds(labels, groups, always, folds, seed):
+    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool -> (N,) int, −1 = always train.
+
+    Groups are the units that are dealt out. An always-train row with a twin among the split rows goes with it: to train
+    on it while the twin validates would leak.
+    """
+    fold = np.full(len(labels), -1)
+    names, unit = np.unique(groups, return_inverse=True)
+    counted = np.zeros((len(names), labels.shape[1] + 1))  # a unit's images in each class, and in all
+    np.add.at(counted, unit[~always], np.column_stack([labels[~always], np.ones((~always).sum())]))
+    split = np.flatnonzero(counted[:, -1])
+    units = stratify(counted[split], folds, seed)
+    by_unit = np.full(len(names), -1)
+    by_unit[split] = units
+    fold[:] = by_unit[unit]
+    return fold
+
+
+def stratify(counted, folds, seed):
+    """Deal units out to folds: (U, C + 1) images a unit in each class and in all -> (U,) fold numbers.
+
+    Iterative stratification (Sechidis et al. 2011) knows only whether a unit has a class; the moves after it settle
+    what groups of several images leave uneven.
+    """
+    present = counted[:, :-1] > 0
+    stratifier = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
+    unit_fold = np.empty(len(counted), int)
+    for number, (_, part) in enumerate(stratifier.split(present, present)):
+        unit_fold[part] = number
+    return even_out(counted, unit_fold, folds)
+
+
+def even_out(counted, unit_fold, folds, most_moves=2000):
+    """Move one unit at a time to another fold, always the move that lowers the unevenness most, until none does.
+
+    Unevenness: the sum over folds and columns of (count − ideal)², each column divided by its total, so that an image
+    of a rare class weighs more than one of a common class.
+    """
+    used = counted[:, counted.any(axis=0)]
+    weight = 1 / used.sum(axis=0)
+    excess = np.stack([used[unit_fold == fold].sum(axis=0) for fold in range(folds)]) - used.sum(axis=0) / folds
+    weighted, own = used * weight, used**2 @ weight
+    units = np.arange(len(used))
+    for _ in range(most_moves):
+        pull = weighted @ excess.T
+        change = pull - pull[units, unit_fold][:, None] + own[:, None]  # half of what moving unit u to fold f changes
+        change[units, unit_fold] = 0
+        unit, fold = np.unravel_index(change.argmin(), change.shape)
+        if change[unit, fold] > -1e-9:
+            break
+        excess[unit_fold[unit]] -= used[unit]
+        excess[fold] += used[unit]
+        unit_fold[unit] = fold
+    return unit_fold
+
+
+def report(labels, rows, classes, folds):
+    """Print images a class and fold, and the largest deviation from an even split."""
+    fold = rows["fold"].to_numpy()
+    table = np.stack([labels[fold == k].sum(axis=0) for k in range(folds)], axis=1).astype(int)
+    table = np.vstack([table, np.bincount(fold[fold >= 0], minlength=folds)])
+    off = np.abs(table - table.sum(axis=1, keepdims=True) / folds)
+    width = max(4, len(str(table.max())) + 1)
+    always = int((fold < 0).sum())
+    room = max(12, 79 - 3 - 7 - width * folds - 6)
+    print(f"{'':3}{'class':{room}}{'images':>7}" + "".join(f"{'f' + str(k):>{width}}" for k in range(folds)) + f"{'off':>6}")
+    for number, name in enumerate([*classes, "all images"]):
+        short = name if len(name) < room else name[: room - 2] + "…"
+        head = f"{number if number < len(classes) else '':>2} {short:{room}}{table[number].sum():>7,}"
+        print(head + "".join(f"{count:>{width}}" for count in table[number]) + f"{off[number].max():>6.1f}")
+    worst, where = np.unravel_index(off[:-1].argmax(), off[:-1].shape)
+    print(
+        f"largest deviation from an even split: {off[worst, where]:.1f} images ({classes[worst]}, fold {where}); "
+        f"fold sizes {table[-1].min():,} to {table[-1].max():,}" + (f"; always trained on: {plural(always, 'row')}" if always else "")
+    )
+    for name, part in rows.groupby("source", sort=False):
+        if rows["source"].nunique() > 1:
+            print(f"source {name}: {plural(len(part), 'row')}")
+
+
+if __name__ == "__main__":
+    run_script(main)

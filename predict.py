@@ -1,0 +1,106 @@
+"""Predict with trained folds: run directories, images -> predictions.csv
+
+    python predict.py runs/chen --images input/test -o test.csv                      # all folds of a run, 4 views an image
+    python predict.py runs/chen/fold0 runs/chen/fold1 --images input/test -o test.csv --tta 4
+    python predict.py runs/chen --images input/test --ids input/sample_submission.csv -o test.csv
+    python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1            # any folder of images
+
+Probabilities are averaged over flipped views (test-time augmentation), over the tiles of large images where the run was
+trained on crops, and over folds. Nothing of the training augmentation is loaded here.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils import checkpoint, inference
+from utils.data import Normaliser, Samples, default_workers, make_loader
+from utils.device import AMP, amp_dtype, describe, pick_device
+from utils.errors import InputError, plural, run_script
+from utils.files import check_writable
+from utils.images import check_files, find_files, parse_channels, scan_folders
+from utils.labels import check_ids, read_table
+from utils.predictions import write_predictions
+
+SHARED = ("class_names", "channels", "size", "fit", "normalise")  # folds that are averaged must agree on these
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arg = parser.add_argument
+    arg("runs", nargs="+", metavar="RUN", help="run folder, fold folder or checkpoint; several are averaged")
+    arg("--images", action="append", help="folder of images, may be repeated (default: input/test)")
+    arg("--ids", metavar="CSV", help="which Ids, in which order (default: all in the folder, sorted)")
+    arg("--tta", type=int, choices=inference.TTA, default=4, help="views an image (default: %(default)s)")
+    arg("--tta-reduce", choices=["mean", "max"], default="mean", help="how views are combined (default: %(default)s)")
+    arg("--batch-size", type=int, help="images in one forward pass (default: as in training)")
+    arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
+    arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
+    arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
+    arg("-o", "--out", default="predictions.csv", help="where to write (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    check_writable(args.out)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise InputError(f"--batch-size {args.batch_size} is out of range; give 1 or more")
+    device = pick_device(args.device)
+    networks, configs = load_networks(args.runs, device)
+    config = configs[0]
+    amp = amp_dtype(args.amp or config["amp"], device)
+    batch_size = args.batch_size or config["batch_size"]
+
+    channels = parse_channels(config["channels"])
+    folders = args.images or ["input/test"]
+    ids = read_ids(args.ids) if args.ids else sorted(scan_folders(folders))
+    if not ids:
+        raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
+    files = find_files(folders, ids, channels)
+    sizes = check_files(files)
+    if config["fit"] == "crop" and sizes.min() < config["size"]:
+        small = files[int(sizes.min(axis=1).argmin())][0]
+        raise InputError(f"{small} is smaller than the {config['size']} pixels this run was trained on; give it larger images")
+
+    samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
+    tiles = 1 if config["fit"] == "resize" else int(np.prod(-(-sizes.max(axis=0) // config["size"])))
+    workers = args.workers if args.workers >= 0 else default_workers(device)
+    loader = make_loader(samples, max(1, batch_size // tiles), workers, device)
+    normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
+    print(f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {args.tta} views, on {describe(device, amp)}")
+
+    started = time.time()
+    with tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
+        rows, probabilities = inference.predict(
+            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, batch_size, bar
+        )
+    seconds = time.time() - started
+    write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
+    print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+
+
+def load_networks(runs, device):
+    """Every checkpoint behind the given paths: -> networks, configs. They must look at images in the same way."""
+    paths = [path for run in runs for path in checkpoint.find_checkpoints(run)]
+    networks, configs = zip(*(checkpoint.load_network(path, device) for path in paths), strict=True)
+    for path, config in zip(paths, configs, strict=True):
+        for key in SHARED:
+            if config[key] != configs[0][key]:
+                raise InputError(
+                    f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
+                )
+    return [network.to(memory_format=torch.channels_last) for network in networks], configs
+
+
+def read_ids(path):
+    ids = read_table(path, ["Id"], what="a list of Ids")["Id"]
+    check_ids(path, ids)
+    return ids.tolist()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The competition in order, on a simulated atlas.
+#   bash run.sh          environment, data, folds, training of two folds, prediction, thresholds, submission, score
+#   bash run.sh test     the same environment, all tests
+set -euo pipefail
+cd "$(dirname "$0")"
+
+environment() {
+  local wanted have=.venv/requirements.installed python
+  wanted=$(cat requirements.txt)
+  if [ -f "$have" ] && [ "$(cat "$have")" = "$wanted" ]; then
+    echo "environment: .venv is up to date"
+    return
+  fi
+  for python in python3.11 python3.12 python3.10 python3; do
+    if command -v "$python" >/dev/null && "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
+      echo "environment: $python -m venv .venv, pip install -r requirements.txt (about 6 GB, a few minutes)"
+      "$python" -m venv .venv
+      .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+      printf '%s\n' "$wanted" >"$have"
+      return
+    fi
+  done
+  echo "error: no Python 3.10, 3.11 or 3.12 found; install one" >&2
+  exit 2
+}
+
+# Print a command as a reader would type it, then run it in the environment.
+step() {
+  printf '\n$ %s\n' "$*"
+  PATH="$PWD/.venv/bin:$PATH" "$@"
+}
+
+# The same, unless the file it makes is there already.
+make() {
+  local file=$1
+  shift
+  if [ -e "$file" ]; then
+    printf '\n%s is there already; delete it to run: %s\n' "$file" "$*"
+  else
+    step "$@"
+  fi
+}
+
+demo() {
+  local data=input/demo run=runs/demo fold
+  step python -m utils.simulate --out $data --train 1500 --test 400 --size 128 --power 0.6 --seed 0
+  make $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
+  for fold in 0 1; do
+    step python train.py --recipe gapnet_pl --folds $data/folds.csv --fold $fold --images $data/train --name demo \
+      --size 128 --fit resize --normalise dataset --augment d4 --epochs 24 --batch-size 32 \
+      --optimiser adamw --lr 0.001 --loss "1:bce 13:soft_f1+bce" --patience 4
+  done
+  make $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
+  make $run/thresholds.json python threshold.py $run -o $run/thresholds.json
+  make $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
+  make $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
+  step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.png
+}
+
+case "${1:-demo}" in
+  demo)
+    environment
+    demo
+    ;;
+  test)
+    environment
+    step python -m pytest -q -n 2 tests
+    ;;
+  *)
+    echo "error: unknown word '$1'; use: bash run.sh, or bash run.sh test" >&2
+    exit 2
+    ;;
+esac

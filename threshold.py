@@ -1,0 +1,166 @@
+"""Fit cut-offs on out-of-fold predictions: oof.csv files, labels -> thresholds.json
+
+    python threshold.py runs/chen                                     # every fold's oof.csv -> runs/chen/thresholds.json
+    python threshold.py runs/chen -o runs/chen/thresholds.json --method per_class
+    python threshold.py oof1.csv oof2.csv --labels input/train.csv -o thresholds.json
+
+Three ways: fixed (0.5), one global cut-off, one for each class. Each is shown in sample (fitted and scored on the same
+rows, which flatters) and cross-fitted (fitted on four fifths, applied to the rest, scored once over all rows). `auto`
+takes the best cross-fitted one.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from tqdm import tqdm
+
+from utils.errors import InputError, listing, plural, run_script
+from utils.files import check_writable, write_json
+from utils.labels import encode, load_classes, read_labels
+from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, f1_per_class, macro_f1
+from utils.predictions import read_predictions, same_classes
+
+
+def fixed(truth, probabilities):
+    return np.full(truth.shape[1], 0.5)
+
+
+def global_(truth, probabilities):
+    return np.full(truth.shape[1], best_global_threshold(truth, probabilities)[0])
+
+
+def per_class(truth, probabilities):
+    """The exact optimum of each class; the global one for classes without positives."""
+    thresholds, _ = best_thresholds(truth, probabilities)
+    return np.where(np.isnan(thresholds), global_(truth, probabilities), thresholds)
+
+
+METHODS = {"fixed": fixed, "global": global_, "per_class": per_class}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arg = parser.add_argument
+    arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
+    arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
+    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
+    arg("--method", choices=["auto", *METHODS], default="auto", help="which one to write (default: %(default)s)")
+    arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
+    arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
+    arg("-o", "--out", metavar="JSON", help="where to write (default: thresholds.json in the run's folder)")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    if not 1 <= args.repeats <= 1000:
+        raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 1000")
+    if not 0 <= args.seed < 2**31:
+        raise InputError(f"--seed {args.seed} is out of range; give 0 or more")
+    files, run_labels, run_classes = find_predictions(args.predictions)
+    labels_file = args.labels or run_labels
+    if not labels_file:
+        raise InputError("prediction files alone do not say what is true; add --labels CSV")
+    runs = [Path(path) for path in args.predictions if Path(path).is_dir()]
+    out = Path(args.out) if args.out else runs[0] / "thresholds.json" if len(runs) == 1 else None
+    if out is None:
+        raise InputError("say where to write the thresholds: -o thresholds.json")
+    check_writable(out)
+    classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
+    oof, truth = gather(files, labels_file, classes)
+
+    results = {name: evaluate(METHODS[name], truth, oof, args) for name in tqdm(METHODS, desc="fitting", disable=None, leave=False)}
+    best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
+    write_json(out, {
+        "method": best, "classes": list(classes), "thresholds": results[best].pop("thresholds").tolist(),
+        "macro_f1": results[best], "rows": len(oof), "fitted_on": [str(file) for file in files],
+    })  # fmt: skip
+    report(results, best, truth, classes, len(oof))
+    print(f"{best} -> {out}")
+
+
+def find_predictions(paths):
+    """-> (prediction files, the labels file and the class list that a run names, None where only files were given)."""
+    files, labels, classes = [], None, None
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = [path / "oof.csv"] if (path / "oof.csv").is_file() else sorted(path.glob("fold*/oof.csv"))
+        if not found:
+            raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
+        files += found
+        config_file = found[0].with_name("config.json")
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+            labels, classes = labels or config["folds"], classes or config["class_names"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{config_file} is not a run's config ({str(error)[:100]}); train the fold anew") from None
+    return files, labels, classes
+
+
+def gather(files, labels_file, classes):
+    """One table over all files, and its labels, matched by Id: (N, C) float64, (N, C) uint8."""
+    tables = {file: read_predictions(file) for file in files}
+    same_classes(tables)
+    oof = pd.concat(tables.values())
+    if list(oof.columns) != list(classes):
+        differing = sorted(set(oof.columns) ^ set(classes)) or ["their order"]
+        raise InputError(f"{files[0]} has other classes than expected: {listing(differing)}; name the class list with --classes")
+    if twice := oof.index[oof.index.duplicated()].unique().tolist():
+        raise InputError(f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once")
+    labels = read_labels(labels_file, classes).set_index("Id")["Target"]
+    if unknown := [id_ for id_ in oof.index if id_ not in labels.index]:
+        raise InputError(f"{labels_file} lacks {plural(len(unknown), 'Id')} of the predictions: {listing(unknown)}; give the labels they belong to")
+    return oof.to_numpy(), encode(labels.loc[oof.index], classes)
+
+
+def evaluate(method, truth, probabilities, args):
+    """Thresholds fitted on all rows, and macro F1 in sample and cross-fitted with its spread and 95 % interval."""
+    thresholds = method(truth, probabilities)
+    folds = min(5, len(truth))
+    scores, decided = [], []
+    for repeat in range(args.repeats):
+        decisions = np.zeros(truth.shape, bool)
+        splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=args.seed + repeat)
+        for fit, held in splitter.split(probabilities, truth) if folds > 1 else []:
+            decisions[held] = probabilities[held] >= method(truth[fit], probabilities[fit])
+        scores.append(macro_f1(truth, decisions))
+        decided.append(decisions)
+    low, high = interval(truth, decided[0], args.seed)
+    return {
+        "thresholds": thresholds, "in_sample": macro_f1(truth, probabilities >= thresholds), "cross_fitted": float(np.mean(scores)),
+        "cross_fitted_spread": float(np.std(scores)), "interval_95": [low, high],
+        "per_class": f1_per_class(truth, probabilities >= thresholds).tolist(),
+        "per_class_cross_fitted": np.mean([f1_per_class(truth, decisions) for decisions in decided], axis=0).tolist(),
+    }  # fmt: skip
+
+
+def interval(truth, decisions, seed, draws=1000):
+    """95 % bootstrap interval of macro F1 over rows: percentiles of `draws` resamples (Efron 1979)."""
+    rng, rows = np.random.default_rng(seed), len(truth)
+    scores, called, positive = [], decisions.astype(np.float32), truth.astype(np.float32)
+    for _ in range(0, draws, 50):
+        counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=50).astype(np.float32)
+        scores.append(f1_from_counts(counts @ (called * positive), counts @ positive, counts @ called).mean(axis=1))
+    return [float(value) for value in np.percentile(np.concatenate(scores), [2.5, 97.5])]
+
+
+def report(results, best, truth, classes, rows):
+    print(f"{'method':12}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}   macro F1, {rows:,} rows")
+    for name, result in results.items():
+        low, high = result["interval_95"]
+        star = "*" if name == best else " "
+        print(f"{name:11}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
+              f"{low:>11.4f}–{high:.4f}")  # fmt: skip
+    absent = [name for name, count in zip(classes, truth.sum(axis=0), strict=True) if not count]
+    if absent:
+        print(f"no positive rows, so nothing to fit and F1 0: {listing(absent, show=30)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

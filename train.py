@@ -1,0 +1,316 @@
+"""Train one fold: folds.csv, images -> runs/<name>/fold<k>/
+
+    python train.py --fold 0                                          # the chen recipe on input/folds.csv, input/train/
+    python train.py --recipe chen --folds input/folds.csv --fold 0 --images input/train --name chen
+    python train.py --recipe gapnet_pl --fold 0 --size 256 --fit resize --batch-size 64
+    python train.py --fold 0 --limit 200 --epochs 2 --name try        # a trial in minutes
+    python train.py --fold 0 --loss "1:bce 4:soft_f1+weighted_bce"    # another loss schedule: stages by first epoch
+
+The run directory holds config.json (every option), last.pt and best.pt, log.csv (a row an epoch), steps.csv and
+TensorBoard events (every step), oof.csv (best epoch's probabilities for the validation fold). Interrupted, the same
+command goes on after the last finished epoch and ends with the same weights.
+"""
+
+import argparse
+import hashlib
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from utils import augment, checkpoint, inference, losses, models
+from utils.data import FITS, NORMALISATIONS, Normaliser, Samples, batches, dataset_moments, default_workers, make_loader
+from utils.device import AMP, amp_dtype, describe, pick_device
+from utils.errors import InputError, plural, run_script
+from utils.files import check_writable, write_csv, write_json
+from utils.images import check_files, find_files, parse_channels
+from utils.labels import encode, load_classes, read_folds
+from utils.metrics import best_global_threshold, f1_per_class, precision_recall
+from utils.models.se_resnext50 import STEMS
+from utils.predictions import read_predictions, write_predictions
+from utils.recipes import RECIPES
+from utils.trainer import CURVES, OPTIMISERS, Trainer
+from utils.weights import load_start
+
+NOT_THE_RESULT = {"runs", "images", "workers", "device", "overwrite"}  # options that may change when a run goes on
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def arg(*names, help, group=parser, **kwargs):
+        shown = "" if kwargs.get("required") or "action" in kwargs else " (default: %(default)s)"
+        group.add_argument(*names, help=help + shown, **kwargs)
+
+    arg("--recipe", choices=RECIPES, default="chen", help="published system whose options are taken")
+    arg("--fold", type=int, required=True, help="which fold validates")
+    data = parser.add_argument_group("data")
+    arg("--folds", default="input/folds.csv", help="table made by make_folds.py", group=data)
+    arg("--images", action="append", help="folder of the images, may be repeated; input/train if not given", group=data)
+    arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name", group=data)
+    arg("--channels", help="rgby in any order, rgb, green, rgb+y/3", group=data)
+    arg("--size", type=int, help="pixels of the square the network sees", group=data)
+    arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
+    arg("--normalise", choices=NORMALISATIONS, help="by statistics of the training set, of each image, or not", group=data)
+    arg("--augment", choices=augment.AUGMENTATIONS, help="training augmentation", group=data)
+    arg("--limit", type=int, default=0, metavar="N", help="use only N training and N validation images; 0: all", group=data)
+    net = parser.add_argument_group("network")
+    arg("--model", choices=models.NETWORKS, help="network", group=net)
+    arg("--weights", help="imagenet, none or a file of weights", group=net)
+    arg("--stem", choices=STEMS, help="how RGB filters are widened to other channels", group=net)
+    opt = parser.add_argument_group("optimisation")
+    arg("--epochs", type=int, help="most epochs", group=opt)
+    arg("--batch-size", type=int, help="images a step", group=opt)
+    arg("--loss", help="schedule of loss terms by first epoch", group=opt)
+    arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
+    arg("--lr", type=float, help="learning rate", group=opt)
+    arg("--momentum", type=float, help="momentum of sgd", group=opt)
+    arg("--weight-decay", type=float, help="L2 penalty (adamw: decoupled)", group=opt)
+    arg("--l1", type=float, help="L1 penalty", group=opt)
+    arg("--clip", type=float, help="largest gradient norm; 0: any", group=opt)
+    arg("--plateau", choices=["step", "epoch", "none"], group=opt,
+        help="halve the learning rate when training soft F1 (each step) or validation macro F1 (each epoch) stands still")  # fmt: skip
+    arg("--patience", type=float, help="epochs without gain before halving", group=opt)
+    arg("--min-gain", type=float, help="smallest rise that counts as gain", group=opt)
+    arg("--early-stop", type=int, help="stop after so many epochs without a better macro F1; 0: never", group=opt)
+    run = parser.add_argument_group("run")
+    arg("--name", help="name of the run; the recipe's if not given", group=run)
+    arg("--runs", default="runs", help="folder of all runs", group=run)
+    arg("--seed", type=int, default=0, help="start of everything random", group=run)
+    arg("--amp", choices=AMP, default="auto", help="16-bit arithmetic where the device is fast at it", group=run)
+    arg("--device", default="auto", help="cuda, cuda:1, cpu, …", group=run)
+    arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
+    arg("--overwrite", action="store_true", help="start anew where a run of this name exists", group=run)
+
+    parser.set_defaults(**RECIPES["chen"])
+    chosen, _ = parser.parse_known_args()
+    parser.set_defaults(**RECIPES[chosen.recipe], name=chosen.name or chosen.recipe)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    check_options(args)
+    device = pick_device(args.device)
+    amp = amp_dtype(args.amp, device)
+    schedule = losses.parse_schedule(args.loss)
+    classes = load_classes(args.classes)
+    train_rows, valid_rows = split_rows(args, classes)
+    channels = parse_channels(args.channels)
+    run = Path(args.runs) / args.name / f"fold{args.fold}"
+    check_writable(run / "last.pt")
+
+    config = vars(args) | {"class_names": classes, "planes": channels.planes} | provenance(train_rows, valid_rows)
+    saved = find_resume(run, config, args.overwrite)
+    if saved and saved["finished"]:
+        print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
+        return
+
+    folders = args.images or ["input/train"]
+    train_set = Samples(find_files(folders, train_rows["Id"].tolist(), channels), channels, args.size, args.fit, args.normalise,
+                        encode(train_rows["Target"], classes), augment.build(args.augment), True, args.seed)  # fmt: skip
+    valid_set = Samples(find_files(folders, valid_rows["Id"].tolist(), channels), channels, args.size, args.fit, args.normalise,
+                        encode(valid_rows["Target"], classes), None, False, args.seed)  # fmt: skip
+    check_sizes(train_set.files + valid_set.files, args)
+    config["mean"], config["std"] = dataset_moments(train_set) if args.normalise == "dataset" else (None, None)
+
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.benchmark = True
+    network = models.build(args.model, len(classes), channels.planes, args.stem)
+    started_from = load_start(network, args.model, args.weights, args.stem) if not saved else f"going on from {run / 'last.pt'}"
+    network = network.to(device, memory_format=torch.channels_last)
+    workers = args.workers if args.workers >= 0 else default_workers(device)
+    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True)
+    valid_loader = make_loader(valid_set, args.batch_size, workers, device)
+
+    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader))
+    if saved:
+        trainer.restore(saved)
+    print_header(config, started_from, train_rows, valid_rows, network, device, amp)
+    write_json(run / "config.json", config)
+    fit(trainer, train_loader, valid_loader, valid_rows, config, run)
+
+
+def check_options(args):
+    """Refuse impossible numbers before any file is opened."""
+    least = {"fold": 0, "size": 16, "limit": 0, "epochs": 1, "batch_size": 1, "lr": 0, "momentum": 0, "weight_decay": 0, "l1": 0,
+             "clip": 0, "patience": 0, "min_gain": 0, "early_stop": 0, "seed": 0, "workers": -1}  # fmt: skip
+    for name, minimum in least.items():
+        value = getattr(args, name)
+        if not minimum <= value < 2**31:
+            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {minimum} or more")
+    if set(args.name) & set("/\\\0") or args.name in ("", ".", ".."):
+        raise InputError(f"--name {args.name!r} is not usable as a folder's name; use letters, digits, - and _")
+
+
+def split_rows(args, classes):
+    """Rows to train on (all other folds, and −1) and to validate on, at most --limit of each."""
+    rows = read_folds(args.folds, classes)
+    existing = sorted(set(rows["fold"]) - {-1})
+    if args.fold not in existing:
+        raise InputError(f"{args.folds} has no fold {args.fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")
+    parts = rows[rows["fold"] != args.fold], rows[rows["fold"] == args.fold]
+    if not len(parts[0]):
+        raise InputError(f"{args.folds} has no rows outside fold {args.fold} to train on; make two folds or more")
+    if args.limit:
+        order = np.random.default_rng(args.seed).permutation(len(rows))
+        keep = [part.iloc[np.argsort(order[part.index], kind="stable")[: args.limit]].sort_index() for part in parts]
+        parts = keep[0], keep[1]
+    return tuple(part.reset_index(drop=True) for part in parts)
+
+
+def provenance(train_rows, valid_rows):
+    """What a run's result depends on beside its options, for config.json."""
+    text = "\n".join(f"{part['Id'].str.cat(part['Target'], sep=',').str.cat(sep=';')}" for part in (train_rows, valid_rows))
+    try:
+        commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        commit = commit.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        commit = None
+    packages = ["torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy", "pandas"]
+    return {
+        "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "commit": commit,
+    }
+
+
+def _version(package):
+    try:
+        return version(package)
+    except ImportError:
+        return None
+
+
+def find_resume(run, config, overwrite):
+    """The state to go on from, or None. A run of other options or other rows is not continued, nor overwritten unasked."""
+    if overwrite or not (run / "last.pt").is_file():
+        return None
+    saved = checkpoint.load(run / "last.pt")
+    old = saved["config"]
+    same = [key for key in config if key not in NOT_THE_RESULT | {"versions", "commit", "mean", "std"}]
+    differing = [f"{key} {old.get(key)!r} -> {config[key]!r}" for key in same if old.get(key) != config[key]]
+    if differing:
+        shown = ["the rows of the folds file"] if differing[0].startswith("rows_sha256") else differing
+        raise InputError(f"{run} was trained with other options ({'; '.join(shown)[:300]}); choose another --name or give --overwrite")
+    return saved
+
+
+def check_sizes(files, args):
+    sizes = check_files(files)
+    small = np.flatnonzero(sizes.min(axis=1) < args.size)
+    if args.fit == "crop" and len(small):
+        height, width = sizes[small[0]]
+        raise InputError(
+            f"{plural(len(small), 'image')} smaller than the crop of {args.size}: {files[small[0]][0].name} is {width}x{height}; "
+            f"give --size {sizes.min()} or less, or --fit resize"
+        )
+
+
+def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
+    """Epochs until the end: train, validate, tell, save."""
+    truth, classes = valid_loader.dataset.targets, config["class_names"]
+    board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1)
+    started, done_before = time.time(), trainer.epoch
+    while not trainer.finished:
+        clock = time.time()
+        trainer.begin_epoch()
+        rows = train_epoch(trainer, train_loader, board)
+        seconds = time.time() - clock
+        _, probabilities = inference.predict(
+            [trainer.network], [trainer.normaliser], valid_loader, trainer.device, trainer.amp, chunk=config["batch_size"]
+        )
+        threshold, score = best_global_threshold(truth, probabilities)
+        if trainer.end_epoch(score):
+            best = {"config": config, "model": trainer.network.state_dict(), "epoch": trainer.epoch, "score": score}
+            checkpoint.save(run / "best.pt", best)
+            write_predictions(run / "oof.csv", valid_rows["Id"], probabilities, classes)
+        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *CURVES]}
+        speed = len(train_loader.dataset) / seconds
+        trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, "macro_f1": score,
+                            "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock})  # fmt: skip
+        trainer.steps += rows
+        board.add_scalar("validation/macro_f1", score, trainer.step)
+        board.flush()
+        write_csv(run / "steps.csv", pd.DataFrame(trainer.steps))
+        write_csv(run / "log.csv", pd.DataFrame(trainer.log))
+        checkpoint.save(run / "last.pt", trainer.state())
+        left = (time.time() - started) / (trainer.epoch - done_before) * (config["epochs"] - trainer.epoch)
+        print_epoch(trainer, means, score, threshold, speed, left)
+    board.close()
+    print_summary(trainer, run, truth, classes, time.time() - started)
+
+
+def train_epoch(trainer, loader, board):
+    """One pass over the training images: -> a row of curves for each step."""
+    loader.sampler.epoch = trainer.epoch
+    rows = []
+    with tqdm(total=len(loader.dataset), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False) as bar:
+        for batch in batches(loader):
+            curves = trainer.train_step(batch)
+            rows.append({"epoch": trainer.epoch, "step": trainer.step} | curves)
+            for name, value in curves.items():
+                board.add_scalar(f"train/{name}", value, trainer.step)
+            bar.update(len(batch["rows"]))
+            bar.set_postfix_str(f"loss {curves['loss']:.3f}")
+    return rows
+
+
+def print_header(config, started_from, train_rows, valid_rows, network, device, amp):
+    shown = [key for key in RECIPES["chen"] if key not in ("loss", "model")]
+    print(f"recipe {config['recipe']}, fold {config['fold']}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate")
+    print(f"{config['model']}, {sum(p.numel() for p in network.parameters()):,} parameters, {started_from}, on {describe(device, amp)}")
+    print(f"loss {config['loss']}")
+    line = "options"
+    for word in [f"{key}={config[key]}" for key in [*shown, "seed"]]:
+        if len(line) + len(word) > 78:
+            print(line)
+            line = "       "
+        line += f" {word}"
+    print(line)
+
+
+def print_epoch(trainer, means, score, threshold, speed, left):
+    terms = " ".join(f"{name} {means[name]:.4f}" for name in trainer.terms)
+    star = "*" if trainer.best_epoch == trainer.epoch else " "
+    print(
+        f"epoch {trainer.epoch:>3}/{trainer.config['epochs']} {terms} | macro F1 {score:.4f}{star}at {threshold:.3f} "
+        f"| {speed:.0f} img/s, {_clock(left)} left",
+        flush=True,
+    )
+
+
+def print_summary(trainer, run, truth, classes, seconds):
+    """Per-class table of the best epoch, at the threshold that was best for all classes together."""
+    oof = read_predictions(run / "oof.csv").to_numpy()
+    threshold, score = best_global_threshold(truth, oof)
+    called = oof >= threshold
+    precision, recall = precision_recall(truth, called)
+    print(f"\n{'':3}{'class':32}{'images':>7}{'called':>8}{'F1':>7}{'precision':>11}{'recall':>8}")
+    for number, values in enumerate(zip(classes, truth.sum(0), called.sum(0), f1_per_class(truth, called), precision, recall, strict=True)):
+        name, images, calls, f1, p, r = values
+        print(f"{number:>2} {name[:31]:32}{images:>7,}{calls:>8,}{f1:>7.3f}{p:>11.3f}{r:>8.3f}")
+    if (truth.sum(1) == 1).all():
+        right, label = oof.argmax(1) == truth.argmax(1), truth.argmax(1)
+        by_class = np.mean([right[label == number].mean() for number in np.unique(label)])
+        print(f"one label an image: accuracy {right.mean():.4f}, mean class accuracy {by_class:.4f} (the most likely class)")
+    print(
+        f"best epoch {trainer.best_epoch} of {trainer.epoch}: macro F1 {score:.4f} at one threshold {threshold:.3f}, "
+        f"chosen on these very images\n{_clock(seconds)} -> {run / 'best.pt'}, {run / 'oof.csv'}"
+    )
+
+
+def _clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+
+
+if __name__ == "__main__":
+    run_script(main)

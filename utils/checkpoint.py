@@ -1,0 +1,61 @@
+"""Checkpoints of tensors and plain containers: enough to rebuild a network without a flag, safe to load from strangers."""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from utils import models
+from utils.errors import InputError
+from utils.files import whole_file
+
+KEYS = {"config", "model", "epoch", "score"}  # what every checkpoint of the kit holds
+
+
+def save(path, state):
+    """Write a checkpoint. `state` holds `config` (dict), `model` (state dict), `epoch`, `score` and, to resume, more."""
+    with whole_file(path, "wb") as file:
+        torch.save(state, file)
+
+
+def load(path, device="cpu"):
+    """Read a checkpoint of the kit, executing nothing in it. Raises InputError where it is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; train.py writes it")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({_first_line(error)})") from None
+    if not isinstance(state, dict) or not KEYS <= set(state) or not isinstance(state["config"], dict):
+        raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.pt or last.pt")
+    return state
+
+
+def load_network(path, device="cpu"):
+    """Rebuild the network of a checkpoint: -> (network in evaluation mode on `device`, config)."""
+    state = load(path, device)
+    config = state["config"]
+    try:
+        network = models.build(config["model"], len(config["class_names"]), config["planes"], stem=config["stem"])
+        network.load_state_dict(state["model"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: the weights do not fit the network its config names ({_first_line(error)})") from None
+    return network.to(device).eval(), config
+
+
+def find_checkpoints(run):
+    """The checkpoints behind a path a user gives: a checkpoint file, a fold's folder, or a run's folder of fold<k>/."""
+    run = Path(run)
+    if run.is_file():
+        return [run]
+    if (run / "best.pt").is_file():
+        return [run / "best.pt"]
+    if found := sorted(run.glob("fold*/best.pt"), key=lambda path: (len(path.parent.name), path)):
+        return found
+    raise InputError(f"{run} holds no best.pt and no fold<k>/best.pt; give a run that train.py wrote")
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,0 +1,55 @@
+"""Where and how a network runs: the device, and the number format of its arithmetic."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+from utils.errors import InputError
+
+AMP = ("auto", "off", "bf16", "fp16")
+
+
+def pick_device(spec="auto"):
+    """``auto``: the first CUDA GPU, else Apple's, else the CPU; or a device by torch's name."""
+    if spec == "auto":
+        spec = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(spec)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {spec!r} cannot be used ({str(error).splitlines()[0][:120]})") from None
+    return device
+
+
+def amp_dtype(spec, device):
+    """The 16-bit format for autocast, or None for plain float32.
+
+    ``auto`` takes bfloat16 where the device computes with it, else float16 on a GPU, else none. A CPU counts when it
+    has bfloat16 instructions: emulated, it would be slower than float32.
+    """
+    if spec == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else None
+    if spec == "fp16" and device.type == "cpu":
+        raise InputError("--amp fp16 needs a GPU; on a CPU use auto, bf16 or off")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec]
+
+
+def _cpu_has_bf16():
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def autocast(device, dtype):
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def describe(device, dtype):
+    """One line for logs: the device's name and the number format."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return f"{name}, {str(dtype or torch.float32).removeprefix('torch.')}"

@@ -1,0 +1,39 @@
+"""How the kit refuses bad input: one sentence on stderr, exit code 2, no traceback."""
+
+import sys
+
+
+class InputError(Exception):
+    """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to mend it."""
+
+
+def listing(items, show=3):
+    """First few of `items` and how many more there are: ``'a, b, c and 7 more'``."""
+    items = [str(item) for item in items]
+    head = ", ".join(items[:show])
+    return head if len(items) <= show else f"{head} and {len(items) - show:,} more"
+
+
+def plural(count, noun, nouns=None):
+    """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``; `nouns` where an s is not enough."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def run_script(main):
+    """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130."""
+    try:
+        main()
+    except InputError as error:
+        sys.exit(_refuse(error))
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl+C", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe (`| head`) went away: nothing left to say, and nobody to say it to
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _refuse(error):
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr)
+    return 2

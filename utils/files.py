@@ -1,0 +1,61 @@
+"""Files appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import InputError
+
+
+@contextmanager
+def whole_file(path, mode="w"):
+    """Open `path` for writing so that readers see the old file or the complete new one, never a part.
+
+    Raises InputError when the place cannot be written. On any exception in the body the old file stays as it was.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror or error}); free the place or choose another") from error
+    finally:
+        beside.unlink(missing_ok=True) if beside.parent.is_dir() else None
+
+
+def write_json(path, content):
+    with whole_file(path) as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def write_csv(path, frame):
+    """Write a DataFrame. Floats keep every digit they need to be read back to the same value."""
+    with whole_file(path) as file:
+        frame.to_csv(file, index=False, lineterminator="\n")
+
+
+def check_writable(path):
+    """Raise InputError now if a file at `path` could not be written later. Leaves nothing behind, creates no folder."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: {folder} is not a folder")
+    # Asking os.access is not enough: root may "write" to a read-only file system. Only trying tells.
+    probe = folder / f".{path.name}.{os.getpid()}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}: {folder}); choose a writable place") from error

@@ -1,0 +1,195 @@
+"""Finding, checking and reading microscope images: one file a channel, `<Id>_<red|green|blue|yellow>.<ending>`."""
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from utils.errors import InputError, listing, plural
+
+CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
+ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
+_NAME = re.compile(rf"(.+)_({'|'.join(CHANNELS.values())})\.({'|'.join(ENDINGS)})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ChannelSet:
+    """Which channels are read and how they become the network's input planes.
+
+    `names`: channels read from disk, in order. `mix`: None when they are the input as they are, otherwise a matrix
+    (planes, len(names)) that makes each input plane a weighted sum of them.
+    """
+
+    names: tuple
+    mix: tuple | None = None
+
+    @property
+    def planes(self):
+        return len(self.mix) if self.mix else len(self.names)
+
+
+def parse_channels(spec):
+    """Read a channel set: letters in any order (``rgby``, ``rgb``, ``bgry``), one name (``green``), or letters with a
+    share of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B").
+    """
+    if spec in CHANNELS.values():
+        return ChannelSet((spec,))
+    if match := re.fullmatch(r"([rgby]+)\+([rgby])/([1-9]\d?)", spec):
+        letters, extra, share = match[1], match[2], 1 / int(match[3])
+        if len(set(letters + extra)) == len(letters) + 1:
+            mix = tuple(tuple(float(a == b) for b in letters) + (share,) for a in letters)
+            return ChannelSet(tuple(CHANNELS[letter] for letter in letters + extra), mix)
+    elif re.fullmatch(r"[rgby]+", spec) and len(set(spec)) == len(spec):
+        return ChannelSet(tuple(CHANNELS[letter] for letter in spec))
+    raise InputError(f"channels {spec!r} not understood; use letters of rgby, each once (rgby, rgb, bgry), green, or rgb+y/3")
+
+
+def scan_folder(folder):
+    """All images of a folder: {Id: {channel: path}}. Other files are passed over."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; it should hold <Id>_<red|green|blue|yellow>.png files")
+    found, twice = {}, []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if match := _NAME.fullmatch(entry.name):
+                sample = found.setdefault(match[1], {})
+                if match[2].lower() in sample:
+                    twice.append(entry.name)
+                sample[match[2].lower()] = Path(entry.path)
+    if twice:
+        raise InputError(f"{folder}: {plural(len(twice), 'channel')} in two files: {listing(twice)}; keep one of each")
+    return found
+
+
+def scan_folders(folders):
+    """`scan_folder` over several folders. An Id that lies in two of them is refused: it could mean either picture."""
+    merged = {}
+    for folder in folders:
+        found = scan_folder(folder)
+        if both := sorted(set(found) & set(merged)):
+            raise InputError(f"{folder}: {plural(len(both), 'Id')} also in another image folder: {listing(both)}")
+        merged.update(found)
+    return merged
+
+
+def find_files(folders, ids, channels):
+    """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one an id.
+
+    Raises InputError naming how many ids have no image or lack a channel, and the first few.
+    """
+    found = scan_folders(folders)
+    where = listing(folders)
+    if absent := [id_ for id_ in ids if id_ not in found]:
+        raise InputError(f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}")
+    lacking = [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]
+    if lacking:
+        raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}")
+    return [tuple(found[id_][name] for name in channels.names) for id_ in ids]
+
+
+def check_files(files, progress="checking images"):
+    """Look at head and tail of every file before long work starts; returns the sizes, an array (N, 2) of height, width.
+
+    `files` is a list of tuples of paths. Raises InputError on files that are cut short or no images, and on samples
+    whose channels differ in size: how many, and the first few. Damage inside a file shows only when it is read.
+    """
+    sizes, broken, unequal = [], [], []
+    for paths in tqdm(files, desc=progress, unit="img", disable=None if len(files) > 2000 else True, leave=False):
+        shapes = {}
+        for path in paths:
+            try:
+                shapes[path.name] = image_size(path)
+            except InputError as error:
+                broken.append(str(error))
+        if len(set(shapes.values())) > 1:
+            unequal.append(", ".join(f"{name} {w}x{h}" for name, (h, w) in shapes.items()))
+        sizes.append(next(iter(shapes.values()), (0, 0)))
+    if broken:
+        raise InputError(broken[0] if len(broken) == 1 else f"{plural(len(broken), 'unusable image file')}: {'; '.join(broken[:3])}")
+    if unequal:
+        raise InputError(f"{plural(len(unequal), 'sample')} with channels of unequal size: {'; '.join(unequal[:3])}")
+    return np.array(sizes).reshape(-1, 2)
+
+
+def image_size(path):
+    """(height, width) from the header alone, after checking that the file's end is there too."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+            tail = file.read()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24:
+        if b"IEND" not in tail:
+            raise InputError(f"{path} is cut short (a PNG without its end); fetch it again")
+        width, height = struct.unpack(">II", head[16:24])
+        return height, width
+    try:
+        with Image.open(path) as image:
+            ends = [start + size for start, size in zip(image.tag_v2[273], image.tag_v2[279])] if image.format == "TIFF" else []
+            width, height = image.size
+            whole = max(ends) <= os.path.getsize(path) if ends else image.format != "JPEG" or b"\xff\xd9" in tail
+    except (OSError, KeyError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
+    if not whole:
+        raise InputError(f"{path} is cut short; fetch it again")
+    return height, width
+
+
+def read_plane(path):
+    """One channel as a 2-D array, uint8 or uint16.
+
+    Grey stored in RGB, in all three planes or in one of them (Cyto Challenge), becomes the brightest plane a pixel.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    plane = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if plane is None:
+        raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
+    if plane.ndim == 3:
+        plane = plane[..., :3].max(axis=-1)  # a fourth plane would be opacity
+    if plane.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path} holds {plane.dtype} pixels; save it with 8 or 16 bits")
+    return plane
+
+
+def load_sample(paths, size=None):
+    """Read one sample: (H, W, len(paths)), uint8, or float32 in [0, 1] if any channel has 16 bits.
+
+    `size`: resize to size x size pixels (area average when shrinking, linear when enlarging); None keeps the pixels.
+    """
+    planes = [read_plane(path) for path in paths]
+    if len({plane.shape for plane in planes}) > 1:
+        shapes = ", ".join(f"{path.name} {p.shape[1]}x{p.shape[0]}" for path, p in zip(paths, planes))
+        raise InputError(f"channels of unequal size: {shapes}")
+    if any(plane.dtype == np.uint16 for plane in planes):
+        planes = [plane.astype(np.float32) / np.iinfo(plane.dtype).max for plane in planes]
+    if size and planes[0].shape != (size, size):
+        shrinks = min(planes[0].shape) > size
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        planes = [cv2.resize(plane, (size, size), interpolation=how) for plane in planes]
+    return np.dstack(planes)
+
+
+def tiles(image, size):
+    """Cut (H, W, C) into the fewest size x size tiles that cover it, evenly spaced: (T, size, size, C).
+
+    A 2048² image gives the 2 x 2 patches of Rumetshofer et al., section 3.1, a 1728² image four that overlap.
+    """
+    rows, columns = (tile_starts(length, size) for length in image.shape[:2])
+    return np.stack([image[y : y + size, x : x + size] for y in rows for x in columns])
+
+
+def tile_starts(length, size):
+    count = -(-length // size)
+    return [round(i * (length - size) / max(count - 1, 1)) for i in range(count)]

@@ -1,0 +1,57 @@
+"""Probabilities from networks: test-time views, tiles, folds. Shared by validation in train.py and by predict.py."""
+
+import torch
+
+from utils.data import batches
+from utils.device import autocast
+
+TTA = {
+    1: ((),),
+    4: ((), (3,), (2,), (2, 3)),  # identity, left-right, up-down, both (Chen, section III.C)
+    8: ((), (3,), (2,), (2, 3), ("t",), ("t", 3), ("t", 2), ("t", 2, 3)),  # and the same of the transposed image
+}
+
+
+def views(images, count):
+    """The `count` (1, 4 or 8) flipped and turned copies of (N, C, H, W) images, one after another."""
+    for moves in TTA[count]:
+        view = images.transpose(2, 3) if "t" in moves else images
+        dims = [move for move in moves if move != "t"]
+        yield view.flip(dims) if dims else view
+
+
+@torch.inference_mode()
+def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None):
+    """Mean of the probabilities of several networks.
+
+    networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
+    tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
+    chunk: most images in one forward pass. bar: a progress bar to move on by samples.
+    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order.
+    """
+    for network in networks:
+        network.eval()
+    rows, results = [], []
+    for batch in batches(loader):
+        total = 0
+        for network, normaliser in zip(networks, normalisers, strict=True):
+            images = normaliser(batch)
+            parts = [_view_probabilities(network, part, device, amp, tta, reduce) for part in images.split(chunk)]
+            total = total + torch.cat(parts)
+        rows.append(batch["rows"])
+        results.append(_tile_means(total / len(networks), batch["tiles"]).cpu())
+        if bar is not None:
+            bar.update(len(batch["rows"]))
+    return torch.cat(rows).numpy(), torch.cat(results).numpy()
+
+
+def _view_probabilities(network, images, device, amp, tta, reduce):
+    with autocast(device, amp):
+        seen = torch.stack([torch.sigmoid(network(view).float()) for view in views(images, tta)])
+    return seen.mean(0) if reduce == "mean" else seen.amax(0)
+
+
+def _tile_means(probabilities, counts):
+    if bool((counts == 1).all()):
+        return probabilities
+    return torch.stack([part.mean(0) for part in probabilities.split(counts.tolist())])

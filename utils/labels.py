@@ -1,0 +1,126 @@
+"""Class lists and label tables: reading, checking, and turning `Target` strings into a 0/1 matrix and back."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import InputError, listing, plural
+
+HPA_CLASSES = (
+    "Nucleoplasm", "Nuclear membrane", "Nucleoli", "Nucleoli fibrillar center", "Nuclear speckles", "Nuclear bodies",
+    "Endoplasmic reticulum", "Golgi apparatus", "Peroxisomes", "Endosomes", "Lysosomes", "Intermediate filaments",
+    "Actin filaments", "Focal adhesion sites", "Microtubules", "Microtubule ends", "Cytokinetic bridge",
+    "Mitotic spindle", "Microtubule organizing center", "Centrosome", "Lipid droplets", "Plasma membrane",
+    "Cell junctions", "Mitochondria", "Aggresome", "Cytosol", "Cytoplasmic bodies", "Rods & rings",
+)  # fmt: skip
+CYTO_CLASSES = (
+    "Actin filaments", "Centrosome", "Cytosol", "Endoplasmic reticulum", "Golgi apparatus", "Intermediate filaments",
+    "Microtubules", "Mitochondria", "Nuclear membrane", "Nucleoli", "Nucleus", "Plasma membrane", "Vesicles",
+)  # fmt: skip
+CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES}
+
+
+def load_classes(spec):
+    """Class names in order of their numbers.
+
+    `spec` is ``hpa`` (28 classes of the Kaggle competition), ``cyto`` (13 of the Cyto Challenge 2017) or the path of a
+    CSV with the columns ``class,name``, whose numbers run from 0 without gaps.
+    """
+    if spec in CLASS_LISTS:
+        return list(CLASS_LISTS[spec])
+    frame = read_table(spec, ["class", "name"], what=f"a class list (or one of {', '.join(CLASS_LISTS)})")
+    numbers = [int(text) if text.strip().isdecimal() else None for text in frame["class"]]
+    if sorted(numbers, key=lambda n: -1 if n is None else n) != list(range(len(frame))):
+        raise InputError(f"{spec}: the column 'class' must hold the numbers 0 to {len(frame) - 1}, each once")
+    names = [name.strip() for _, name in sorted(zip(numbers, frame["name"], strict=True))]
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(f"{spec}: every class needs a name of its own")
+    return names
+
+
+def read_table(path, columns, what="a table"):
+    """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least one row."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; it should be {what} with the columns {','.join(columns)}")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, quoting=csv.QUOTE_MINIMAL)
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty; it should have the columns {','.join(columns)}") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV file ({str(error).strip().splitlines()[-1]})") from None
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        found = listing(frame.columns, show=6)
+        raise InputError(f"{path} lacks the column {' and '.join(missing)} (it has: {found}); name its columns {','.join(columns)}")
+    if frame.empty:
+        raise InputError(f"{path} has a header but no rows")
+    return frame
+
+
+def check_ids(path, ids):
+    """Raise InputError unless every id is a usable, unique file-name stem. `ids` is a Series in row order."""
+    bad = [row for row, text in zip(ids.index, ids, strict=True) if not _usable(text)]
+    if bad:
+        rows = listing([f"row {row + 2} ({ids[row]!r})" for row in bad])
+        raise InputError(f"{path}: {plural(len(bad), 'Id')} empty or not usable as a file name: {rows}; mend the column Id")
+    repeated = ids[ids.duplicated()].unique()
+    if len(repeated):
+        raise InputError(f"{path}: {plural(len(repeated), 'Id')} more than once: {listing(repeated)}; keep one row of each")
+
+
+def _usable(text):
+    return bool(text) and text == text.strip() and text not in (".", "..") and not set(text) & set("/\\\0")
+
+
+def read_labels(path, classes, column="Target"):
+    """Read `Id,Target` rows and check them against `classes`.
+
+    Returns a DataFrame with `Id` (str), `Target` (str, class numbers ascending, may be empty) and any other columns
+    of the file. Raises InputError naming the file and the first bad rows.
+    """
+    frame = read_table(path, ["Id", column], what="a label table")
+    check_ids(path, frame["Id"])
+    targets, bad = [], []
+    for row, text in enumerate(frame[column]):
+        words = text.split()
+        numbers = sorted({int(word) for word in words if word.isdecimal() and int(word) < len(classes)})
+        if len(numbers) < len(words):
+            bad.append(f"row {row + 2} ({text!r})")
+        targets.append(" ".join(map(str, numbers)))
+    if bad:
+        raise InputError(
+            f"{path}: {plural(len(bad), 'row')} with something other than different class numbers 0 to "
+            f"{len(classes) - 1} in {column}: {listing(bad)}"
+        )
+    return frame.assign(**{column: targets})
+
+
+def encode(targets, classes):
+    """`Target` strings to a matrix: (N,) strings and C class names -> (N, C) uint8 of 0 and 1."""
+    matrix = np.zeros((len(targets), len(classes)), np.uint8)
+    for row, text in enumerate(targets):
+        matrix[row, [int(word) for word in text.split()]] = 1
+    return matrix
+
+
+def decode(matrix):
+    """The inverse of `encode`: (N, C) 0/1 -> list of N strings, class numbers ascending."""
+    return [" ".join(map(str, np.flatnonzero(row))) for row in np.asarray(matrix)]
+
+
+def read_folds(path, classes):
+    """Read a `folds.csv`: what `read_labels` checks, and `fold` as int (−1 = always train). `source`, `group` as found."""
+    frame = read_labels(path, classes)
+    if "fold" not in frame.columns:
+        raise InputError(f"{path} lacks the column fold; make it with make_folds.py")
+    bad = [f"row {row + 2} ({text!r})" for row, text in enumerate(frame["fold"]) if not _is_fold(text)]
+    if bad:
+        raise InputError(f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -1 up: {listing(bad)}")
+    return frame.assign(fold=frame["fold"].astype(int))
+
+
+def _is_fold(text):
+    return text == "-1" or (text.isascii() and text.isdecimal() and len(text) < 6)

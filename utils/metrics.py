@@ -1,0 +1,92 @@
+"""F1 for many rare classes, counted exactly.
+
+A prediction is positive where probability >= threshold. F1 = 2 TP / (2 TP + FP + FN), and 0 where that is 0/0, as the
+competition scores it. Macro F1 is the mean over classes of one count over all rows, never a mean over batches or folds.
+"""
+
+import numpy as np
+
+
+def f1_per_class(truth, decisions):
+    """F1 of each class. `truth`, `decisions`: (N, C) of 0/1 -> (C,) float64 in [0, 1]."""
+    truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
+    return f1_from_counts((truth & decisions).sum(0), truth.sum(0), decisions.sum(0))
+
+
+def f1_from_counts(hits, positives, called):
+    """F1 from true positives, rows that are positive, rows that were called positive (arrays that broadcast)."""
+    total = np.asarray(positives) + called
+    return 2 * np.asarray(hits) / np.where(total == 0, 1, total)
+
+
+def macro_f1(truth, decisions):
+    """Mean of `f1_per_class` over all C classes, absent ones counted as 0."""
+    return float(f1_per_class(truth, decisions).mean())
+
+
+def f1_steps(truth, probabilities):
+    """F1 of one class at every threshold that changes a decision.
+
+    `truth`: (N,) 0/1, `probabilities`: (N,) -> thresholds (K,) descending, F1 (K,): calling every row with probability
+    >= thresholds[k] gives F1[k]. K is the number of different probabilities.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = probabilities[order]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # rows of equal probability fall together
+    hits = np.cumsum(truth[order], dtype=np.int64)[last]
+    return ranked[last], f1_from_counts(hits, int(truth.sum()), last + 1)
+
+
+def best_thresholds(truth, probabilities):
+    """The threshold of highest F1 for each class, exactly: (N, C), (N, C) -> thresholds (C,), F1 (C,).
+
+    The threshold lies halfway down to the next lower probability; of equally good ones the median is taken. A class
+    without positives cannot be fitted: its threshold is NaN, its F1 is 0.
+    """
+    truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
+    thresholds, scores = np.full(truth.shape[1], np.nan), np.zeros(truth.shape[1])
+    for column in np.flatnonzero(truth.any(axis=0)):
+        steps, f1 = f1_steps(truth[:, column], probabilities[:, column])
+        best = np.flatnonzero(f1 == f1.max())
+        thresholds[column] = _between(steps, best[(len(best) - 1) // 2])
+        scores[column] = f1.max()
+    return thresholds, scores
+
+
+def best_global_threshold(truth, probabilities):
+    """The one threshold for all classes with the highest macro F1, exactly: -> (threshold, macro F1).
+
+    Every class's F1 is a step function of the threshold; the sum of these steps over all N x C probabilities is
+    followed in one sorted pass, so no grid is needed.
+    """
+    truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
+    at, rise = [], []
+    for column in range(truth.shape[1]):
+        steps, f1 = f1_steps(truth[:, column], probabilities[:, column])
+        at.append(steps)
+        rise.append(np.diff(f1, prepend=0.0))
+    at, rise = np.concatenate(at), np.concatenate(rise)
+    order = np.argsort(-at, kind="stable")
+    at, total = at[order], np.cumsum(rise[order])
+    last = np.flatnonzero(np.append(at[1:] != at[:-1], True))
+    best = last[np.argmax(total[last])]
+    following = last[last > best]
+    threshold = (at[best] + at[following[0]]) / 2 if len(following) else at[best] / 2
+    return _at_most(threshold, at[best]), macro_f1(truth, probabilities >= _at_most(threshold, at[best]))
+
+
+def _between(steps, k):
+    lower = steps[k + 1] if k + 1 < len(steps) else 0.0
+    return _at_most((steps[k] + lower) / 2, steps[k])
+
+
+def _at_most(threshold, probability):
+    """Rounding must not lift a threshold over the probability that it has to let through."""
+    return min(float(threshold), float(probability))
+
+
+def precision_recall(truth, decisions):
+    """(precision, recall) of each class, 0 where undefined: (N, C), (N, C) -> (C,), (C,)."""
+    truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
+    hits, called, positives = (truth & decisions).sum(0), decisions.sum(0), truth.sum(0)
+    return hits / np.maximum(called, 1), hits / np.maximum(positives, 1)

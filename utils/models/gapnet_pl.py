@@ -1,0 +1,55 @@
+"""GapNet-PL: global averages of filters at three depths, then two fully connected layers.
+
+Rumetshofer et al., "Human-level Protein Localization with Convolutional Neural Networks", ICLR 2019, Figure 4.
+
+    input          C x H x W, any H and W of 16 or more
+    block 1        conv 32 stride 2, max-pool 2                      -> global average: 32
+    block 2        conv 64 stride 2, 3 x conv 64, max-pool 2         -> global average: 64
+    block 3        3 x conv 128                                      -> global average: 128
+    head           concatenate: 224, FC 256, FC 256, FC classes      alpha-dropout .3 after each FC 256
+
+3x3 convolutions with bias, zero-padded by one pixel on every side; SELU; LeCun-normal weights, zero biases.
+626,221 parameters with 4 channels and 13 classes, as in the paper's Table 7.
+"""
+
+import torch
+from torch import nn
+
+
+class GapNetPL(nn.Module):
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.block1 = nn.Sequential(*_conv(channels, 32, stride=2), nn.MaxPool2d(2))
+        self.block2 = nn.Sequential(
+            *_conv(32, 64, stride=2), *_conv(64, 64), *_conv(64, 64), *_conv(64, 64), nn.MaxPool2d(2)
+        )
+        self.block3 = nn.Sequential(*_conv(64, 128), *_conv(128, 128), *_conv(128, 128))
+        self.features = nn.Sequential(
+            nn.Linear(32 + 64 + 128, 256), nn.SELU(), nn.AlphaDropout(0.3),
+            nn.Linear(256, 256), nn.SELU(), nn.AlphaDropout(0.3),
+        )  # fmt: skip
+        self.head = nn.Linear(256, classes)
+        self.apply(_lecun_normal)
+
+    def forward(self, images):
+        """(B, channels, H, W) float -> logits (B, classes)."""
+        averages = []
+        for block in (self.block1, self.block2, self.block3):
+            images = block(images)
+            averages.append(images.mean(dim=(2, 3)))
+        return self.head(self.features(torch.cat(averages, dim=1)))
+
+
+def _conv(inputs, outputs, stride=1):
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.SELU()
+
+
+def _lecun_normal(layer):
+    """Variance 1/fan_in keeps SELU activations at unit variance (Klambauer et al. 2017)."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+        nn.init.zeros_(layer.bias)
+
+
+def build(classes, channels, stem):
+    return GapNetPL(classes, channels)

@@ -1,0 +1,88 @@
+"""The kit's pictures. Every function draws one figure and writes it as a PNG."""
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no window, no screen needed
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from utils.files import whole_file  # noqa: E402
+
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's colours, told apart by colour-blind eyes
+
+
+def save(figure, path):
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def fold_split(labels, fold, classes, path):
+    """Class distribution, and how evenly the folds share each class (Chen, Fig. 2).
+
+    labels: (N, C) 0/1. fold: (N,) int, −1 = always train.
+    """
+    folds = fold.max() + 1
+    table = np.stack([labels[fold == k].sum(axis=0) for k in range(folds)], axis=1)  # (C, folds)
+    total = table.sum(axis=1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.26 * len(classes) + 1.4), sharey=True)
+    places = np.arange(len(classes))
+    always = labels[fold < 0].sum(axis=0)
+    left.barh(places, total, color=BLUE, label="split over folds")
+    if always.any():
+        left.barh(places, always, left=total, color=GREY, label="always trained on")
+        left.legend(loc="lower right")
+    for place, count in zip(places, total + always):
+        left.text(max(count, 1) * 1.15, place, f"{int(count):,}", va="center", fontsize=8)
+    left.set_xscale("log")
+    left.set_xlim(0.8, max(2, (total + always).max()) * 5)
+    left.set_yticks(places, classes)
+    left.set_ylim(len(classes) - 0.5, -0.5)
+    left.set_xlabel("images (log scale)")
+    left.set_title("Class distribution")
+    share = 100 * table / np.maximum(total, 1)[:, None]
+    right.axvline(100 / folds, color=GREY, linewidth=1, label=f"even: {100 / folds:.0f} %")
+    jitter = np.linspace(-0.25, 0.25, folds)
+    right.scatter(share, places[:, None] + jitter, s=9, color=ORANGE, label="one fold")
+    right.set_xlim(0, max(20, share.max() * 1.1))
+    right.set_xlabel("share of a class's images in each fold, %")
+    right.set_title(f"Split over {folds} folds")
+    right.legend(loc="lower right")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", alpha=0.3)
+    save(figure, path)
+
+
+def overlay(image):
+    """Four channels to a picture in the microscope's colours: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1].
+
+    Nucleus blue, microtubules red, protein green; the reticulum's yellow is left out, it would hide the protein. Each
+    channel is stretched to its 99.7th percentile.
+    """
+    planes = image[..., :3].astype(np.float32)
+    top = np.percentile(planes, 99.7, axis=(0, 1))
+    return np.clip(planes / np.maximum(top, 1e-6), 0, 1)
+
+
+def contact_sheet(images, truth, decisions, classes, path, columns=4):
+    """Images with the names of their classes: found, missed, and called by mistake.
+
+    images: list of (H, W, 4). truth, decisions: (N, C) 0/1.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.9 * rows), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for axis, image, true, called in zip(axes.ravel(), images, truth.astype(bool), decisions.astype(bool), strict=False):
+        axis.imshow(overlay(image))
+        lines = [(f"✓ {name}", "#00734f") for name, hit in zip(classes, true & called, strict=True) if hit]
+        lines += [(f"missed: {name}", BLUE) for name, miss in zip(classes, true & ~called, strict=True) if miss]
+        lines += [(f"wrong: {name}", "#B34700") for name, extra in zip(classes, called & ~true, strict=True) if extra]
+        if len(lines) > 6:
+            lines = [*lines[:5], (f"and {len(lines) - 5} more", "black")]
+        for number, (text, colour) in enumerate(lines):
+            axis.text(0, -0.03 - 0.065 * number, text, transform=axis.transAxes, va="top", fontsize=8.5, color=colour)
+    figure.suptitle("Nucleus blue, microtubules red, protein green; names: ✓ found, missed, wrong", fontsize=11, y=1.0)
+    figure.subplots_adjust(hspace=0.42, wspace=0.05, top=0.95, bottom=0.08)
+    save(figure, path)

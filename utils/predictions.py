@@ -1,0 +1,65 @@
+"""Prediction tables: `Id` and one column a class, named after it, holding probabilities at full precision."""
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import InputError, listing, plural
+from utils.files import write_csv
+from utils.labels import check_ids, read_table
+
+
+def write_predictions(path, ids, probabilities, classes):
+    """Write (N, C) probabilities in the order of `ids`."""
+    frame = pd.DataFrame(probabilities, columns=list(classes))
+    frame.insert(0, "Id", list(ids))
+    write_csv(path, frame)
+
+
+def read_predictions(path):
+    """Read a predictions CSV: -> DataFrame of float64 indexed by Id (str), columns the class names."""
+    frame = read_table(path, ["Id"], what="a predictions CSV")
+    check_ids(path, frame["Id"])
+    classes = [column for column in frame.columns if column != "Id"]
+    if not classes:
+        raise InputError(f"{path} has no class columns beside Id")
+    values = _numbers(frame[classes].to_numpy(object))
+    wrong = ~((values >= 0) & (values <= 1))  # NaN is wrong too
+    if wrong.any():
+        rows, columns = np.nonzero(wrong)
+        cells = [f"row {r + 2}, {classes[c]}: {frame[classes[c]].iloc[r]!r}" for r, c in zip(rows[:4], columns[:4], strict=True)]
+        raise InputError(f"{path}: {plural(len(rows), 'value')} that are no probability from 0 to 1: {listing(cells)}")
+    return pd.DataFrame(values, index=pd.Index(frame["Id"], name="Id"), columns=classes)
+
+
+def _numbers(cells):
+    """Strings to float64 exactly as written (pandas' own reader may be off in the last digit); NaN where there is none."""
+    try:
+        return cells.astype(np.float64)
+    except ValueError:
+        return np.array([[_number(cell) for cell in row] for row in cells])
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def same_classes(tables):
+    """Raise InputError unless all predictions have the same classes. `tables`: {path: DataFrame}."""
+    (first, reference), *others = tables.items()
+    for path, table in others:
+        if list(table.columns) != list(reference.columns):
+            differing = sorted(set(table.columns) ^ set(reference.columns)) or ["their order"]
+            raise InputError(f"{path} has other classes than {first}: {listing(differing)}; give predictions of one class list")
+
+
+def same_ids(path, ids, reference_path, reference):
+    """Raise InputError unless `ids` and `reference` are the same set."""
+    have, want = set(ids), set(reference)
+    if have == want:
+        return
+    parts = [f"{plural(len(part), 'Id')} {what}: {listing(sorted(part))}"
+             for part, what in ((want - have, "missing"), (have - want, "too many")) if part]  # fmt: skip
+    raise InputError(f"{path} does not fit {reference_path}: {'; '.join(parts)}; predict the same Ids")

@@ -1,0 +1,115 @@
+"""How a network is trained: one step, the learning rate's plateau, the switch of the loss, and when to stop."""
+
+import argparse
+import math
+
+import numpy as np
+import torch
+
+from utils import losses
+from utils.data import Normaliser
+from utils.device import autocast
+from utils.errors import InputError
+
+CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
+REMEMBERED = ("epoch", "step", "stage", "best_epoch", "score", "smooth_f1", "log", "steps")
+OPTIMISERS = {
+    "adadelta": lambda parameters, a: torch.optim.Adadelta(parameters, a.lr, rho=0.9, eps=1e-6, weight_decay=a.weight_decay),
+    "sgd": lambda parameters, a: torch.optim.SGD(parameters, a.lr, momentum=a.momentum, weight_decay=a.weight_decay),
+    "adam": lambda parameters, a: torch.optim.Adam(parameters, a.lr, weight_decay=a.weight_decay),
+    "adamw": lambda parameters, a: torch.optim.AdamW(parameters, a.lr, weight_decay=a.weight_decay),
+}
+
+
+class Trainer:
+    """Network, optimiser, plateau and loss schedule: all that changes while a run trains, and how one step changes it."""
+
+    def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch):
+        self.network, self.config, self.schedule, self.device, self.amp = network, config, schedule, device, amp
+        self.options = argparse.Namespace(**config)
+        self.steps_an_epoch = steps_an_epoch
+        self.optimiser = OPTIMISERS[config["optimiser"]](network.parameters(), self.options)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
+        self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
+        self.class_weights = losses.balanced_weights(train_set.targets.sum(axis=0, dtype=np.int64)).to(device)
+        self.penalised = [weight for weight in network.parameters() if weight.ndim > 1]
+        self.epoch = self.step = self.stage = self.best_epoch = 0
+        self.score, self.smooth_f1, self.log, self.steps = -1.0, None, [], []
+        self.new_plateau()
+
+    def new_plateau(self):
+        """Forget what the plateau remembers, keep the learning rate. Also done when the loss changes: the best value
+        reached under the old loss says nothing about standing still under the new one."""
+        unit = self.steps_an_epoch if self.config["plateau"] == "step" else 1
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimiser, mode="max", factor=0.5, patience=round(self.config["patience"] * unit),
+            threshold=self.config["min_gain"], threshold_mode="abs",
+        )  # fmt: skip
+        self.smooth_f1 = None
+
+    def begin_epoch(self):
+        self.epoch += 1
+        torch.manual_seed(self.config["seed"] * 1_000_003 + self.epoch)  # dropout follows from (seed, epoch)
+        stage, self.terms = losses.stage_at(self.schedule, self.epoch)
+        if stage != self.stage:
+            self.stage = stage
+            self.new_plateau()
+        self.network.train()
+
+    def train_step(self, batch):
+        """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5)."""
+        targets = batch["targets"].to(self.device, non_blocking=True)
+        images = self.normaliser(batch)
+        with autocast(self.device, self.amp):
+            logits = self.network(images)
+        values = losses.curves(logits.float(), targets, self.class_weights)
+        loss = sum(factor * values[term] for term, factor in self.terms.items())
+        penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.penalised) if self.config["l1"] else 0.0
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss + penalty).backward()
+        if self.config["clip"]:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.step += 1
+        numbers = torch.stack([loss.detach(), *(values[name].detach() for name in CURVES)]).tolist()  # one wait for the device
+        if not math.isfinite(numbers[0]):
+            raise InputError(f"the loss became {numbers[0]} at step {self.step} (epoch {self.epoch}); try a lower --lr or --amp off")
+        curves = {"lr": self.lr} | dict(zip(["loss", *CURVES], numbers, strict=True))
+        if self.config["plateau"] == "step":
+            f1 = 1 - curves["soft_f1"]
+            self.smooth_f1 = f1 if self.smooth_f1 is None else 0.98 * self.smooth_f1 + 0.02 * f1
+            self.plateau.step(self.smooth_f1)
+        return curves
+
+    @property
+    def lr(self):
+        return self.optimiser.param_groups[0]["lr"]
+
+    def end_epoch(self, score):
+        """Take note of the validation score; -> is it the best so far?"""
+        if self.config["plateau"] == "epoch":
+            self.plateau.step(score)
+        if better := score > self.score:
+            self.score, self.best_epoch = score, self.epoch
+        return better
+
+    @property
+    def finished(self):
+        """All epochs done, or none better for --early-stop epochs since the last change of loss."""
+        since = self.epoch - max(self.best_epoch, self.schedule[-1][0] - 1)
+        return self.epoch >= self.config["epochs"] or 0 < self.config["early_stop"] <= since
+
+    def state(self):
+        parts = {name: getattr(self, name).state_dict() for name in ("optimiser", "plateau", "scaler")}
+        return {"config": self.config, "model": self.network.state_dict(), "finished": self.finished, "parts": parts} | {
+            name: getattr(self, name) for name in REMEMBERED
+        }
+
+    def restore(self, saved):
+        self.network.load_state_dict(saved["model"])
+        for name, part in saved["parts"].items():
+            getattr(self, name).load_state_dict(part)
+        for name in REMEMBERED:
+            setattr(self, name, saved[name])
