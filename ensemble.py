@@ -17,7 +17,7 @@ import pandas as pd
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_csv
 from utils.labels import check_ids, decode, read_table
-from utils.predictions import read_predictions, same_classes, same_ids
+from utils.predictions import read_all, same_ids
 
 
 def parse_args():
@@ -35,8 +35,7 @@ def parse_args():
 def main():
     args = parse_args()
     check_writable(args.out)
-    tables = {path: read_predictions(path) for path in args.predictions}
-    same_classes(tables)
+    tables = read_all(args.predictions)
     first = tables[args.predictions[0]]
     thresholds = read_thresholds(args.thresholds, list(first.columns))
     order = read_table(args.sample, ["Id"], what="the sample submission")["Id"]

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from utils import duplicates, plots
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_csv
 from utils.images import check_files, find_files, parse_channels, scan_folders
 from utils.labels import check_ids, encode, load_classes, read_labels
+from utils.stratify import stratified_parts
 
 
 def parse_args():
@@ -143,12 +143,7 @@ def stratify(counted, folds, seed):
     Iterative stratification (Sechidis et al. 2011) knows only whether a unit has a class; the moves after it settle
     what groups of several images leave uneven.
     """
-    present = counted[:, :-1] > 0
-    stratifier = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
-    unit_fold = np.empty(len(counted), int)
-    for number, (_, part) in enumerate(stratifier.split(present, present)):
-        unit_fold[part] = number
-    return even_out(counted, unit_fold, folds)
+    return even_out(counted, stratified_parts(counted[:, :-1] > 0, folds, seed), folds)
 
 
 def even_out(counted, unit_fold, folds, most_moves=2000):

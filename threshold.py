@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from tqdm import tqdm
 
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels
 from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, f1_per_class, macro_f1
-from utils.predictions import read_predictions, same_classes
+from utils.predictions import read_all
+from utils.stratify import stratified_parts
 
 
 def fixed(truth, probabilities):
@@ -105,9 +105,7 @@ def find_predictions(paths):
 
 def gather(files, labels_file, classes):
     """One table over all files, and its labels, matched by Id: (N, C) float64, (N, C) uint8."""
-    tables = {file: read_predictions(file) for file in files}
-    same_classes(tables)
-    oof = pd.concat(tables.values())
+    oof = pd.concat(read_all(files).values())
     if list(oof.columns) != list(classes):
         differing = sorted(set(oof.columns) ^ set(classes)) or ["their order"]
         raise InputError(f"{files[0]} has other classes than expected: {listing(differing)}; name the class list with --classes")
@@ -116,19 +114,21 @@ def gather(files, labels_file, classes):
     labels = read_labels(labels_file, classes).set_index("Id")["Target"]
     if unknown := [id_ for id_ in oof.index if id_ not in labels.index]:
         raise InputError(f"{labels_file} lacks {plural(len(unknown), 'Id')} of the predictions: {listing(unknown)}; give the labels they belong to")
+    if len(oof) < 2:
+        raise InputError(f"{files[0]} has one row; thresholds need two or more")
     return oof.to_numpy(), encode(labels.loc[oof.index], classes)
 
 
 def evaluate(method, truth, probabilities, args):
     """Thresholds fitted on all rows, and macro F1 in sample and cross-fitted with its spread and 95 % interval."""
     thresholds = method(truth, probabilities)
-    folds = min(5, len(truth))
+    parts = min(5, len(truth))
     scores, decided = [], []
     for repeat in range(args.repeats):
         decisions = np.zeros(truth.shape, bool)
-        splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=args.seed + repeat)
-        for fit, held in splitter.split(probabilities, truth) if folds > 1 else []:
-            decisions[held] = probabilities[held] >= method(truth[fit], probabilities[fit])
+        part = stratified_parts(truth, parts, args.seed + repeat)
+        for held in (part == number for number in range(parts)):
+            decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held])
         scores.append(macro_f1(truth, decisions))
         decided.append(decisions)
     low, high = interval(truth, decided[0], args.seed)

@@ -14,6 +14,7 @@ command goes on after the last finished epoch and ends with the same weights.
 import argparse
 import hashlib
 import platform
+import shutil
 import subprocess
 import time
 from importlib.metadata import version
@@ -39,11 +40,12 @@ from utils.recipes import RECIPES
 from utils.trainer import CURVES, OPTIMISERS, Trainer
 from utils.weights import load_start
 
-NOT_THE_RESULT = {"runs", "images", "workers", "device", "overwrite"}  # options that may change when a run goes on
+# Options that may change when a run goes on: what they stand for is compared itself (rows, class names) or does not matter.
+NOT_THE_RESULT = {"runs", "images", "folds", "classes", "workers", "device", "overwrite", "versions", "commit", "mean", "std"}
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def arg(*names, help, group=parser, **kwargs):
         shown = "" if kwargs.get("required") or "action" in kwargs else " (default: %(default)s)"
@@ -81,7 +83,7 @@ def parse_args():
     arg("--min-gain", type=float, help="smallest rise that counts as gain", group=opt)
     arg("--early-stop", type=int, help="stop after so many epochs without a better macro F1; 0: never", group=opt)
     run = parser.add_argument_group("run")
-    arg("--name", help="name of the run; the recipe's if not given", group=run)
+    arg("--name", help="name of the run", group=run)
     arg("--runs", default="runs", help="folder of all runs", group=run)
     arg("--seed", type=int, default=0, help="start of everything random", group=run)
     arg("--amp", choices=AMP, default="auto", help="16-bit arithmetic where the device is fast at it", group=run)
@@ -89,9 +91,10 @@ def parse_args():
     arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
     arg("--overwrite", action="store_true", help="start anew where a run of this name exists", group=run)
 
-    parser.set_defaults(**RECIPES["chen"])
-    chosen, _ = parser.parse_known_args()
-    parser.set_defaults(**RECIPES[chosen.recipe], name=chosen.name or chosen.recipe)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
+    first.add_argument("--recipe", default="chen")
+    recipe = first.parse_known_args()[0].recipe
+    parser.set_defaults(**RECIPES.get(recipe, {}), name=recipe)
     return parser.parse_args()
 
 
@@ -113,12 +116,12 @@ def main():
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
         return
 
-    folders = args.images or ["input/train"]
-    train_set = Samples(find_files(folders, train_rows["Id"].tolist(), channels), channels, args.size, args.fit, args.normalise,
-                        encode(train_rows["Target"], classes), augment.build(args.augment), True, args.seed)  # fmt: skip
-    valid_set = Samples(find_files(folders, valid_rows["Id"].tolist(), channels), channels, args.size, args.fit, args.normalise,
-                        encode(valid_rows["Target"], classes), None, False, args.seed)  # fmt: skip
-    check_sizes(train_set.files + valid_set.files, args)
+    files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
+    check_sizes(files, args)
+    seen = (channels, args.size, args.fit, args.normalise)
+    train_set = Samples(files[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
+                        augment=augment.build(args.augment), random_crop=True, seed=args.seed)  # fmt: skip
+    valid_set = Samples(files[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
     config["mean"], config["std"] = dataset_moments(train_set) if args.normalise == "dataset" else (None, None)
 
     torch.manual_seed(args.seed)
@@ -133,6 +136,8 @@ def main():
     trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader))
     if saved:
         trainer.restore(saved)
+    if args.overwrite:
+        clear(run)
     print_header(config, started_from, train_rows, valid_rows, network, device, amp)
     write_json(run / "config.json", config)
     fit(trainer, train_loader, valid_loader, valid_rows, config, run)
@@ -195,12 +200,19 @@ def find_resume(run, config, overwrite):
         return None
     saved = checkpoint.load(run / "last.pt")
     old = saved["config"]
-    same = [key for key in config if key not in NOT_THE_RESULT | {"versions", "commit", "mean", "std"}]
-    differing = [f"{key} {old.get(key)!r} -> {config[key]!r}" for key in same if old.get(key) != config[key]]
-    if differing:
-        shown = ["the rows of the folds file"] if differing[0].startswith("rows_sha256") else differing
-        raise InputError(f"{run} was trained with other options ({'; '.join(shown)[:300]}); choose another --name or give --overwrite")
+    changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
+    if changed:
+        long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
+        shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
+        raise InputError(f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite")
     return saved
+
+
+def clear(run):
+    """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
+    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "config.json"):
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / "tensorboard", ignore_errors=True)
 
 
 def check_sizes(files, args):
@@ -275,16 +287,14 @@ def print_header(config, started_from, train_rows, valid_rows, network, device, 
             line = "       "
         line += f" {word}"
     print(line)
+    print(f"\n{'epoch':8}{'training loss':34}{'best F1':>8} {'cut-off':>7} {'img/s':>7} {'left':>8}")
 
 
 def print_epoch(trainer, means, score, threshold, speed, left):
-    terms = " ".join(f"{name} {means[name]:.4f}" for name in trainer.terms)
-    star = "*" if trainer.best_epoch == trainer.epoch else " "
-    print(
-        f"epoch {trainer.epoch:>3}/{trainer.config['epochs']} {terms} | macro F1 {score:.4f}{star}at {threshold:.3f} "
-        f"| {speed:.0f} img/s, {_clock(left)} left",
-        flush=True,
-    )
+    terms = " ".join(f"{name} {means[name]:.3f}" for name in trainer.terms)
+    best = "*" if trainer.best_epoch == trainer.epoch else " "
+    count = f"{trainer.epoch}/{trainer.config['epochs']}"
+    print(f"{count:8}{terms:34}{score:>7.4f}{best} {threshold:>7.3f} {speed:>7.0f} {_clock(left):>8}", flush=True)
 
 
 def print_summary(trainer, run, truth, classes, seconds):

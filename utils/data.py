@@ -106,6 +106,7 @@ def make_loader(samples, batch_size, workers, device, shuffle=False):
     return DataLoader(
         samples, batch_size, sampler=order, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
         persistent_workers=workers > 0, prefetch_factor=4 if workers else None, worker_init_fn=_quiet_worker,
+        generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
     )  # fmt: skip
 
 

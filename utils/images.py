@@ -153,7 +153,10 @@ def read_plane(path):
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    plane = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        plane = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:  # more pixels than OpenCV takes
+        plane = None
     if plane is None:
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
     if plane.ndim == 3:

@@ -1,5 +1,7 @@
 """Prediction tables: `Id` and one column a class, named after it, holding probabilities at full precision."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -46,13 +48,18 @@ def _number(text):
         return np.nan
 
 
-def same_classes(tables):
-    """Raise InputError unless all predictions have the same classes. `tables`: {path: DataFrame}."""
-    (first, reference), *others = tables.items()
-    for path, table in others:
+def read_all(paths):
+    """Read several prediction files: -> {path: DataFrame}. Refuses a file given twice, and files of other classes."""
+    repeated = [path for number, path in enumerate(paths) if Path(path).resolve() in {Path(p).resolve() for p in paths[:number]}]
+    if repeated:
+        raise InputError(f"{repeated[0]} is given twice; name each file once")
+    tables = {path: read_predictions(path) for path in paths}
+    reference = tables[paths[0]]
+    for path, table in tables.items():
         if list(table.columns) != list(reference.columns):
             differing = sorted(set(table.columns) ^ set(reference.columns)) or ["their order"]
-            raise InputError(f"{path} has other classes than {first}: {listing(differing)}; give predictions of one class list")
+            raise InputError(f"{path} has other classes than {paths[0]}: {listing(differing)}; give predictions of one class list")
+    return tables
 
 
 def same_ids(path, ids, reference_path, reference):

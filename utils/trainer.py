@@ -26,9 +26,8 @@ class Trainer:
 
     def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch):
         self.network, self.config, self.schedule, self.device, self.amp = network, config, schedule, device, amp
-        self.options = argparse.Namespace(**config)
         self.steps_an_epoch = steps_an_epoch
-        self.optimiser = OPTIMISERS[config["optimiser"]](network.parameters(), self.options)
+        self.optimiser = OPTIMISERS[config["optimiser"]](network.parameters(), argparse.Namespace(**config))
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
         self.class_weights = losses.balanced_weights(train_set.targets.sum(axis=0, dtype=np.int64)).to(device)

@@ -1,0 +1,126 @@
+"""A tiny simulated atlas, and the scripts called as a user calls them."""
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the tests' exact comparisons are the CPU's
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from utils import simulate  # noqa: E402
+from utils.errors import run_script  # noqa: E402
+
+torch.set_num_threads(1)
+Result = namedtuple("Result", "code out err")
+
+
+def kit(script, *arguments):
+    """Call a script's main with a command line, in this process: exit code, stdout, stderr."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before = sys.argv
+    sys.argv = [script, *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            run_script(importlib.import_module(script).main)
+    except SystemExit as stop:
+        code = stop.code or 0
+    finally:
+        sys.argv = before
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def succeed(script, *arguments):
+    result = kit(script, *arguments)
+    assert result.code == 0, result.err
+    return result
+
+
+def refuse(script, *arguments, says):
+    """The command must stop with exit code 2 and one sentence that holds every string of `says`."""
+    result = kit(script, *arguments)
+    assert result.code == 2, (result.code, result.out, result.err)
+    message = result.err.strip()
+    assert message.count("\n") == 0 and message.startswith("error: "), message
+    for part in [says] if isinstance(says, str) else says:
+        assert part in message, message
+    return message
+
+
+@pytest.fixture(scope="session")
+def atlas(tmp_path_factory):
+    """48 + 16 simulated images of 64², never written to by a test: use `copy_atlas` for that."""
+    folder = tmp_path_factory.mktemp("atlas") / "demo"
+    simulate.write_atlas(folder, 48, 16, 64, seed=3, power=0.5, duplicates=0.1)
+    return folder
+
+
+@pytest.fixture
+def own_atlas(atlas, tmp_path):
+    """A copy of the atlas that a test may damage."""
+    import shutil
+
+    return Path(shutil.copytree(atlas, tmp_path / "own"))
+
+
+@pytest.fixture(scope="session")
+def folds(atlas, tmp_path_factory):
+    path = tmp_path_factory.mktemp("folds") / "folds.csv"
+    succeed("make_folds", "--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", path)
+    return path
+
+
+def train_options(atlas, folds, runs, name="mini", fold=0, **more):
+    """A command line that trains GapNet-PL on the tiny atlas in a second or two."""
+    options = {"recipe": "gapnet_pl", "folds": folds, "images": atlas / "train", "runs": runs, "name": name, "fold": fold,
+               "size": 32, "fit": "resize", "normalise": "dataset", "epochs": 2, "batch-size": 16, "optimiser": "adam",
+               "lr": 0.001, "workers": 0, "amp": "off"} | more  # fmt: skip
+    return [word for key, value in options.items() for word in (f"--{key}", value)]
+
+
+@pytest.fixture(scope="session")
+def run(atlas, folds, tmp_path_factory):
+    """A run of two trained folds."""
+    runs = tmp_path_factory.mktemp("runs")
+    for fold in (0, 1):
+        succeed("train", *train_options(atlas, folds, runs, fold=fold))
+    return runs / "mini"
+
+
+@pytest.fixture(scope="session")
+def predictions(atlas, run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("predictions") / "test.csv"
+    succeed("predict", run, "--images", atlas / "test", "-o", path, "--workers", 0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def thresholds(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("thresholds") / "thresholds.json"
+    succeed("threshold", run, "-o", path)
+    return path
+
+
+def write_images(folder, ids, channels=("red", "green", "blue", "yellow"), size=16, ending="png", dtype=np.uint8, seed=0):
+    """Files of noise: the test names what matters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for id_ in ids:
+        for channel in channels:
+            pixels = rng.integers(0, np.iinfo(dtype).max, (size, size), dtype=dtype)
+            assert cv2.imwrite(str(folder / f"{id_}_{channel}.{ending}"), pixels)
+
+
+def write_labels(path, targets, column="Target"):
+    pd.DataFrame({"Id": list(targets), column: list(targets.values())}).to_csv(path, index=False)
+    return path

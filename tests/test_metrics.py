@@ -1,0 +1,179 @@
+"""F1, thresholds and losses against scikit-learn, brute force and closed forms."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+import threshold
+from utils import losses, metrics
+from utils.errors import InputError
+
+
+def table(seed, rows, classes, levels=None, absent=True):
+    """Random labels and probabilities with rare and absent classes, and ties where `levels` is small."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((rows, classes)) < rng.choice([0.5, 0.1, 0.02], classes)).astype(np.uint8)
+    if absent:
+        truth[:, 0] = 0
+    probabilities = np.clip(rng.random((rows, classes)) * 0.7 + 0.3 * truth, 0, 1)
+    return truth, np.round(probabilities * levels) / levels if levels else probabilities
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_macro_f1_is_scikit_learns_with_absent_classes(seed, rows, classes):
+    truth, probabilities = table(seed, rows, classes)
+    decisions = probabilities >= 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = f1_score(truth, decisions, average="macro", zero_division=0) if classes > 1 else f1_score(truth[:, 0], decisions[:, 0], zero_division=0)
+        p, r, f, _ = precision_recall_fscore_support(truth, decisions, average=None, zero_division=0) if classes > 1 else (None,) * 4
+    assert metrics.macro_f1(truth, decisions) == pytest.approx(expected, abs=1e-12)
+    if classes > 1:
+        assert metrics.f1_per_class(truth, decisions) == pytest.approx(f, abs=1e-12)
+        precision, recall = metrics.precision_recall(truth, decisions)
+        assert precision == pytest.approx(p) and recall == pytest.approx(r)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from([None, 4, 10]))
+@settings(max_examples=60, deadline=None)
+def test_best_thresholds_equal_brute_force(seed, rows, levels):
+    truth, probabilities = table(seed, rows, 4, levels)
+    thresholds, scores = metrics.best_thresholds(truth, probabilities)
+    for c in range(4):
+        if not truth[:, c].any():
+            assert np.isnan(thresholds[c]) and scores[c] == 0
+            continue
+        tried = [f1_score(truth[:, c], probabilities[:, c] >= t, zero_division=0) for t in np.unique(probabilities[:, c])]
+        reached = f1_score(truth[:, c], probabilities[:, c] >= thresholds[c], zero_division=0)
+        assert reached == pytest.approx(max(tried)) == pytest.approx(scores[c])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.sampled_from([None, 5]))
+@settings(max_examples=60, deadline=None)
+def test_best_global_threshold_equals_brute_force(seed, rows, levels):
+    truth, probabilities = table(seed, rows, 3, levels)
+    found, score = metrics.best_global_threshold(truth, probabilities)
+    tried = [metrics.macro_f1(truth, probabilities >= t) for t in np.unique(probabilities)]
+    assert score == pytest.approx(max(tried))
+    assert metrics.macro_f1(truth, probabilities >= found) == score
+
+
+def test_thresholds_are_fitted_on_columns():
+    """Classes whose scores live on different scales: only a cut-off for each column separates both."""
+    truth = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
+    probabilities = np.array([[0.9, 0.01], [0.8, 0.04], [0.6, 0.02], [0.5, 0.03]])
+    thresholds = threshold.per_class(truth, probabilities)
+    assert 0.6 < thresholds[0] <= 0.8 and 0.02 < thresholds[1] <= 0.03
+    assert metrics.macro_f1(truth, probabilities >= thresholds) == 1
+
+
+def test_threshold_lies_between_the_two_probabilities():
+    thresholds, _ = metrics.best_thresholds(np.array([[1], [0]]), np.array([[0.8], [0.2]]))
+    assert thresholds[0] == pytest.approx(0.5)
+
+
+def test_cross_fitting_does_not_see_its_own_rows():
+    """Labels that have nothing to do with the predictions: in sample they can be fitted, out of sample they cannot."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((400, 10)) < 0.04).astype(np.uint8)
+    probabilities = rng.random((400, 10))
+    args = type("Options", (), {"repeats": 2, "seed": 0})
+    result = threshold.evaluate(threshold.per_class, truth, probabilities, args)
+    calling_all = metrics.macro_f1(truth, np.ones_like(truth))
+    assert result["in_sample"] > calling_all + 0.05
+    assert result["cross_fitted"] < calling_all + 0.02
+
+
+def test_interval_holds_the_score_and_shrinks_with_rows():
+    truth, probabilities = table(1, 4000, 5, absent=False)
+    widths = []
+    for rows in (200, 4000):
+        decisions = probabilities[:rows] >= 0.5
+        low, high = threshold.interval(truth[:rows], decisions, seed=0)
+        assert low <= metrics.macro_f1(truth[:rows], decisions) <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+# losses
+
+
+def logits_and_targets(rows=16, classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, classes, generator=generator, dtype=torch.float64).requires_grad_()
+    targets = (torch.rand(rows, classes, generator=generator) < 0.3).double()
+    targets[:, 0] = 0  # a class that is absent from the batch
+    return logits, targets
+
+
+def test_soft_f1_of_hard_decisions_is_macro_f1():
+    truth, probabilities = table(3, 200, 6, absent=False)
+    decisions = probabilities >= 0.5
+    logits = torch.where(torch.from_numpy(decisions), 200.0, -200.0)
+    expected = 1 - f1_score(truth, decisions, average="macro")
+    assert float(losses.soft_f1(logits, torch.from_numpy(truth).float(), smooth=1e-9)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_soft_f1_gives_an_absent_class_a_gradient_that_pushes_it_down():
+    logits, targets = logits_and_targets()
+    losses.soft_f1(logits, targets).backward()
+    assert (logits.grad[:, 0] > 0).all()
+
+
+def test_soft_f1_counts_by_class_not_by_sample():
+    """One class found everywhere, one nowhere: by class the mean is 1/2, by sample it would be more."""
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    logits = torch.tensor([[50.0, -50.0]] * 3)
+    assert float(losses.soft_f1(logits, targets, smooth=1e-9)) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_bce_and_weighted_bce_by_hand():
+    logits, targets = logits_and_targets()
+    p = torch.sigmoid(logits.detach()).numpy()
+    t = targets.numpy()
+    entropy = -(t * np.log(p) + (1 - t) * np.log(1 - p))
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 50.0])
+    assert losses.bce(logits, targets).item() == pytest.approx(entropy.mean())
+    assert losses.weighted_bce(logits, targets, weights).item() == pytest.approx((entropy * weights.numpy()).mean())
+    assert losses.positive_bce(logits, targets).item() == pytest.approx((entropy * (1 + 20 * t)).mean())
+
+
+def test_focal_by_hand_and_its_limit():
+    logits, targets = logits_and_targets()
+    p = torch.sigmoid(logits.detach()).numpy()
+    t = targets.numpy()
+    p_t, a_t = np.where(t == 1, p, 1 - p), np.where(t == 1, 0.25, 0.75)
+    assert losses.focal(logits, targets).item() == pytest.approx((-a_t * (1 - p_t) ** 5 * np.log(p_t)).mean())
+    assert losses.focal(logits, targets, gamma=0, alpha=0.5).item() == pytest.approx(losses.bce(logits, targets).item() / 2)
+
+
+def test_balanced_weights_are_inverse_counts():
+    weights = losses.balanced_weights([12885, 1254, 11, 0])
+    assert weights.tolist() == pytest.approx([50 * 11 / 12885, 50 * 11 / 1254, 50, 50])
+
+
+def test_schedule_is_read_and_kept():
+    schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce")
+    assert [losses.stage_at(schedule, epoch)[0] for epoch in (1, 10, 11, 23, 24, 99)] == [0, 0, 1, 1, 2, 2]
+    assert losses.stage_at(schedule, 30)[1] == {"soft_f1": 1.0, "weighted_bce": 10.0}
+
+
+@pytest.mark.parametrize("text", ["", "bce", "2:bce", "1:nothing", "1:bce 1:focal", "1:bce 5:focal 3:bce", "1:bce+", "1:0*bce", "1:bce+bce", "1:bce;2"])
+def test_impossible_schedules_are_refused(text):
+    with pytest.raises(InputError):
+        losses.parse_schedule(text)
+
+
+def test_every_tracked_curve_is_there():
+    logits, targets = logits_and_targets()
+    curves = losses.curves(logits, targets, torch.ones(5))
+    assert set(curves) == {"bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"}
+    called = (logits.detach() >= 0).numpy()
+    assert float(curves["precision"]) == pytest.approx((called * targets.numpy()).sum() / called.sum())
+    assert float(curves["recall"]) == pytest.approx((called * targets.numpy()).sum() / targets.numpy().sum())

@@ -1,0 +1,177 @@
+"""The networks and their weights."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import succeed
+
+from utils import checkpoint, models, weights
+from utils.errors import InputError
+from utils.models.se_resnext50 import STEM, widen_stem
+
+
+def test_gapnet_pl_has_the_papers_parameter_count():
+    network = models.build("gapnet_pl", classes=13, channels=4)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 626_221
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("channels, size", [(4, 64), (1, 96), (3, 80)])
+def test_any_channels_any_size(name, channels, size):
+    network = models.build(name, classes=5, channels=channels).eval()
+    with torch.inference_mode():
+        assert network(torch.randn(2, channels, size, size)).shape == (2, 5)
+
+
+def test_gapnet_pl_activations_keep_unit_variance():
+    """What SELU and LeCun-normal weights are for (Klambauer et al. 2017)."""
+    torch.manual_seed(0)
+    network = models.build("gapnet_pl", 13, 4).eval()
+    seen = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.SELU) and name.startswith("block"):
+            layer.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, float(output.std())))
+    with torch.inference_mode():
+        network(torch.randn(2, 4, 256, 256))
+    assert len(seen) == 8 and all(0.5 < deviation < 1.5 for deviation in seen.values()), seen
+
+
+def test_se_resnext50_shares_timms_state_dict():
+    own = models.build("se_resnext50_32x4d", 1000, 3)
+    other = timm.create_model("legacy_seresnext50_32x4d", pretrained=False, drop_rate=0).eval()
+    assert list(own.state_dict()) == list(other.state_dict()) and len(own.state_dict()) == 384
+    other.load_state_dict(own.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(own.eval()(image), other(image), atol=1e-5)
+
+
+def test_stems_do_what_they_say():
+    rgb = torch.randn(64, 3, 7, 7)
+    grey = torch.rand(1, 1, 32, 32)
+
+    def response(weight):
+        return torch.nn.functional.conv2d(grey.expand(1, weight.shape[1], 32, 32), weight)
+
+    for stem in ("mean", "copy"):
+        assert widen_stem(rgb, 4, stem).shape == (64, 4, 7, 7)
+    assert torch.allclose(response(widen_stem(rgb, 4, "mean")), response(rgb), atol=1e-4), "grey pictures look the same"
+    zero = widen_stem(rgb, 4, "zero")
+    assert torch.equal(zero[:, :3], rgb) and (zero[:, 3] == 0).all()
+    copied = widen_stem(rgb, 4, "copy") * 4 / 3
+    assert torch.allclose(copied[:, :3], rgb) and torch.allclose(copied[:, 3], rgb[:, 0])
+
+
+def imagenet_like(path, seed=1):
+    """A file with the layout of the ImageNet weights: RGB stem, 1000 classes."""
+    torch.manual_seed(seed)
+    state = models.build("se_resnext50_32x4d", 1000, 3).state_dict()
+    torch.save(state, path)
+    return state
+
+
+def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    weights.WEIGHT_FOLDER.mkdir(parents=True)
+    for url in weights.IMAGENET_URLS:  # the publisher's name and timm's
+        path = weights.WEIGHT_FOLDER / url.rpartition("/")[2]
+        state = imagenet_like(path)
+        network = models.build("se_resnext50_32x4d", 28, 4, "zero")
+        told = weights.load_start(network, "se_resnext50_32x4d", "imagenet", "zero")
+        assert path.name in told and "new last layer" in told
+        loaded = network.state_dict()
+        assert torch.equal(loaded[STEM][:, :3], state[STEM]) and (loaded[STEM][:, 3] == 0).all()
+        assert torch.equal(loaded["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
+        assert loaded["last_linear.weight"].shape == (28, 2048)
+        path.unlink()
+
+
+def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    asked = []
+
+    def no_network(url, *_, **__):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(InputError, match=r"se_resnext50_32x4d-a260b3a4\.pth or legacy_se_resnext50_32x4d-f3651bad\.pth into input"):
+        weights.load_start(models.build("se_resnext50_32x4d", 28, 4), "se_resnext50_32x4d", "imagenet", "mean")
+    assert asked == list(weights.IMAGENET_URLS), "timm's copy is tried where the first host fails"
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(models.build("gapnet_pl", 28, 4).state_dict(), tmp_path / "gapnet.pt")
+    with pytest.raises(InputError, match="another network"):
+        weights.load_start(models.build("se_resnext50_32x4d", 28, 4), "se_resnext50_32x4d", tmp_path / "gapnet.pt", "mean")
+    with pytest.raises(InputError, match="another network"):
+        weights.load_start(models.build("gapnet_pl", 28, 1), "gapnet_pl", tmp_path / "gapnet.pt", "mean")
+
+
+def test_a_checkpoint_for_other_classes_keeps_all_but_the_last_layer(tmp_path):
+    source = models.build("gapnet_pl", 13, 4)
+    checkpoint.save(tmp_path / "best.pt", {"config": {}, "model": source.state_dict(), "epoch": 1, "score": 0.1})
+    network = models.build("gapnet_pl", 6, 4)
+    assert "new last layer" in weights.load_start(network, "gapnet_pl", tmp_path / "best.pt", "mean")
+    assert torch.equal(network.block3[4].weight, source.block3[4].weight) and network.head.weight.shape == (6, 256)
+
+
+@pytest.fixture
+def authors_file(tmp_path):
+    """GapNet-PL in the layout its authors published: (height, width, in, out) and (in, out)."""
+    rng = np.random.default_rng(0)
+    shapes = [(4, 32), (32, 64), (64, 64), (64, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
+    arrays = {}
+    for i, (inputs, outputs) in enumerate(shapes, 1):
+        arrays[f"ConvLayer-{i}/W_conv"] = rng.normal(0, (9 * inputs) ** -0.5, (3, 3, inputs, outputs)).astype(np.float32)
+        arrays[f"ConvLayer-{i}/b_conv"] = rng.normal(0, 0.1, outputs).astype(np.float32)
+    for i, (inputs, outputs) in enumerate([(224, 256), (256, 256), (256, 13)], 1):
+        arrays[f"FC-{i}/W_dense"] = rng.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32)
+        arrays[f"FC-{i}/b_dense"] = rng.normal(0, 0.1, outputs).astype(np.float32)
+    np.savez(tmp_path / "authors.npz", **arrays)
+    return tmp_path / "authors.npz", arrays
+
+
+def selu(x):
+    return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))
+
+
+def gapnet_by_hand(image, w):
+    """The network in numpy, from the paper's Figure 4: (H, W, 4) -> 13 probabilities."""
+
+    def conv(x, i, stride):
+        x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))[::stride, ::stride]  # (H, W, in, 3, 3)
+        return selu(np.einsum("hwcij,ijco->hwo", windows, w[f"ConvLayer-{i}/W_conv"]) + w[f"ConvLayer-{i}/b_conv"])
+
+    def pool(x):
+        h, width = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2
+        return x[:h, :width].reshape(h // 2, 2, width // 2, 2, -1).max((1, 3))
+
+    first = pool(conv(image, 1, 2))
+    second = first
+    for i in (2, 3, 4, 5):
+        second = conv(second, i, 2 if i == 2 else 1)
+    second = pool(second)
+    third = second
+    for i in (6, 7, 8):
+        third = conv(third, i, 1)
+    x = np.concatenate([block.mean((0, 1)) for block in (first, second, third)])
+    for i in (1, 2, 3):
+        x = x @ w[f"FC-{i}/W_dense"] + w[f"FC-{i}/b_dense"]
+        x = selu(x) if i < 3 else x
+    return 1 / (1 + np.exp(-x))
+
+
+def test_authors_weights_give_the_figure_4_network_by_hand(authors_file, tmp_path):
+    path, arrays = authors_file
+    succeed("utils.weights", path, "-o", tmp_path / "run")
+    network, config = checkpoint.load_network(tmp_path / "run" / "best.pt")
+    assert (config["channels"], config["normalise"], config["fit"], config["size"]) == ("bgry", "image", "crop", 1024)
+    image = np.random.default_rng(1).normal(size=(64, 64, 4))
+    with torch.inference_mode():
+        got = torch.sigmoid(network(torch.tensor(image.transpose(2, 0, 1)[None], dtype=torch.float32)))[0].numpy()
+    assert got == pytest.approx(gapnet_by_hand(image, arrays), abs=1e-4)

@@ -1,0 +1,189 @@
+"""train.py: what a run leaves behind, and that it can be repeated and gone on with."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import kit, refuse, succeed, train_options
+
+import train
+from utils import augment, losses, trainer
+from utils.metrics import best_global_threshold
+from utils.predictions import read_predictions
+from utils.recipes import CHEN, GAPNET_PL, RECIPES
+
+
+def weights_of(folder, name="last.pt"):
+    return torch.load(folder / name, weights_only=True)["model"]
+
+
+def same(first, second):
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
+    folder = run / "fold0"
+    assert {path.name for path in folder.iterdir()} == {"config.json", "last.pt", "best.pt", "log.csv", "steps.csv", "oof.csv", "tensorboard"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"] == "gapnet_pl" and len(config["class_names"]) == 28 and config["versions"]["torch"]
+    log, steps = pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "steps.csv")
+    assert log["epoch"].tolist() == [1, 2] and len(steps) == log["step"].iloc[-1]
+    assert {"loss", "bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall", "lr"} <= set(steps)
+    assert any((folder / "tensorboard").iterdir())
+
+
+def test_oof_is_the_validation_fold_at_the_best_epoch(run, folds, atlas):
+    for fold in (0, 1):
+        table = pd.read_csv(folds, dtype=str, keep_default_na=False)
+        oof = read_predictions(run / f"fold{fold}" / "oof.csv")
+        assert oof.index.tolist() == table["Id"][table["fold"] == str(fold)].tolist()
+        truth = train.encode(table.set_index("Id")["Target"].loc[oof.index], oof.columns)
+        best = torch.load(run / f"fold{fold}" / "best.pt", weights_only=True)
+        assert best_global_threshold(truth, oof.to_numpy())[1] == pytest.approx(best["score"])
+        log = pd.read_csv(run / f"fold{fold}" / "log.csv")
+        assert best["epoch"] == log["epoch"][log["macro_f1"].idxmax()]
+
+
+def test_predict_repeats_the_oof(run, atlas, tmp_path):
+    """The same images through predict.py, without flips: the very probabilities of the validation."""
+    oof = read_predictions(run / "fold0" / "oof.csv")
+    oof.reset_index()[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
+    succeed("predict", run / "fold0", "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0,
+            "-o", tmp_path / "again.csv")  # fmt: skip
+    again = read_predictions(tmp_path / "again.csv")
+    assert again.index.tolist() == oof.index.tolist() and again.to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_twice(atlas, folds, tmp_path):
+    for name, seed, workers in (("a", 0, 0), ("b", 0, 2), ("c", 1, 0)):
+        succeed("train", *train_options(atlas, folds, tmp_path, name, seed=seed, workers=workers))
+    first, second, third = (weights_of(tmp_path / name / "fold0") for name in "abc")
+    assert same(first, second), "whatever the number of workers"
+    assert not same(first, third)
+
+
+def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkeypatch):
+    """Stop after two of four epochs, over a change of loss, and run the same command again."""
+    options = dict(epochs=4, loss="1:bce 3:soft_f1+weighted_bce", optimiser="sgd", lr=0.05)
+    succeed("train", *train_options(atlas, folds, tmp_path, "whole", **options))
+    real, calls = train.train_epoch, []
+
+    def stops_in_third(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "train_epoch", stops_in_third)
+    assert kit("train", *train_options(atlas, folds, tmp_path, "parts", **options)).code == 130
+    monkeypatch.setattr(train, "train_epoch", real)
+    assert "going on from" in succeed("train", *train_options(atlas, folds, tmp_path, "parts", **options)).out
+    whole, parts = tmp_path / "whole" / "fold0", tmp_path / "parts" / "fold0"
+    assert same(weights_of(whole), weights_of(parts)) and same(weights_of(whole, "best.pt"), weights_of(parts, "best.pt"))
+    assert (whole / "oof.csv").read_bytes() == (parts / "oof.csv").read_bytes()
+    assert (whole / "steps.csv").read_bytes() == (parts / "steps.csv").read_bytes()
+    clock = ["images_per_second", "seconds"]
+    assert pd.read_csv(whole / "log.csv").drop(columns=clock).equals(pd.read_csv(parts / "log.csv").drop(columns=clock))
+
+
+def test_a_finished_run_is_kept_and_other_options_are_refused(atlas, folds, tmp_path):
+    command = train_options(atlas, folds, tmp_path)
+    succeed("train", *command)
+    before = (tmp_path / "mini/fold0/last.pt").read_bytes()
+    assert "trained already" in succeed("train", *command).out
+    refuse("train", *command, "--lr", 0.01, says=["other options", "lr 0.001 -> 0.01"])
+    assert (tmp_path / "mini/fold0/last.pt").read_bytes() == before
+    succeed("train", *command, "--lr", 0.01, "--overwrite")
+    assert (tmp_path / "mini/fold0/last.pt").read_bytes() != before
+
+
+def test_limit_makes_it_small(atlas, folds, tmp_path):
+    succeed("train", *train_options(atlas, folds, tmp_path, limit=5, epochs=1))
+    assert len(read_predictions(tmp_path / "mini/fold0/oof.csv")) == 5
+
+
+@pytest.mark.parametrize("optimiser", trainer.OPTIMISERS)
+def test_every_optimiser_lowers_the_loss(atlas, folds, tmp_path, optimiser):
+    lr = {"adadelta": 1.0, "sgd": 0.05}.get(optimiser, 0.001)
+    succeed("train", *train_options(atlas, folds, tmp_path, optimiser=optimiser, lr=lr, epochs=4, l1=1e-6))
+    log = pd.read_csv(tmp_path / "mini/fold0/log.csv")
+    assert log["bce"].iloc[-1] < log["bce"].iloc[0]
+
+
+def test_se_resnext50_trains_on_three_mixed_planes(atlas, folds, tmp_path):
+    succeed("train", *train_options(atlas, folds, tmp_path, model="se_resnext50_32x4d", weights="none", channels="rgb+y/3", epochs=1, limit=16))
+    assert weights_of(tmp_path / "mini/fold0")["layer0.conv1.weight"].shape == (64, 3, 7, 7)
+
+
+def test_bfloat16_trains(atlas, folds, tmp_path):
+    succeed("train", *train_options(atlas, folds, tmp_path, amp="bf16", epochs=1))
+    assert np.isfinite(pd.read_csv(tmp_path / "mini/fold0/log.csv")["loss"]).all()
+
+
+def test_the_loss_switches_when_the_schedule_says(atlas, folds, tmp_path):
+    succeed("train", *train_options(atlas, folds, tmp_path, epochs=3, loss="1:bce 2:soft_f1+2*weighted_bce"))
+    steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")
+    first, later = steps[steps["epoch"] == 1], steps[steps["epoch"] > 1]
+    assert first["loss"].to_numpy() == pytest.approx(first["bce"].to_numpy(), abs=1e-6)
+    assert later["loss"].to_numpy() == pytest.approx((later["soft_f1"] + 2 * later["weighted_bce"]).to_numpy(), abs=1e-5)
+
+
+def make_trainer(**options):
+    config = RECIPES["chen"] | {"seed": 0, "mean": [0.0], "std": [1.0]} | options
+    data = type("Data", (), {"channels": type("C", (), {"mix": None}), "targets": np.ones((8, 3), np.uint8)})
+    schedule = losses.parse_schedule(config["loss"])
+    return trainer.Trainer(torch.nn.Linear(4, 3), data, config, schedule, torch.device("cpu"), None, steps_an_epoch=5)
+
+
+def test_the_plateau_starts_anew_when_the_loss_switches():
+    """The old loss's best value must not halve the rate under the new one; the rate itself stays."""
+    subject = make_trainer(loss="1:bce 3:soft_f1", patience=1, plateau="epoch")
+    subject.begin_epoch()
+    subject.end_epoch(0.9)
+    subject.begin_epoch()
+    subject.end_epoch(0.5)
+    assert subject.plateau.num_bad_epochs == 1 and subject.lr == 0.1
+    subject.begin_epoch()
+    assert subject.plateau.num_bad_epochs == 0 and subject.plateau.best == -float("inf") and subject.lr == 0.1
+    subject.end_epoch(0.2)
+    assert subject.lr == 0.1
+    for score in (0.1, 0.1):
+        subject.begin_epoch()
+        subject.end_epoch(score)
+    assert subject.lr == 0.05
+
+
+def test_patience_of_a_plateau_by_steps_is_counted_in_epochs():
+    assert make_trainer(plateau="step", patience=4.0).plateau.patience == 20
+    assert make_trainer(plateau="epoch", patience=4.0).plateau.patience == 4
+
+
+def test_early_stop_waits_for_the_last_loss():
+    subject = make_trainer(loss="1:bce 4:soft_f1", early_stop=2, epochs=50)
+    ended = []
+    for score in (0.5, 0.1, 0.1, 0.1, 0.1, 0.1):
+        subject.begin_epoch()
+        subject.end_epoch(score)
+        ended.append(subject.finished)
+    assert ended == [False, False, False, False, True, True]
+
+
+def test_recipes_are_the_papers():
+    """Chen III.C; Rumetshofer et al. 3 and 3.1."""
+    assert CHEN | {"batch_size": 64, "lr": 0.1, "optimiser": "adadelta", "epochs": 40, "size": 512, "early_stop": 5} == CHEN
+    assert losses.parse_schedule(CHEN["loss"])[:2] == [(1, {"bce": 1.0}), (11, {"soft_f1": 1.0, "weighted_bce": 1.0})]
+    expected = {"batch_size": 40, "lr": 0.01, "optimiser": "sgd", "momentum": 0.9, "clip": 5.0, "l1": 1e-7, "weight_decay": 1e-5}
+    assert GAPNET_PL | expected | {"size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce"} == GAPNET_PL
+    assert set(CHEN) == set(GAPNET_PL), "a recipe sets every option that another sets"
+
+
+def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("augmentation in prediction")
+
+    monkeypatch.setattr(augment.Augmentation, "__call__", never)
+    config = json.loads((run / "fold0" / "config.json").read_text())
+    assert config["augment"] == "none" or config["augment"] in augment.AUGMENTATIONS
+    succeed("predict", run / "fold0", "--images", atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0)
