@@ -1,14 +1,17 @@
 """Average predictions and decide: predictions, thresholds -> submission.csv
 
     python ensemble.py test.csv --thresholds runs/chen/thresholds.json
-    python ensemble.py test.csv more.csv --thresholds runs/chen/thresholds.json --sample input/sample_submission.csv -o submission.csv
-    python ensemble.py test.csv --thresholds 0.5                      # one fixed cut-off for every class
+    python ensemble.py test.csv more.csv --thresholds thresholds.json \\
+        --sample input/sample_submission.csv -o submission.csv
+    python ensemble.py test.csv --thresholds 0.5    # one cut-off for all classes
 
-Rows come out in the order of the sample submission, which the competition matches by position.
+Rows come out in the order of the sample submission, which the competition
+matches by position.
 """
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +54,12 @@ def main():
     write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
 
     rare = [f"{name} {count:,}" for name, count in zip(first.columns, decisions.sum(axis=0), strict=True)]
-    print(f"mean of {plural(len(tables), 'file')}, {plural(len(order), 'row')}, {decisions.sum() / len(order):.2f} classes a row")
+    print(
+        f"mean of {plural(len(tables), 'file')}, {plural(len(order), 'row')}, {decisions.sum() / len(order):.2f} classes a row"
+    )
     filled = "got their likeliest class" if args.empty == "likeliest" else "stay empty"
     print(f"{plural(int(empty.sum()), 'row')} below every cut-off {filled}")
-    print(f"called: {listing(rare, show=len(rare))}")
+    print(textwrap.fill(f"called: {', '.join(rare)}", 79, subsequent_indent="  "))
     print(f"-> {args.out}")
 
 
@@ -93,10 +98,14 @@ def _read_json(path, classes):
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; fit it with threshold.py, or give a number such as 0.5") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a thresholds.json with classes and thresholds ({str(error)[:100]}); fit it with threshold.py") from None
+        raise InputError(
+            f"{path} is not a thresholds.json with classes and thresholds ({str(error)[:100]}); fit it with threshold.py"
+        ) from None
     if names != classes or len(values) != len(names):
         differing = sorted(set(map(str, names)) ^ set(classes)) or ["their order or number"]
-        raise InputError(f"{path} was fitted for other classes than the predictions have: {listing(differing)}; fit it on the same run")
+        raise InputError(
+            f"{path} was fitted for other classes than the predictions have: {listing(differing)}; fit it on the same run"
+        )
     return values
 
 

@@ -1,12 +1,14 @@
 """Split labelled images into cross-validation folds: labels -> folds.csv
 
-    python make_folds.py                                              # input/train.csv, input/train/ -> input/folds.csv
-    python make_folds.py --labels input/train.csv --images input/train --folds 10 --seed 0 -o input/folds.csv
-    python make_folds.py --external hpav18=input/HPAv18.csv --images input/train --images input/hpav18
-    python make_folds.py --plot input/folds.png                       # class distribution and split as a picture
+    python make_folds.py      # input/train.csv, input/train/ -> input/folds.csv
+    python make_folds.py --labels input/train.csv --images input/train \\
+        --folds 10 --seed 0 -o input/folds.csv
+    python make_folds.py --external hpav18=input/hpav18.csv
+    python make_folds.py --plot input/folds.png    # distribution and split
 
-Every class is spread over the folds as evenly as its images allow, and near-duplicate pictures stay in one fold: a
-network that has seen one twin in training would be tested on the other.
+Every class is spread over the folds as evenly as its images allow, and
+near-duplicate pictures stay in one fold: a network that has seen one twin in
+training would be tested on the other.
 """
 
 import argparse
@@ -23,20 +25,28 @@ from utils.images import check_files, find_files, parse_channels, scan_folders
 from utils.labels import check_ids, encode, load_classes, read_labels
 from utils.stratify import stratified_parts
 
+DEFAULT_LABELS = "input/train.csv"
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arg = parser.add_argument
-    arg("--labels", default="input/train.csv", help="Id,Target table (default: %(default)s)")
+    arg("--labels", default=DEFAULT_LABELS, help="Id,Target table (default: %(default)s)")
     arg("--images", action="append", help="folder of the images; may be repeated (default: input/train if it exists)")
     arg("--classes", default="hpa", help="hpa (28), cyto (13) or a CSV class,name (default: %(default)s)")
     arg("--folds", type=int, default=10, help="number of folds (default: %(default)s)")
     arg("--seed", type=int, default=0, help="another seed, another split (default: %(default)s)")
-    arg("--external", action="append", default=[], metavar="NAME=CSV", help="more rows to split, with their source's name")
+    arg(
+        "--external",
+        action="append",
+        default=[],
+        metavar="NAME=CSV",
+        help="more rows to split, with their source's name",
+    )
     arg("--always-train", action="append", default=[], metavar="NAME=CSV", help="rows for training only: fold -1")
     arg("--hash-channels", default="gb", help="channels compared for near-duplicates (default: %(default)s)")
-    arg("--hash-distance", type=int, default=20, metavar="BITS",
-        help="pictures whose hashes (64 bits a channel) differ in at most so many are twins; -1: do not look (default: %(default)s)")  # fmt: skip
+    arg("--hash-distance", type=int, default=10, metavar="BITS",
+        help="twins differ in at most so many of 64 bits, averaged over the channels; -1: do not look (default: %(default)s)")  # fmt: skip
     arg("--allow-unlabelled", action="store_true", help="pass over images that no row names instead of stopping")
     arg("--plot", metavar="PNG", help="draw class distribution and split")
     arg("-o", "--out", default="input/folds.csv", help="where to write (default: %(default)s)")
@@ -68,7 +78,7 @@ def main():
         plots.fold_split(labels, rows["fold"].to_numpy(), classes, args.plot)
     report(labels, rows, classes, args.folds)
     written = [str(args.out)] + [str(pairs_file)] * (pairs is not None) + [args.plot] * bool(args.plot)
-    print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s -> {', '.join(written)}")
+    print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s\n-> " + "\n   ".join(written))
 
 
 def gather_rows(args, classes):
@@ -94,29 +104,49 @@ def gather_rows(args, classes):
 
 def find_groups(rows, args):
     """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images."""
-    folders = args.images or (["input/train"] if Path("input/train").is_dir() else [])
+    usual = args.labels == DEFAULT_LABELS and Path("input/train").is_dir()
+    folders = args.images or (["input/train"] if usual else [])
     if not folders or args.hash_distance < 0:
         print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
         return rows["Id"], None
     channels = parse_channels(args.hash_channels)
-    files = find_files(folders, rows["Id"].tolist(), channels)
-    unlabelled = sorted(set(scan_folders(folders)) - set(rows["Id"]))
+    there = scan_folders(folders)
+    seen = np.flatnonzero(~rows["source"].isin(without_images(rows, there)))
+    ids = rows["Id"].to_numpy()[seen]
+    files = find_files(folders, ids.tolist(), channels)
+    unlabelled = sorted(set(there) - set(rows["Id"]))
     if unlabelled and not args.allow_unlabelled:
         raise InputError(
             f"{plural(len(unlabelled), 'Id')} with images in {listing(folders)} but no row in a label table: "
             f"{listing(unlabelled)}; add the rows or give --allow-unlabelled"
         )
     check_files(files)
-    first, second, bits = duplicates.close_pairs(duplicates.hash_samples(files), args.hash_distance)
-    ids = rows["Id"].to_numpy()
+    distance = args.hash_distance * len(channels.names)
+    first, second, bits = duplicates.close_pairs(duplicates.hash_samples(files), distance)
     members = duplicates.groups_from_pairs(len(ids), first, second)
     sizes = np.bincount(members)
+    largest = np.bincount(members[~rows["always"].to_numpy()[seen]]).max()  # rows that are split
     print(
-        f"near-duplicates: {plural(len(first), 'pair')} within {args.hash_distance} bits, "
+        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {duplicates.BITS * len(channels.names)} bits, "
         f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
     )
-    firsts = np.unique(members, return_index=True)[1]
-    return ids[firsts][members], pd.DataFrame({"Id": ids[first], "twin": ids[second], "bits": bits})
+    if largest > max(20, 2 * len(rows) / args.folds):
+        raise InputError(
+            f"{largest:,} of {len(ids):,} images hang together as near-duplicates, more than two folds hold: these pictures "
+            f"look alike by nature; lower --hash-distance, or switch it off with -1"
+        )
+    groups = rows["Id"].to_numpy(copy=True)
+    groups[seen] = ids[np.unique(members, return_index=True)[1]][members]
+    return groups, pd.DataFrame({"Id": ids[first], "twin": ids[second], "bits": bits})
+
+
+def without_images(rows, there):
+    """Sources beside the first whose Ids have no image at all: label tables may come without their pictures."""
+    present = rows["Id"].isin(set(there)).groupby(rows["source"]).any()
+    sources = [name for name in present.index[~present] if name != rows["source"].iloc[0]]
+    for name in sources:
+        print(f"near-duplicates: not looked for in source {name}, whose images are in none of the folders")
+    return sources
 
 
 def assign_folds(labels, groups, always, folds, seed):
@@ -130,6 +160,10 @@ def assign_folds(labels, groups, always, folds, seed):
     counted = np.zeros((len(names), labels.shape[1] + 1))  # a unit's images in each class, and in all
     np.add.at(counted, unit[~always], np.column_stack([labels[~always], np.ones((~always).sum())]))
     split = np.flatnonzero(counted[:, -1])
+    if len(split) < folds:
+        raise InputError(
+            f"{plural(len(split), 'group')} of near-duplicates cannot fill {folds} folds; give --folds {max(2, len(split))} or less"
+        )
     units = stratify(counted[split], folds, seed)
     by_unit = np.full(len(names), -1)
     by_unit[split] = units
@@ -179,15 +213,20 @@ def report(labels, rows, classes, folds):
     width = max(4, len(str(table.max())) + 1)
     always = int((fold < 0).sum())
     room = max(12, 79 - 3 - 7 - width * folds - 6)
-    print(f"{'':3}{'class':{room}}{'images':>7}" + "".join(f"{'f' + str(k):>{width}}" for k in range(folds)) + f"{'off':>6}")
+    print(
+        f"{'':3}{'class':{room}}{'images':>7}"
+        + "".join(f"{'f' + str(k):>{width}}" for k in range(folds))
+        + f"{'off':>6}"
+    )
     for number, name in enumerate([*classes, "all images"]):
         short = name if len(name) < room else name[: room - 2] + "…"
         head = f"{number if number < len(classes) else '':>2} {short:{room}}{table[number].sum():>7,}"
         print(head + "".join(f"{count:>{width}}" for count in table[number]) + f"{off[number].max():>6.1f}")
     worst, where = np.unravel_index(off[:-1].argmax(), off[:-1].shape)
     print(
-        f"largest deviation from an even split: {off[worst, where]:.1f} images ({classes[worst]}, fold {where}); "
-        f"fold sizes {table[-1].min():,} to {table[-1].max():,}" + (f"; always trained on: {plural(always, 'row')}" if always else "")
+        f"largest deviation from an even split: {off[worst, where]:.1f} images ({classes[worst]}, fold {where})\n"
+        f"fold sizes {table[-1].min():,} to {table[-1].max():,}"
+        + (f"; always trained on: {plural(always, 'row')}" if always else "")
     )
     for name, part in rows.groupby("source", sort=False):
         if rows["source"].nunique() > 1:

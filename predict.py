@@ -1,18 +1,18 @@
 """Predict with trained folds: run directories, images -> predictions.csv
 
-    python predict.py runs/chen --images input/test -o test.csv                      # all folds of a run, 4 views an image
-    python predict.py runs/chen/fold0 runs/chen/fold1 --images input/test -o test.csv --tta 4
-    python predict.py runs/chen --images input/test --ids input/sample_submission.csv -o test.csv
-    python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1            # any folder of images
+    python predict.py runs/chen --images input/test -o test.csv    # all folds
+    python predict.py runs/chen/fold0 runs/chen/fold1 -o test.csv --tta 4
+    python predict.py runs/chen --ids input/sample_submission.csv -o test.csv
+    python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1
 
-Probabilities are averaged over flipped views (test-time augmentation), over the tiles of large images where the run was
-trained on crops, and over folds. Nothing of the training augmentation is loaded here.
+Probabilities are averaged over flipped views (test-time augmentation), over
+the tiles of large images where the run was trained on crops, and over folds.
+Nothing of the training augmentation is loaded here.
 """
 
 import argparse
 import time
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ from utils.data import Normaliser, Samples, default_workers, make_loader
 from utils.device import AMP, amp_dtype, describe, pick_device
 from utils.errors import InputError, plural, run_script
 from utils.files import check_writable
-from utils.images import check_files, find_files, parse_channels, scan_folders
+from utils.images import check_files, find_files, most_tiles, parse_channels, scan_folders
 from utils.labels import check_ids, read_table
 from utils.predictions import write_predictions
 
@@ -47,8 +47,9 @@ def parse_args():
 def main():
     args = parse_args()
     check_writable(args.out)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise InputError(f"--batch-size {args.batch_size} is out of range; give 1 or more")
+    for name, least in (("batch_size", 1), ("workers", -1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {least} or more")
     device = pick_device(args.device)
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
@@ -64,14 +65,19 @@ def main():
     sizes = check_files(files)
     if config["fit"] == "crop" and sizes.min() < config["size"]:
         small = files[int(sizes.min(axis=1).argmin())][0]
-        raise InputError(f"{small} is smaller than the {config['size']} pixels this run was trained on; give it larger images")
+        raise InputError(
+            f"{small} is smaller than the {config['size']} pixels this run was trained on; give it larger images"
+        )
 
     samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
-    tiles = 1 if config["fit"] == "resize" else int(np.prod(-(-sizes.max(axis=0) // config["size"])))
+    tiles = most_tiles(sizes, config["size"], config["fit"])
     workers = args.workers if args.workers >= 0 else default_workers(device)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device)
     normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
-    print(f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {args.tta} views, on {describe(device, amp)}")
+    print(
+        f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
+    )
+    print(f"on {describe(device, amp)}")
 
     started = time.time()
     with tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
@@ -86,6 +92,8 @@ def main():
 def load_networks(runs, device):
     """Every checkpoint behind the given paths: -> networks, configs. They must look at images in the same way."""
     paths = [path for run in runs for path in checkpoint.find_checkpoints(run)]
+    if repeated := [path for i, path in enumerate(paths) if path.resolve() in {p.resolve() for p in paths[:i]}]:
+        raise InputError(f"{repeated[0]} is named twice; name each fold once")
     networks, configs = zip(*(checkpoint.load_network(path, device) for path in paths), strict=True)
     for path, config in zip(paths, configs, strict=True):
         for key in SHARED:

@@ -25,18 +25,27 @@ environment() {
   exit 2
 }
 
-# Print a command as a reader would type it, then run it in the environment.
+# The words of a command as a reader would type them.
+typed() {
+  local word line=
+  for word in "$@"; do
+    case $word in *[\ \*]*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac
+  done
+  echo "${line# }"
+}
+
+# Print a command, then run it in the environment.
 step() {
-  printf '\n$ %s\n' "$*"
+  printf '\n$ %s\n' "$(typed "$@")"
   PATH="$PWD/.venv/bin:$PATH" "$@"
 }
 
 # The same, unless the file it makes is there already.
-make() {
+once() {
   local file=$1
   shift
   if [ -e "$file" ]; then
-    printf '\n%s is there already; delete it to run: %s\n' "$file" "$*"
+    printf '\n%s is there already; delete it to run again: %s\n' "$file" "$(typed "$@")"
   else
     step "$@"
   fi
@@ -44,18 +53,19 @@ make() {
 
 demo() {
   local data=input/demo run=runs/demo fold
-  step python -m utils.simulate --out $data --train 1500 --test 400 --size 128 --power 0.6 --seed 0
-  make $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
+  step python -m utils.simulate --out $data --train 2000 --test 400 --size 128 --power 0.5 --seed 0
+  once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
   for fold in 0 1; do
     step python train.py --recipe gapnet_pl --folds $data/folds.csv --fold $fold --images $data/train --name demo \
-      --size 128 --fit resize --normalise dataset --augment d4 --epochs 24 --batch-size 32 \
-      --optimiser adamw --lr 0.001 --loss "1:bce 13:soft_f1+bce" --patience 4
+      --size 128 --fit resize --augment d4 --epochs 20 --batch-size 16 \
+      --optimiser adamw --lr 0.001 --loss "1:bce 10:soft_f1+bce" --patience 4
   done
-  make $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
-  make $run/thresholds.json python threshold.py $run -o $run/thresholds.json
-  make $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
-  make $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
+  once $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
+  once $run/thresholds.json python threshold.py $run -o $run/thresholds.json
+  once $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
+  once $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.png
+  printf '\nsubmission: %s\npictures:   %s, %s\n' $run/submission.csv $run/contact_sheet.png $data/folds.png
 }
 
 case "${1:-demo}" in

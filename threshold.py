@@ -1,11 +1,13 @@
-"""Fit cut-offs on out-of-fold predictions: oof.csv files, labels -> thresholds.json
+"""Fit cut-offs on out-of-fold predictions: oof.csv files -> thresholds.json
 
-    python threshold.py runs/chen                                     # every fold's oof.csv -> runs/chen/thresholds.json
-    python threshold.py runs/chen -o runs/chen/thresholds.json --method per_class
-    python threshold.py oof1.csv oof2.csv --labels input/train.csv -o thresholds.json
+    python threshold.py runs/chen       # all oof.csv -> runs/chen/thresholds.json
+    python threshold.py runs/chen --method per_class -o thresholds.json
+    python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
+        -o thresholds.json
 
-Three ways: fixed (0.5), one global cut-off, one for each class. Each is shown in sample (fitted and scored on the same
-rows, which flatters) and cross-fitted (fitted on four fifths, applied to the rest, scored once over all rows). `auto`
+Three ways: fixed (0.5), one global cut-off, one for each class. Each is shown
+in sample (fitted and scored on the same rows, which flatters) and cross-fitted
+(fitted on four fifths, applied to the rest, scored once over all rows). auto
 takes the best cross-fitted one.
 """
 
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from utils.checkpoint import fold_files
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels
@@ -73,7 +76,10 @@ def main():
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
     oof, truth = gather(files, labels_file, classes)
 
-    results = {name: evaluate(METHODS[name], truth, oof, args) for name in tqdm(METHODS, desc="fitting", disable=None, leave=False)}
+    results = {
+        name: evaluate(METHODS[name], truth, oof, args)
+        for name in tqdm(METHODS, desc="fitting", disable=None, leave=False)
+    }
     best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
     write_json(out, {
         "method": best, "classes": list(classes), "thresholds": results[best].pop("thresholds").tolist(),
@@ -90,7 +96,7 @@ def find_predictions(paths):
         if not path.is_dir():
             files.append(path)
             continue
-        found = [path / "oof.csv"] if (path / "oof.csv").is_file() else sorted(path.glob("fold*/oof.csv"))
+        found = [path / "oof.csv"] if (path / "oof.csv").is_file() else fold_files(path, "oof.csv")
         if not found:
             raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
@@ -108,12 +114,18 @@ def gather(files, labels_file, classes):
     oof = pd.concat(read_all(files).values())
     if list(oof.columns) != list(classes):
         differing = sorted(set(oof.columns) ^ set(classes)) or ["their order"]
-        raise InputError(f"{files[0]} has other classes than expected: {listing(differing)}; name the class list with --classes")
+        raise InputError(
+            f"{files[0]} has other classes than expected: {listing(differing)}; name the class list with --classes"
+        )
     if twice := oof.index[oof.index.duplicated()].unique().tolist():
-        raise InputError(f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once")
+        raise InputError(
+            f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once"
+        )
     labels = read_labels(labels_file, classes).set_index("Id")["Target"]
     if unknown := [id_ for id_ in oof.index if id_ not in labels.index]:
-        raise InputError(f"{labels_file} lacks {plural(len(unknown), 'Id')} of the predictions: {listing(unknown)}; give the labels they belong to")
+        raise InputError(
+            f"{labels_file} lacks {plural(len(unknown), 'Id')} of the predictions: {listing(unknown)}; give the labels they belong to"
+        )
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
     return oof.to_numpy(), encode(labels.loc[oof.index], classes)
@@ -151,7 +163,8 @@ def interval(truth, decisions, seed, draws=1000):
 
 
 def report(results, best, truth, classes, rows):
-    print(f"{'method':12}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}   macro F1, {rows:,} rows")
+    print(f"macro F1 over {rows:,} rows, {len(classes)} classes")
+    print(f"{'method':12}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
     for name, result in results.items():
         low, high = result["interval_95"]
         star = "*" if name == best else " "

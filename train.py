@@ -1,17 +1,21 @@
 """Train one fold: folds.csv, images -> runs/<name>/fold<k>/
 
-    python train.py --fold 0                                          # the chen recipe on input/folds.csv, input/train/
-    python train.py --recipe chen --folds input/folds.csv --fold 0 --images input/train --name chen
-    python train.py --recipe gapnet_pl --fold 0 --size 256 --fit resize --batch-size 64
-    python train.py --fold 0 --limit 200 --epochs 2 --name try        # a trial in minutes
-    python train.py --fold 0 --loss "1:bce 4:soft_f1+weighted_bce"    # another loss schedule: stages by first epoch
+    python train.py --fold 0        # the chen recipe, input/folds.csv, input/train/
+    python train.py --recipe chen --folds input/folds.csv --fold 0 \\
+        --images input/train --name chen
+    python train.py --recipe gapnet_pl --fold 0 --size 256 --fit resize
+    python train.py --fold 0 --limit 200 --epochs 2 --name try    # a trial
+    python train.py --fold 0 --loss "1:bce 4:soft_f1+weighted_bce"
 
-The run directory holds config.json (every option), last.pt and best.pt, log.csv (a row an epoch), steps.csv and
-TensorBoard events (every step), oof.csv (best epoch's probabilities for the validation fold). Interrupted, the same
-command goes on after the last finished epoch and ends with the same weights.
+The run directory holds config.json (every option), last.pt and best.pt,
+log.csv (a row an epoch), steps.csv and TensorBoard events (every step), and
+oof.csv (best epoch's probabilities for the validation fold). Interrupted, the
+same command goes on after the last finished epoch and ends with the same
+weights.
 """
 
 import argparse
+import contextlib
 import hashlib
 import platform
 import shutil
@@ -27,25 +31,39 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from utils import augment, checkpoint, inference, losses, models
-from utils.data import FITS, NORMALISATIONS, Normaliser, Samples, batches, dataset_moments, default_workers, make_loader
+from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, default_workers, make_loader
 from utils.device import AMP, amp_dtype, describe, pick_device
 from utils.errors import InputError, plural, run_script
 from utils.files import check_writable, write_csv, write_json
-from utils.images import check_files, find_files, parse_channels
+from utils.images import check_files, find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, read_folds
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.se_resnext50 import STEMS
 from utils.predictions import read_predictions, write_predictions
 from utils.recipes import RECIPES
-from utils.trainer import CURVES, OPTIMISERS, Trainer
+from utils.trainer import CURVES, OPTIMISERS, REMEMBERED, Trainer
 from utils.weights import load_start
 
 # Options that may change when a run goes on: what they stand for is compared itself (rows, class names) or does not matter.
-NOT_THE_RESULT = {"runs", "images", "folds", "classes", "workers", "device", "overwrite", "versions", "commit", "mean", "std"}
+NOT_THE_RESULT = {
+    "runs",
+    "images",
+    "folds",
+    "classes",
+    "workers",
+    "device",
+    "overwrite",
+    "versions",
+    "commit",
+    "mean",
+    "std",
+}
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
     def arg(*names, help, group=parser, **kwargs):
         shown = "" if kwargs.get("required") or "action" in kwargs else " (default: %(default)s)"
@@ -60,9 +78,21 @@ def parse_args():
     arg("--channels", help="rgby in any order, rgb, green, rgb+y/3", group=data)
     arg("--size", type=int, help="pixels of the square the network sees", group=data)
     arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
-    arg("--normalise", choices=NORMALISATIONS, help="by statistics of the training set, of each image, or not", group=data)
+    arg(
+        "--normalise",
+        choices=NORMALISATIONS,
+        help="by statistics of the training set, of each image, or not",
+        group=data,
+    )
     arg("--augment", choices=augment.AUGMENTATIONS, help="training augmentation", group=data)
-    arg("--limit", type=int, default=0, metavar="N", help="use only N training and N validation images; 0: all", group=data)
+    arg(
+        "--limit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="use only N training and N validation images; 0: all",
+        group=data,
+    )
     net = parser.add_argument_group("network")
     arg("--model", choices=models.NETWORKS, help="network", group=net)
     arg("--weights", help="imagenet, none or a file of weights", group=net)
@@ -110,37 +140,48 @@ def main():
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     check_writable(run / "last.pt")
 
-    config = vars(args) | {"class_names": classes, "planes": channels.planes} | provenance(train_rows, valid_rows)
+    arithmetic = str(amp or torch.float32).removeprefix("torch.")
+    config = vars(args) | {"class_names": classes, "planes": channels.planes, "arithmetic": arithmetic}
+    config |= provenance(train_rows, valid_rows)
     saved = find_resume(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
         return
 
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
-    check_sizes(files, args)
+    tiles = most_tiles(check_sizes(files, args), args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     train_set = Samples(files[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
                         augment=augment.build(args.augment), random_crop=True, seed=args.seed)  # fmt: skip
     valid_set = Samples(files[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
-    config["mean"], config["std"] = dataset_moments(train_set) if args.normalise == "dataset" else (None, None)
 
     torch.manual_seed(args.seed)
     torch.backends.cudnn.benchmark = True
     network = models.build(args.model, len(classes), channels.planes, args.stem)
-    started_from = load_start(network, args.model, args.weights, args.stem) if not saved else f"going on from {run / 'last.pt'}"
+    started_from = f"going on from {run / 'last.pt'}" if saved else load_start(network, config)
     network = network.to(device, memory_format=torch.channels_last)
     workers = args.workers if args.workers >= 0 else default_workers(device)
     train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True)
-    valid_loader = make_loader(valid_set, args.batch_size, workers, device)
+    valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device)
 
+    config["mean"], config["std"] = (None, None)
+    if args.normalise == "dataset":
+        config["mean"], config["std"] = (
+            (saved["config"][key] for key in ("mean", "std")) if saved else dataset_moments(train_set)
+        )
     trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader))
     if saved:
         trainer.restore(saved)
     if args.overwrite:
         clear(run)
-    print_header(config, started_from, train_rows, valid_rows, network, device, amp)
+    print_header(config, started_from, train_rows, valid_rows, network, device, amp, workers)
     write_json(run / "config.json", config)
-    fit(trainer, train_loader, valid_loader, valid_rows, config, run)
+    try:
+        fit(trainer, train_loader, valid_loader, valid_rows, config, run)
+    except InputError:
+        if not (run / "last.pt").is_file():
+            clear(run)  # nothing was learned yet: leave nothing half-done
+        raise
 
 
 def check_options(args):
@@ -160,7 +201,9 @@ def split_rows(args, classes):
     rows = read_folds(args.folds, classes)
     existing = sorted(set(rows["fold"]) - {-1})
     if args.fold not in existing:
-        raise InputError(f"{args.folds} has no fold {args.fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")
+        raise InputError(
+            f"{args.folds} has no fold {args.fold}; it has {', '.join(map(str, existing)) or 'none but -1'}"
+        )
     parts = rows[rows["fold"] != args.fold], rows[rows["fold"] == args.fold]
     if not len(parts[0]):
         raise InputError(f"{args.folds} has no rows outside fold {args.fold} to train on; make two folds or more")
@@ -173,13 +216,26 @@ def split_rows(args, classes):
 
 def provenance(train_rows, valid_rows):
     """What a run's result depends on beside its options, for config.json."""
-    text = "\n".join(f"{part['Id'].str.cat(part['Target'], sep=',').str.cat(sep=';')}" for part in (train_rows, valid_rows))
+    text = "\n".join(
+        f"{part['Id'].str.cat(part['Target'], sep=',').str.cat(sep=';')}" for part in (train_rows, valid_rows)
+    )
     try:
-        commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        commit = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
         commit = commit.stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired):
         commit = None
-    packages = ["torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy", "pandas"]
+    packages = [
+        "torch",
+        "torchvision",
+        "pretrainedmodels",
+        "timm",
+        "albumentations",
+        "opencv-python-headless",
+        "numpy",
+        "pandas",
+    ]
     return {
         "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
@@ -196,16 +252,23 @@ def _version(package):
 
 def find_resume(run, config, overwrite):
     """The state to go on from, or None. A run of other options or other rows is not continued, nor overwritten unasked."""
-    if overwrite or not (run / "last.pt").is_file():
+    existing = [run / name for name in ("last.pt", "best.pt") if (run / name).is_file()]
+    if overwrite or not existing:
         return None
-    saved = checkpoint.load(run / "last.pt")
+    saved = checkpoint.load(existing[0])
     old = saved["config"]
     changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
+    if "recipe" not in old or (existing[0].name == "last.pt" and not set(REMEMBERED) <= set(saved)):
+        raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
     if changed:
         long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
         shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
-        raise InputError(f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite")
-    return saved
+        raise InputError(
+            f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite"
+        )
+    return (
+        saved if existing[0].name == "last.pt" else None
+    )  # only best.pt: stopped within the first epoch's last moments
 
 
 def clear(run):
@@ -213,9 +276,13 @@ def clear(run):
     for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "config.json"):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / "tensorboard", ignore_errors=True)
+    for folder in (run, run.parent):
+        with contextlib.suppress(OSError):  # others' files stay, and then their folder
+            folder.rmdir()
 
 
 def check_sizes(files, args):
+    """Look at every file before the first epoch: -> sizes (N, 2)."""
     sizes = check_files(files)
     small = np.flatnonzero(sizes.min(axis=1) < args.size)
     if args.fit == "crop" and len(small):
@@ -224,6 +291,7 @@ def check_sizes(files, args):
             f"{plural(len(small), 'image')} smaller than the crop of {args.size}: {files[small[0]][0].name} is {width}x{height}; "
             f"give --size {sizes.min()} or less, or --fit resize"
         )
+    return sizes
 
 
 def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
@@ -237,7 +305,12 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
         rows = train_epoch(trainer, train_loader, board)
         seconds = time.time() - clock
         _, probabilities = inference.predict(
-            [trainer.network], [trainer.normaliser], valid_loader, trainer.device, trainer.amp, chunk=config["batch_size"]
+            [trainer.network],
+            [trainer.normaliser],
+            valid_loader,
+            trainer.device,
+            trainer.amp,
+            chunk=config["batch_size"],
         )
         threshold, score = best_global_threshold(truth, probabilities)
         if trainer.end_epoch(score):
@@ -275,10 +348,14 @@ def train_epoch(trainer, loader, board):
     return rows
 
 
-def print_header(config, started_from, train_rows, valid_rows, network, device, amp):
+def print_header(config, started_from, train_rows, valid_rows, network, device, amp, workers):
     shown = [key for key in RECIPES["chen"] if key not in ("loss", "model")]
-    print(f"recipe {config['recipe']}, fold {config['fold']}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate")
-    print(f"{config['model']}, {sum(p.numel() for p in network.parameters()):,} parameters, {started_from}, on {describe(device, amp)}")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    print(
+        f"recipe {config['recipe']}, fold {config['fold']}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate"
+    )
+    print(f"{config['model']}, {parameters:,} parameters, {started_from}")
+    print(f"on {describe(device, amp)}, {plural(workers, 'loading process', 'loading processes')}")
     print(f"loss {config['loss']}")
     line = "options"
     for word in [f"{key}={config[key]}" for key in [*shown, "seed"]]:
@@ -303,16 +380,18 @@ def print_summary(trainer, run, truth, classes, seconds):
     threshold, score = best_global_threshold(truth, oof)
     called = oof >= threshold
     precision, recall = precision_recall(truth, called)
-    print(f"\n{'':3}{'class':32}{'images':>7}{'called':>8}{'F1':>7}{'precision':>11}{'recall':>8}")
-    for number, values in enumerate(zip(classes, truth.sum(0), called.sum(0), f1_per_class(truth, called), precision, recall, strict=True)):
+    print(f"\n{'':3}{'class':31}{'images':>7}{'called':>8}{'F1':>7}{'precision':>11}{'recall':>8}")
+    for number, values in enumerate(
+        zip(classes, truth.sum(0), called.sum(0), f1_per_class(truth, called), precision, recall, strict=True)
+    ):
         name, images, calls, f1, p, r = values
-        print(f"{number:>2} {name[:31]:32}{images:>7,}{calls:>8,}{f1:>7.3f}{p:>11.3f}{r:>8.3f}")
+        print(f"{number:>2} {name[:30]:31}{images:>7,}{calls:>8,}{f1:>7.3f}{p:>11.3f}{r:>8.3f}")
     if (truth.sum(1) == 1).all():
         right, label = oof.argmax(1) == truth.argmax(1), truth.argmax(1)
         by_class = np.mean([right[label == number].mean() for number in np.unique(label)])
-        print(f"one label an image: accuracy {right.mean():.4f}, mean class accuracy {by_class:.4f} (the most likely class)")
+        print(f"most likely class: accuracy {right.mean():.4f}, mean class accuracy {by_class:.4f}")
     print(
-        f"best epoch {trainer.best_epoch} of {trainer.epoch}: macro F1 {score:.4f} at one threshold {threshold:.3f}, "
+        f"best epoch {trainer.best_epoch} of {trainer.epoch}: macro F1 {score:.4f} at one cut-off {threshold:.3f},\n"
         f"chosen on these very images\n{_clock(seconds)} -> {run / 'best.pt'}, {run / 'oof.csv'}"
     )
 

@@ -83,7 +83,7 @@ def folds(atlas, tmp_path_factory):
 def train_options(atlas, folds, runs, name="mini", fold=0, **more):
     """A command line that trains GapNet-PL on the tiny atlas in a second or two."""
     options = {"recipe": "gapnet_pl", "folds": folds, "images": atlas / "train", "runs": runs, "name": name, "fold": fold,
-               "size": 32, "fit": "resize", "normalise": "dataset", "epochs": 2, "batch-size": 16, "optimiser": "adam",
+               "size": 32, "fit": "resize", "normalise": "dataset", "augment": "d4", "epochs": 2, "batch-size": 16, "optimiser": "adam",
                "lr": 0.001, "workers": 0, "amp": "off"} | more  # fmt: skip
     return [word for key, value in options.items() for word in (f"--{key}", value)]
 
@@ -111,7 +111,9 @@ def thresholds(run, tmp_path_factory):
     return path
 
 
-def write_images(folder, ids, channels=("red", "green", "blue", "yellow"), size=16, ending="png", dtype=np.uint8, seed=0):
+def write_images(
+    folder, ids, channels=("red", "green", "blue", "yellow"), size=16, ending="png", dtype=np.uint8, seed=0
+):
     """Files of noise: the test names what matters."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)

@@ -52,7 +52,16 @@ DAMAGES = ["missing channel", "truncated", "damaged inside", "not an image", "em
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damaged_images(own_atlas, folds, run, tmp_path, kind):
     named = damage(kind, own_atlas, "train")
-    hashed = ["--labels", own_atlas / "train.csv", "--images", own_atlas / "train", "--folds", 3, "-o", tmp_path / "f.csv"]
+    hashed = [
+        "--labels",
+        own_atlas / "train.csv",
+        "--images",
+        own_atlas / "train",
+        "--folds",
+        3,
+        "-o",
+        tmp_path / "f.csv",
+    ]
     refuse("make_folds", *hashed, "--hash-channels", "rgby", says=named)
     refuse("train", *train_options(own_atlas, folds, tmp_path / "runs"), says=named)
     refuse("train", *train_options(own_atlas, folds, tmp_path / "runs", workers=1), says=named)
@@ -67,7 +76,9 @@ def test_many_bad_files_are_counted_and_the_first_few_named(own_atlas, folds, tm
     victims = sorted((own_atlas / "train").glob("*_green.png"))[:9]
     for path in victims:
         path.unlink()
-    message = refuse("train", *train_options(own_atlas, folds, tmp_path), says=["9 channel files missing", "and 6 more"])
+    message = refuse(
+        "train", *train_options(own_atlas, folds, tmp_path), says=["9 channel files missing", "and 6 more"]
+    )
     assert sum(path.stem in message for path in victims) == 3
     for path in victims:
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
@@ -76,7 +87,16 @@ def test_many_bad_files_are_counted_and_the_first_few_named(own_atlas, folds, tm
 
 def test_images_without_a_row(own_atlas, tmp_path):
     write_images(own_atlas / "train", ["stranger"], size=64)
-    command = ["--labels", own_atlas / "train.csv", "--images", own_atlas / "train", "--folds", 3, "-o", tmp_path / "f.csv"]
+    command = [
+        "--labels",
+        own_atlas / "train.csv",
+        "--images",
+        own_atlas / "train",
+        "--folds",
+        3,
+        "-o",
+        tmp_path / "f.csv",
+    ]
     refuse("make_folds", *command, says=["1 Id with images", "stranger"])
     assert not (tmp_path / "f.csv").exists()
     assert kit("make_folds", *command, "--allow-unlabelled").code == 0
@@ -112,20 +132,41 @@ def test_label_tables(tmp_path, kind):
 
 def test_missing_files(tmp_path, run, atlas, folds):
     refuse("make_folds", "--labels", tmp_path / "no.csv", says="no.csv does not exist")
-    refuse("make_folds", "--labels", atlas / "train.csv", "--images", tmp_path / "no", "-o", tmp_path / "f.csv", says="no is not a folder")
+    refuse(
+        "make_folds",
+        "--labels",
+        atlas / "train.csv",
+        "--images",
+        tmp_path / "no",
+        "-o",
+        tmp_path / "f.csv",
+        says="no is not a folder",
+    )
     refuse("train", *train_options(atlas, tmp_path / "no.csv", tmp_path), says="no.csv does not exist")
     refuse("train", *train_options(atlas, folds, tmp_path, weights=tmp_path / "no.pt"), says="no.pt does not exist")
     refuse("predict", tmp_path / "no", "--images", atlas / "test", "-o", tmp_path / "p.csv", says="holds no best.pt")
-    refuse("threshold", tmp_path / "no.csv", "--labels", atlas / "train.csv", "-o", tmp_path / "t.json", says="no.csv does not exist")
+    refuse(
+        "threshold",
+        tmp_path / "no.csv",
+        "--labels",
+        atlas / "train.csv",
+        "-o",
+        tmp_path / "t.json",
+        says="no.csv does not exist",
+    )
     refuse("threshold", tmp_path, "-o", tmp_path / "t.json", says="holds no oof.csv")
-    refuse("ensemble", tmp_path / "no.csv", "--thresholds", "0.5", "-o", tmp_path / "s.csv", says="no.csv does not exist")
+    refuse(
+        "ensemble", tmp_path / "no.csv", "--thresholds", "0.5", "-o", tmp_path / "s.csv", says="no.csv does not exist"
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_folds(tmp_path, atlas, folds):
     refuse("make_folds", "--labels", atlas / "train.csv", "--folds", 1, "-o", tmp_path / "f.csv", says="--folds 1")
     refuse("make_folds", "--labels", atlas / "train.csv", "--folds", 500, "-o", tmp_path / "f.csv", says="48 rows")
-    refuse("make_folds", "--labels", atlas / "train.csv", "--external", "x.csv", "-o", tmp_path / "f.csv", says="NAME=CSV")
+    refuse(
+        "make_folds", "--labels", atlas / "train.csv", "--external", "x.csv", "-o", tmp_path / "f.csv", says="NAME=CSV"
+    )
     refuse("make_folds", "--labels", atlas / "train.csv", "--external", f"x={atlas / 'train.csv'}", "-o", tmp_path / "f.csv",
            says="48 Ids more than once")  # fmt: skip
     refuse("train", *train_options(atlas, folds, tmp_path, fold=3), says=["no fold 3", "0, 1, 2"])
@@ -148,13 +189,36 @@ def test_impossible_options_of_train(atlas, folds, tmp_path, option, value, says
 
 
 def test_a_crop_larger_than_the_images(atlas, folds, tmp_path):
-    refuse("train", *train_options(atlas, folds, tmp_path, fit="crop", size=100), says=["48 images smaller", "64x64", "--size 64"])
+    refuse(
+        "train",
+        *train_options(atlas, folds, tmp_path, fit="crop", size=100),
+        says=["48 images smaller", "64x64", "--size 64"],
+    )
 
 
-@pytest.mark.parametrize("content", ["class,name\n1,a\n2,b\n", "class,name\n0,a\n0,b\n", "class,name\n0,a\nx,b\n", "class,name\n0,a\n1,a\n", "a,b\n1,2\n", ""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "class,name\n1,a\n2,b\n",
+        "class,name\n0,a\n0,b\n",
+        "class,name\n0,a\nx,b\n",
+        "class,name\n0,a\n1,a\n",
+        "a,b\n1,2\n",
+        "",
+    ],
+)
 def test_class_lists(tmp_path, atlas, content):
     (tmp_path / "classes.csv").write_text(content)
-    refuse("make_folds", "--labels", atlas / "train.csv", "--classes", tmp_path / "classes.csv", "-o", tmp_path / "f.csv", says="classes.csv")
+    refuse(
+        "make_folds",
+        "--labels",
+        atlas / "train.csv",
+        "--classes",
+        tmp_path / "classes.csv",
+        "-o",
+        tmp_path / "f.csv",
+        says="classes.csv",
+    )
 
 
 class Evil:
@@ -164,7 +228,17 @@ class Evil:
 
 def test_checkpoints(run, atlas, tmp_path, monkeypatch):
     def predict(says):
-        refuse("predict", tmp_path / "x.pt", "--images", atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0, says=["x.pt", says])
+        refuse(
+            "predict",
+            tmp_path / "x.pt",
+            "--images",
+            atlas / "test",
+            "-o",
+            tmp_path / "p.csv",
+            "--workers",
+            0,
+            says=["x.pt", says],
+        )
         assert not (tmp_path / "p.csv").exists()
 
     (tmp_path / "x.pt").write_text("hello")
@@ -192,7 +266,16 @@ def test_folds_of_different_class_lists_are_not_averaged(run, atlas, tmp_path):
     state = torch.load(run / "fold0/best.pt", weights_only=True)
     names = ["other", *state["config"]["class_names"][1:]]
     torch.save(state | {"config": state["config"] | {"class_names": names}}, tmp_path / "x.pt")
-    refuse("predict", run / "fold0", tmp_path / "x.pt", "--images", atlas / "test", "-o", tmp_path / "p.csv", says=["x.pt", "class_names"])
+    refuse(
+        "predict",
+        run / "fold0",
+        tmp_path / "x.pt",
+        "--images",
+        atlas / "test",
+        "-o",
+        tmp_path / "p.csv",
+        says=["x.pt", "class_names"],
+    )
 
 
 def test_predictions_that_do_not_fit(predictions, thresholds, atlas, tmp_path):
@@ -209,7 +292,14 @@ def test_predictions_that_do_not_fit(predictions, thresholds, atlas, tmp_path):
     ensemble(["other classes than the predictions", "Rods & rings"], tmp_path / "fewer.csv")
     write_predictions(tmp_path / "twice.csv", [*table.index[:-1], table.index[0]], table.to_numpy(), table.columns)
     ensemble(["twice.csv", "more than once"], tmp_path / "twice.csv")
-    for value, shown in (("1.5", "1.5"), ("-0.1", "-0.1"), ("nan", "nan"), ("", "''"), ("high", "high"), ("inf", "inf")):
+    for value, shown in (
+        ("1.5", "1.5"),
+        ("-0.1", "-0.1"),
+        ("nan", "nan"),
+        ("", "''"),
+        ("high", "high"),
+        ("inf", "inf"),
+    ):
         text = predictions.read_text().splitlines()
         cells = text[3].split(",")
         text[3] = ",".join([cells[0], cells[1], value, *cells[3:]])
@@ -217,29 +307,88 @@ def test_predictions_that_do_not_fit(predictions, thresholds, atlas, tmp_path):
         ensemble(["wrong.csv: 1 value", "row 4, Nuclear membrane", shown], tmp_path / "wrong.csv")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1, 2]", '{"classes": 3, "thresholds": 4}', '{"classes": ["a"], "thresholds": [0.5]}', "nonsense", '{"classes": null'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[1, 2]",
+        '{"classes": 3, "thresholds": 4}',
+        '{"classes": ["a"], "thresholds": [0.5]}',
+        "nonsense",
+        '{"classes": null',
+    ],
+)
 def test_thresholds_files(predictions, atlas, tmp_path, content):
     (tmp_path / "t.json").write_text(content)
-    refuse("ensemble", predictions, "--thresholds", tmp_path / "t.json", "--sample", atlas / "sample_submission.csv", "-o", tmp_path / "s.csv", says="t.json")
+    refuse(
+        "ensemble",
+        predictions,
+        "--thresholds",
+        tmp_path / "t.json",
+        "--sample",
+        atlas / "sample_submission.csv",
+        "-o",
+        tmp_path / "s.csv",
+        says="t.json",
+    )
 
 
 def test_thresholds_that_are_no_probabilities(predictions, thresholds, atlas, tmp_path):
     content = json.loads(thresholds.read_text())
     for value in (1.5, "0.5", None, float("nan")):
         (tmp_path / "t.json").write_text(json.dumps(content | {"thresholds": [value] * 28}))
-        refuse("ensemble", predictions, "--thresholds", tmp_path / "t.json", "--sample", atlas / "sample_submission.csv", "-o", tmp_path / "s.csv", says="from 0 to 1")
-    refuse("ensemble", predictions, "--thresholds", "2", "--sample", atlas / "sample_submission.csv", "-o", tmp_path / "s.csv", says="from 0 to 1")
+        refuse(
+            "ensemble",
+            predictions,
+            "--thresholds",
+            tmp_path / "t.json",
+            "--sample",
+            atlas / "sample_submission.csv",
+            "-o",
+            tmp_path / "s.csv",
+            says="from 0 to 1",
+        )
+    refuse(
+        "ensemble",
+        predictions,
+        "--thresholds",
+        "2",
+        "--sample",
+        atlas / "sample_submission.csv",
+        "-o",
+        tmp_path / "s.csv",
+        says="from 0 to 1",
+    )
 
 
 def test_labels_that_do_not_fit_the_predictions(predictions, atlas, run, tmp_path):
-    refuse("threshold", predictions, "--labels", atlas / "train.csv", "-o", tmp_path / "t.json", says=["train.csv lacks 16 Ids", "and 13 more"])
+    refuse(
+        "threshold",
+        predictions,
+        "--labels",
+        atlas / "train.csv",
+        "-o",
+        tmp_path / "t.json",
+        says=["train.csv lacks 16 Ids", "and 13 more"],
+    )
     refuse("threshold", predictions, "-o", tmp_path / "t.json", says="--labels")
     shutil.copy(predictions, tmp_path / "copy.csv")
     twice = ["--labels", atlas / "solution.csv", "-o", tmp_path / "t.json"]
     refuse("threshold", predictions, tmp_path / "copy.csv", *twice, says="16 Ids in more than one")
     refuse("threshold", predictions, predictions, *twice, says="given twice")
     refuse("threshold", predictions, "--labels", atlas / "solution.csv", says="-o thresholds.json")
-    refuse("threshold", predictions, "--labels", atlas / "solution.csv", "--classes", "cyto", "-o", tmp_path / "t.json", says="other classes than expected")
+    refuse(
+        "threshold",
+        predictions,
+        "--labels",
+        atlas / "solution.csv",
+        "--classes",
+        "cyto",
+        "-o",
+        tmp_path / "t.json",
+        says="other classes than expected",
+    )
     shutil.copytree(run / "fold0", tmp_path / "fold0")
     (tmp_path / "fold0/config.json").write_text("{")
     refuse("threshold", tmp_path / "fold0", "-o", tmp_path / "t.json", says="config.json")
@@ -254,8 +403,28 @@ def test_output_that_cannot_be_written(atlas, folds, run, predictions, threshold
     refuse("train", *train_options(atlas, folds, out), says="cannot write")
     refuse("predict", run, "--images", atlas / "test", "-o", out, says="cannot write")
     refuse("threshold", run, "-o", out, says="cannot write")
-    refuse("ensemble", predictions, "--thresholds", thresholds, "--sample", atlas / "sample_submission.csv", "-o", out, says="cannot write")
-    refuse("ensemble", predictions, "--thresholds", thresholds, "--sample", atlas / "sample_submission.csv", "-o", tmp_path, says="is a folder")
+    refuse(
+        "ensemble",
+        predictions,
+        "--thresholds",
+        thresholds,
+        "--sample",
+        atlas / "sample_submission.csv",
+        "-o",
+        out,
+        says="cannot write",
+    )
+    refuse(
+        "ensemble",
+        predictions,
+        "--thresholds",
+        thresholds,
+        "--sample",
+        atlas / "sample_submission.csv",
+        "-o",
+        tmp_path,
+        says="is a folder",
+    )
 
 
 def test_predict_on_a_folder_without_images(run, tmp_path):
@@ -264,7 +433,17 @@ def test_predict_on_a_folder_without_images(run, tmp_path):
 
 def test_an_id_in_two_image_folders(run, atlas, tmp_path):
     shutil.copytree(atlas / "test", tmp_path / "again")
-    refuse("predict", run, "--images", atlas / "test", "--images", tmp_path / "again", "-o", tmp_path / "p.csv", says="16 Ids also in another")
+    refuse(
+        "predict",
+        run,
+        "--images",
+        atlas / "test",
+        "--images",
+        tmp_path / "again",
+        "-o",
+        tmp_path / "p.csv",
+        says="16 Ids also in another",
+    )
 
 
 def test_a_channel_in_two_files(run, own_atlas, tmp_path):

@@ -27,7 +27,17 @@ def small(tmp_path):
 
 
 def fit(folder, *more, oof="oof.csv"):
-    succeed("threshold", folder / oof, "--labels", folder / "train.csv", "--classes", folder / "classes.csv", "-o", folder / "t.json", *more)
+    succeed(
+        "threshold",
+        folder / oof,
+        "--labels",
+        folder / "train.csv",
+        "--classes",
+        folder / "classes.csv",
+        "-o",
+        folder / "t.json",
+        *more,
+    )
     return json.loads((folder / "t.json").read_text())
 
 
@@ -45,7 +55,10 @@ def test_thresholds_file_says_method_classes_and_both_scores(small):
 
 def test_auto_takes_the_best_cross_fitted(small):
     folder, *_ = small
-    scores = {method: fit(folder, "--method", method)["macro_f1"]["cross_fitted"] for method in ("fixed", "global", "per_class")}
+    scores = {
+        method: fit(folder, "--method", method)["macro_f1"]["cross_fitted"]
+        for method in ("fixed", "global", "per_class")
+    }
     assert fit(folder)["method"] == max(scores, key=scores.get) == "per_class"
 
 
@@ -56,7 +69,9 @@ def test_labels_are_matched_by_id_after_shuffling_either_file(small):
     shuffled = fit(folder, "--method", straight["method"], oof="shuffled.csv")
     assert shuffled["thresholds"] == straight["thresholds"]
     assert shuffled["macro_f1"]["in_sample"] == straight["macro_f1"]["in_sample"]
-    pd.read_csv(folder / "train.csv", dtype=str).sample(frac=1, random_state=2).to_csv(folder / "train.csv", index=False)
+    pd.read_csv(folder / "train.csv", dtype=str).sample(frac=1, random_state=2).to_csv(
+        folder / "train.csv", index=False
+    )
     assert fit(folder) == straight
 
 
@@ -82,12 +97,24 @@ def test_a_run_folder_needs_no_other_word(run):
 def decide(tmp_path):
     """Predictions, thresholds and a sample submission in another order."""
     write_predictions(tmp_path / "p.csv", ["a", "b", "c"], [[0.9, 0.1, 0.2], [0.1, 0.2, 0.04], [0.5, 0.5, 0.05]], NAMES)
-    (tmp_path / "t.json").write_text(json.dumps({"classes": NAMES, "thresholds": [0.5, 0.5, 0.05], "method": "x", "macro_f1": {}}))
+    (tmp_path / "t.json").write_text(
+        json.dumps({"classes": NAMES, "thresholds": [0.5, 0.5, 0.05], "method": "x", "macro_f1": {}})
+    )
     pd.DataFrame({"Id": ["c", "a", "b"], "Predicted": "0"}).to_csv(tmp_path / "sample.csv", index=False)
 
     def call(*more, predictions=("p.csv",)):
         files = [tmp_path / name for name in predictions]
-        succeed("ensemble", *files, "--thresholds", tmp_path / "t.json", "--sample", tmp_path / "sample.csv", "-o", tmp_path / "s.csv", *more)
+        succeed(
+            "ensemble",
+            *files,
+            "--thresholds",
+            tmp_path / "t.json",
+            "--sample",
+            tmp_path / "sample.csv",
+            "-o",
+            tmp_path / "s.csv",
+            *more,
+        )
         return pd.read_csv(tmp_path / "s.csv", keep_default_na=False, dtype=str)
 
     return tmp_path, call
@@ -96,7 +123,9 @@ def decide(tmp_path):
 def test_submission_keeps_the_samples_order(decide):
     table = decide[1]()
     assert list(table.columns) == ["Id", "Predicted"] and table["Id"].tolist() == ["c", "a", "b"]
-    assert table["Predicted"].tolist() == ["0 1 2", "0 2", "2"], "at the threshold counts; b gets what is nearest to its own"
+    assert table["Predicted"].tolist() == ["0 1 2", "0 2", "2"], (
+        "at the threshold counts; b gets what is nearest to its own"
+    )
 
 
 def test_empty_rows_can_be_left_empty(decide):
@@ -111,7 +140,9 @@ def test_files_are_averaged_by_id_not_by_place(decide):
 
 def test_one_number_serves_all_classes(decide):
     folder, _ = decide
-    succeed("ensemble", folder / "p.csv", "--thresholds", "0.2", "--sample", folder / "sample.csv", "-o", folder / "s.csv")
+    succeed(
+        "ensemble", folder / "p.csv", "--thresholds", "0.2", "--sample", folder / "sample.csv", "-o", folder / "s.csv"
+    )
     assert pd.read_csv(folder / "s.csv", dtype=str)["Predicted"].tolist() == ["0 1", "0 2", "1"]
 
 
@@ -122,10 +153,21 @@ def test_predictions_survive_writing_and_reading_to_the_last_bit(tmp_path):
 
 
 def test_score_table_and_contact_sheet(atlas, run, predictions, thresholds, tmp_path):
-    succeed("ensemble", predictions, "--thresholds", thresholds, "--sample", atlas / "sample_submission.csv", "-o", tmp_path / "s.csv")
+    succeed(
+        "ensemble",
+        predictions,
+        "--thresholds",
+        thresholds,
+        "--sample",
+        atlas / "sample_submission.csv",
+        "-o",
+        tmp_path / "s.csv",
+    )
     out = succeed("utils.score", tmp_path / "s.csv", "--truth", atlas / "solution.csv", "--images", atlas / "test",
                   "--sheet", tmp_path / "sheet.png").out  # fmt: skip
-    truth, mine = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (atlas / "solution.csv", tmp_path / "s.csv"))
+    truth, mine = (
+        pd.read_csv(path, dtype=str, keep_default_na=False) for path in (atlas / "solution.csv", tmp_path / "s.csv")
+    )
     matrices = []
     for column in (truth["Target"], mine["Predicted"]):
         matrices.append(np.array([[str(c) in text.split() for c in range(28)] for text in column]))
@@ -136,8 +178,20 @@ def test_score_table_and_contact_sheet(atlas, run, predictions, thresholds, tmp_
 def test_one_class_and_rows_without_any_can_be_split_and_fitted(tmp_path):
     (tmp_path / "classes.csv").write_text("class,name\n0,only\n")
     write_labels(tmp_path / "train.csv", {f"i{n}": "0" if n % 3 == 0 else "" for n in range(12)})
-    succeed("make_folds", "--labels", tmp_path / "train.csv", "--classes", tmp_path / "classes.csv", "--folds", 2, "-o", tmp_path / "f.csv")
+    succeed(
+        "make_folds",
+        "--labels",
+        tmp_path / "train.csv",
+        "--classes",
+        tmp_path / "classes.csv",
+        "--folds",
+        2,
+        "-o",
+        tmp_path / "f.csv",
+    )
     table = pd.read_csv(tmp_path / "f.csv", keep_default_na=False, dtype=str)
     assert table.groupby(["Target", "fold"]).size().tolist() == [4, 4, 2, 2]
-    write_predictions(tmp_path / "oof.csv", table["Id"], [[0.3 if target else 0.1] for target in table["Target"]], ["only"])
+    write_predictions(
+        tmp_path / "oof.csv", table["Id"], [[0.3 if target else 0.1] for target in table["Target"]], ["only"]
+    )
     assert 0.1 < fit(tmp_path)["thresholds"][0] <= 0.3 and fit(tmp_path)["macro_f1"]["cross_fitted"] == 1

@@ -106,7 +106,9 @@ def test_groups_unbroken_on_the_atlas(folds):
 def test_different_pictures_are_no_duplicates(tmp_path):
     write_images(tmp_path / "images", [f"i{n}" for n in range(40)], size=64)
     labels = write_labels(tmp_path / "train.csv", {f"i{n}": "0" for n in range(40)})
-    result = succeed("make_folds", "--labels", labels, "--images", tmp_path / "images", "--folds", 2, "-o", tmp_path / "f.csv")
+    result = succeed(
+        "make_folds", "--labels", labels, "--images", tmp_path / "images", "--folds", 2, "-o", tmp_path / "f.csv"
+    )
     assert "0 pairs" in result.out
 
 
@@ -136,7 +138,9 @@ def test_groups_of_any_size_stay_whole_and_even(seed, folds):
 
 def test_evening_out_never_makes_it_worse():
     rng = np.random.default_rng(0)
-    counted = np.column_stack([(rng.random((90, 4)) < 0.2) * rng.integers(1, 4, (90, 1)), rng.integers(1, 4, 90)]).astype(float)
+    counted = np.column_stack(
+        [(rng.random((90, 4)) < 0.2) * rng.integers(1, 4, (90, 1)), rng.integers(1, 4, 90)]
+    ).astype(float)
     start = rng.integers(0, 3, 90)
 
     def unevenness(fold):
@@ -147,5 +151,15 @@ def test_evening_out_never_makes_it_worse():
 
 
 def test_plot_is_drawn(atlas, tmp_path):
-    succeed("make_folds", "--labels", atlas / "train.csv", "--folds", 3, "-o", tmp_path / "f.csv", "--plot", tmp_path / "f.png")
+    succeed(
+        "make_folds",
+        "--labels",
+        atlas / "train.csv",
+        "--folds",
+        3,
+        "-o",
+        tmp_path / "f.csv",
+        "--plot",
+        tmp_path / "f.png",
+    )
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

@@ -5,13 +5,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_images
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from utils import augment
 from utils.data import Normaliser, Samples, batches, dataset_moments, make_loader
 from utils.errors import InputError
-from utils.images import find_files, image_size, load_sample, parse_channels, read_plane, scan_folder, tile_starts, tiles
+from utils.images import (
+    find_files,
+    image_size,
+    load_sample,
+    parse_channels,
+    read_plane,
+    scan_folder,
+    tile_starts,
+    tiles,
+)
 
 VALUES = {"red": 10, "green": 20, "blue": 30, "yellow": 90}
 
@@ -52,7 +61,11 @@ def test_impossible_channel_sets_are_refused(spec):
 @pytest.mark.parametrize("form", ["grey", "grey in rgb", "one plane of rgb"])
 def test_formats_and_grey_in_rgb(tmp_path, ending, form):
     pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8), (0, 0), 4)
-    stored = {"grey": pixels, "grey in rgb": np.dstack([pixels] * 3), "one plane of rgb": np.dstack([pixels * 0, pixels, pixels * 0])}[form]
+    stored = {
+        "grey": pixels,
+        "grey in rgb": np.dstack([pixels] * 3),
+        "one plane of rgb": np.dstack([pixels * 0, pixels, pixels * 0]),
+    }[form]
     path = tmp_path / f"x_green.{ending}"
     cv2.imwrite(str(path), stored, [cv2.IMWRITE_JPEG_QUALITY, 100])
     tolerance = 0 if ending in ("png", "tif", "tiff") else 12
@@ -138,7 +151,9 @@ def test_a_blank_channel_becomes_zero_not_nan(tmp_path):
 
 
 def epoch_of(folder, ids, epoch, workers, seed=0):
-    samples, loader = batch_of(folder, ids, "rgby", 16, "crop", "image", workers, augment=augment.build("d4"), random_crop=True, seed=seed)
+    samples, loader = batch_of(
+        folder, ids, "rgby", 16, "crop", "image", workers, augment=augment.build("d4"), random_crop=True, seed=seed
+    )
     loader = make_loader(samples, 4, workers, torch.device("cpu"), shuffle=True)
     loader.sampler.epoch = epoch
     got = [(batch["rows"], batch["images"]) for batch in batches(loader)]

@@ -31,8 +31,16 @@ def test_macro_f1_is_scikit_learns_with_absent_classes(seed, rows, classes):
     decisions = probabilities >= 0.5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = f1_score(truth, decisions, average="macro", zero_division=0) if classes > 1 else f1_score(truth[:, 0], decisions[:, 0], zero_division=0)
-        p, r, f, _ = precision_recall_fscore_support(truth, decisions, average=None, zero_division=0) if classes > 1 else (None,) * 4
+        expected = (
+            f1_score(truth, decisions, average="macro", zero_division=0)
+            if classes > 1
+            else f1_score(truth[:, 0], decisions[:, 0], zero_division=0)
+        )
+        p, r, f, _ = (
+            precision_recall_fscore_support(truth, decisions, average=None, zero_division=0)
+            if classes > 1
+            else (None,) * 4
+        )
     assert metrics.macro_f1(truth, decisions) == pytest.approx(expected, abs=1e-12)
     if classes > 1:
         assert metrics.f1_per_class(truth, decisions) == pytest.approx(f, abs=1e-12)
@@ -49,7 +57,9 @@ def test_best_thresholds_equal_brute_force(seed, rows, levels):
         if not truth[:, c].any():
             assert np.isnan(thresholds[c]) and scores[c] == 0
             continue
-        tried = [f1_score(truth[:, c], probabilities[:, c] >= t, zero_division=0) for t in np.unique(probabilities[:, c])]
+        tried = [
+            f1_score(truth[:, c], probabilities[:, c] >= t, zero_division=0) for t in np.unique(probabilities[:, c])
+        ]
         reached = f1_score(truth[:, c], probabilities[:, c] >= thresholds[c], zero_division=0)
         assert reached == pytest.approx(max(tried)) == pytest.approx(scores[c])
 
@@ -117,7 +127,9 @@ def test_soft_f1_of_hard_decisions_is_macro_f1():
     decisions = probabilities >= 0.5
     logits = torch.where(torch.from_numpy(decisions), 200.0, -200.0)
     expected = 1 - f1_score(truth, decisions, average="macro")
-    assert float(losses.soft_f1(logits, torch.from_numpy(truth).float(), smooth=1e-9)) == pytest.approx(expected, abs=1e-6)
+    assert float(losses.soft_f1(logits, torch.from_numpy(truth).float(), smooth=1e-9)) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_soft_f1_gives_an_absent_class_a_gradient_that_pushes_it_down():
@@ -150,7 +162,9 @@ def test_focal_by_hand_and_its_limit():
     t = targets.numpy()
     p_t, a_t = np.where(t == 1, p, 1 - p), np.where(t == 1, 0.25, 0.75)
     assert losses.focal(logits, targets).item() == pytest.approx((-a_t * (1 - p_t) ** 5 * np.log(p_t)).mean())
-    assert losses.focal(logits, targets, gamma=0, alpha=0.5).item() == pytest.approx(losses.bce(logits, targets).item() / 2)
+    assert losses.focal(logits, targets, gamma=0, alpha=0.5).item() == pytest.approx(
+        losses.bce(logits, targets).item() / 2
+    )
 
 
 def test_balanced_weights_are_inverse_counts():
@@ -164,7 +178,21 @@ def test_schedule_is_read_and_kept():
     assert losses.stage_at(schedule, 30)[1] == {"soft_f1": 1.0, "weighted_bce": 10.0}
 
 
-@pytest.mark.parametrize("text", ["", "bce", "2:bce", "1:nothing", "1:bce 1:focal", "1:bce 5:focal 3:bce", "1:bce+", "1:0*bce", "1:bce+bce", "1:bce;2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bce",
+        "2:bce",
+        "1:nothing",
+        "1:bce 1:focal",
+        "1:bce 5:focal 3:bce",
+        "1:bce+",
+        "1:0*bce",
+        "1:bce+bce",
+        "1:bce;2",
+    ],
+)
 def test_impossible_schedules_are_refused(text):
     with pytest.raises(InputError):
         losses.parse_schedule(text)

@@ -63,6 +63,11 @@ def test_stems_do_what_they_say():
     assert torch.allclose(copied[:, :3], rgb) and torch.allclose(copied[:, 3], rgb[:, 0])
 
 
+def start(model, file, stem="mean", channels="rgby", class_names=range(28)):
+    """The part of a run's config that `load_start` reads."""
+    return {"model": model, "weights": str(file), "stem": stem, "channels": channels, "class_names": list(class_names)}
+
+
 def imagenet_like(path, seed=1):
     """A file with the layout of the ImageNet weights: RGB stem, 1000 classes."""
     torch.manual_seed(seed)
@@ -79,7 +84,7 @@ def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
         path = weights.WEIGHT_FOLDER / url.rpartition("/")[2]
         state = imagenet_like(path)
         network = models.build("se_resnext50_32x4d", 28, 4, "zero")
-        told = weights.load_start(network, "se_resnext50_32x4d", "imagenet", "zero")
+        told = weights.load_start(network, start("se_resnext50_32x4d", "imagenet", stem="zero"))
         assert path.name in told and "new last layer" in told
         loaded = network.state_dict()
         assert torch.equal(loaded[STEM][:, :3], state[STEM]) and (loaded[STEM][:, 3] == 0).all()
@@ -98,25 +103,61 @@ def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(InputError, match=r"se_resnext50_32x4d-a260b3a4\.pth or legacy_se_resnext50_32x4d-f3651bad\.pth into input"):
-        weights.load_start(models.build("se_resnext50_32x4d", 28, 4), "se_resnext50_32x4d", "imagenet", "mean")
+    with pytest.raises(
+        InputError, match=r"se_resnext50_32x4d-a260b3a4\.pth or legacy_se_resnext50_32x4d-f3651bad\.pth into input"
+    ):
+        weights.load_start(models.build("se_resnext50_32x4d", 28, 4), start("se_resnext50_32x4d", "imagenet"))
     assert asked == list(weights.IMAGENET_URLS), "timm's copy is tried where the first host fails"
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(models.build("gapnet_pl", 28, 4).state_dict(), tmp_path / "gapnet.pt")
     with pytest.raises(InputError, match="another network"):
-        weights.load_start(models.build("se_resnext50_32x4d", 28, 4), "se_resnext50_32x4d", tmp_path / "gapnet.pt", "mean")
+        weights.load_start(
+            models.build("se_resnext50_32x4d", 28, 4), start("se_resnext50_32x4d", tmp_path / "gapnet.pt")
+        )
     with pytest.raises(InputError, match="another network"):
-        weights.load_start(models.build("gapnet_pl", 28, 1), "gapnet_pl", tmp_path / "gapnet.pt", "mean")
+        weights.load_start(models.build("gapnet_pl", 28, 1), start("gapnet_pl", tmp_path / "gapnet.pt", channels="g"))
 
 
-def test_a_checkpoint_for_other_classes_keeps_all_but_the_last_layer(tmp_path):
-    source = models.build("gapnet_pl", 13, 4)
-    checkpoint.save(tmp_path / "best.pt", {"config": {}, "model": source.state_dict(), "epoch": 1, "score": 0.1})
-    network = models.build("gapnet_pl", 6, 4)
-    assert "new last layer" in weights.load_start(network, "gapnet_pl", tmp_path / "best.pt", "mean")
-    assert torch.equal(network.block3[4].weight, source.block3[4].weight) and network.head.weight.shape == (6, 256)
+def saved_gapnet(path, channels="rgby", class_names=("a", "b", "c")):
+    network = models.build("gapnet_pl", len(class_names), 4)
+    config = {"channels": channels, "class_names": list(class_names)}
+    checkpoint.save(path, {"config": config, "model": network.state_dict(), "epoch": 1, "score": 0.1})
+    return network
+
+
+@pytest.mark.parametrize("class_names", [["a", "b"], ["c", "b", "a"]])
+def test_a_checkpoint_for_other_classes_keeps_all_but_the_last_layer(tmp_path, class_names):
+    """Also where only their order differs: the same shapes would fit, the classes would not."""
+    source = saved_gapnet(tmp_path / "best.pt")
+    network = models.build("gapnet_pl", len(class_names), 4)
+    fresh = network.head.weight.clone()
+    assert "new last layer" in weights.load_start(
+        network, start("gapnet_pl", tmp_path / "best.pt", class_names=class_names)
+    )
+    assert torch.equal(network.block3[4].weight, source.block3[4].weight) and torch.equal(network.head.weight, fresh)
+
+
+def test_a_checkpoint_for_another_channel_order_sees_the_same(tmp_path):
+    source = saved_gapnet(tmp_path / "best.pt", channels="bgry").eval()
+    network = models.build("gapnet_pl", 3, 4).eval()
+    told = weights.load_start(
+        network, start("gapnet_pl", tmp_path / "best.pt", channels="rgby", class_names=["a", "b", "c"])
+    )
+    assert "new last layer" not in told
+    red, green, blue, yellow = torch.randn(4, 1, 1, 64, 64)
+    with torch.inference_mode():
+        before = source(torch.cat([blue, green, red, yellow], 1))
+        assert torch.allclose(network(torch.cat([red, green, blue, yellow], 1)), before, atol=1e-5)
+
+
+def test_a_checkpoint_for_other_channels_is_refused(tmp_path):
+    torch.save(
+        {"config": {"channels": "rgb+y/3"}, "model": models.build("gapnet_pl", 28, 3).state_dict()}, tmp_path / "x.pt"
+    )
+    with pytest.raises(InputError, match="channels rgb"):
+        weights.load_start(models.build("gapnet_pl", 28, 3), start("gapnet_pl", tmp_path / "x.pt", channels="rgb"))
 
 
 @pytest.fixture
@@ -126,7 +167,9 @@ def authors_file(tmp_path):
     shapes = [(4, 32), (32, 64), (64, 64), (64, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
     arrays = {}
     for i, (inputs, outputs) in enumerate(shapes, 1):
-        arrays[f"ConvLayer-{i}/W_conv"] = rng.normal(0, (9 * inputs) ** -0.5, (3, 3, inputs, outputs)).astype(np.float32)
+        arrays[f"ConvLayer-{i}/W_conv"] = rng.normal(0, (9 * inputs) ** -0.5, (3, 3, inputs, outputs)).astype(
+            np.float32
+        )
         arrays[f"ConvLayer-{i}/b_conv"] = rng.normal(0, 0.1, outputs).astype(np.float32)
     for i, (inputs, outputs) in enumerate([(224, 256), (256, 256), (256, 13)], 1):
         arrays[f"FC-{i}/W_dense"] = rng.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32)

@@ -37,7 +37,9 @@ def probabilities_of(network, folder, ids, tta, size=12, fit="resize", reduce="m
     channels = parse_channels(spec)
     samples = Samples(find_files([folder], ids, channels), channels, size, fit, "none")
     loader = make_loader(samples, 2, 0, CPU)
-    return inference.predict([network], [Normaliser(None, "none", None, None, CPU)], loader, CPU, tta=tta, reduce=reduce, chunk=3)[1]
+    return inference.predict(
+        [network], [Normaliser(None, "none", None, None, CPU)], loader, CPU, tta=tta, reduce=reduce, chunk=3
+    )[1]
 
 
 @pytest.mark.parametrize("tta", [4, 8])
@@ -79,7 +81,9 @@ def test_tiles_of_one_image_are_averaged(tmp_path):
 def test_folds_are_averaged_each_with_its_own_weights(run, atlas, predictions, tmp_path):
     parts = []
     for fold in (0, 1):
-        succeed("predict", run / f"fold{fold}", "--images", atlas / "test", "-o", tmp_path / f"{fold}.csv", "--workers", 0)
+        succeed(
+            "predict", run / f"fold{fold}", "--images", atlas / "test", "-o", tmp_path / f"{fold}.csv", "--workers", 0
+        )
         parts.append(read_predictions(tmp_path / f"{fold}.csv"))
     assert not np.allclose(parts[0], parts[1])
     assert read_predictions(predictions).to_numpy() == pytest.approx((parts[0] + parts[1]).to_numpy() / 2, abs=1e-6)
@@ -88,7 +92,18 @@ def test_folds_are_averaged_each_with_its_own_weights(run, atlas, predictions, t
 def test_ids_decide_which_and_in_which_order(run, atlas, predictions, tmp_path):
     wanted = pd.read_csv(atlas / "sample_submission.csv", dtype=str)["Id"].sample(7, random_state=0).tolist()
     pd.DataFrame({"Id": wanted}).to_csv(tmp_path / "ids.csv", index=False)
-    succeed("predict", run, "--images", atlas / "test", "--ids", tmp_path / "ids.csv", "-o", tmp_path / "p.csv", "--workers", 2)
+    succeed(
+        "predict",
+        run,
+        "--images",
+        atlas / "test",
+        "--ids",
+        tmp_path / "ids.csv",
+        "-o",
+        tmp_path / "p.csv",
+        "--workers",
+        2,
+    )
     got = read_predictions(tmp_path / "p.csv")
     assert got.index.tolist() == wanted
     assert got.to_numpy() == pytest.approx(read_predictions(predictions).loc[wanted].to_numpy(), abs=1e-6)
@@ -99,10 +114,26 @@ def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):
     torch.manual_seed(0)
     network = models.build("gapnet_pl", 13, 4).eval()
     config = GAPNET_AUTHORS | {"size": 256}
-    checkpoint.save(tmp_path / "run/best.pt", {"config": config, "model": network.state_dict(), "epoch": 0, "score": None})
+    checkpoint.save(
+        tmp_path / "run/best.pt", {"config": config, "model": network.state_dict(), "epoch": 0, "score": None}
+    )
     write_images(tmp_path / "images", ["a"], size=512)
-    succeed("predict", tmp_path / "run", "--images", tmp_path / "images", "--tta", 1, "-o", tmp_path / "p.csv", "--workers", 0)
-    planes = [cv2.imread(str(tmp_path / "images" / f"a_{c}.png"), -1).astype(np.float64) for c in ("blue", "green", "red", "yellow")]
+    succeed(
+        "predict",
+        tmp_path / "run",
+        "--images",
+        tmp_path / "images",
+        "--tta",
+        1,
+        "-o",
+        tmp_path / "p.csv",
+        "--workers",
+        0,
+    )
+    planes = [
+        cv2.imread(str(tmp_path / "images" / f"a_{c}.png"), -1).astype(np.float64)
+        for c in ("blue", "green", "red", "yellow")
+    ]
     image = torch.tensor(np.stack([(plane - plane.mean()) / plane.std() for plane in planes]), dtype=torch.float32)
     patches = torch.stack([image[:, y : y + 256, x : x + 256] for y in (0, 256) for x in (0, 256)])
     with torch.inference_mode():
@@ -112,7 +143,16 @@ def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):
 
 def test_folds_that_look_at_images_differently_are_not_averaged(run, atlas, folds, tmp_path):
     succeed("train", *train_options(atlas, folds, tmp_path, channels="rgby", epochs=1))
-    refuse("predict", run / "fold0", tmp_path / "mini/fold0", "--images", atlas / "test", "-o", tmp_path / "p.csv", says="another channels")
+    refuse(
+        "predict",
+        run / "fold0",
+        tmp_path / "mini/fold0",
+        "--images",
+        atlas / "test",
+        "-o",
+        tmp_path / "p.csv",
+        says="another channels",
+    )
 
 
 def test_predict_does_not_import_augmentation():

@@ -17,7 +17,9 @@ def files_of(folder):
 
 def make(folder, workers=1, **more):
     options = {"train": 12, "test": 5, "size": 48, "seed": 5, "power": 0.7} | more
-    return succeed("utils.simulate", "--out", folder, "--workers", workers, *[w for k, v in options.items() for w in (f"--{k}", v)])
+    return succeed(
+        "utils.simulate", "--out", folder, "--workers", workers, *[w for k, v in options.items() for w in (f"--{k}", v)]
+    )
 
 
 def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
@@ -79,7 +81,9 @@ def test_the_protein_is_where_its_compartment_is():
 
 def test_microtubule_proteins_follow_red_and_reticulum_proteins_yellow():
     def follows(target, channel):
-        return np.mean([np.corrcoef(image[..., 1].ravel(), image[..., channel].ravel())[0, 1] for image in pictures(target)])
+        return np.mean(
+            [np.corrcoef(image[..., 1].ravel(), image[..., channel].ravel())[0, 1] for image in pictures(target)]
+        )
 
     assert follows("14", 0) > 0.8 and follows("6", 3) > 0.7
     assert follows("14", 0) > follows("2", 0) + 0.4
@@ -100,18 +104,25 @@ def test_test_pictures_are_darker():
 def test_same_scene_at_another_size():
     small, large = (simulate.draw_sample(2, "train", 7, "23 0", size) for size in (128, 512))
     for channel in range(4):
-        shrunk = [cv2.resize(image[..., channel], (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in (small, large)]
+        shrunk = [
+            cv2.resize(image[..., channel], (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in (small, large)
+        ]
         assert np.corrcoef(shrunk)[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("option, value", [("size", 16), ("size", 4096), ("train", 0), ("test", -1), ("power", -1), ("duplicates", 1)])
+@pytest.mark.parametrize(
+    "option, value", [("size", 16), ("size", 4096), ("train", 0), ("test", -1), ("power", -1), ("duplicates", 1)]
+)
 def test_impossible_settings_are_refused(tmp_path, option, value):
     refuse("utils.simulate", "--out", tmp_path / "a", f"--{option}", value, says=option)
     assert not (tmp_path / "a").exists()
 
 
 def test_near_copies_are_the_same_scene_moved(tmp_path):
-    plain, copy = simulate.draw_sample(4, "train", 3, "0", 128), simulate.draw_sample(4, "train", 9, "0", 128, copy_of=3)
+    plain, copy = (
+        simulate.draw_sample(4, "train", 3, "0", 128),
+        simulate.draw_sample(4, "train", 9, "0", 128, copy_of=3),
+    )
     other = simulate.draw_sample(4, "train", 9, "0", 128)
 
     def best_match(a, b):

@@ -5,7 +5,6 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
 import albumentations as A  # noqa: E402
 
-
 AUGMENTATIONS = ("none", "d4")
 
 

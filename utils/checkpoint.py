@@ -10,6 +10,20 @@ from utils.errors import InputError
 from utils.files import whole_file
 
 KEYS = {"config", "model", "epoch", "score"}  # what every checkpoint of the kit holds
+NEEDED = (
+    "model",
+    "class_names",
+    "channels",
+    "planes",
+    "stem",
+    "size",
+    "fit",
+    "normalise",
+    "mean",
+    "std",
+    "amp",
+    "batch_size",
+)
 
 
 def save(path, state):
@@ -25,9 +39,18 @@ def load(path, device="cpu"):
         raise InputError(f"{path} does not exist; train.py writes it")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise InputError(f"{path} is not a checkpoint of tensors and plain values ({_first_line(error)})") from None
-    if not isinstance(state, dict) or not KEYS <= set(state) or not isinstance(state["config"], dict):
+    if not isinstance(state, dict) or not set(state) >= KEYS or not isinstance(state["config"], dict):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.pt or last.pt")
     return state
 
@@ -36,11 +59,19 @@ def load_network(path, device="cpu"):
     """Rebuild the network of a checkpoint: -> (network in evaluation mode on `device`, config)."""
     state = load(path, device)
     config = state["config"]
+    if missing := [key for key in NEEDED if key not in config]:
+        raise InputError(f"{path}: its config lacks {', '.join(missing)}; give a checkpoint that train.py wrote")
+    if config["normalise"] == "dataset" and not all(
+        len(config[key] or ()) == config["planes"] for key in ("mean", "std")
+    ):
+        raise InputError(f"{path}: its config lacks the mean and std of its {config['planes']} planes")
     try:
         network = models.build(config["model"], len(config["class_names"]), config["planes"], stem=config["stem"])
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: the weights do not fit the network its config names ({_first_line(error)})") from None
+        raise InputError(
+            f"{path}: the weights do not fit the network its config names ({_first_line(error)})"
+        ) from None
     return network.to(device).eval(), config
 
 
@@ -51,9 +82,15 @@ def find_checkpoints(run):
         return [run]
     if (run / "best.pt").is_file():
         return [run / "best.pt"]
-    if found := sorted(run.glob("fold*/best.pt"), key=lambda path: (len(path.parent.name), path)):
+    if found := fold_files(run, "best.pt"):
         return found
     raise InputError(f"{run} holds no best.pt and no fold<k>/best.pt; give a run that train.py wrote")
+
+
+def fold_files(run, name):
+    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers."""
+    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal() and (path / name).is_file()]
+    return [path / name for path in sorted(folders, key=lambda path: int(path.name[4:]))]
 
 
 def _first_line(error):

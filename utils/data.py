@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
 
 from utils.errors import InputError
 from utils.images import load_sample, tiles
@@ -66,7 +67,9 @@ class Samples(Dataset):
     def check_crop(self, image, row):
         if min(image.shape[:2]) < self.size:
             height, width = image.shape[:2]
-            raise InputError(f"{self.files[row][0]} is {width}x{height}, smaller than the crop; give --size {min(height, width)} or less")
+            raise InputError(
+                f"{self.files[row][0]} is {width}x{height}, smaller than the crop; give --size {min(height, width)} or less"
+            )
 
 
 def random_crop(image, size, rng):
@@ -80,8 +83,14 @@ def moments(image, mix=None):
     if mix:
         pixels = pixels.astype(np.float32) @ np.asarray(mix, np.float32).T
     scale = 255.0 if image.dtype == np.uint8 else 1.0
-    mean, std = cv2.meanStdDev(np.ascontiguousarray(pixels)[:, None]) if pixels.shape[1] <= 4 else (pixels.mean(0), pixels.std(0))
-    return torch.from_numpy((mean.ravel() / scale).astype(np.float32)), torch.from_numpy((std.ravel() / scale).astype(np.float32))
+    mean, std = (
+        cv2.meanStdDev(np.ascontiguousarray(pixels)[:, None])
+        if pixels.shape[1] <= 4
+        else (pixels.mean(0), pixels.std(0))
+    )
+    return torch.from_numpy((mean.ravel() / scale).astype(np.float32)), torch.from_numpy(
+        (std.ravel() / scale).astype(np.float32)
+    )
 
 
 class EpochOrder(Sampler):
@@ -101,12 +110,18 @@ class EpochOrder(Sampler):
 
 
 def make_loader(samples, batch_size, workers, device, shuffle=False):
-    """A DataLoader over `samples` in an `EpochOrder` (its `.sampler`), with workers that stay between epochs."""
+    """A DataLoader over `samples` in an `EpochOrder` (its `.sampler`), with workers that stay between epochs.
+
+    Shuffled, a last batch of one image is left out: another image each epoch.
+    """
     order = EpochOrder(len(samples), samples.seed, shuffle)
+    lonely = (
+        shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
+    )  # batch norm learns nothing from one image
     return DataLoader(
         samples, batch_size, sampler=order, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0, prefetch_factor=4 if workers else None, worker_init_fn=_quiet_worker,
-        generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
+        persistent_workers=workers > 0, prefetch_factor=2 if workers else None, worker_init_fn=_quiet_worker,
+        drop_last=lonely, generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
     )  # fmt: skip
 
 
@@ -183,7 +198,7 @@ def dataset_moments(samples, count=500):
     """Mean and std of each input plane over up to `count` samples, evenly spread over the list: two lists of floats."""
     rows = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
     firsts, seconds = [], []
-    for row in rows:
+    for row in tqdm(rows, desc="measuring mean and spread", unit="img", disable=None, leave=False):
         image = load_sample(samples.files[row], samples.size if samples.fit == "resize" else None)
         mean, std = moments(image, samples.channels.mix)
         firsts.append(mean.double())

@@ -30,7 +30,9 @@ def amp_dtype(spec, device):
     """
     if spec == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            with torch.cuda.device(device):
+                native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
         return torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else None
     if spec == "fp16" and device.type == "cpu":
         raise InputError("--amp fp16 needs a GPU; on a CPU use auto, bf16 or off")
@@ -51,5 +53,9 @@ def autocast(device, dtype):
 
 def describe(device, dtype):
     """One line for logs: the device's name and the number format."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    names = {
+        "cuda": lambda: torch.cuda.get_device_name(device),
+        "cpu": lambda: f"{torch.get_num_threads()} CPU threads",
+    }
+    name = names.get(device.type, lambda: str(device))()
     return f"{name}, {str(dtype or torch.float32).removeprefix('torch.')}"

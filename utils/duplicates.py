@@ -35,19 +35,20 @@ def hash_samples(files, progress="hashing images"):
         return np.stack(list(tqdm(pool.map(one, files), desc=progress, total=len(files), unit="img", disable=None)))
 
 
-def close_pairs(hashes, distance, block=4096):
+def close_pairs(hashes, distance, block=512):
     """All pairs of rows that differ in at most `distance` bits: (N, B) bool -> first, second, bits: three (P,) int.
 
     As signs ±1 two rows' product is B − 2 x (bits that differ), so matrix products give all distances exactly.
     """
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     length, found = signs.shape[1], []
-    for start in range(0, len(signs), block):
-        bits = (length - signs[start : start + block] @ signs[start:].T) / 2
-        first, second = np.nonzero(bits <= distance)
+    for start in tqdm(range(0, len(signs), block), desc="comparing hashes", disable=None, leave=False):
+        product = signs[start : start + block] @ signs[start:].T
+        first, second = np.nonzero(product >= length - 2 * distance)
         keep = second > first  # each pair once, and no row with itself
         first, second = first[keep], second[keep]
-        found.append(np.stack([first + start, second + start, bits[first, second].astype(int)]))
+        bits = (length - product[first, second]) / 2
+        found.append(np.stack([first + start, second + start, bits.astype(int)]))
     return np.concatenate(found, axis=1) if found else np.empty((3, 0), int)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import InputError
@@ -15,7 +15,7 @@ def whole_file(path, mode="w"):
     Raises InputError when the place cannot be written. On any exception in the body the old file stays as it was.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.part")  # the same name each time: what a killed process left is overwritten
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,9 +25,12 @@ def whole_file(path, mode="w"):
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror or error}); free the place or choose another") from error
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}); free the place or choose another"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True) if beside.parent.is_dir() else None
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_json(path, content):
@@ -45,17 +48,17 @@ def write_csv(path, frame):
 def check_writable(path):
     """Raise InputError now if a file at `path` could not be written later. Leaves nothing behind, creates no folder."""
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file to write")
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise InputError(f"cannot write {path}: {folder} is not a folder")
-    # Asking os.access is not enough: root may "write" to a read-only file system. Only trying tells.
-    probe = folder / f".{path.name}.{os.getpid()}.probe"
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; name a file to write")
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise InputError(f"cannot write {path}: {folder} is not a folder")
+        # Asking os.access is not enough: root may "write" to a read-only file system. Only trying tells.
+        probe = folder / f".{path.name}.{os.getpid()}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}: {folder}); choose a writable place") from error
+        raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error

@@ -47,7 +47,9 @@ def parse_channels(spec):
             return ChannelSet(tuple(CHANNELS[letter] for letter in letters + extra), mix)
     elif re.fullmatch(r"[rgby]+", spec) and len(set(spec)) == len(spec):
         return ChannelSet(tuple(CHANNELS[letter] for letter in spec))
-    raise InputError(f"channels {spec!r} not understood; use letters of rgby, each once (rgby, rgb, bgry), green, or rgb+y/3")
+    raise InputError(
+        f"channels {spec!r} not understood; use letters of rgby, each once (rgby, rgb, bgry), green, or rgb+y/3"
+    )
 
 
 def scan_folder(folder):
@@ -58,7 +60,8 @@ def scan_folder(folder):
     found, twice = {}, []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if match := _NAME.fullmatch(entry.name):
+            match = _NAME.fullmatch(entry.name)
+            if match and not entry.name.startswith("."):  # "._x_red.png" is what macOS leaves beside x_red.png
                 sample = found.setdefault(match[1], {})
                 if match[2].lower() in sample:
                     twice.append(entry.name)
@@ -112,7 +115,9 @@ def check_files(files, progress="checking images"):
             unequal.append(", ".join(f"{name} {w}x{h}" for name, (h, w) in shapes.items()))
         sizes.append(next(iter(shapes.values()), (0, 0)))
     if broken:
-        raise InputError(broken[0] if len(broken) == 1 else f"{plural(len(broken), 'unusable image file')}: {'; '.join(broken[:3])}")
+        raise InputError(
+            broken[0] if len(broken) == 1 else f"{plural(len(broken), 'unusable image file')}: {'; '.join(broken[:3])}"
+        )
     if unequal:
         raise InputError(f"{plural(len(unequal), 'sample')} with channels of unequal size: {'; '.join(unequal[:3])}")
     return np.array(sizes).reshape(-1, 2)
@@ -134,14 +139,24 @@ def image_size(path):
         return height, width
     try:
         with Image.open(path) as image:
-            ends = [start + size for start, size in zip(image.tag_v2[273], image.tag_v2[279])] if image.format == "TIFF" else []
             width, height = image.size
-            whole = max(ends) <= os.path.getsize(path) if ends else image.format != "JPEG" or b"\xff\xd9" in tail
+            mode, pages = image.mode, getattr(image, "n_frames", 1)
+            whole = _tiff_end(image) <= os.path.getsize(path) if image.format == "TIFF" else b"\xff\xd9" in tail
     except (OSError, KeyError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
         raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
+    if pages > 1:
+        raise InputError(f"{path} holds {pages} pictures; save each channel as one picture")
+    if mode in ("F", "I"):
+        raise InputError(f"{path} holds 32-bit pixels; save it with 8 or 16 bits")
     if not whole:
         raise InputError(f"{path} is cut short; fetch it again")
     return height, width
+
+
+def _tiff_end(image):
+    """Where the last strip (tags 273, 279) or tile (324, 325) of a TIFF ends, in bytes."""
+    starts, sizes = (273, 279) if 273 in image.tag_v2 else (324, 325)
+    return max(start + size for start, size in zip(image.tag_v2[starts], image.tag_v2[sizes], strict=True))
 
 
 def read_plane(path):
@@ -191,6 +206,11 @@ def tiles(image, size):
     """
     rows, columns = (tile_starts(length, size) for length in image.shape[:2])
     return np.stack([image[y : y + size, x : x + size] for y in rows for x in columns])
+
+
+def most_tiles(sizes, size, fit):
+    """Tiles of the largest image: `sizes` (N, 2) of height, width. One where whole images are resized."""
+    return 1 if fit == "resize" else int(np.prod(-(-sizes.max(axis=0) // size)))
 
 
 def tile_starts(length, size):

@@ -4,6 +4,7 @@ import torch
 
 from utils.data import batches
 from utils.device import autocast
+from utils.errors import InputError
 
 TTA = {
     1: ((),),
@@ -40,6 +41,11 @@ def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean
             total = total + torch.cat(parts)
         rows.append(batch["rows"])
         results.append(_tile_means(total / len(networks), batch["tiles"]).cpu())
+        if not bool(results[-1].isfinite().all()):
+            worst = int(batch["rows"][~results[-1].isfinite().all(dim=1)][0])
+            raise InputError(
+                f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
+            )
         if bar is not None:
             bar.update(len(batch["rows"]))
     return torch.cat(rows).numpy(), torch.cat(results).numpy()

@@ -31,12 +31,12 @@ def load_classes(spec):
     if spec in CLASS_LISTS:
         return list(CLASS_LISTS[spec])
     frame = read_table(spec, ["class", "name"], what=f"a class list (or one of {', '.join(CLASS_LISTS)})")
-    numbers = [int(text) if text.strip().isdecimal() else None for text in frame["class"]]
-    if sorted(numbers, key=lambda n: -1 if n is None else n) != list(range(len(frame))):
+    numbers = [_class_number(text.strip(), len(frame)) for text in frame["class"]]
+    if None in numbers or len(set(numbers)) < len(frame):
         raise InputError(f"{spec}: the column 'class' must hold the numbers 0 to {len(frame) - 1}, each once")
     names = [name.strip() for _, name in sorted(zip(numbers, frame["name"], strict=True))]
-    if "" in names or len(set(names)) < len(names):
-        raise InputError(f"{spec}: every class needs a name of its own")
+    if len(set(names)) < len(names) or not all(name.isprintable() and name not in ("", "Id") for name in names):
+        raise InputError(f"{spec}: every class needs a printable name of its own, other than Id")
     return names
 
 
@@ -44,20 +44,32 @@ def read_table(path, columns, what="a table"):
     """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least one row."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} does not exist; it should be {what} with the columns {','.join(columns)}")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {state}; it should be {what} with the columns {','.join(columns)}")
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, quoting=csv.QUOTE_MINIMAL)
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty; it should have the columns {','.join(columns)}") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV file ({str(error).strip().splitlines()[-1]})") from None
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        found = listing(frame.columns, show=6)
-        raise InputError(f"{path} lacks the column {' and '.join(missing)} (it has: {found}); name its columns {','.join(columns)}")
-    if frame.empty:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is not a CSV file ({error})") from None
+    while rows and not rows[-1]:
+        rows.pop()  # blank lines at the end
+    if not header and not rows:
+        raise InputError(f"{path} is empty; it should have the columns {','.join(columns)}")
+    if missing := [column for column in columns if column not in header]:
+        raise InputError(
+            f"{path} lacks the column {' and '.join(missing)} (it has: {listing(header, show=6)}); "
+            f"name its columns {','.join(columns)}"
+        )
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} has two columns of the same name ({listing(header, show=6)}); rename one")
+    if ragged := [number for number, row in enumerate(rows, 2) if len(row) != len(header)]:
+        shown = listing([f"row {number} ({len(rows[number - 2])})" for number in ragged])
+        raise InputError(
+            f"{path} has {len(header)} columns, but {plural(len(ragged), 'row')} with more or fewer: {shown}"
+        )
+    if not rows:
         raise InputError(f"{path} has a header but no rows")
-    return frame
+    return pd.DataFrame(rows, columns=header, dtype=object)
 
 
 def check_ids(path, ids):
@@ -65,10 +77,14 @@ def check_ids(path, ids):
     bad = [row for row, text in zip(ids.index, ids, strict=True) if not _usable(text)]
     if bad:
         rows = listing([f"row {row + 2} ({ids[row]!r})" for row in bad])
-        raise InputError(f"{path}: {plural(len(bad), 'Id')} empty or not usable as a file name: {rows}; mend the column Id")
+        raise InputError(
+            f"{path}: {plural(len(bad), 'Id')} empty or not usable as a file name: {rows}; mend the column Id"
+        )
     repeated = ids[ids.duplicated()].unique()
     if len(repeated):
-        raise InputError(f"{path}: {plural(len(repeated), 'Id')} more than once: {listing(repeated)}; keep one row of each")
+        raise InputError(
+            f"{path}: {plural(len(repeated), 'Id')} more than once: {listing(repeated)}; keep one row of each"
+        )
 
 
 def _usable(text):
@@ -86,7 +102,7 @@ def read_labels(path, classes, column="Target"):
     targets, bad = [], []
     for row, text in enumerate(frame[column]):
         words = text.split()
-        numbers = sorted({int(word) for word in words if word.isdecimal() and int(word) < len(classes)})
+        numbers = sorted({_class_number(word, len(classes)) for word in words} - {None})
         if len(numbers) < len(words):
             bad.append(f"row {row + 2} ({text!r})")
         targets.append(" ".join(map(str, numbers)))
@@ -96,6 +112,11 @@ def read_labels(path, classes, column="Target"):
             f"{len(classes) - 1} in {column}: {listing(bad)}"
         )
     return frame.assign(**{column: targets})
+
+
+def _class_number(word, count):
+    """The class number that `word` writes, None where it is none below `count`."""
+    return int(word) if word.isascii() and word.isdecimal() and len(word) < 6 and int(word) < count else None
 
 
 def encode(targets, classes):

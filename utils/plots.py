@@ -71,10 +71,13 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
     images: list of (H, W, 4). truth, decisions: (N, C) 0/1.
     """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.9 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 4.25 * rows), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
-    for axis, image, true, called in zip(axes.ravel(), images, truth.astype(bool), decisions.astype(bool), strict=False):
+        axis.set_anchor("N")
+    for axis, image, true, called in zip(
+        axes.ravel(), images, truth.astype(bool), decisions.astype(bool), strict=False
+    ):
         axis.imshow(overlay(image))
         lines = [(f"✓ {name}", "#00734f") for name, hit in zip(classes, true & called, strict=True) if hit]
         lines += [(f"missed: {name}", BLUE) for name, miss in zip(classes, true & ~called, strict=True) if miss]
@@ -82,7 +85,9 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
         if len(lines) > 6:
             lines = [*lines[:5], (f"and {len(lines) - 5} more", "black")]
         for number, (text, colour) in enumerate(lines):
-            axis.text(0, -0.03 - 0.065 * number, text, transform=axis.transAxes, va="top", fontsize=8.5, color=colour)
-    figure.suptitle("Nucleus blue, microtubules red, protein green; names: ✓ found, missed, wrong", fontsize=11, y=1.0)
-    figure.subplots_adjust(hspace=0.42, wspace=0.05, top=0.95, bottom=0.08)
+            axis.text(0, -0.03 - 0.062 * number, text, transform=axis.transAxes, va="top", fontsize=8.5, color=colour)
+    figure.suptitle(
+        "Nucleus blue, microtubules red, protein green; names: ✓ found, missed, wrong", fontsize=11, y=0.985
+    )
+    figure.subplots_adjust(hspace=0.03, wspace=0.05, left=0, right=1, top=0.96, bottom=0)
     save(figure, path)

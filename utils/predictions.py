@@ -28,7 +28,10 @@ def read_predictions(path):
     wrong = ~((values >= 0) & (values <= 1))  # NaN is wrong too
     if wrong.any():
         rows, columns = np.nonzero(wrong)
-        cells = [f"row {r + 2}, {classes[c]}: {frame[classes[c]].iloc[r]!r}" for r, c in zip(rows[:4], columns[:4], strict=True)]
+        cells = [
+            f"row {r + 2}, {classes[c]}: {frame[classes[c]].iloc[r]!r}"
+            for r, c in zip(rows[:4], columns[:4], strict=True)
+        ]
         raise InputError(f"{path}: {plural(len(rows), 'value')} that are no probability from 0 to 1: {listing(cells)}")
     return pd.DataFrame(values, index=pd.Index(frame["Id"], name="Id"), columns=classes)
 
@@ -50,7 +53,9 @@ def _number(text):
 
 def read_all(paths):
     """Read several prediction files: -> {path: DataFrame}. Refuses a file given twice, and files of other classes."""
-    repeated = [path for number, path in enumerate(paths) if Path(path).resolve() in {Path(p).resolve() for p in paths[:number]}]
+    repeated = [
+        path for number, path in enumerate(paths) if Path(path).resolve() in {Path(p).resolve() for p in paths[:number]}
+    ]
     if repeated:
         raise InputError(f"{repeated[0]} is given twice; name each file once")
     tables = {path: read_predictions(path) for path in paths}
@@ -58,7 +63,9 @@ def read_all(paths):
     for path, table in tables.items():
         if list(table.columns) != list(reference.columns):
             differing = sorted(set(table.columns) ^ set(reference.columns)) or ["their order"]
-            raise InputError(f"{path} has other classes than {paths[0]}: {listing(differing)}; give predictions of one class list")
+            raise InputError(
+                f"{path} has other classes than {paths[0]}: {listing(differing)}; give predictions of one class list"
+            )
     return tables
 
 

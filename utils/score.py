@@ -1,7 +1,8 @@
 """Score submissions where the truth is known, and look at some of the pictures.
 
     python -m utils.score submission.csv other.csv --truth solution.csv
-    python -m utils.score submission.csv --truth solution.csv --images input/demo/test --sheet contact_sheet.png
+    python -m utils.score submission.csv --truth solution.csv \\
+        --images input/demo/test --sheet contact_sheet.png
 """
 
 import argparse

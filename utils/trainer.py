@@ -14,7 +14,9 @@ from utils.errors import InputError
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
 REMEMBERED = ("epoch", "step", "stage", "best_epoch", "score", "smooth_f1", "log", "steps")
 OPTIMISERS = {
-    "adadelta": lambda parameters, a: torch.optim.Adadelta(parameters, a.lr, rho=0.9, eps=1e-6, weight_decay=a.weight_decay),
+    "adadelta": lambda parameters, a: torch.optim.Adadelta(
+        parameters, a.lr, rho=0.9, eps=1e-6, weight_decay=a.weight_decay
+    ),
     "sgd": lambda parameters, a: torch.optim.SGD(parameters, a.lr, momentum=a.momentum, weight_decay=a.weight_decay),
     "adam": lambda parameters, a: torch.optim.Adam(parameters, a.lr, weight_decay=a.weight_decay),
     "adamw": lambda parameters, a: torch.optim.AdamW(parameters, a.lr, weight_decay=a.weight_decay),
@@ -31,7 +33,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
         self.class_weights = losses.balanced_weights(train_set.targets.sum(axis=0, dtype=np.int64)).to(device)
-        self.penalised = [weight for weight in network.parameters() if weight.ndim > 1]
+        self.weights = [
+            weight for weight in network.parameters() if weight.ndim > 1
+        ]  # not biases: these the L1 penalty shrinks
         self.epoch = self.step = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, None, [], []
         self.new_plateau()
@@ -63,7 +67,7 @@ class Trainer:
             logits = self.network(images)
         values = losses.curves(logits.float(), targets, self.class_weights)
         loss = sum(factor * values[term] for term, factor in self.terms.items())
-        penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.penalised) if self.config["l1"] else 0.0
+        penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss + penalty).backward()
         if self.config["clip"]:
@@ -72,9 +76,13 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step += 1
-        numbers = torch.stack([loss.detach(), *(values[name].detach() for name in CURVES)]).tolist()  # one wait for the device
+        numbers = torch.stack(
+            [loss.detach(), *(values[name].detach() for name in CURVES)]
+        ).tolist()  # one wait for the device
         if not math.isfinite(numbers[0]):
-            raise InputError(f"the loss became {numbers[0]} at step {self.step} (epoch {self.epoch}); try a lower --lr or --amp off")
+            raise InputError(
+                f"the loss became {numbers[0]} at step {self.step} (epoch {self.epoch}); try a lower --lr or --amp off"
+            )
         curves = {"lr": self.lr} | dict(zip(["loss", *CURVES], numbers, strict=True))
         if self.config["plateau"] == "step":
             f1 = 1 - curves["soft_f1"]
@@ -102,13 +110,17 @@ class Trainer:
 
     def state(self):
         parts = {name: getattr(self, name).state_dict() for name in ("optimiser", "plateau", "scaler")}
-        return {"config": self.config, "model": self.network.state_dict(), "finished": self.finished, "parts": parts} | {
-            name: getattr(self, name) for name in REMEMBERED
-        }
+        return {
+            "config": self.config,
+            "model": self.network.state_dict(),
+            "finished": self.finished,
+            "parts": parts,
+        } | {name: getattr(self, name) for name in REMEMBERED}
 
     def restore(self, saved):
         self.network.load_state_dict(saved["model"])
         for name, part in saved["parts"].items():
-            getattr(self, name).load_state_dict(part)
+            if part:  # a scaler that is switched off has no state
+                getattr(self, name).load_state_dict(part)
         for name in REMEMBERED:
             setattr(self, name, saved[name])
