@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, kit, refuse, train_options, write_images, write_labels
+from PIL import Image
 
 from utils.predictions import read_predictions, write_predictions
 
@@ -65,7 +66,8 @@ def test_damaged_images(own_atlas, folds, run, tmp_path, kind):
     refuse("make_folds", *hashed, "--hash-channels", "rgby", says=named)
     refuse("train", *train_options(own_atlas, folds, tmp_path / "runs"), says=named)
     refuse("train", *train_options(own_atlas, folds, tmp_path / "runs", workers=1), says=named)
-    assert not list(tmp_path.glob("f*.csv")) and not list(tmp_path.glob("runs/**/*.pt"))
+    refuse("train", *train_options(own_atlas, folds, tmp_path / "runs", normalise="image"), says=named)
+    assert not list(tmp_path.glob("f*.csv")) and not list(tmp_path.glob("runs/**/*")), "also where only reading tells"
     named = damage(kind, own_atlas, "test")
     refuse("predict", run, "--images", own_atlas / "test", "--ids", own_atlas / "solution.csv", "-o", tmp_path / "p.csv",
            "--workers", 0, says=named)  # fmt: skip
@@ -116,7 +118,13 @@ TABLES = {
     "many bad rows": ("Id,Target\n" + "".join(f"i{n},99\n" for n in range(50)), ["50 rows", "row 2", "and 47 more"]),
     "empty Id": ("Id,Target\n,0\nb,1\n", "row 2"),
     "Id that leaves the folder": ("Id,Target\n../../etc/x,0\nb,1\n", "row 2"),
-    "ragged": ("Id,Target\na,0\nb,1,2,3,4\n", "not a CSV"),
+    "a field too many in every row": ("Id,Target\na,0,1\nb,1,2\n", ["2 rows with more or fewer", "row 2 (3)"]),
+    "last row cut short": (GOOD + "e", ["1 row with more or fewer", "row 6 (1)"]),
+    "blank line inside": ("Id,Target\na,0\n\nb,1\n", "row 3 (0)"),
+    "two columns of one name": ("Id,Target,Target\na,0,1\n", "same name"),
+    "a class of 5,000 digits": ("Id,Target\na," + "9" * 5000 + "\nb,1\n", "row 2"),
+    "a cell without end": ('Id,Target\n"a,0\nb,1\n', "not a CSV"),
+    "ragged": ("Id,Target\na,0\nb,1,2,3,4\n", "row 3 (5)"),
     "binary": (b"\x89PNG\r\n\x1a\n\xff\xfe\x00\x01", "t.csv"),
 }
 
@@ -203,6 +211,7 @@ def test_a_crop_larger_than_the_images(atlas, folds, tmp_path):
         "class,name\n0,a\n0,b\n",
         "class,name\n0,a\nx,b\n",
         "class,name\n0,a\n1,a\n",
+        "class,name\n0,Id\n1,a\n",
         "a,b\n1,2\n",
         "",
     ],
@@ -226,6 +235,7 @@ class Evil:
         return os.mkdir, (os.environ["EVIL"],)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_checkpoints(run, atlas, tmp_path, monkeypatch):
     def predict(says):
         refuse(
@@ -258,8 +268,10 @@ def test_checkpoints(run, atlas, tmp_path, monkeypatch):
     predict("do not fit the network")
     torch.save(state | {"config": state["config"] | {"class_names": ["a", "b"]}}, tmp_path / "x.pt")
     predict("do not fit the network")
-    torch.save(state | {"config": {}}, tmp_path / "x.pt")
-    predict("do not fit the network")
+    torch.save(state | {"config": state["config"] | {"mean": None}}, tmp_path / "x.pt")
+    predict("lacks the mean and std")
+    torch.save(state | {"config": {"model": "gapnet_pl"}}, tmp_path / "x.pt")
+    predict("lacks class_names")
 
 
 def test_folds_of_different_class_lists_are_not_averaged(run, atlas, tmp_path):
@@ -465,3 +477,58 @@ def test_usable_labels_helper_is_not_fooled(tmp_path):
     """The writer of the other tests' tables makes tables that are accepted."""
     write_labels(tmp_path / "t.csv", {f"i{n}": str(n % 28) for n in range(56)})
     assert kit("make_folds", "--labels", tmp_path / "t.csv", "--folds", 2, "-o", tmp_path / "f.csv").code == 0
+
+
+def test_a_fold_named_twice(run, atlas, tmp_path):
+    twice = [run, run / "fold0", "--images", atlas / "test", "-o", tmp_path / "p.csv"]
+    refuse("predict", *twice, says=["fold0", "named twice"])
+
+
+def test_a_network_that_gives_no_numbers(run, atlas, tmp_path):
+    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state["model"]["head.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "x.pt")
+    command = [tmp_path / "x.pt", "--images", atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0]
+    refuse("predict", *command, says=["no number", ".png"])
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_checkpoint_that_train_did_not_make_is_not_overwritten(run, atlas, folds, tmp_path):
+    (tmp_path / "mini/fold0").mkdir(parents=True)
+    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    torch.save(state | {"config": {"model": "gapnet_pl"}}, tmp_path / "mini/fold0/best.pt")
+    before = (tmp_path / "mini/fold0/best.pt").read_bytes()
+    refuse("train", *train_options(atlas, folds, tmp_path), says=["best.pt was not made by train.py", "--overwrite"])
+    assert (tmp_path / "mini/fold0/best.pt").read_bytes() == before
+
+
+def test_odd_images_are_refused_or_passed_over(run, own_atlas, tmp_path):
+    path = own_atlas / "test" / f"{first_id(own_atlas, 'test')}_red.png"
+    path.with_name("._" + path.name).write_bytes(b"what macOS leaves")
+    command = [run, "--images", own_atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0]
+    assert kit("predict", *command).code == 0
+    page = Image.fromarray(np.zeros((64, 64), np.uint8))
+    page.save(path.with_suffix(".tif"), save_all=True, append_images=[page])
+    path.unlink()
+    refuse("predict", *command, says=[path.stem, "2 pictures"])
+    Image.fromarray(np.zeros((64, 64), np.float32)).save(path.with_suffix(".tif"))
+    refuse("predict", *command, says=[path.stem, "32-bit"])
+
+
+def test_special_files_and_long_names_are_not_written_to(predictions, thresholds, atlas, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    sample = ["--thresholds", thresholds, "--sample", atlas / "sample_submission.csv"]
+    refuse("ensemble", predictions, *sample, "-o", tmp_path / "pipe", says="no regular file")
+    refuse("ensemble", predictions, *sample, "-o", tmp_path / ("x" * 300), says="cannot write")
+
+
+def test_pictures_that_all_look_alike_do_not_make_one_group(tmp_path):
+    write_images(tmp_path / "images", ["a"], size=32)
+    ids = ["a", *(f"b{n}" for n in range(59))]
+    for id_ in ids[1:]:
+        for channel in ("red", "green", "blue", "yellow"):
+            shutil.copy(tmp_path / "images" / f"a_{channel}.png", tmp_path / "images" / f"{id_}_{channel}.png")
+    labels = write_labels(tmp_path / "t.csv", {id_: "0" for id_ in ids})
+    command = ["--labels", labels, "--images", tmp_path / "images", "-o", tmp_path / "f.csv"]
+    refuse("make_folds", *command, "--folds", 5, says=["60 of 60 images", "--hash-distance"])
+    refuse("make_folds", *command, "--folds", 2, says=["1 group", "cannot fill 2 folds"])

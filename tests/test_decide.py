@@ -65,7 +65,7 @@ def test_auto_takes_the_best_cross_fitted(small):
 def test_labels_are_matched_by_id_after_shuffling_either_file(small):
     folder, *_ = small
     straight = fit(folder)
-    pd.read_csv(folder / "oof.csv").sample(frac=1, random_state=1).to_csv(folder / "shuffled.csv", index=False)
+    pd.read_csv(folder / "oof.csv", dtype=str).sample(frac=1, random_state=1).to_csv(folder / "shuffled.csv", index=False)
     shuffled = fit(folder, "--method", straight["method"], oof="shuffled.csv")
     assert shuffled["thresholds"] == straight["thresholds"]
     assert shuffled["macro_f1"]["in_sample"] == straight["macro_f1"]["in_sample"]
@@ -78,7 +78,7 @@ def test_labels_are_matched_by_id_after_shuffling_either_file(small):
 def test_folds_are_pooled_before_they_are_scored(small):
     folder, truth, probabilities = small
     whole = fit(folder, "--method", "per_class")
-    table = pd.read_csv(folder / "oof.csv")
+    table = pd.read_csv(folder / "oof.csv", dtype=str)
     table.iloc[:25].to_csv(folder / "a.csv", index=False)
     table.iloc[25:].to_csv(folder / "b.csv", index=False)
     succeed("threshold", folder / "a.csv", folder / "b.csv", "--labels", folder / "train.csv", "--classes", folder / "classes.csv",

@@ -163,3 +163,12 @@ def test_plot_is_drawn(atlas, tmp_path):
         tmp_path / "f.png",
     )
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sources_without_pictures_are_split_unhashed(atlas, tmp_path):
+    more = write_labels(tmp_path / "more.csv", {f"e{i}": str(i % 3) for i in range(30)})
+    command = ["--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", tmp_path / "folds.csv"]
+    assert "not looked for in source lab" in succeed("make_folds", *command, "--external", f"lab={more}").out
+    table = read(tmp_path / "folds.csv")
+    assert table["fold"][table["source"] == "lab"].value_counts().max() <= 13 and len(table) == 78
+    assert table["group"].nunique() < len(table), "the others are"

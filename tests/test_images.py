@@ -165,7 +165,7 @@ def test_what_is_random_follows_from_seed_epoch_and_sample_alone(tmp_path):
     write_images(tmp_path, ids, size=24)
     rows, images = epoch_of(tmp_path, ids, 1, 0)
     assert sorted(rows.tolist()) == list(range(10)), "each sample once"
-    for workers in (1, 3):
+    for workers in (1, 2):
         again = epoch_of(tmp_path, ids, 1, workers)
         assert torch.equal(rows, again[0]) and torch.equal(images, again[1])
     for epoch, seed in ((2, 0), (1, 1)):

@@ -1,1 +1,7 @@
 """What two or more of the scripts share, one concern a file. Nothing in here imports a script."""
+
+import cv2
+
+# Processes are the kit's parallelism. OpenCV's own threads would fight them over the cores, and a process forked while
+# they live can hang (OpenCV 4.10 does, in setNumThreads), so they are switched off before any can start.
+cv2.setNumThreads(0)

@@ -115,19 +115,13 @@ def make_loader(samples, batch_size, workers, device, shuffle=False):
     Shuffled, a last batch of one image is left out: another image each epoch.
     """
     order = EpochOrder(len(samples), samples.seed, shuffle)
-    lonely = (
-        shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
-    )  # batch norm learns nothing from one image
+    # Batch norm learns nothing from a batch of one image.
+    lonely = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
     return DataLoader(
         samples, batch_size, sampler=order, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0, prefetch_factor=2 if workers else None, worker_init_fn=_quiet_worker,
+        persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
         drop_last=lonely, generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
     )  # fmt: skip
-
-
-def _quiet_worker(_):
-    cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's own threads would fight over the same cores
-    torch.set_num_threads(1)
 
 
 def default_workers(device):

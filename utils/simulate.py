@@ -195,7 +195,6 @@ def _each_done(function, jobs, workers):
 
 
 def _start_worker():
-    cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the main process, which then stops the workers
 
 
