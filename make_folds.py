@@ -45,7 +45,7 @@ def parse_args():
     )
     arg("--always-train", action="append", default=[], metavar="NAME=CSV", help="rows for training only: fold -1")
     arg("--hash-channels", default="gb", help="channels compared for near-duplicates (default: %(default)s)")
-    arg("--hash-distance", type=int, default=10, metavar="BITS",
+    arg("--hash-distance", type=int, default=14, metavar="BITS",
         help="twins differ in at most so many of 64 bits, averaged over the channels; -1: do not look (default: %(default)s)")  # fmt: skip
     arg("--allow-unlabelled", action="store_true", help="pass over images that no row names instead of stopping")
     arg("--plot", metavar="PNG", help="draw class distribution and split")

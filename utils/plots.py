@@ -1,14 +1,12 @@
 """The kit's pictures. Every function draws one figure and writes it as a PNG."""
 
-import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 
-matplotlib.use("Agg")  # files only: no window, no screen needed
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from utils.files import whole_file  # noqa: E402
+from utils.files import whole_file
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's colours, told apart by colour-blind eyes
+ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)  # legend off the data
 
 
 def save(figure, path):
@@ -31,7 +29,7 @@ def fold_split(labels, fold, classes, path):
     left.barh(places, total, color=BLUE, label="split over folds")
     if always.any():
         left.barh(places, always, left=total, color=GREY, label="always trained on")
-        left.legend(loc="lower right")
+        left.legend(**ABOVE)
     for place, count in zip(places, total + always):
         left.text(max(count, 1) * 1.15, place, f"{int(count):,}", va="center", fontsize=8)
     left.set_xscale("log")
@@ -39,15 +37,15 @@ def fold_split(labels, fold, classes, path):
     left.set_yticks(places, classes)
     left.set_ylim(len(classes) - 0.5, -0.5)
     left.set_xlabel("images (log scale)")
-    left.set_title("Class distribution")
+    left.set_title("Class distribution", loc="left")
     share = 100 * table / np.maximum(total, 1)[:, None]
     right.axvline(100 / folds, color=GREY, linewidth=1, label=f"even: {100 / folds:.0f} %")
     jitter = np.linspace(-0.25, 0.25, folds)
     right.scatter(share, places[:, None] + jitter, s=9, color=ORANGE, label="one fold")
     right.set_xlim(0, max(20, share.max() * 1.1))
     right.set_xlabel("share of a class's images in each fold, %")
-    right.set_title(f"Split over {folds} folds")
-    right.legend(loc="lower right")
+    right.set_title(f"Split over {folds} folds", loc="left")
+    right.legend(**ABOVE)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.3)
