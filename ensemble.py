@@ -3,7 +3,7 @@
     python ensemble.py test.csv --thresholds runs/chen/thresholds.json
     python ensemble.py test.csv more.csv --thresholds thresholds.json \\
         --sample input/sample_submission.csv -o submission.csv
-    python ensemble.py test.csv --thresholds 0.5    # one cut-off for all classes
+    python ensemble.py test.csv --thresholds 0.5    # one for all classes
 
 Rows come out in the order of the sample submission, which the competition
 matches by position.

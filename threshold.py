@@ -1,6 +1,6 @@
 """Fit cut-offs on out-of-fold predictions: oof.csv files -> thresholds.json
 
-    python threshold.py runs/chen       # all oof.csv -> runs/chen/thresholds.json
+    python threshold.py runs/chen     # all oof.csv -> runs/chen/thresholds.json
     python threshold.py runs/chen --method per_class -o thresholds.json
     python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
         -o thresholds.json

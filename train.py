@@ -1,6 +1,6 @@
 """Train one fold: folds.csv, images -> runs/<name>/fold<k>/
 
-    python train.py --fold 0        # the chen recipe, input/folds.csv, input/train/
+    python train.py --fold 0      # recipe chen, input/folds.csv, input/train/
     python train.py --recipe chen --folds input/folds.csv --fold 0 \\
         --images input/train --name chen
     python train.py --recipe gapnet_pl --fold 0 --size 256 --fit resize

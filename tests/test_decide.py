@@ -65,7 +65,9 @@ def test_auto_takes_the_best_cross_fitted(small):
 def test_labels_are_matched_by_id_after_shuffling_either_file(small):
     folder, *_ = small
     straight = fit(folder)
-    pd.read_csv(folder / "oof.csv", dtype=str).sample(frac=1, random_state=1).to_csv(folder / "shuffled.csv", index=False)
+    pd.read_csv(folder / "oof.csv", dtype=str).sample(frac=1, random_state=1).to_csv(
+        folder / "shuffled.csv", index=False
+    )
     shuffled = fit(folder, "--method", straight["method"], oof="shuffled.csv")
     assert shuffled["thresholds"] == straight["thresholds"]
     assert shuffled["macro_f1"]["in_sample"] == straight["macro_f1"]["in_sample"]

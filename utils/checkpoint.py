@@ -32,24 +32,23 @@ def save(path, state):
         torch.save(state, file)
 
 
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError)
+
+
+def load_tensors(path, device="cpu"):
+    """What torch.save wrote, executing nothing in it: tensors and plain values, or InputError."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except UNREADABLE as error:
+        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({_first_line(error)})") from None
+
+
 def load(path, device="cpu"):
-    """Read a checkpoint of the kit, executing nothing in it. Raises InputError where it is none."""
+    """Read a checkpoint of the kit. Raises InputError where it is none."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; train.py writes it")
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({_first_line(error)})") from None
+    state = load_tensors(path, device)
     if not isinstance(state, dict) or not set(state) >= KEYS or not isinstance(state["config"], dict):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.pt or last.pt")
     return state

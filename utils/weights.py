@@ -9,7 +9,6 @@ and for `train.py --weights runs/published/fold0/best.pt`.
 import argparse
 import contextlib
 import os
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -116,19 +115,7 @@ def read_state(path):
         raise InputError(f"--weights {path} does not exist; give a file, imagenet or none")
     if path.suffix == ".npz":
         return read_gapnet_authors(path), GAPNET_AUTHORS
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise InputError(f"{path} is not a file of tensors ({str(error).splitlines()[0][:120]})") from None
+    content = checkpoint.load_tensors(path)
     state, config = content, {}
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
