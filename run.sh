@@ -61,11 +61,11 @@ demo() {
       --optimiser adamw --lr 0.001 --loss "1:bce 10:soft_f1+bce" --patience 4
   done
   once $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
-  once $run/thresholds.json python threshold.py $run -o $run/thresholds.json
+  once $run/thresholds.json python threshold.py $run -o $run/thresholds.json --plot $run/thresholds.png
   once $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
   once $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.png
-  printf '\nsubmission: %s\npictures:   %s, %s\n' $run/submission.csv $run/contact_sheet.png $data/folds.png
+  printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.png $run/thresholds.png $data/folds.png"
 }
 
 case "${1:-demo}" in

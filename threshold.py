@@ -1,7 +1,7 @@
 """Fit cut-offs on out-of-fold predictions: oof.csv files -> thresholds.json
 
-    python threshold.py runs/chen     # all oof.csv -> runs/chen/thresholds.json
-    python threshold.py runs/chen --method per_class -o thresholds.json
+    python threshold.py runs/chen    # all oof.csv -> runs/chen/thresholds.json
+    python threshold.py runs/chen --method per_class --plot thresholds.png
     python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
         -o thresholds.json
 
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from utils import plots
 from utils.checkpoint import fold_files
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
@@ -54,6 +55,7 @@ def parse_args():
     arg("--method", choices=["auto", *METHODS], default="auto", help="which one to write (default: %(default)s)")
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
+    arg("--plot", metavar="PNG", help="draw each class's threshold and its F1 in sample and cross-fitted")
     arg("-o", "--out", metavar="JSON", help="where to write (default: thresholds.json in the run's folder)")
     return parser.parse_args()
 
@@ -72,7 +74,9 @@ def main():
     out = Path(args.out) if args.out else runs[0] / "thresholds.json" if len(runs) == 1 else None
     if out is None:
         raise InputError("say where to write the thresholds: -o thresholds.json")
-    check_writable(out)
+    for path in [out, args.plot]:
+        if path:
+            check_writable(path)
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
     oof, truth = gather(files, labels_file, classes)
 
@@ -81,12 +85,16 @@ def main():
         for name in tqdm(METHODS, desc="fitting", disable=None, leave=False)
     }
     best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
+    chosen = results[best].pop("thresholds")
     write_json(out, {
-        "method": best, "classes": list(classes), "thresholds": results[best].pop("thresholds").tolist(),
+        "method": best, "classes": list(classes), "thresholds": chosen.tolist(),
         "macro_f1": results[best], "rows": len(oof), "fitted_on": [str(file) for file in files],
     })  # fmt: skip
+    if args.plot:
+        in_sample, cross_fitted = (results[best][key] for key in ("per_class", "per_class_cross_fitted"))
+        plots.thresholds(classes, truth.sum(axis=0), chosen, in_sample, cross_fitted, args.plot)
     report(results, best, truth, classes, len(oof))
-    print(f"{best} -> {out}")
+    print(f"{best} -> {out}" + (f", {args.plot}" if args.plot else ""))
 
 
 def find_predictions(paths):

@@ -89,10 +89,12 @@ def test_folds_are_pooled_before_they_are_scored(small):
 
 
 def test_a_run_folder_needs_no_other_word(run):
-    out = succeed("threshold", run).out
+    out = succeed("threshold", run, "--plot", run / "thresholds.png").out
+    assert (run / "thresholds.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((run / "thresholds.json").read_text())
     assert len(found["thresholds"]) == 28 and found["rows"] == 32 and "cross-fitted" in out
-    (run / "thresholds.json").unlink()
+    for name in ("thresholds.json", "thresholds.png"):
+        (run / name).unlink()
 
 
 @pytest.fixture

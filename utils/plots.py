@@ -49,6 +49,36 @@ def fold_split(labels, fold, classes, path):
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.3)
+        axis.set_axisbelow(True)
+    save(figure, path)
+
+
+def thresholds(classes, positives, cuts, in_sample, cross_fitted, path):
+    """Each class's threshold, and what it gives in sample and cross-fitted: the gap is what fitting on few images costs.
+
+    All arguments but `classes` (names) and `path` are (C,) numbers; classes are drawn from common to rare.
+    """
+    order = np.argsort(-np.asarray(positives), kind="stable")
+    places = np.arange(len(order))
+    cuts, in_sample, cross_fitted = (np.asarray(values)[order] for values in (cuts, in_sample, cross_fitted))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.26 * len(order) + 1.4), sharey=True)
+    left.scatter(cuts, places, s=24, color=BLUE)
+    left.set_xlim(-0.02, 1.02)
+    left.set_xlabel("threshold")
+    left.set_title("Fitted thresholds", loc="left")
+    right.hlines(places, cross_fitted, in_sample, color=GREY, linewidth=1.5)
+    right.scatter(in_sample, places, s=24, facecolors="white", edgecolors=ORANGE, label="in sample", zorder=3)
+    right.scatter(cross_fitted, places, s=24, color=ORANGE, label="cross-fitted", zorder=3)
+    right.set_xlim(-0.02, 1.02)
+    right.set_xlabel("F1")
+    right.set_title("F1 of each class", loc="left")
+    right.legend(**ABOVE)
+    left.set_yticks(places, [f"{classes[i]} ({int(positives[i]):,})" for i in order])
+    left.set_ylim(len(order) - 0.5, -0.5)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
     save(figure, path)
 
 
