@@ -113,7 +113,7 @@ def find_groups(rows, args):
     there = scan_folders(folders)
     seen = np.flatnonzero(~rows["source"].isin(without_images(rows, there)))
     ids = rows["Id"].to_numpy()[seen]
-    files = find_files(folders, ids.tolist(), channels)
+    files = find_files(folders, ids.tolist(), channels, there)
     unlabelled = sorted(set(there) - set(rows["Id"]))
     if unlabelled and not args.allow_unlabelled:
         raise InputError(
@@ -155,7 +155,6 @@ def assign_folds(labels, groups, always, folds, seed):
     Groups are the units that are dealt out. An always-train row with a twin among the split rows goes with it: to train
     on it while the twin validates would leak.
     """
-    fold = np.full(len(labels), -1)
     names, unit = np.unique(groups, return_inverse=True)
     counted = np.zeros((len(names), labels.shape[1] + 1))  # a unit's images in each class, and in all
     np.add.at(counted, unit[~always], np.column_stack([labels[~always], np.ones((~always).sum())]))
@@ -164,11 +163,9 @@ def assign_folds(labels, groups, always, folds, seed):
         raise InputError(
             f"{plural(len(split), 'group')} of near-duplicates cannot fill {folds} folds; give --folds {max(2, len(split))} or less"
         )
-    units = stratify(counted[split], folds, seed)
     by_unit = np.full(len(names), -1)
-    by_unit[split] = units
-    fold[:] = by_unit[unit]
-    return fold
+    by_unit[split] = stratify(counted[split], folds, seed)
+    return by_unit[unit]
 
 
 def stratify(counted, folds, seed):

@@ -17,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from utils import checkpoint, inference
-from utils.data import Normaliser, Samples, default_workers, make_loader
+from utils.data import Normaliser, Samples, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, pick_device
-from utils.errors import InputError, plural, run_script
-from utils.files import check_writable
+from utils.errors import InputError, check_least, plural, run_script
+from utils.files import check_writable, first_repeated
 from utils.images import check_files, find_files, most_tiles, parse_channels, scan_folders
 from utils.labels import check_ids, read_table
 from utils.predictions import write_predictions
@@ -47,9 +47,7 @@ def parse_args():
 def main():
     args = parse_args()
     check_writable(args.out)
-    for name, least in (("batch_size", 1), ("workers", -1)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {least} or more")
+    check_least(args, batch_size=1, workers=-1)
     device = pick_device(args.device)
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
@@ -58,21 +56,16 @@ def main():
 
     channels = parse_channels(config["channels"])
     folders = args.images or ["input/test"]
-    ids = read_ids(args.ids) if args.ids else sorted(scan_folders(folders))
+    found = scan_folders(folders)
+    ids = read_ids(args.ids) if args.ids else sorted(found)
     if not ids:
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
-    files = find_files(folders, ids, channels)
-    sizes = check_files(files)
-    if config["fit"] == "crop" and sizes.min() < config["size"]:
-        small = files[int(sizes.min(axis=1).argmin())][0]
-        raise InputError(
-            f"{small} is smaller than the {config['size']} pixels this run was trained on; give it larger images"
-        )
+    files = find_files(folders, ids, channels, found)
+    sizes = check_files(files, config["size"] if config["fit"] == "crop" else 0)
 
     samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
-    workers = args.workers if args.workers >= 0 else default_workers(device)
-    loader = make_loader(samples, max(1, batch_size // tiles), workers, device)
+    loader = make_loader(samples, max(1, batch_size // tiles), pick_workers(args.workers, device), device)
     normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
     print(
         f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
@@ -92,8 +85,8 @@ def main():
 def load_networks(runs, device):
     """Every checkpoint behind the given paths: -> networks, configs. They must look at images in the same way."""
     paths = [path for run in runs for path in checkpoint.find_checkpoints(run)]
-    if repeated := [path for i, path in enumerate(paths) if path.resolve() in {p.resolve() for p in paths[:i]}]:
-        raise InputError(f"{repeated[0]} is named twice; name each fold once")
+    if repeated := first_repeated(paths):
+        raise InputError(f"{repeated} is named twice; name each fold once")
     networks, configs = zip(*(checkpoint.load_network(path, device) for path in paths), strict=True)
     for path, config in zip(paths, configs, strict=True):
         for key in SHARED:

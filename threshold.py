@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from utils import plots
 from utils.checkpoint import fold_files
-from utils.errors import InputError, listing, plural, run_script
+from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels
 from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, f1_per_class, macro_f1
@@ -40,7 +40,8 @@ def global_(truth, probabilities):
 def per_class(truth, probabilities):
     """The exact optimum of each class; the global one for classes without positives."""
     thresholds, _ = best_thresholds(truth, probabilities)
-    return np.where(np.isnan(thresholds), global_(truth, probabilities), thresholds)
+    unfitted = np.isnan(thresholds)
+    return np.where(unfitted, global_(truth, probabilities), thresholds) if unfitted.any() else thresholds
 
 
 METHODS = {"fixed": fixed, "global": global_, "per_class": per_class}
@@ -64,8 +65,7 @@ def main():
     args = parse_args()
     if not 1 <= args.repeats <= 1000:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 1000")
-    if not 0 <= args.seed < 2**31:
-        raise InputError(f"--seed {args.seed} is out of range; give 0 or more")
+    check_least(args, seed=0)
     files, run_labels, run_classes = find_predictions(args.predictions)
     labels_file = args.labels or run_labels
     if not labels_file:

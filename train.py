@@ -31,9 +31,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from utils import augment, checkpoint, inference, losses, models
-from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, default_workers, make_loader
+from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, pick_device
-from utils.errors import InputError, plural, run_script
+from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_writable, write_csv, write_json
 from utils.images import check_files, find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, read_folds
@@ -149,7 +149,7 @@ def main():
         return
 
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
-    tiles = most_tiles(check_sizes(files, args), args.size, args.fit)
+    tiles = most_tiles(check_files(files, args.size if args.fit == "crop" else 0), args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     train_set = Samples(files[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
                         augment=augment.build(args.augment), random_crop=True, seed=args.seed)  # fmt: skip
@@ -160,7 +160,7 @@ def main():
     network = models.build(args.model, len(classes), channels.planes, args.stem)
     started_from = f"going on from {run / 'last.pt'}" if saved else load_start(network, config)
     network = network.to(device, memory_format=torch.channels_last)
-    workers = args.workers if args.workers >= 0 else default_workers(device)
+    workers = pick_workers(args.workers, device)
     train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True)
     valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device)
 
@@ -186,12 +186,8 @@ def main():
 
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
-    least = {"fold": 0, "size": 16, "limit": 0, "epochs": 1, "batch_size": 1, "lr": 0, "momentum": 0, "weight_decay": 0, "l1": 0,
-             "clip": 0, "patience": 0, "min_gain": 0, "early_stop": 0, "seed": 0, "workers": -1}  # fmt: skip
-    for name, minimum in least.items():
-        value = getattr(args, name)
-        if not minimum <= value < 2**31:
-            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {minimum} or more")
+    check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
+                patience=0, min_gain=0, early_stop=0, seed=0, workers=-1)  # fmt: skip
     if set(args.name) & set("/\\\0") or args.name in ("", ".", ".."):
         raise InputError(f"--name {args.name!r} is not usable as a folder's name; use letters, digits, - and _")
 
@@ -226,16 +222,8 @@ def provenance(train_rows, valid_rows):
         commit = commit.stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired):
         commit = None
-    packages = [
-        "torch",
-        "torchvision",
-        "pretrainedmodels",
-        "timm",
-        "albumentations",
-        "opencv-python-headless",
-        "numpy",
-        "pandas",
-    ]
+    packages = ["torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy",
+                "pandas"]  # fmt: skip
     return {
         "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
@@ -266,9 +254,8 @@ def find_resume(run, config, overwrite):
         raise InputError(
             f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite"
         )
-    return (
-        saved if existing[0].name == "last.pt" else None
-    )  # only best.pt: stopped within the first epoch's last moments
+    # Only best.pt: stopped in the last moments of the first epoch, which is trained again.
+    return saved if existing[0].name == "last.pt" else None
 
 
 def clear(run):
@@ -279,19 +266,6 @@ def clear(run):
     for folder in (run, run.parent):
         with contextlib.suppress(OSError):  # others' files stay, and then their folder
             folder.rmdir()
-
-
-def check_sizes(files, args):
-    """Look at every file before the first epoch: -> sizes (N, 2)."""
-    sizes = check_files(files)
-    small = np.flatnonzero(sizes.min(axis=1) < args.size)
-    if args.fit == "crop" and len(small):
-        height, width = sizes[small[0]]
-        raise InputError(
-            f"{plural(len(small), 'image')} smaller than the crop of {args.size}: {files[small[0]][0].name} is {width}x{height}; "
-            f"give --size {sizes.min()} or less, or --fit resize"
-        )
-    return sizes
 
 
 def fit(trainer, train_loader, valid_loader, valid_rows, config, run):

@@ -126,3 +126,8 @@ def write_images(
 def write_labels(path, targets, column="Target"):
     pd.DataFrame({"Id": list(targets), column: list(targets.values())}).to_csv(path, index=False)
     return path
+
+
+def submission_of(predictions, thresholds, atlas, out):
+    """The command line of ensemble.py for the atlas's test set."""
+    return [predictions, "--thresholds", thresholds, "--sample", atlas / "sample_submission.csv", "-o", out]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, train_options, write_images, write_labels
+from conftest import ROOT, kit, refuse, submission_of, train_options, write_images, write_labels
 from PIL import Image
 
 from utils.predictions import read_predictions, write_predictions
@@ -333,17 +333,7 @@ def test_predictions_that_do_not_fit(predictions, thresholds, atlas, tmp_path):
 )
 def test_thresholds_files(predictions, atlas, tmp_path, content):
     (tmp_path / "t.json").write_text(content)
-    refuse(
-        "ensemble",
-        predictions,
-        "--thresholds",
-        tmp_path / "t.json",
-        "--sample",
-        atlas / "sample_submission.csv",
-        "-o",
-        tmp_path / "s.csv",
-        says="t.json",
-    )
+    refuse("ensemble", *submission_of(predictions, tmp_path / "t.json", atlas, tmp_path / "s.csv"), says="t.json")
 
 
 def test_thresholds_that_are_no_probabilities(predictions, thresholds, atlas, tmp_path):
@@ -351,27 +341,9 @@ def test_thresholds_that_are_no_probabilities(predictions, thresholds, atlas, tm
     for value in (1.5, "0.5", None, float("nan")):
         (tmp_path / "t.json").write_text(json.dumps(content | {"thresholds": [value] * 28}))
         refuse(
-            "ensemble",
-            predictions,
-            "--thresholds",
-            tmp_path / "t.json",
-            "--sample",
-            atlas / "sample_submission.csv",
-            "-o",
-            tmp_path / "s.csv",
-            says="from 0 to 1",
+            "ensemble", *submission_of(predictions, tmp_path / "t.json", atlas, tmp_path / "s.csv"), says="from 0 to 1"
         )
-    refuse(
-        "ensemble",
-        predictions,
-        "--thresholds",
-        "2",
-        "--sample",
-        atlas / "sample_submission.csv",
-        "-o",
-        tmp_path / "s.csv",
-        says="from 0 to 1",
-    )
+    refuse("ensemble", *submission_of(predictions, "2", atlas, tmp_path / "s.csv"), says="from 0 to 1")
 
 
 def test_labels_that_do_not_fit_the_predictions(predictions, atlas, run, tmp_path):
@@ -415,28 +387,8 @@ def test_output_that_cannot_be_written(atlas, folds, run, predictions, threshold
     refuse("train", *train_options(atlas, folds, out), says="cannot write")
     refuse("predict", run, "--images", atlas / "test", "-o", out, says="cannot write")
     refuse("threshold", run, "-o", out, says="cannot write")
-    refuse(
-        "ensemble",
-        predictions,
-        "--thresholds",
-        thresholds,
-        "--sample",
-        atlas / "sample_submission.csv",
-        "-o",
-        out,
-        says="cannot write",
-    )
-    refuse(
-        "ensemble",
-        predictions,
-        "--thresholds",
-        thresholds,
-        "--sample",
-        atlas / "sample_submission.csv",
-        "-o",
-        tmp_path,
-        says="is a folder",
-    )
+    refuse("ensemble", *submission_of(predictions, thresholds, atlas, out), says="cannot write")
+    refuse("ensemble", *submission_of(predictions, thresholds, atlas, tmp_path), says="is a folder")
 
 
 def test_predict_on_a_folder_without_images(run, tmp_path):

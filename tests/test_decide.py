@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import succeed, write_labels
+from conftest import submission_of, succeed, write_labels
 
 from utils.metrics import macro_f1
 from utils.predictions import read_predictions, write_predictions
@@ -157,16 +157,7 @@ def test_predictions_survive_writing_and_reading_to_the_last_bit(tmp_path):
 
 
 def test_score_table_and_contact_sheet(atlas, run, predictions, thresholds, tmp_path):
-    succeed(
-        "ensemble",
-        predictions,
-        "--thresholds",
-        thresholds,
-        "--sample",
-        atlas / "sample_submission.csv",
-        "-o",
-        tmp_path / "s.csv",
-    )
+    succeed("ensemble", *submission_of(predictions, thresholds, atlas, tmp_path / "s.csv"))
     out = succeed("utils.score", tmp_path / "s.csv", "--truth", atlas / "solution.csv", "--images", atlas / "test",
                   "--sheet", tmp_path / "sheet.png").out  # fmt: skip
     truth, mine = (

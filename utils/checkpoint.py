@@ -10,29 +10,15 @@ from utils.errors import InputError
 from utils.files import whole_file
 
 KEYS = {"config", "model", "epoch", "score"}  # what every checkpoint of the kit holds
-NEEDED = (
-    "model",
-    "class_names",
-    "channels",
-    "planes",
-    "stem",
-    "size",
-    "fit",
-    "normalise",
-    "mean",
-    "std",
-    "amp",
-    "batch_size",
-)
+NEEDED = ("model", "class_names", "channels", "planes", "stem", "size", "fit", "normalise", "mean", "std", "amp",
+          "batch_size")  # fmt: skip
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError)
 
 
 def save(path, state):
     """Write a checkpoint. `state` holds `config` (dict), `model` (state dict), `epoch`, `score` and, to resume, more."""
     with whole_file(path, "wb") as file:
         torch.save(state, file)
-
-
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError)
 
 
 def load_tensors(path, device="cpu"):

@@ -83,14 +83,8 @@ def moments(image, mix=None):
     if mix:
         pixels = pixels.astype(np.float32) @ np.asarray(mix, np.float32).T
     scale = 255.0 if image.dtype == np.uint8 else 1.0
-    mean, std = (
-        cv2.meanStdDev(np.ascontiguousarray(pixels)[:, None])
-        if pixels.shape[1] <= 4
-        else (pixels.mean(0), pixels.std(0))
-    )
-    return torch.from_numpy((mean.ravel() / scale).astype(np.float32)), torch.from_numpy(
-        (std.ravel() / scale).astype(np.float32)
-    )
+    mean, std = cv2.meanStdDev(np.ascontiguousarray(pixels)[:, None])
+    return tuple(torch.from_numpy((values.ravel() / scale).astype(np.float32)) for values in (mean, std))
 
 
 class EpochOrder(Sampler):
@@ -124,8 +118,11 @@ def make_loader(samples, batch_size, workers, device, shuffle=False):
     )  # fmt: skip
 
 
-def default_workers(device):
-    """Loader processes: all cores but one beside a GPU; beside CPU training, which wants the cores itself, one or two."""
+def pick_workers(wanted, device):
+    """Loader processes: `wanted`, or where that is -1 all cores but one beside a GPU; beside training on the CPU, which
+    wants the cores itself, one or two."""
+    if wanted >= 0:
+        return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores - 1, 16)) if device.type != "cpu" else min(2, max(1, cores // 4))
 

@@ -19,6 +19,14 @@ def plural(count, noun, nouns=None):
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def check_least(args, **least):
+    """Refuse options below their least value (or absurdly large, or NaN); an option that is None was not given."""
+    for name, minimum in least.items():
+        value = getattr(args, name)
+        if value is not None and not minimum <= value < 2**31:
+            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {minimum} or more")
+
+
 def run_script(main):
     """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130."""
     try:

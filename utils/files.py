@@ -45,6 +45,17 @@ def write_csv(path, frame):
         frame.to_csv(file, index=False, lineterminator="\n")
 
 
+def first_repeated(paths):
+    """The first path that names the same file as an earlier one, or None."""
+    seen = set()
+    for path in paths:
+        real = Path(path).resolve()
+        if real in seen:
+            return path
+        seen.add(real)
+    return None
+
+
 def check_writable(path):
     """Raise InputError now if a file at `path` could not be written later. Leaves nothing behind, creates no folder."""
     path = Path(path)

@@ -82,12 +82,13 @@ def scan_folders(folders):
     return merged
 
 
-def find_files(folders, ids, channels):
+def find_files(folders, ids, channels, found=None):
     """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one an id.
 
-    Raises InputError naming how many ids have no image or lack a channel, and the first few.
+    found: what `scan_folders(folders)` gave, where the caller has it already. Raises InputError naming how many ids have
+    no image or lack a channel, and the first few.
     """
-    found = scan_folders(folders)
+    found = scan_folders(folders) if found is None else found
     where = listing(folders)
     if absent := [id_ for id_ in ids if id_ not in found]:
         raise InputError(f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}")
@@ -97,14 +98,17 @@ def find_files(folders, ids, channels):
     return [tuple(found[id_][name] for name in channels.names) for id_ in ids]
 
 
-def check_files(files, progress="checking images"):
+def check_files(files, crop=0):
     """Look at head and tail of every file before long work starts; returns the sizes, an array (N, 2) of height, width.
 
     `files` is a list of tuples of paths. Raises InputError on files that are cut short or no images, and on samples
-    whose channels differ in size: how many, and the first few. Damage inside a file shows only when it is read.
+    whose channels differ in size or that are smaller than `crop` pixels: how many, and the first few. Damage inside a
+    file shows only when it is read.
     """
     sizes, broken, unequal = [], [], []
-    for paths in tqdm(files, desc=progress, unit="img", disable=None if len(files) > 2000 else True, leave=False):
+    for paths in tqdm(
+        files, desc="checking images", unit="img", disable=None if len(files) > 2000 else True, leave=False
+    ):
         shapes = {}
         for path in paths:
             try:
@@ -120,7 +124,14 @@ def check_files(files, progress="checking images"):
         )
     if unequal:
         raise InputError(f"{plural(len(unequal), 'sample')} with channels of unequal size: {'; '.join(unequal[:3])}")
-    return np.array(sizes).reshape(-1, 2)
+    sizes = np.array(sizes).reshape(-1, 2)
+    if len(small := np.flatnonzero(sizes.min(axis=1) < crop)):
+        height, width = sizes[small[0]]
+        raise InputError(
+            f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}; "
+            f"give larger images, or train with --size {sizes.min()} or less, or --fit resize"
+        )
+    return sizes
 
 
 def image_size(path):

@@ -34,6 +34,7 @@ def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean
         network.eval()
     rows, results = [], []
     for batch in batches(loader):
+        batch["images"] = batch["images"].to(device, non_blocking=True)  # once for all networks
         total = 0
         for network, normaliser in zip(networks, normalisers, strict=True):
             images = normaliser(batch)

@@ -71,8 +71,9 @@ def best_global_threshold(truth, probabilities):
     last = np.flatnonzero(np.append(at[1:] != at[:-1], True))
     best = last[np.argmax(total[last])]
     following = last[last > best]
-    threshold = (at[best] + at[following[0]]) / 2 if len(following) else at[best] / 2
-    return _at_most(threshold, at[best]), macro_f1(truth, probabilities >= _at_most(threshold, at[best]))
+    lower = at[following[0]] if len(following) else 0.0
+    threshold = _at_most((at[best] + lower) / 2, at[best])
+    return threshold, macro_f1(truth, probabilities >= threshold)
 
 
 def _between(steps, k):

@@ -1,12 +1,10 @@
 """Prediction tables: `Id` and one column a class, named after it, holding probabilities at full precision."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from utils.errors import InputError, listing, plural
-from utils.files import write_csv
+from utils.files import first_repeated, write_csv
 from utils.labels import check_ids, read_table
 
 
@@ -53,11 +51,8 @@ def _number(text):
 
 def read_all(paths):
     """Read several prediction files: -> {path: DataFrame}. Refuses a file given twice, and files of other classes."""
-    repeated = [
-        path for number, path in enumerate(paths) if Path(path).resolve() in {Path(p).resolve() for p in paths[:number]}
-    ]
-    if repeated:
-        raise InputError(f"{repeated[0]} is given twice; name each file once")
+    if repeated := first_repeated(paths):
+        raise InputError(f"{repeated} is given twice; name each file once")
     tables = {path: read_predictions(path) for path in paths}
     reference = tables[paths[0]]
     for path, table in tables.items():

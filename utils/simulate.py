@@ -27,9 +27,9 @@ from utils.cells import draw_references, grow_scene, lay_out
 from utils.compartments import draw_protein
 from utils.errors import InputError, plural, run_script
 from utils.files import check_writable, whole_file, write_csv, write_json
+from utils.images import CHANNELS
 from utils.labels import HPA_CLASSES
 
-CHANNELS = ("red", "green", "blue", "yellow")
 SPLITS = ("train", "test")
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
 GENERATOR = 1  # raise it when a change makes other pictures: an atlas then is not completed by another generator
@@ -172,13 +172,13 @@ def _missing(folder, plans):
     for name in names:
         if name.startswith(".") and name.endswith(".part"):
             (folder / name).unlink()
-    return [(i, plan) for i, plan in enumerate(plans) if not {f"{plan[0]}_{c}.png" for c in CHANNELS} <= names]
+    return [(i, plan) for i, plan in enumerate(plans) if not {f"{plan[0]}_{c}.png" for c in CHANNELS.values()} <= names]
 
 
 def _write_image(out, seed, size, job):
     split, index, image_id, target, copy_of = job
     image = draw_sample(seed, split, index, target, size, copy_of)
-    for number, channel in enumerate(CHANNELS):
+    for number, channel in enumerate(CHANNELS.values()):
         _, png = cv2.imencode(".png", np.ascontiguousarray(image[..., number]))
         with whole_file(out / split / f"{image_id}_{channel}.png", "wb") as file:
             file.write(png)

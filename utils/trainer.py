@@ -33,9 +33,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
         self.class_weights = losses.balanced_weights(train_set.targets.sum(axis=0, dtype=np.int64)).to(device)
-        self.weights = [
-            weight for weight in network.parameters() if weight.ndim > 1
-        ]  # not biases: these the L1 penalty shrinks
+        self.weights = [weight for weight in network.parameters() if weight.ndim > 1]  # what L1 shrinks: not biases
         self.epoch = self.step = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, None, [], []
         self.new_plateau()
@@ -76,9 +74,8 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step += 1
-        numbers = torch.stack(
-            [loss.detach(), *(values[name].detach() for name in CURVES)]
-        ).tolist()  # one wait for the device
+        # One wait for the device, not one a curve.
+        numbers = torch.stack([loss.detach(), *(values[name].detach() for name in CURVES)]).tolist()
         if not math.isfinite(numbers[0]):
             raise InputError(
                 f"the loss became {numbers[0]} at step {self.step} (epoch {self.epoch}); try a lower --lr or --amp off"

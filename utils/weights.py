@@ -29,8 +29,6 @@ IMAGENET_URLS = (
     "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
 )
 WEIGHT_FOLDER = Path("input/weights")
-
-
 FIRST = {"gapnet_pl": "block1.0.weight", "se_resnext50_32x4d": STEM}  # the layer that sees the channels
 LAST = ("head.weight", "head.bias", "last_linear.weight", "last_linear.bias")  # the layer that knows the classes
 
@@ -140,9 +138,9 @@ def read_gapnet_authors(path):
 
 def _to_torch(tensor):
     """(height, width, in, out) -> (out, in, height, width); (in, out) -> (out, in)."""
-    return {4: lambda t: t.permute(3, 2, 0, 1), 2: lambda t: t.T}.get(tensor.ndim, lambda t: t.flatten())(
-        tensor
-    ).contiguous()
+    if tensor.ndim == 4:
+        return tensor.permute(3, 2, 0, 1).contiguous()
+    return tensor.T.contiguous() if tensor.ndim == 2 else tensor.flatten()
 
 
 # How the authors trained and used their network: channel order, normalisation and patches of the published weights.
