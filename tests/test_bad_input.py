@@ -268,8 +268,9 @@ def test_checkpoints(run, atlas, tmp_path, monkeypatch):
     predict("do not fit the network")
     torch.save(state | {"config": state["config"] | {"class_names": ["a", "b"]}}, tmp_path / "x.pt")
     predict("do not fit the network")
-    torch.save(state | {"config": state["config"] | {"mean": None}}, tmp_path / "x.pt")
-    predict("lacks the mean and std")
+    for mean in (None, 5, [0.1]):
+        torch.save(state | {"config": state["config"] | {"mean": mean}}, tmp_path / "x.pt")
+        predict("lacks the mean and std")
     torch.save(state | {"config": {"model": "gapnet_pl"}}, tmp_path / "x.pt")
     predict("lacks class_names")
 

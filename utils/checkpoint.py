@@ -46,9 +46,8 @@ def load_network(path, device="cpu"):
     config = state["config"]
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: its config lacks {', '.join(missing)}; give a checkpoint that train.py wrote")
-    if config["normalise"] == "dataset" and not all(
-        len(config[key] or ()) == config["planes"] for key in ("mean", "std")
-    ):
+    moments = [config[key] for key in ("mean", "std") if isinstance(config[key], list)]
+    if config["normalise"] == "dataset" and [len(values) for values in moments] != [config["planes"]] * 2:
         raise InputError(f"{path}: its config lacks the mean and std of its {config['planes']} planes")
     try:
         network = models.build(config["model"], len(config["class_names"]), config["planes"], stem=config["stem"])
