@@ -19,6 +19,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from utils import simulate  # noqa: E402
+from utils.atlas.plan import Settings  # noqa: E402
 from utils.errors import run_script  # noqa: E402
 
 torch.set_num_threads(1)
@@ -61,7 +62,7 @@ def refuse(script, *arguments, says):
 def atlas(tmp_path_factory):
     """48 + 16 simulated images of 64², never written to by a test: use `copy_atlas` for that."""
     folder = tmp_path_factory.mktemp("atlas") / "demo"
-    simulate.write_atlas(folder, 48, 16, 64, seed=3, power=0.5, duplicates=0.1)
+    simulate.write_atlas(folder, Settings(48, 16, size=64, seed=3, power=0.5, duplicates=0.1))
     return folder
 
 

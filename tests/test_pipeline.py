@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, write_labels
 
-from utils import simulate
+from utils.atlas.sample import draw_sample
 
 COMPARTMENTS = {"Nucleoplasm": 0, "Nucleoli": 2, "Microtubules": 14, "Plasma membrane": 21}
 SETS = ["0", "1", "2", "3", "0 2", "1 3"]  # of the four classes above
@@ -27,8 +27,8 @@ def competition(tmp_path_factory):
         (folder / "input" / split).mkdir(parents=True)
         tables[split] = {f"{split}{index:03}": SETS[index % len(SETS)] for index in range(count)}
         for index, (id_, target) in enumerate(tables[split].items()):
-            shown = " ".join(str(numbers[int(word)]) for word in target.split())
-            image = simulate.draw_sample(0, split, index, shown, 96)
+            shown = tuple(numbers[int(word)] for word in target.split())
+            image = draw_sample(0, split, index, shown, 96, ambiguity=0)
             for plane, channel in enumerate(("red", "green", "blue", "yellow")):
                 cv2.imwrite(str(folder / "input" / split / f"{id_}_{channel}.png"), image[..., plane])
     write_labels(folder / "input" / "train.csv", tables["train"])

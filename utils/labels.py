@@ -19,6 +19,16 @@ CYTO_CLASSES = (
     "Actin filaments", "Centrosome", "Cytosol", "Endoplasmic reticulum", "Golgi apparatus", "Intermediate filaments",
     "Microtubules", "Mitochondria", "Nuclear membrane", "Nucleoli", "Nucleus", "Plasma membrane", "Vesicles",
 )  # fmt: skip
+# The Cyto class that each HPA class is or belongs to, by number: the Human Protein Atlas' hierarchy of compartments
+# (proteinatlas.org, subcellular section; Thul et al. 2017), in which Aggresome, Cytoplasmic bodies and Rods & rings are
+# in the cytosol and Lipid droplets are vesicles.
+HPA_TO_CYTO = (
+    "Nucleus", "Nuclear membrane", "Nucleoli", "Nucleoli", "Nucleus", "Nucleus",
+    "Endoplasmic reticulum", "Golgi apparatus", "Vesicles", "Vesicles", "Vesicles", "Intermediate filaments",
+    "Actin filaments", "Actin filaments", "Microtubules", "Microtubules", "Microtubules",
+    "Microtubules", "Centrosome", "Centrosome", "Vesicles", "Plasma membrane",
+    "Plasma membrane", "Mitochondria", "Cytosol", "Cytosol", "Cytosol", "Cytosol",
+)  # fmt: skip
 CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES}
 
 

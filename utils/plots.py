@@ -1,5 +1,7 @@
 """The kit's pictures. Every function draws one figure and writes it as a PNG."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -9,9 +11,11 @@ BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's col
 ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)  # legend off the data
 
 
-def save(figure, path):
+def save(figure, path, dpi=110):
+    """Write a figure as PNG, or as JPEG where the file's name says so."""
+    kind = "jpg" if Path(path).suffix in (".jpg", ".jpeg") else "png"
     with whole_file(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+        figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -82,13 +86,65 @@ def thresholds(classes, positives, cuts, in_sample, cross_fitted, path):
     save(figure, path)
 
 
+def realism(curves, size, path):
+    """Real against simulated pictures. Rows: channels; columns: grey values, power spectra, file sizes.
+
+    curves: {channel: {"real" or "simulated": (shares (3, 256), powers (3, size // 2), kilobytes (N,)), or None}}; the
+    three are 10th, 50th and 90th percentile over images.
+    """
+    colours = {"real": BLUE, "simulated": ORANGE}
+    figure, axes = plt.subplots(len(curves), 3, figsize=(13, 2.9 * len(curves) + 0.7), squeeze=False)
+    for row, (channel, sides) in zip(axes, curves.items(), strict=True):
+        counts = ", ".join(f"{len(part[2]) if part else 0:,} {side}" for side, part in sides.items())
+        row[0].set_title(f"{channel}: {counts}", loc="left", fontweight="bold")
+        for place, (side, part) in enumerate(sides.items()):
+            if part:
+                _one_side(row, place, *part, colours[side])
+        row[0].set(yscale="log", ylim=(0.5 / size**2, 1), xlim=(-2, 257), xlabel="grey value", ylabel="share of pixels")
+        row[1].set(xscale="log", yscale="log", xlim=(1, size / 2), xlabel="cycles per image", ylabel="power")
+        row[1].xaxis.set_major_formatter("{x:.0f}")
+        row[2].set(xticks=range(len(sides)), xticklabels=sides, xlim=(-0.6, 1.6), ylabel="KB as PNG")
+        row[2].set_ylim(bottom=0)
+        for axis in row:
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.3)
+            axis.set_axisbelow(True)
+    axes[0, 1].set_title("white noise would be 1 throughout", loc="left", fontsize=10)
+    handles = [plt.Line2D([], [], color=colour, linewidth=3, label=side) for side, colour in colours.items()]
+    figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, fontsize=12)
+    note = f"All planes at {size}². Lines: median over images; bands and whiskers: 10 to 90 % of images"
+    figure.text(0.01, 0.995, note, va="top", fontsize=12)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / figure.get_figheight()))
+    save(figure, path)
+
+
+def _one_side(row, place, shares, powers, kilobytes, colour):
+    """One side's bands, lines and box in the three panels of a channel."""
+    for axis, x, values in ((row[0], range(256), shares), (row[1], range(1, powers.shape[1] + 1), powers)):
+        if np.isnan(values).any():  # only constant planes: no spectrum
+            continue
+        low, middle, high = np.maximum(values, 1e-12)  # a logarithmic axis has no 0
+        axis.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        axis.plot(x, middle, color=colour, linewidth=1.8)
+    lines = {name: dict(color=colour, linewidth=1.8) for name in ("boxprops", "whiskerprops", "capprops")}
+    row[2].boxplot(kilobytes, positions=[place], widths=0.5, whis=(10, 90), showfliers=False, medianprops=dict(color="black"),
+                   **lines)  # fmt: skip
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(kilobytes))
+    row[2].scatter(place + jitter, kilobytes, s=14, color=colour, alpha=0.5, linewidth=0, zorder=3)
+
+
 def overlay(image):
     """Four channels to a picture in the microscope's colours: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1].
 
     Nucleus blue, microtubules red, protein green; the reticulum's yellow is left out, it would hide the protein. Each
     channel is stretched to its 99.7th percentile.
     """
-    planes = image[..., :3].astype(np.float32)
+    return stretch(image[..., :3])
+
+
+def stretch(image):
+    """Each channel of (H, W) or (H, W, C) stretched to its 99.7th percentile: float32 in [0, 1]."""
+    planes = image.astype(np.float32)
     top = np.percentile(planes, 99.7, axis=(0, 1))
     return np.clip(planes / np.maximum(top, 1e-6), 0, 1)
 
@@ -119,3 +175,19 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
     )
     figure.subplots_adjust(hspace=0.03, wspace=0.05, left=0, right=1, top=0.96, bottom=0)
     save(figure, path)
+
+
+def gallery(images, titles, columns=8):
+    """Fields side by side in the microscope's colours, for notebooks: a matplotlib Figure.
+
+    images: list of (H, W, 4). titles: one a picture.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, 2.12 * rows), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
+        axis.imshow(overlay(image))
+        axis.set_title(title, fontsize=9, loc="left", pad=2)
+    figure.tight_layout(pad=0.3)
+    return figure

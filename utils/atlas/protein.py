@@ -1,0 +1,59 @@
+"""The green channel: a protein in one or more compartments, brighter in some cells than in others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.atlas.compartments import COMPARTMENTS, LOST_IN_MITOSIS
+from utils.atlas.references import is_dividing
+
+TRACE = 0.25  # weight below which an annotator would not name a compartment
+
+
+@dataclass
+class Protein:
+    """Where one protein is: compartments with weights and random seeds, and how it varies from cell to cell."""
+
+    parts: list  # (class number, weight, seed)
+    absent: float  # share of cells without it
+    spread: float  # of the logarithm of its brightness
+    unspecific: float  # staining of everything
+
+    @classmethod
+    def choose(cls, rng, classes, ambiguity):
+        """A protein in `classes`; `ambiguity` 0..1 makes its weights less equal and adds traces of other classes."""
+        weights = 1 - ambiguity * 0.62 * rng.random(28)
+        weights[rng.choice(classes)] = 1
+        seeds = rng.integers(2**31, size=28)
+        parts = [(number, float(weights[number]), int(seeds[number])) for number in classes]
+        trace, level = int(rng.choice(TRACES)), rng.uniform(0.03, TRACE)
+        if rng.random() < 0.6 * ambiguity and trace not in classes:
+            parts.append((trace, level, int(seeds[trace])))
+        absent = rng.choice([0.0, 0.15, 0.35, 0.6], p=[0.45, 0.3, 0.17, 0.08]) * (0.5 + ambiguity)
+        return cls(parts, absent, rng.uniform(0.15, 0.55), rng.uniform(0, 0.01 + 0.1 * ambiguity))
+
+
+TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often stain a little
+
+
+def draw_protein(view, protein):
+    """The green channel of one layer: (height, width) float32 of about 0..1."""
+    strength, dividing = _strengths(view.cells, protein), is_dividing(view)
+    inside = view.cytoplasm + 0.8 * view.nucleus
+    rough = np.clip(1 + 0.3 * view.noise(np.random.default_rng((view.texture, 2)), 0.8), 0.2, None)
+    green = (protein.unspecific * inside * rough).astype(np.float32)
+    for number, weight, seed in protein.parts:
+        shown = strength * ~dividing if number in LOST_IN_MITOSIS else strength
+        green += weight * COMPARTMENTS[number](view, np.random.default_rng(seed), shown)
+    for (x, y, radius), shine in zip(view.debris[:, :3], view.debris[:, 3]):
+        canvas = view.blank()
+        view.discs(canvas, np.array([[x, y]]), [0.7 * radius])
+        green += 0.5 * shine * view.soft(canvas, 0.2)
+    return green
+
+
+def _strengths(cells, protein):
+    """How bright each cell is, (cells,): some have none of the protein, the others differ."""
+    streams = [cell.stream(3) for cell in cells]
+    present = np.array([rng.random() for rng in streams]) >= min(protein.absent, 0.85)
+    return np.clip(np.exp([rng.normal(-0.15, protein.spread) for rng in streams]), 0.15, 1.5) * present
