@@ -36,7 +36,7 @@ from utils.device import AMP, amp_dtype, describe, pick_device
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_writable, write_csv, write_json
 from utils.images import check_files, find_files, most_tiles, parse_channels
-from utils.labels import encode, load_classes, read_folds
+from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.se_resnext50 import STEMS
 from utils.predictions import read_predictions, write_predictions
@@ -135,7 +135,7 @@ def main():
     amp = amp_dtype(args.amp, device)
     schedule = losses.parse_schedule(args.loss)
     classes = load_classes(args.classes)
-    train_rows, valid_rows = split_rows(args, classes)
+    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed)
     channels = parse_channels(args.channels)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     check_writable(run / "last.pt")
@@ -190,24 +190,6 @@ def check_options(args):
                 patience=0, min_gain=0, early_stop=0, seed=0, workers=-1)  # fmt: skip
     if set(args.name) & set("/\\\0") or args.name in ("", ".", ".."):
         raise InputError(f"--name {args.name!r} is not usable as a folder's name; use letters, digits, - and _")
-
-
-def split_rows(args, classes):
-    """Rows to train on (all other folds, and −1) and to validate on, at most --limit of each."""
-    rows = read_folds(args.folds, classes)
-    existing = sorted(set(rows["fold"]) - {-1})
-    if args.fold not in existing:
-        raise InputError(
-            f"{args.folds} has no fold {args.fold}; it has {', '.join(map(str, existing)) or 'none but -1'}"
-        )
-    parts = rows[rows["fold"] != args.fold], rows[rows["fold"] == args.fold]
-    if not len(parts[0]):
-        raise InputError(f"{args.folds} has no rows outside fold {args.fold} to train on; make two folds or more")
-    if args.limit:
-        order = np.random.default_rng(args.seed).permutation(len(rows))
-        keep = [part.iloc[np.argsort(order[part.index], kind="stable")[: args.limit]].sort_index() for part in parts]
-        parts = keep[0], keep[1]
-    return tuple(part.reset_index(drop=True) for part in parts)
 
 
 def provenance(train_rows, valid_rows):

@@ -1,7 +1,6 @@
 """utils.baseline: features against closed forms, rows as train.py takes them, textures told apart."""
 
 import json
-from argparse import Namespace
 
 import cv2
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 import pytest
 from conftest import refuse, succeed, write_images, write_labels
 
-import train
 from utils.baseline import (
     correlation,
     features,
@@ -18,8 +16,8 @@ from utils.baseline import (
     pattern_shares,
     read_features,
     split_octaves,
-    split_rows,
 )  # fmt: skip
+from utils.labels import split_fold
 from utils.predictions import read_predictions
 
 RGBY = ("red", "green", "blue", "yellow")
@@ -187,31 +185,27 @@ def test_one_channel_is_enough(textures):
     assert "34 features" in succeed(*command(folder, channels="green")).out
 
 
-def test_rows_are_train_pys_and_smaller_limits_lie_within_larger(folds):
+def test_a_smaller_limits_rows_lie_within_a_larger_ones(folds):
     def rows(limit=0, train_limit=0, seed=0):
-        return split_rows(Namespace(folds=folds, fold=1, limit=limit, train_limit=train_limit, seed=seed), range(28))
+        return [part["Id"].tolist() for part in split_fold(folds, range(28), 1, limit, seed, train_limit)]
 
-    for limit, seed in ((0, 0), (7, 0), (7, 5), (1000, 0)):
-        theirs = train.split_rows(Namespace(folds=folds, fold=1, limit=limit, seed=seed), range(28))
-        for mine, other in zip(rows(limit, seed=seed), theirs):
-            assert mine["Id"].tolist() == other["Id"].tolist()
     five, twelve, everything = (rows(train_limit=count) for count in (5, 12, 0))
-    assert [len(part[0]) for part in (five, twelve, everything)] == [5, 12, 32]
-    assert set(five[0]["Id"]) < set(twelve[0]["Id"]) < set(everything[0]["Id"])
-    assert five[1].equals(everything[1]) and set(five[0]["Id"]) != set(rows(train_limit=5, seed=1)[0]["Id"])
-    assert [len(part) for part in rows(limit=6, train_limit=4)] == [4, 6]
+    assert [len(part[0]) for part in (five, twelve, everything)] == [5, 12, len(everything[0])]
+    assert set(five[0]) < set(twelve[0]) < set(everything[0])
+    assert five[1] == everything[1] and len(rows(limit=3)[1]) == 3
+    assert rows(limit=7) == rows(limit=7) != rows(limit=7, seed=5)
 
 
 def test_baseline_refuses_and_leaves_nothing(textures):
     folder, table = textures
     for more, says in [
-        (dict(fold=3), "no rows of"), (dict(size=31), "--size 31 is out of range"), (dict(train_limit=-1), "--train-limit -1"),
+        (dict(fold=3), "no fold 3"), (dict(size=31), "--size 31 is out of range"), (dict(train_limit=-1), "--train-limit -1"),
         (dict(name="a/b"), "not usable as a folder's name"), (dict(channels="rgb+y/3"), "mixes channels"),
         (dict(images=folder / "absent"), "is not a folder"), (dict(folds=folder / "absent.csv"), "does not exist"),
     ]:  # fmt: skip
         refuse(*command(folder, **more), says=says)
     table.assign(fold=1).to_csv(folder / "one.csv", index=False)
-    refuse(*command(folder, folds=folder / "one.csv"), says="all rows of")
+    refuse(*command(folder, folds=folder / "one.csv"), says="no rows outside fold 1")
     write_images(folder / "images", ["i00"], ["blue"], size=20)
     refuse(*command(folder), says="channels of unequal size")
     data = bytearray((folder / "images" / "i00_red.png").read_bytes())

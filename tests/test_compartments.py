@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.atlas.cell import MITOSIS, TURN
 from utils.atlas.cell_types import CELL_TYPES
 from utils.atlas.compartments import COMPARTMENTS
 from utils.atlas.field import Field
 from utils.atlas.protein import Protein, draw_protein
 from utils.atlas.references import draw_microtubules, draw_nuclei, draw_references, draw_reticulum
-from utils.atlas.sample import draw_sample
-from utils.atlas.scene import FIELD, MITOSIS, TURN, grow_scene
+from utils.atlas.scene import FIELD, grow_scene
 
 KINDS = {kind.name: kind for kind in CELL_TYPES}
 SIZE = 512
@@ -130,7 +130,7 @@ def test_actin_bundles_run_in_one_direction():
 
 
 def test_spindles_only_in_dividing_cells_and_bridges_only_between_daughters():
-    view = field(seed=5, mitosis=True)
+    view = field(seed=5, kind="A-431", mitosis=True)  # a type without arms, which would lie over dividing cells
     dividing = np.isin(view.owner, [n for n, cell in view.shown if cell.stage == MITOSIS])
     assert dividing.any() and share_of(light(view, 17), dividing) > 0.98
     assert view.chromosomes[~dividing].max() < 0.2 < view.chromosomes[dividing].max()
@@ -163,7 +163,9 @@ def test_bright_green_is_in_the_cells_for_every_class_and_type():
         near = (view.edge > -1.5) | (cv2.dilate(view.body, np.ones((15, 15))) > 0.5 if number in (16, 21) else False)
         assert share_of(light(view, number), near) > 0.93, (number, kind.name)
         for image in draw_references(view):
-            assert np.median(image[view.edge < -2]) == 0 if (view.edge < -2).any() else True
+            crumbs = cv2.dilate((image > 0.05).astype(np.uint8), np.ones((3, 3))) * (cv2.distanceTransform(
+                (view.body < 0.5).astype(np.uint8), cv2.DIST_L2, 5) * view.pixel > 3)  # fmt: skip
+            assert (crumbs > 0).mean() < 0.004 + 0.002 * len(view.debris)  # only debris lies beyond the cells
 
 
 def test_ambiguity_adds_traces_and_makes_weights_unequal():
@@ -177,7 +179,7 @@ def test_ambiguity_adds_traces_and_makes_weights_unequal():
 
 def test_single_cells_vary():
     view = field(seed=7, kind="HEK 293")
-    protein = Protein([(25, 1.0, 1)], absent=0.5, spread=0.4, unspecific=0.01)
+    protein = Protein([(25, 1.0, 1)], absent=0.5, spread=0.4, unspecific=0.01, specks=0, seed=0)
     green = draw_protein(view, protein)
     bodies = [(view.owner == n) & (view.depth > 0.1) for n, _ in view.shown]
     levels = np.array([np.median(green[body]) for body in bodies if body.any()])
@@ -222,11 +224,37 @@ def test_cells_overlap_are_cut_by_the_border_and_divide_now_and_then():
     assert np.mean(cut) > 0.1
 
 
-def test_every_compartment_can_be_seen_and_none_looks_like_another():
-    means = [
-        np.stack([draw_sample(1, "train", index, (number,), 128, ambiguity=0)[..., 1] for index in range(3)])
-        for number in range(28)
-    ]
-    assert all(image.max() > 25 for images in means for image in images)
-    flat = np.array([images.ravel() for images in means]).astype(float)
-    assert np.abs(np.corrcoef(flat) - np.eye(28)).max() < 0.98
+def test_every_compartment_can_be_seen_and_none_is_drawn_as_another():
+    view = field(kind="A-431", seed=8, bridge=True, mitosis=True)
+    images = np.array([cv2.GaussianBlur(light(view, number, 1), (0, 0), 1).ravel() for number in range(28)])
+    assert images.max(axis=1).min() > 0.2
+    assert (np.corrcoef(images) - np.eye(28)).max() < 0.97
+
+
+def test_the_compartment_is_in_the_middle_of_the_picture_whatever_the_share_of_empty_cells():
+    for seed in range(12):
+        view = field(seed, kind="U-2 OS")
+        protein = Protein([(25, 1.0, 1)], absent=0.85, spread=0.4, unspecific=0.0, specks=0, seed=0)
+        assert draw_protein(view, protein).max() > 0.1
+
+
+def test_noise_is_the_same_texture_at_every_size():
+    scene = grow_scene(np.random.default_rng(0))
+    coarse, fine = (Field(scene, 0, size).noise(np.random.default_rng(1), 0.8) for size in (192, 768))
+    shrunk = cv2.resize(fine, (192, 192), interpolation=cv2.INTER_AREA)
+    assert np.corrcoef(coarse.ravel(), shrunk.ravel())[0, 1] > 0.9
+    assert 0.6 < coarse.std() / shrunk.std() < 1.6
+
+
+def test_windows_of_single_cells_show_what_the_whole_field_would():
+    scene = next(s for s in (grow_scene(np.random.default_rng(seed)) for seed in range(50)) if len(s.layers) > 1)
+    part = Field(scene, 1, SIZE)
+    scene.layers = [scene.layers[1]]
+    whole = Field(scene, 0, SIZE)
+    whole.main, whole.bridges, whole.debris = False, [], whole.debris[:0]
+    protein = Protein([(23, 1.0, 1), (0, 0.5, 2)], absent=0.0, spread=0.4, unspecific=0.1, specks=0, seed=0)
+    for small, large in zip(
+        [*draw_references(part), draw_protein(part, protein)], [*draw_references(whole), draw_protein(whole, protein)]
+    ):
+        assert np.abs(small - large[part.window]).max() < 0.02
+        assert large.sum() == pytest.approx(small.sum(), rel=1e-3)

@@ -1,6 +1,7 @@
 """The simulated atlas: the same seed gives the same bytes, labels follow the real table, files come as asked for."""
 
 import filecmp
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 from conftest import refuse, succeed
 
+from utils.atlas.layout import damage, target
+from utils.atlas.optics import photograph
 from utils.atlas.plan import LOOKALIKES, Settings, plan_image
 from utils.atlas.sample import draw_sample
 from utils.errors import InputError
@@ -56,9 +59,11 @@ def test_an_interrupted_atlas_is_completed_and_a_finished_one_left_alone(tmp_pat
     make(tmp_path / "a")
     before = {name: (tmp_path / "a" / name).read_bytes() for name in files_of(tmp_path / "a")}
     assert "complete already" in make(tmp_path / "a").out
-    victims = [name for name in before if name.suffix == ".png"][:7]
+    victims = [name for name in before if name.suffix == ".png"][:7] + [Path("truth.csv"), Path("solution.csv")]
     for name in victims:
         (tmp_path / "a" / name).unlink()
+    note = tmp_path / "a/atlas.json"
+    note.write_text(note.read_text().replace("complete", "unfinished"))
     make(tmp_path / "a")
     assert {name: (tmp_path / "a" / name).read_bytes() for name in files_of(tmp_path / "a")} == before
     refuse("utils.simulate", "--out", tmp_path / "a", "--train", 3, "--test", 2, "--size", 48, says="other settings")
@@ -77,6 +82,7 @@ def test_chosen_ids_are_drawn_alone_and_alike(tmp_path):
     make(tmp_path / "some", duplicates=0.5)
     names = files_of(tmp_path / "all")
     assert filecmp.cmpfiles(tmp_path / "all", tmp_path / "some", names, shallow=False)[1:] == ([], [])
+    assert "complete already" in make(tmp_path / "some", duplicates=0.5).out
     (tmp_path / "strange.csv").write_text("Id\nnobody\n")
     refuse("utils.simulate", "--out", tmp_path / "x", "--ids", tmp_path / "strange.csv", says=["nobody", "--ids"])
 
@@ -138,7 +144,7 @@ def test_the_cyto_form_has_13_classes_mixed_tiffs_and_the_damage_it_lists(tmp_pa
             continue
         check_files([paths])
         planes = [read_plane(path) for path in paths]
-        assert len({plane.shape for plane in planes}) == 1 and all(plane.max() > 20 for plane in planes)
+        assert len({plane.shape for plane in planes}) == 1 and all(plane.max() > 3 for plane in planes)
         shapes.add(planes[0].shape[0])
         depths.add(planes[0].dtype.name)
         stored.add(cv2.imread(str(paths[1]), cv2.IMREAD_UNCHANGED).ndim)
@@ -174,7 +180,7 @@ def test_sixteen_bits_are_the_same_picture_with_more_steps():
 
 @pytest.mark.parametrize(
     "option, value",
-    [("size", 16), ("size", 4096), ("train", 0), ("test", -1), ("external", -1), ("power", -1), ("duplicates", 1),
+    [("size", 16), ("size", 4096), ("train", 0), ("test", -1), ("external", -1), ("power", -1), ("duplicates", 1.1),
      ("label-noise", 1.5), ("ambiguity", -0.1), ("corrupt", "nan"), ("form", "tiff"), ("workers", 0)],
 )  # fmt: skip
 def test_impossible_settings_are_refused(tmp_path, option, value):
@@ -192,3 +198,35 @@ def test_near_copies_are_the_same_scene_moved():
 
     assert best_match(plain, copy) > 0.8 > best_match(plain, other)
     assert not np.array_equal(plain, copy)
+
+
+@pytest.mark.parametrize("form", ["kaggle", "cyto"])
+def test_every_kind_of_damage_befalls_every_channel_at_the_given_rate(form):
+    settings = Settings(600, 0, form=form, corrupt=0.3)
+    found = [damage(plan_image(settings, "train", index), settings) for index in range(600)]
+    assert 0.24 < np.mean([fault != "" for fault, _ in found]) < 0.36
+    assert len({pair for pair in found if pair[0]}) == 16
+
+
+def test_label_noise_of_the_cyto_form_changes_its_labels():
+    settings = Settings(400, 0, form="cyto", label_noise=1.0, power=0.5)
+    for index in range(400):
+        plan = plan_image(settings, "train", index)
+        assert target(plan.shows, settings) != target(plan.label, settings) != ""
+
+
+def test_exposure_and_black_level_are_alike_at_every_size():
+    flat = [np.full((size, size, 4), 0.3, np.float32) for size in (256, 512)]
+    means = [
+        photograph(np.random.default_rng(3), light, len(light), "train", 16).mean(axis=(0, 1)) / 65535 for light in flat
+    ]
+    unsaturated = means[1] < 0.8
+    assert unsaturated.sum() >= 2 and means[0][unsaturated] == pytest.approx(means[1][unsaturated], abs=0.004)
+
+
+def test_sheets_of_all_compartments_and_cell_types_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.atlas.sheets.SIZE", 64)
+    monkeypatch.setattr("utils.atlas.sheets.CROP", 32)
+    succeed("utils.atlas.sheets", "-o", tmp_path)
+    for name in ("compartments.jpg", "cell_types.jpg"):
+        assert cv2.imread(str(tmp_path / name)).std() > 20

@@ -5,7 +5,7 @@
     python threshold.py runs/linear
 
 leaves runs/<name>/fold<k>/oof.csv, probabilities of the same rows as train.py's, and config.json. Every picture is
-reduced to --size, grey values on 0 to 1. Features of each channel (34):
+brought to --size, grey values on 0 to 1. Features of each channel (34):
     mean, standard deviation, skewness                                           3
     quantiles .1, .25, .5, .75, .9, .99                                          6
     log variance of five octaves, differences of Gaussians of 0, 1, 2, 4, 8, 16  5
@@ -18,7 +18,6 @@ a rim around it; log of the ratio of inside to outside.
 
 import argparse
 import multiprocessing
-import os
 import signal
 import time
 from functools import partial
@@ -30,10 +29,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
+from utils import cores
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_writable, write_json
 from utils.images import check_files, find_files, load_sample, parse_channels
-from utils.labels import encode, load_classes, read_folds
+from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, macro_f1
 from utils.predictions import write_predictions
 
@@ -124,29 +124,13 @@ def fit_predict(known, truth, unknown):
     return probabilities
 
 
-def split_rows(options, classes):
-    """Rows to train on and to validate on: train.py's for the same --limit and --seed, then at most --train-limit.
-
-    Both limits take the first of one random order, so that a smaller limit's rows are among a larger one's.
-    """
-    rows = read_folds(options.folds, classes)
-    held = rows["fold"] == options.fold
-    if held.all() or not held.any():
-        share = "all" if held.all() else "no"
-        raise InputError(f"{share} rows of {options.folds} are of fold {options.fold}; give another")
-    order = np.random.default_rng(options.seed).permutation(len(rows))
-    limit = options.limit or len(rows)
-    parts = (rows[~held], min(limit, options.train_limit or limit)), (rows[held], limit)
-    return [part.iloc[np.argsort(order[part.index], kind="stable")[:most]].sort_index() for part, most in parts]
-
-
 def find_place(options):
     """The run's folder; refused where it cannot be written, holds a network, or an oof.csv that should stay."""
     if set(options.name) & set("/\\\0") or options.name in ("", ".", ".."):
         raise InputError(f"--name {options.name!r} is not usable as a folder's name; use letters, digits, - and _")
     run = Path(options.runs) / options.name / f"fold{options.fold}"
-    if any((run / name).exists() for name in ("best.pt", "last.pt")):
-        raise InputError(f"{run} holds a trained network; choose another --name")
+    if networks := sorted(run.parent.glob("fold*/*.pt")):
+        raise InputError(f"{networks[0].parent} holds a trained network; choose another --name")
     if (run / "oof.csv").exists() and not options.overwrite:
         raise InputError(f"{run / 'oof.csv'} exists already; choose another --name or give --overwrite")
     check_writable(run / "oof.csv")
@@ -168,7 +152,7 @@ def _options():
     arg("--name", default="linear", help="name of the run (default: %(default)s)")
     arg("--runs", default="runs", help="folder of all runs (default: %(default)s)")
     arg("--seed", type=int, default=0, help="which rows the limits take (default: %(default)s)")
-    arg("--workers", type=int, default=os.cpu_count(), help="reading processes (default: all cores)")
+    arg("--workers", type=int, default=cores(), help="reading processes (default: all cores)")
     arg("--overwrite", action="store_true", help="replace an earlier baseline of this name")
     return parser.parse_args()
 
@@ -180,7 +164,9 @@ def main():
     classes, channels = load_classes(options.classes), parse_channels(options.channels)
     if channels.mix:
         raise InputError(f"--channels {options.channels} mixes channels; name those to look at, such as rgby or green")
-    train_rows, valid_rows = split_rows(options, classes)
+    train_rows, valid_rows = split_fold(
+        options.folds, classes, options.fold, options.limit, options.seed, options.train_limit
+    )
     files = find_files(options.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
     check_files(files)
     known, unknown = np.split(gather(files, options.size, channels.names, options.workers), [len(train_rows)])

@@ -8,14 +8,13 @@ A batch is a dict:
     targets  (B, classes) float32 (where labels were given)
 """
 
-import os
-
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from utils import cores
 from utils.errors import InputError
 from utils.images import load_sample, tiles
 
@@ -123,8 +122,7 @@ def pick_workers(wanted, device):
     wants the cores itself, one or two."""
     if wanted >= 0:
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores - 1, 16)) if device.type != "cpu" else min(2, max(1, cores // 4))
+    return max(1, min(cores() - 1, 16)) if device.type != "cpu" else min(2, max(1, cores() // 4))
 
 
 def collate(samples):

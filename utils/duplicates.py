@@ -1,6 +1,5 @@
 """Near-duplicate pictures by perceptual hash, so that twins never stand on both sides of a split."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -9,6 +8,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from utils import cores
 from utils.images import read_plane
 
 BITS = 64  # a channel
@@ -31,7 +31,7 @@ def hash_samples(files, progress="hashing images"):
     def one(paths):
         return np.concatenate([perceptual_hash(read_plane(path)) for path in paths])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing leave the interpreter lock
+    with ThreadPoolExecutor(cores()) as pool:  # decoding and resizing leave the interpreter lock
         return np.stack(list(tqdm(pool.map(one, files), desc=progress, total=len(files), unit="img", disable=None)))
 
 

@@ -129,6 +129,27 @@ def _class_number(word, count):
     return int(word) if word.isascii() and word.isdecimal() and len(word) < 6 and int(word) < count else None
 
 
+def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0):
+    """Rows of a folds file to train on (all other folds, and −1) and to validate on: two DataFrames.
+
+    At most `limit` of each, and at most `train_limit` to train on (0: all), the first of one random order, so that the
+    rows of a smaller limit are among those of a larger one. Raises InputError when there is no such fold, or only it.
+    """
+    rows = read_folds(path, classes)
+    existing = sorted(set(rows["fold"]) - {-1})
+    if fold not in existing:
+        raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")
+    parts = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
+    if not len(parts[0]):
+        raise InputError(f"{path} has no rows outside fold {fold} to train on; make two folds or more")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    most = min(limit or len(rows), train_limit or len(rows)), limit or len(rows)
+    return tuple(
+        part.iloc[np.argsort(order[part.index], kind="stable")[:count]].sort_index().reset_index(drop=True)
+        for part, count in zip(parts, most)
+    )
+
+
 def encode(targets, classes):
     """`Target` strings to a matrix: (N,) strings and C class names -> (N, C) uint8 of 0 and 1."""
     matrix = np.zeros((len(targets), len(classes)), np.uint8)

@@ -1,4 +1,4 @@
-"""The kit's pictures. Every function draws one figure and writes it as a PNG."""
+"""The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
 from pathlib import Path
 

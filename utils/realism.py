@@ -8,7 +8,6 @@ plane is brought to --size, 8 bits, and written as PNG in the same way, so that 
 """
 
 import argparse
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils import plots
+from utils import cores, plots
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_writable, first_repeated
 from utils.images import CHANNELS, image_size, load_sample, scan_folder
@@ -77,7 +76,7 @@ def _window_and_cycles(size):
 def measure_all(files, size, limit, label):
     """Measure at most `limit` planes, spread evenly over `files`: -> (dict of arrays by plane, or None; planes skipped)."""
     picked = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int))]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and transforming leave the interpreter lock
+    with ThreadPoolExecutor(cores()) as pool:  # decoding and transforming leave the interpreter lock
         work = pool.map(lambda path: measure(path, size), picked)
         done = list(tqdm(work, desc=label, total=len(picked), unit="img", disable=None, leave=False))
     kept = [values for values in done if values is not None]

@@ -6,17 +6,18 @@
 writes train/<Id>_{red,green,blue,yellow}.png, test/…, train.csv, sample_submission.csv and solution.csv, the true
 labels of the test set, which training must never see; with --external also external/… and external.csv. `--form cyto`
 gives the 13 classes of the Cyto Challenge as TIFF files in mixed sizes and depths. Labels have the frequencies and
-co-occurrence of the 31,072 real ones. Each picture follows from (seed, split, index) alone, so any part of an atlas can
-be made again by itself: `--ids FILE.csv` makes the images of its column Id only.
+co-occurrence of the 31,072 real ones. Each picture follows from the settings, its split and its number, so any part of
+an atlas can be made again by itself: `--ids FILE.csv` makes the images of its column Id only.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,11 +25,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from utils import cores
 from utils.atlas import layout
 from utils.atlas.plan import SPLITS, Settings, plan_image
 from utils.errors import InputError, plural, run_script
 from utils.files import check_writable, write_csv, write_json
-from utils.labels import CYTO_CLASSES, HPA_CLASSES
+from utils.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, read_table
 
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
 GENERATOR = 2  # raise it when a change makes other pictures: an atlas then is not completed by another generator
@@ -47,8 +49,10 @@ def write_atlas(out, settings, workers=1, ids=None):
     splits = [split for split in SPLITS if settings.count(split)]
     plans = [plan_image(settings, split, i) for split in splits for i in range(settings.count(split))]
     wanted = plans if ids is None else _chosen(plans, ids)
+    if state == "new":
+        write_json(out / "atlas.json", {"state": "unfinished", "generator": GENERATOR, **asdict(settings)})
     jobs = [plan for split in splits for plan in _missing(out / split, split, wanted, settings)]
-    if not jobs and state != "new" and all((out / name).is_file() for name in TABLES):
+    if not jobs and state == "complete":
         return 0
     write_json(out / "atlas.json", {"state": "unfinished", "generator": GENERATOR, **asdict(settings)})
     bar = tqdm(total=len(jobs), unit="img", disable=None)
@@ -56,7 +60,7 @@ def write_atlas(out, settings, workers=1, ids=None):
         bar.update()
     bar.close()
     _write_tables(out, plans, settings)
-    if ids is None:
+    if not any(_missing(out / split, split, plans, settings) for split in splits):
         write_json(out / "atlas.json", {"state": "complete", "generator": GENERATOR, **asdict(settings)})
     return len(jobs)
 
@@ -110,8 +114,14 @@ def _each_done(function, jobs, workers):
     if workers <= 1:
         yield from map(function, jobs)
         return
-    with multiprocessing.Pool(workers, initializer=_start_worker) as pool:
-        yield from pool.imap_unordered(function, jobs, chunksize=2)
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    try:
+        for done in as_completed([pool.submit(function, job) for job in jobs]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise InputError("a drawing process was killed, perhaps for memory; give fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker():
@@ -120,14 +130,22 @@ def _start_worker():
 
 def _write_tables(out, plans, settings):
     """Labels as a user gets them, and what the pictures really show beside them."""
+    originals = {plan.index: plan.id for plan in plans if plan.split == "train"}
     tables = {
         split: pd.DataFrame(
             [
-                (plan.id, layout.target(plan.label, settings), layout.target(plan.shows, settings), plan.copies)
+                (
+                    plan.id,
+                    split,
+                    layout.target(plan.shows, settings),
+                    layout.target(plan.label, settings),
+                    originals.get(plan.copies, ""),
+                    layout.damage(plan, settings)[0],
+                )
                 for plan in plans
                 if plan.split == split
             ],
-            columns=["Id", "Target", "Shows", "Copies"],
+            columns=["Id", "split", "Shows", "Target", "Copies", "corrupt"],
         ).sort_values("Id")
         for split in SPLITS
     }
@@ -136,18 +154,9 @@ def _write_tables(out, plans, settings):
             write_csv(out / f"{split}.csv", tables[split][["Id", "Target"]])
     write_csv(out / "solution.csv", tables["test"][["Id", "Target"]])
     write_csv(out / "sample_submission.csv", pd.DataFrame({"Id": tables["test"]["Id"], "Predicted": "0"}))
-    origin = {plan.index: plan.id for plan in plans if plan.split == "train"}
-    truth = pd.concat([table.assign(split=split) for split, table in tables.items()])
-    truth["Copies"] = [origin.get(index, "") if index == index else "" for index in truth["Copies"]]
-    truth["corrupt"] = [layout.damage(one, settings) for one in _by_id(plans, truth["Id"])]
-    write_csv(out / "truth.csv", truth[["Id", "split", "Shows", "Target", "Copies", "corrupt"]])
+    write_csv(out / "truth.csv", pd.concat([table for table in tables.values() if len(table)]))
     if settings.form == "cyto":
         write_csv(out / "classes.csv", pd.DataFrame(enumerate(CYTO_CLASSES), columns=["class", "name"]))
-
-
-def _by_id(plans, ids):
-    known = {plan.id: plan for plan in plans}
-    return [known[one] for one in ids]
 
 
 def _summary(out, settings, drawn, seconds):
@@ -172,7 +181,7 @@ def _options():
     arg("--out", type=Path, default=Path("input/demo"), help="folder of the atlas")
     arg("--train", type=int, default=1000, help="train images")
     arg("--test", type=int, default=300, help="test images")
-    arg("--external", type=int, default=0, help="images of another laboratory: JPEG, other exposure")
+    arg("--external", type=int, default=0, help="images of another laboratory: brighter, and JPEG")
     arg("--size", type=int, default=128, help="side of the images in pixels, 32 to 2048")
     arg("--seed", type=int, default=0, help="another seed, another atlas")
     arg("--power", type=float, default=1.0, help="label sets as often as count**power: 1 as in reality, 0 all alike")
@@ -182,15 +191,19 @@ def _options():
     arg("--form", default="kaggle", help="kaggle: 28 classes, 8-bit PNG; cyto: 13 classes, TIFF of mixed sizes")
     arg("--corrupt", type=float, default=0.0, help="share of images with a damaged file")
     arg("--ids", type=Path, help="CSV whose column Id names the only images to draw (default: all)")
-    arg("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes; the files do not depend on it")
+    arg(
+        "--workers",
+        type=int,
+        default=cores(),
+        help="processes; the files do not depend on it (512²: 0.2 GB each, 2048²: 2 GB)",
+    )
     return vars(parser.parse_args())
 
 
 def _read_ids(path):
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)["Id"].tolist()
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is no CSV file with a column Id; check --ids") from error
+    ids = read_table(path, ["Id"], what="a list of ids")["Id"]
+    check_ids(path, ids)
+    return ids.tolist()
 
 
 def main():
@@ -200,7 +213,7 @@ def main():
     start = time.perf_counter()
     drawn = write_atlas(out, settings, workers, None if ids is None else _read_ids(ids))
     if not drawn:
-        print(f"{out} is complete already, nothing to do")
+        print(f"{out} is complete already, nothing to do" if ids is None else f"{out} has these images already")
         return
     _summary(out, settings, drawn, time.perf_counter() - start)
 

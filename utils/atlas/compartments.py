@@ -9,15 +9,15 @@ other channels. Lengths are micrometres.
 
 import numpy as np
 
+from utils.atlas.cell import MITOSIS, TURN, walk
 from utils.atlas.references import draw_microtubules, draw_reticulum, shadows
-from utils.atlas.scene import MITOSIS, TURN, walk
 
 FULL_TURN = 2 * np.pi
 
 
 def _shown(view, rng, strength):
     """The cells in view that have the protein: (Cell, strength, random generator) each."""
-    key = int(rng.integers(2**31))
+    key = int(rng.integers(16, 2**31))  # the first keys are the cell's own
     return [(cell, strength[n], cell.stream(key)) for n, cell in view.shown if strength[n] > 0]
 
 
@@ -34,7 +34,7 @@ def _spots(view, rng, strength, number, radius, place, size_spread=0.2, per_area
         n = own.poisson(number * (cell.area / 200 if per_area else 1))
         radii = radius * np.exp(own.normal(0, size_spread, n))
         shine = value * np.clip(np.exp(own.normal(-0.15, 0.35, n)), 0.25, 1.3)
-        order = np.argsort(shine)
+        order = np.argsort(shine, kind="stable")
         view.discs(canvas, place(cell, own, n)[order], radii[order], shine[order] / 1.3)
     return 1.3 * view.soft(canvas, 0)
 
@@ -142,7 +142,7 @@ def peroxisomes(view, rng, strength):
 
 
 def endosomes(view, rng, strength):
-    """Fewer dots of many sizes, some of them rings, denser to one side."""
+    """Fewer dots of many sizes, denser to one side."""
     spread = _between(rng, 0.7, 3)
 
     def one_side(cell, own, n):

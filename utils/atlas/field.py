@@ -5,7 +5,8 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 
-from utils.atlas.scene import ANGLES, BEND_GRAIN, FIELD, MARGIN, MITOSIS, TURN
+from utils.atlas.cell import ANGLES, MITOSIS, TURN
+from utils.atlas.scene import BEND_GRAIN, FIELD, MARGIN
 
 BLOCK = 32  # windows begin and end at multiples of it, so that slow textures can be computed at fewer pixels
 FRACTION_BITS = 4  # OpenCV draws at 1/16 of a pixel
@@ -16,17 +17,17 @@ class Field:
 
     Maps are (height, width). `owner`: number of the cell, -1 outside. `rim` and `edge`: distance inward from the nuclear
     rim and from the cell's edge, micrometres. `depth`: 0 nuclear rim and inside .. 1 cell edge. `contact`: 1 where the
-    nearest edge presses against a neighbour. `shown`: (number, Cell) of the cells in view.
+    nearest edge presses against a neighbour. `shown`: (number, Cell) of the cells in view. `main`: whether it is the first layer.
     """
 
     def __init__(self, scene, layer, size, shift=(0.0, 0.0)):
         """`layer`: its number in `scene.layers`. `shift`: how far the view is moved, (2,) micrometres."""
         self.pixel, self.shift = FIELD / size, np.asarray(shift, float)
-        self.cells = scene.layers[layer]
-        self.bridges = scene.bridges if layer == 0 else []
-        self.debris = scene.debris if layer == 0 else scene.debris[:0]
-        self.unbend, self.texture = scene.unbend, scene.texture
-        left, top, right, bottom = (0, 0, size, size) if layer == 0 else self._around(self.cells, size)
+        self.cells, self.main = scene.layers[layer], layer == 0
+        self.bridges = scene.bridges if self.main else []
+        self.debris = scene.debris if self.main else scene.debris[:0]
+        self.unbend, self.texture, self.bent = scene.unbend, scene.texture, float(np.abs(scene.bend).max()) + 1
+        left, top, right, bottom = (0, 0, size, size) if self.main else self._around(self.cells, size)
         self.window, self.shape = np.s_[top:bottom, left:right], (bottom - top, right - left)
         self.corner = self.shift + self.pixel * np.array([left, top])
         self.owner = np.full(self.shape, -1, np.int16)
@@ -45,8 +46,8 @@ class Field:
 
     def _around(self, cells, size):
         """The part of the picture in which these cells lie: left, top, right, bottom in pixels."""
-        low = np.min([cell.centre - cell.outline.max() - 8 for cell in cells], axis=0)
-        high = np.max([cell.centre + cell.outline.max() + 8 for cell in cells], axis=0)
+        low = np.min([cell.centre - cell.outline.max() - self.bent for cell in cells], axis=0)
+        high = np.max([cell.centre + cell.outline.max() + self.bent for cell in cells], axis=0)
         low, high = (np.clip((edge - self.shift) / self.pixel, 0, size) for edge in (low, high))
         low, high = np.floor(low / BLOCK).astype(int) * BLOCK, np.ceil(high / BLOCK).astype(int) * BLOCK
         return *low, *np.minimum(high, size)
@@ -70,7 +71,7 @@ class Field:
 
     def _map(self, number, cell, bent):
         """Enter one cell into the maps; `bent` (height, width, 2) are the pixels' places. Whether any is in view."""
-        reach = cell.outline.max() + 6
+        reach = cell.outline.max() + self.bent
         low, high = ((cell.centre + side * reach - self.corner) / self.pixel for side in (-1, 1))
         low = np.clip(low, 0, self.shape[::-1]).astype(int)
         high = np.clip(high + 1, 0, self.shape[::-1]).astype(int)
@@ -117,10 +118,11 @@ class Field:
     @cached_property
     def nucleoli(self):
         canvas = self.blank()
-        for _, cell in self.shown:
-            self.discs(canvas, cell.nucleoli[:, :2], cell.nucleoli[:, 2])
+        if self.shown:
+            holes = np.concatenate([cell.nucleoli for _, cell in self.shown])
+            self.discs(canvas, holes[:, :2], holes[:, 2])
         rough = np.clip(
-            self.soft(canvas, 0.55) * 2.2 - 0.7 + 0.25 * self.noise(np.random.default_rng(self.texture), 1.3), 0, 1
+            self.soft(canvas, 0.55) * 2.2 - 0.7 + 0.25 * self.noise(np.random.default_rng((self.texture, 3)), 1.3), 0, 1
         )
         return rough * self.nucleus
 
@@ -141,10 +143,11 @@ class Field:
 
         Grains finer than a pixel average out, as they would under the microscope.
         """
-        tile, seen = _noise_tile(), max(grain, self.pixel)
-        room = len(tile) - int((FIELD + 2 * MARGIN) / seen) - 3
+        coarser = max(0, round(4 * np.log2(self.pixel / grain)))
+        tile = _noise_tile(coarser)
+        room = len(tile) - int((FIELD + 2 * MARGIN) / grain) - 3
         skip = rng.integers(0, 2**31, 2) % room
-        return self._sample(tile, seen, skip) * np.float32(1.4 * grain / seen)
+        return self._sample(tile, grain, skip) * np.float32(1.4)
 
     def blank(self):
         return np.zeros(self.shape, np.uint8)
@@ -157,8 +160,8 @@ class Field:
     def pixels(self, points):
         """Where points of the unbent scene (N, P, 2) come to lie, in OpenCV's fixed-point pixels."""
         points = np.asarray(points, np.float32)
-        x, y = np.moveaxis((points + np.float32(MARGIN)) * np.float32(1 / BEND_GRAIN), -1, 0)
-        moved = cv2.remap(self.unbend, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        knots = (points + np.float32(MARGIN)) * np.float32(1 / BEND_GRAIN)
+        moved = cv2.remap(self.unbend, knots, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         place = (points + moved - self.corner.astype(np.float32)) * np.float32(1 / self.pixel)
         return np.rint((place - np.float32(0.5)) * (1 << FRACTION_BITS)).astype(np.int32)
 
@@ -195,9 +198,10 @@ class Field:
 
 
 @lru_cache
-def _noise_tile():
-    """White noise from which all textures are cut: (1024, 1024) float32."""
-    return np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
+def _noise_tile(coarser=0):
+    """White noise from which all textures are cut, (1024, 1024) float32, averaged over 2 ** (coarser / 4) knots."""
+    tile = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
+    return cv2.GaussianBlur(tile, (0, 0), 0.4 * 2 ** (coarser / 4)) if coarser else tile
 
 
 def _finer(radii, count):
@@ -209,5 +213,6 @@ def _finer(radii, count):
 
 def _slant(radii):
     """What turns a difference of radii into a distance from the curve, by angle."""
-    slope = (np.roll(radii, -1) - np.roll(radii, 1)) * (len(radii) / (4 * np.pi))
+    around = np.concatenate([radii[-1:], radii, radii[:1]])
+    slope = (around[2:] - around[:-2]) * (len(radii) / (4 * np.pi))
     return (radii / np.hypot(radii, slope)).astype(np.float32)

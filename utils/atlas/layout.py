@@ -3,11 +3,10 @@
 import cv2
 import numpy as np
 
-from utils.atlas.plan import FORM, random_stream
+from utils.atlas.plan import DAMAGE, FORM, random_stream, written
 from utils.atlas.sample import draw_sample
 from utils.files import whole_file
 from utils.images import CHANNELS
-from utils.labels import CYTO_CLASSES, HPA_TO_CYTO
 
 CYTO_SIDES = ((27 / 32, 0.25), (1, 0.5), (3 / 2, 0.25))  # 1728, 2048 and 3072 of 2048, and how often
 RGB_SHARE, EIGHT_BIT_SHARE = 0.1, 0.15  # TIFFs stored in one plane of an RGB file; those with 8 bits
@@ -17,9 +16,7 @@ DAMAGES = ("truncated", "empty", "no image", "other size")
 
 def target(classes, settings):
     """The label as written: ``'0 25'``; in the Cyto form the numbers of its 13 classes."""
-    if settings.form == "cyto":
-        classes = sorted({CYTO_CLASSES.index(HPA_TO_CYTO[number]) for number in classes})
-    return " ".join(map(str, classes))
+    return " ".join(map(str, sorted(written(classes, settings.form))))
 
 
 def file_names(plan, settings):
@@ -29,15 +26,15 @@ def file_names(plan, settings):
 
 
 def damage(plan, settings):
-    """What is wrong with a file of this image: one of DAMAGES, or '' for nothing."""
-    rng = random_stream(settings.seed, plan.split, plan.index, FORM)
-    return str(rng.choice(DAMAGES)) if rng.random() < settings.corrupt else ""
+    """What is wrong with this image: (one of DAMAGES or '' for nothing, number of the channel that has it)."""
+    rng = random_stream(settings.seed, plan.split, plan.index, DAMAGE)
+    fault, channel = str(rng.choice(DAMAGES)), int(rng.integers(len(CHANNELS)))
+    return fault if rng.random() < settings.corrupt else "", channel
 
 
 def write_image(out, settings, plan):
     """Draw one image and write its four files under ``out/<split>``, each whole or not at all."""
     rng = random_stream(settings.seed, plan.split, plan.index, FORM)
-    rng.random()  # `damage` used it
     size, bits, rgb = settings.size, 8, False
     if settings.form == "cyto":
         factors, shares = zip(*CYTO_SIDES)
@@ -47,7 +44,7 @@ def write_image(out, settings, plan):
     image = draw_sample(
         settings.seed, plan.split, plan.index, plan.shows, size, plan.copies, settings.ambiguity, bits
     )  # fmt: skip
-    fault, victim = damage(plan, settings), int(rng.integers(len(CHANNELS)))
+    fault, victim = damage(plan, settings)
     for number, name in enumerate(file_names(plan, settings)):
         plane = np.ascontiguousarray(image[..., number])
         data = _encode(plane, name, rgb, fault if number == victim else "")

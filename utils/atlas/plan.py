@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import InputError
+from utils.labels import CYTO_CLASSES, HPA_TO_CYTO
 
 SPLITS = ("train", "test", "external")
-LABEL, NAME, SCENE, VIEW, PROTEIN, FORM = range(6)  # independent random streams of one image
+LABEL, NAME, SCENE, VIEW, PROTEIN, FORM, DAMAGE = range(7)  # independent random streams of one image
 # Which compartments annotators take for which: patterns that differ in number, size or place of the same thing.
 LOOKALIKES = {
     0: (4, 5), 1: (0, 6), 2: (3, 0), 3: (2, 5), 4: (5, 0), 5: (4, 3), 6: (25, 23), 7: (24, 9), 8: (9, 10), 9: (10, 8),
@@ -51,7 +52,7 @@ class Settings:
             if not least <= getattr(self, name) < float("inf"):
                 raise InputError(f"--{name} {getattr(self, name)} is out of range; it must be at least {least}")
         for name in ("duplicates", "label_noise", "ambiguity", "corrupt"):
-            if not 0 <= getattr(self, name) <= 1 - (name == "duplicates") * 1e-9:
+            if not 0 <= getattr(self, name) <= 1:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} {getattr(self, name)} is out of range; choose a share from 0 to 1")
         if self.form not in ("kaggle", "cyto"):
@@ -86,7 +87,7 @@ def label_sets():
 
 
 def plan_image(settings, split, index):
-    """What image `index` of `split` is: a Plan. It follows from seed, split and index alone."""
+    """What image `index` of `split` is: a Plan. It follows from the settings, split and index alone."""
     rng = random_stream(settings.seed, split, index, LABEL)
     name = str(uuid.UUID(bytes=random_stream(settings.seed, split, index, NAME).bytes(16), version=4))
     copies, shows = None, None
@@ -100,16 +101,25 @@ def plan_image(settings, split, index):
         share = np.cumsum((counts / counts.max()) ** settings.power)
         shows = sets[np.searchsorted(share, rng.random() * share[-1], side="right")]
     wrong = rng.random() < settings.label_noise and split != "test"
-    return Plan(split, index, name, shows, _mislabelled(rng, shows) if wrong else shows, copies)
+    label = _mislabelled(rng, shows, settings.form) if wrong else shows
+    return Plan(split, index, name, shows, label, copies)
 
 
-def _mislabelled(rng, shows):
-    """One class too few, one too many, or one taken for another that looks like it."""
+def _mislabelled(rng, shows, form):
+    """One class too few, one too many, or one taken for another that looks like it: other than `shows` in its form."""
     fault = rng.choice(["other", "missing", "extra"], p=[0.5, 0.25, 0.25])
     victim = int(rng.choice(shows))
-    taken = [number for number in LOOKALIKES[victim] if number not in shows]
-    if fault == "missing" and len(shows) > 1 or not taken:
-        return tuple(number for number in shows if number != victim) if len(shows) > 1 else shows
-    if fault == "extra":
-        return tuple(sorted({*shows, int(rng.choice(taken))}))
-    return tuple(sorted({int(rng.choice(taken)) if number == victim else number for number in shows}))
+    others = LOOKALIKES[victim] if form == "kaggle" else range(28)
+    taken = [number for number in others if not written({number}, form) <= written(shows, form)]
+    rest = tuple(number for number in shows if number != victim)
+    if rest and written(rest, form) != written(shows, form) and (fault == "missing" or not taken):
+        return rest
+    extra = int(rng.choice(taken or sorted({*range(28)} - {*shows})))
+    return tuple(sorted({*shows, extra} if fault == "extra" else {*rest, extra}))
+
+
+def written(classes, form):
+    """The class numbers as they stand in a label: those of the 28, or in the Cyto form of the 13 classes."""
+    if form == "cyto":
+        return {CYTO_CLASSES.index(HPA_TO_CYTO[number]) for number in classes}
+    return set(classes)

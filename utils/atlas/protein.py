@@ -6,6 +6,7 @@ import numpy as np
 
 from utils.atlas.compartments import COMPARTMENTS, LOST_IN_MITOSIS
 from utils.atlas.references import is_dividing
+from utils.atlas.scene import FIELD, MARGIN
 
 TRACE = 0.25  # weight below which an annotator would not name a compartment
 
@@ -18,6 +19,8 @@ class Protein:
     absent: float  # share of cells without it
     spread: float  # of the logarithm of its brightness
     unspecific: float  # staining of everything
+    specks: int  # clumps of antibody on the whole field
+    seed: int  # of their places
 
     @classmethod
     def choose(cls, rng, classes, ambiguity):
@@ -29,8 +32,10 @@ class Protein:
         trace, level = int(rng.choice(TRACES)), rng.uniform(0.03, TRACE)
         if rng.random() < 0.6 * ambiguity and trace not in classes:
             parts.append((trace, level, int(seeds[trace])))
-        absent = rng.choice([0.0, 0.15, 0.35, 0.6], p=[0.45, 0.3, 0.17, 0.08]) * (0.5 + ambiguity)
-        return cls(parts, absent, rng.uniform(0.15, 0.55), rng.uniform(0, 0.01 + 0.1 * ambiguity))
+        absent = rng.choice([0.0, 0.15, 0.35, 0.6], p=[0.45, 0.3, 0.17, 0.08]) * 2 * ambiguity
+        unspecific = rng.uniform(0, 0.01 + 0.1 * ambiguity)
+        specks = int(np.exp(rng.uniform(1, 4.5))) if rng.random() < 0.5 * ambiguity else 0
+        return cls(parts, absent, rng.uniform(0.15, 0.55), unspecific, specks, int(rng.integers(2**31)))
 
 
 TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often stain a little
@@ -38,22 +43,37 @@ TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often s
 
 def draw_protein(view, protein):
     """The green channel of one layer: (height, width) float32 of about 0..1."""
-    strength, dividing = _strengths(view.cells, protein), is_dividing(view)
+    strength, dividing = _strengths(view, protein), is_dividing(view)
     inside = view.cytoplasm + 0.8 * view.nucleus
     rough = np.clip(1 + 0.3 * view.noise(np.random.default_rng((view.texture, 2)), 0.8), 0.2, None)
     green = (protein.unspecific * inside * rough).astype(np.float32)
     for number, weight, seed in protein.parts:
-        shown = strength * ~dividing if number in LOST_IN_MITOSIS else strength
-        green += weight * COMPARTMENTS[number](view, np.random.default_rng(seed), shown)
+        spread_out = strength * dividing if number in LOST_IN_MITOSIS else 0 * strength
+        green += weight * COMPARTMENTS[number](view, np.random.default_rng(seed), strength - spread_out)
+        green += 0.4 * weight * view.body * view.per_cell(spread_out)
+    if view.main:
+        green += _specks(view, protein)
     for (x, y, radius), shine in zip(view.debris[:, :3], view.debris[:, 3]):
         canvas = view.blank()
         view.discs(canvas, np.array([[x, y]]), [0.7 * radius])
-        green += 0.5 * shine * view.soft(canvas, 0.2)
+        green += 0.5 * float(shine) * view.soft(canvas, 0.2)
     return green
 
 
-def _strengths(cells, protein):
-    """How bright each cell is, (cells,): some have none of the protein, the others differ."""
-    streams = [cell.stream(3) for cell in cells]
+def _specks(view, protein):
+    """Clumps of antibody that stick to cells and glass alike."""
+    rng = np.random.default_rng(protein.seed)
+    places = rng.uniform(-MARGIN, FIELD + MARGIN, (protein.specks, 2))
+    canvas = view.blank()
+    view.discs(canvas, places, np.exp(rng.normal(-1.1, 0.35, protein.specks)), rng.uniform(0.2, 1, protein.specks))
+    return view.soft(canvas, 0.1)
+
+
+def _strengths(view, protein):
+    """How bright each cell is, (cells,): some have none of the protein, the one nearest the middle has it."""
+    streams = [cell.stream(3) for cell in view.cells]
     present = np.array([rng.random() for rng in streams]) >= min(protein.absent, 0.85)
+    if view.main:
+        middles = np.array([cell.centre for cell in view.cells])
+        present[np.argmin(np.abs(middles - FIELD / 2).max(axis=1) + FIELD * is_dividing(view))] = True
     return np.clip(np.exp([rng.normal(-0.15, protein.spread) for rng in streams]), 0.15, 1.5) * present

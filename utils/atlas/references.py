@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.atlas.scene import MITOSIS
+from utils.atlas.cell import MITOSIS
 
 CANVASES = 3  # lines on one canvas do not add up where they cross, lines on different ones do
 
@@ -16,15 +16,16 @@ def draw_references(view):
             if value > 0:
                 canvas = view.blank()
                 view.discs(canvas, place, radius)
-                image += value * view.soft(canvas, 0.3)
+                image += float(value) * view.soft(canvas, 0.3)
     return light
 
 
 def draw_microtubules(view, strength):
     """The fibres of every cell with `strength` (cells,): (height, width) float32, about 0..1."""
     canvases = [view.blank() for _ in range(CANVASES)]
-    for _, cell in view.shown:
-        pixels = view.pixels(cell.fibres)
+    for dividing in (True, False):
+        fibres = [cell.fibres for _, cell in view.shown if (cell.stage == MITOSIS) == dividing]
+        pixels = view.pixels(np.concatenate(fibres)) if fibres else []
         for number, canvas in enumerate(canvases):
             view.strokes(canvas, pixels[number::CANVASES], 0.34)
     fibres = sum(canvas.astype(np.float32) for canvas in canvases) / 255
@@ -55,7 +56,7 @@ def draw_reticulum(view, strength):
 
     A protein in the reticulum is in the same mesh.
     """
-    rng = np.random.default_rng(view.texture)
+    rng = np.random.default_rng((view.texture, 4))
     mesh = np.exp(-((view.noise(rng, 1.1) / 0.6) ** 2))
     patches = np.clip(1 + 0.22 * view.noise(rng, 6) + 0.28 * view.noise(rng, 0.7), 0.2, None)
     flat = view.per_cell([cell.kind.flat for cell in view.cells])

@@ -10,7 +10,7 @@ from utils.atlas.references import draw_references
 from utils.atlas.scene import FIELD, grow_scene
 
 BRIDGE, SPINDLE, JUNCTIONS, ON_GLASS = 16, 17, 22, {12, 13}  # classes that need a scene of their own
-DRAWN_SIZE = 192  # smaller pictures are drawn at least this large, then reduced
+DRAWN_SIZE = 160  # smaller pictures are drawn at least this large, then reduced
 
 
 def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, bits=8, kind=None):

@@ -70,8 +70,9 @@ def main():
     parser.add_argument("-o", "--out", type=Path, default=Path("notebooks/figures"), help="folder for the two pictures")
     folder = parser.parse_args().out
     paths = folder / "compartments.jpg", folder / "cell_types.jpg"
-    for draw, path in zip((compartments, cell_types), paths):
+    for path in paths:
         check_writable(path)
+    for draw, path in zip((compartments, cell_types), paths):
         draw(path)
         print(f"wrote {path}")
 

@@ -1,0 +1,47 @@
+"""The notebooks run from top to bottom, without the competition's files and with them, and are committed with pictures."""
+
+import shutil
+
+import nbclient
+import nbformat
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run(notebook, place):
+    """Execute a copy of the notebook in a place where the kit seems to lie: its text output."""
+    (place / "notebooks").mkdir(parents=True)
+    for name in ("train.py", "utils"):
+        (place / name).symlink_to(ROOT / name)
+    cells = nbformat.read(notebook, as_version=4)
+    done = nbclient.NotebookClient(
+        cells, timeout=300, resources={"metadata": {"path": str(place / "notebooks")}}
+    ).execute()
+    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") for output in outputs), sum(
+        "image/jpeg" in o.get("data", {}) for o in outputs
+    )
+
+
+def test_explore_shows_the_simulated_atlas_when_there_is_nothing_else(tmp_path):
+    text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
+    assert pictures == 3 and "16 simulated" in text and " real" not in text
+
+
+def test_explore_mixes_real_and_simulated_fields(tmp_path, atlas):
+    shutil.copytree(atlas / "train", tmp_path / "kit/input/train")
+    shutil.copy(atlas / "train.csv", tmp_path / "kit/input/train.csv")
+    text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
+    answers = text.splitlines()[-1]
+    assert pictures == 3 and answers.count("real") == answers.count("simulated") == 16
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_are_committed_with_their_pictures_and_small(path):
+    notebook = nbformat.read(path, as_version=4)
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in ran)
+    assert any("image/jpeg" in output.get("data", {}) for cell in ran for output in cell.outputs)
+    assert path.stat().st_size < 1.5e6
