@@ -57,15 +57,15 @@ demo() {
   once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
   for fold in 0 1; do
     step python train.py --recipe gapnet_pl --folds $data/folds.csv --fold $fold --images $data/train --name demo \
-      --size 128 --fit resize --augment d4 --epochs 20 --batch-size 16 \
-      --optimiser adamw --lr 0.001 --loss "1:bce 10:soft_f1+bce" --patience 4
+      --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
+      --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
   done
   once $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
   once $run/thresholds.json python threshold.py $run -o $run/thresholds.json --plot $run/thresholds.png
   once $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
   once $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
-  step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.png
-  printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.png $run/thresholds.png $data/folds.png"
+  step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
+  printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
 }
 
 case "${1:-demo}" in

@@ -2,7 +2,7 @@
 
     python -m utils.score submission.csv other.csv --truth solution.csv
     python -m utils.score submission.csv --truth solution.csv \\
-        --images input/demo/test --sheet contact_sheet.png
+        --images input/demo/test --sheet contact_sheet.jpg
 """
 
 import argparse
@@ -25,7 +25,7 @@ def parse_args():
     arg("--truth", required=True, metavar="CSV", help="Id,Target of the same Ids")
     arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
     arg("--images", action="append", default=[], help="folder of the images, for --sheet")
-    arg("--sheet", metavar="PNG", help="draw images with the first submission's and the true names")
+    arg("--sheet", metavar="FILE", help="draw images with the first submission's and the true names")
     arg("--seed", type=int, default=0, help="which images are drawn (default: %(default)s)")
     return parser.parse_args()
 

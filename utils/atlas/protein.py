@@ -24,7 +24,11 @@ class Protein:
 
     @classmethod
     def choose(cls, rng, classes, ambiguity):
-        """A protein in `classes`; `ambiguity` 0..1 makes its weights less equal and adds traces of other classes."""
+        """A protein in `classes`, a tuple of class numbers.
+
+        `ambiguity` 0..1 makes its weights less equal, leaves more cells without it, and adds traces of other
+        compartments, unspecific staining and specks. 0: every class is plain to see.
+        """
         weights = 1 - ambiguity * 0.62 * rng.random(28)
         weights[rng.choice(classes)] = 1
         seeds = rng.integers(2**31, size=28)
