@@ -256,5 +256,7 @@ def test_windows_of_single_cells_show_what_the_whole_field_would():
     for small, large in zip(
         [*draw_references(part), draw_protein(part, protein)], [*draw_references(whole), draw_protein(whole, protein)]
     ):
-        assert np.abs(small - large[part.window]).max() < 0.02
+        difference = np.abs(small - large[part.window])
+        assert np.quantile(difference, 0.995) < 0.01  # OpenCV 4 rounds where it samples a texture to 1/32 of a knot
+        assert difference.max() < 0.1
         assert large.sum() == pytest.approx(small.sum(), rel=1e-3)
