@@ -34,7 +34,7 @@ from utils import augment, checkpoint, inference, losses, models
 from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, pick_device
 from utils.errors import InputError, check_least, plural, run_script
-from utils.files import check_writable, write_csv, write_json
+from utils.files import check_name, check_writable, write_csv, write_json
 from utils.images import check_files, find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
@@ -188,8 +188,7 @@ def check_options(args):
     """Refuse impossible numbers before any file is opened."""
     check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
                 patience=0, min_gain=0, early_stop=0, seed=0, workers=-1)  # fmt: skip
-    if set(args.name) & set("/\\\0") or args.name in ("", ".", ".."):
-        raise InputError(f"--name {args.name!r} is not usable as a folder's name; use letters, digits, - and _")
+    check_name(args.name)
 
 
 def provenance(train_rows, valid_rows):

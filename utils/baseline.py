@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.errors import InputError, check_least, plural, run_script
-from utils.files import check_writable, write_json
+from utils.files import check_name, check_writable, write_json
 from utils.images import check_files, find_files, load_sample, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, macro_f1
@@ -126,8 +126,7 @@ def fit_predict(known, truth, unknown):
 
 def find_place(options):
     """The run's folder; refused where it cannot be written, holds a network, or an oof.csv that should stay."""
-    if set(options.name) & set("/\\\0") or options.name in ("", ".", ".."):
-        raise InputError(f"--name {options.name!r} is not usable as a folder's name; use letters, digits, - and _")
+    check_name(options.name)
     run = Path(options.runs) / options.name / f"fold{options.fold}"
     if networks := sorted(run.parent.glob("fold*/*.pt")):
         raise InputError(f"{networks[0].parent} holds a trained network; choose another --name")

@@ -56,6 +56,12 @@ def first_repeated(paths):
     return None
 
 
+def check_name(name):
+    """Raise InputError unless a run can be called `name`: it becomes a folder."""
+    if set(name) & set("/\\\0") or name in ("", ".", ".."):
+        raise InputError(f"--name {name!r} is not usable as a folder's name; use letters, digits, - and _")
+
+
 def check_writable(path):
     """Raise InputError now if a file at `path` could not be written later. Leaves nothing behind, creates no folder."""
     path = Path(path)

@@ -49,20 +49,22 @@ def write_atlas(out, settings, workers=1, ids=None):
     splits = [split for split in SPLITS if settings.count(split)]
     plans = [plan_image(settings, split, i) for split in splits for i in range(settings.count(split))]
     wanted = plans if ids is None else _chosen(plans, ids)
-    if state == "new":
-        write_json(out / "atlas.json", {"state": "unfinished", "generator": GENERATOR, **asdict(settings)})
     jobs = [plan for split in splits for plan in _missing(out / split, split, wanted, settings)]
     if not jobs and state == "complete":
         return 0
-    write_json(out / "atlas.json", {"state": "unfinished", "generator": GENERATOR, **asdict(settings)})
+    _note(out, "unfinished", settings)
     bar = tqdm(total=len(jobs), unit="img", disable=None)
     for _ in _each_done(partial(layout.write_image, out, settings), jobs, workers):
         bar.update()
     bar.close()
     _write_tables(out, plans, settings)
     if not any(_missing(out / split, split, plans, settings) for split in splits):
-        write_json(out / "atlas.json", {"state": "complete", "generator": GENERATOR, **asdict(settings)})
+        _note(out, "complete", settings)
     return len(jobs)
+
+
+def _note(out, state, settings):
+    write_json(out / "atlas.json", {"state": state, "generator": GENERATOR, **asdict(settings)})
 
 
 def _open_atlas(out, settings):
@@ -100,8 +102,7 @@ def _chosen(plans, ids):
 
 def _missing(folder, split, plans, settings):
     """The plans of `split` whose four files are not all in `folder`. Sweeps out the parts of files a crash left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = set(os.listdir(folder))
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
     for name in names:
         if name.startswith(".") and name.endswith(".part"):
             (folder / name).unlink()
@@ -160,7 +161,7 @@ def _write_tables(out, plans, settings):
 
 
 def _summary(out, settings, drawn, seconds):
-    files = [entry for split in SPLITS if settings.count(split) for entry in os.scandir(out / split)]
+    files = [entry for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
     megabytes = sum(entry.stat().st_size for entry in files) / 1e6
     names = CYTO_CLASSES if settings.form == "cyto" else HPA_CLASSES
     targets = pd.read_csv(out / "train.csv", dtype=str, keep_default_na=False)["Target"]

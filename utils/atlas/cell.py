@@ -18,6 +18,16 @@ COSINES, SINES = np.cos(np.outer(np.arange(41), TURN)), np.sin(np.outer(np.arang
 INTERPHASE, DAUGHTER, MITOSIS = range(3)
 
 
+def unit(angle):
+    """Directions of length 1: (...) radians -> (..., 2)."""
+    return np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
+def _rays(angle):
+    """The number of the ray that each angle, an array, falls on: 0 .. ANGLES - 1."""
+    return (angle * (ANGLES / (2 * np.pi))).astype(int) % ANGLES
+
+
 @dataclass
 class Cell:
     """One cell: `nucleus`, `outline`, `contact` are (ANGLES,)."""
@@ -42,17 +52,17 @@ class Cell:
     def at(self, angle, depth):
         """Points (..., 2) at `angle` and `depth`: -1 centre, 0 nuclear rim, 1 cell edge."""
         angle, depth = np.broadcast_arrays(angle, depth)
-        ray = (angle * (ANGLES / (2 * np.pi))).astype(int) % ANGLES
+        ray = _rays(angle)
         rim, edge = self.nucleus[ray], self.outline[ray]
         radius = rim + depth * np.where(depth < 0, rim, edge - rim)
-        return self.centre + radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+        return self.centre + radius[..., None] * unit(angle)
 
     def by_rim(self, angle, distance):
         """Points (..., 2) at `angle`, `distance` micrometres outside the nuclear rim but inside the cell."""
         angle, distance = np.broadcast_arrays(angle, distance)
-        ray = (angle * (ANGLES / (2 * np.pi))).astype(int) % ANGLES
+        ray = _rays(angle)
         radius = np.minimum(self.nucleus[ray] + distance, np.maximum(self.outline[ray] - 0.6, 0.5 * self.outline[ray]))
-        return self.centre + radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+        return self.centre + radius[..., None] * unit(angle)
 
     def confine(self, points, inner=0.3, outer=0.4):
         """Move `points` (..., 2) into the cytoplasm, `inner` off the nucleus and `outer` off the cell's edge.
@@ -61,7 +71,7 @@ class Cell:
         """
         away = np.asarray(points - self.centre.astype(np.float32), np.float32)
         radius = np.maximum(np.hypot(away[..., 0], away[..., 1]), np.float32(1e-6))
-        ray = (np.arctan2(away[..., 1], away[..., 0]) * np.float32(ANGLES / (2 * np.pi))).astype(int) % ANGLES
+        ray = _rays(np.arctan2(away[..., 1], away[..., 0]))
         edge, rim = (radii.astype(np.float32)[ray] for radii in (self.outline, self.nucleus))
         wanted = np.minimum(radius, np.maximum(edge - outer, np.float32(0.8) * edge))
         if inner is not None:
@@ -77,8 +87,7 @@ class Cell:
     def organisers(self):
         """(1 or 2, 2) microtubule organising centres."""
         if self.stage == MITOSIS:
-            along = np.array([np.cos(self.axis), np.sin(self.axis)])
-            return self.centre + np.outer((0.6, -0.6), along) * self.outline.min()
+            return self.centre + np.outer((0.6, -0.6), unit(self.axis)) * self.outline.min()
         return self.by_rim(np.array([self.pole]), np.array([self.stream(0).uniform(0.4, 1.6)]))
 
     @cached_property
@@ -148,7 +157,7 @@ def _nucleus(rng, kind, radius, axis):
 def walk(rng, start, heading, count, step, wander):
     """Paths (N, count, 2) from `start` (N, 2): `step` micrometres a point, turning by about `wander` radians each."""
     turns = np.cumsum(rng.normal(0, wander, (len(start), count - 1)), 1) + np.reshape(heading, (-1, 1))
-    moves = np.stack([np.cos(turns), np.sin(turns)], -1) * np.reshape(step, (-1, 1, 1))
+    moves = unit(turns) * np.reshape(step, (-1, 1, 1))
     return np.concatenate([start[:, None], start[:, None] + np.cumsum(moves, 1)], 1)
 
 
@@ -170,7 +179,7 @@ def _microtubules(cell, points=15):
     )
     turns = rng.standard_normal((count, points - 1), np.float32) * np.float32(0.27 * kind.curl + 0.05)
     turns = np.cumsum(turns + bend, 1) + heading[:, None].astype(np.float32)
-    moves = np.stack([np.cos(turns), np.sin(turns)], -1) * (length / points).astype(np.float32)[:, None, None]
+    moves = unit(turns) * (length / points).astype(np.float32)[:, None, None]
     paths = np.concatenate([start[:, None].astype(np.float32), moves], 1).cumsum(1)
     outer = rng.uniform(0.4, 2.5, (count, 1)).astype(np.float32)
     return cell.confine(paths, 0.2 + 1.6 * rng.standard_exponential((count, 1), np.float32), outer)
@@ -187,14 +196,13 @@ def divide(kind, zoom, seed, centre, bound):
     chromosomes = _chromosomes(rng, centre, half, axis, phase)
     nucleus = np.full(ANGLES, 0.3 * half)
     brightness = np.exp(rng.normal(0, 0.1, 3)) * (1.2, 1.7, 1.4)
-    cell = Cell(kind, seed, MITOSIS, centre, nucleus, outline, np.zeros(ANGLES), axis, axis, 0.5 * half, brightness)
-    cell.chromosomes = chromosomes
-    return cell
+    free = np.zeros(ANGLES)
+    return Cell(kind, seed, MITOSIS, centre, nucleus, outline, free, axis, axis, 0.5 * half, brightness, chromosomes)
 
 
 def _chromosomes(rng, centre, half, axis, phase, count=42):
     """Short thick lines (count, 3, 2) that together are a clump, a metaphase plate or two anaphase plates."""
-    along, across = (np.array([np.cos(a), np.sin(a)]) for a in (axis, axis + np.pi / 2))
+    along, across = unit(np.array([axis, axis + np.pi / 2]))
     if phase == "clump":
         turn, far = rng.uniform(0, 2 * np.pi, count), 0.6 * half * np.sqrt(rng.random(count))
         places = np.outer(far * np.cos(turn), along) + np.outer(far * np.sin(turn), across)
@@ -206,7 +214,7 @@ def _chromosomes(rng, centre, half, axis, phase, count=42):
         places = np.outer(side * (gap + 0.12 * aside**2 / half) + rng.normal(0, 0.35, count), along)
         places += np.outer(aside, across)
     turn = rng.uniform(0, 2 * np.pi, count)
-    stroke = np.stack([np.cos(turn), np.sin(turn)], -1) * rng.uniform(0.4, 1.1, (count, 1))
+    stroke = unit(turn) * rng.uniform(0.4, 1.1, (count, 1))
     return centre + places[:, None] + stroke[:, None] * np.array([-1, 0, 1])[:, None]
 
 

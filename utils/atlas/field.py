@@ -17,7 +17,8 @@ class Field:
 
     Maps are (height, width). `owner`: number of the cell, -1 outside. `rim` and `edge`: distance inward from the nuclear
     rim and from the cell's edge, micrometres. `depth`: 0 nuclear rim and inside .. 1 cell edge. `contact`: 1 where the
-    nearest edge presses against a neighbour. `shown`: (number, Cell) of the cells in view. `main`: whether it is the first layer.
+    nearest edge presses against a neighbour. `shown`: (number, Cell) of the cells in view. `main`:
+    whether it is the first layer.
     """
 
     def __init__(self, scene, layer, size, shift=(0.0, 0.0)):
@@ -98,9 +99,14 @@ class Field:
         return True
 
     @cached_property
+    def dividing(self):
+        """(cells,) bool."""
+        return np.array([cell.stage == MITOSIS for cell in self.cells])
+
+    @cached_property
     def nucleus(self):
         """1 inside nuclei; dividing cells have none."""
-        whole = self.per_cell([cell.stage != MITOSIS for cell in self.cells])
+        whole = self.per_cell(~self.dividing)
         return np.clip(self.rim / self.pixel + 0.5, 0, 1) * whole
 
     @cached_property
@@ -111,7 +117,7 @@ class Field:
     @cached_property
     def cytoplasm(self):
         """Inside cells and outside nuclei, as thick as the cell is there: it thins out towards the edge."""
-        flat = self.per_cell([cell.kind.flat if cell.stage != MITOSIS else 0 for cell in self.cells])
+        flat = self.per_cell([cell.kind.flat for cell in self.cells] * ~self.dividing)
         thick = (1 - flat) + flat * (0.4 + 0.6 * (1 - self.depth))
         return (self.body - self.nucleus) * thick
 

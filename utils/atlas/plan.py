@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.errors import InputError
+from utils.errors import InputError, check_least
 from utils.labels import CYTO_CLASSES, HPA_TO_CYTO
 
 SPLITS = ("train", "test", "external")
@@ -48,9 +48,7 @@ class Settings:
         """Raises InputError for values out of range."""
         if not 32 <= self.size <= 2048:
             raise InputError(f"--size {self.size} is out of range; choose 32 to 2048 pixels")
-        for name, least in (("train", 1), ("test", 0), ("external", 0), ("seed", 0), ("power", 0)):
-            if not least <= getattr(self, name) < float("inf"):
-                raise InputError(f"--{name} {getattr(self, name)} is out of range; it must be at least {least}")
+        check_least(self, train=1, test=0, external=0, seed=0, power=0)
         for name in ("duplicates", "label_noise", "ambiguity", "corrupt"):
             if not 0 <= getattr(self, name) <= 1:
                 option = name.replace("_", "-")
@@ -59,7 +57,7 @@ class Settings:
             raise InputError(f"--form {self.form} is unknown; choose kaggle or cyto")
 
     def count(self, split):
-        return {"train": self.train, "test": self.test, "external": self.external}[split]
+        return getattr(self, split)
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Plan:
 
 def random_stream(seed, split, index, purpose):
     """The generator of all random numbers that serve one `purpose` in one image."""
-    return np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index, purpose)))
+    return np.random.default_rng((seed, SPLITS.index(split), index, purpose))
 
 
 @lru_cache
@@ -90,7 +88,7 @@ def plan_image(settings, split, index):
     """What image `index` of `split` is: a Plan. It follows from the settings, split and index alone."""
     rng = random_stream(settings.seed, split, index, LABEL)
     name = str(uuid.UUID(bytes=random_stream(settings.seed, split, index, NAME).bytes(16), version=4))
-    copies, shows = None, None
+    copies = None
     copying = rng.random() < settings.duplicates
     earlier = index if split == "train" else settings.train
     if copying and earlier:

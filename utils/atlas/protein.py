@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.atlas.compartments import COMPARTMENTS, LOST_IN_MITOSIS
-from utils.atlas.references import is_dividing
 from utils.atlas.scene import FIELD, MARGIN
 
 TRACE = 0.25  # weight below which an annotator would not name a compartment
@@ -47,14 +46,15 @@ TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often s
 
 def draw_protein(view, protein):
     """The green channel of one layer: (height, width) float32 of about 0..1."""
-    strength, dividing = _strengths(view, protein), is_dividing(view)
+    strength = _strengths(view, protein)
     inside = view.cytoplasm + 0.8 * view.nucleus
     rough = np.clip(1 + 0.3 * view.noise(np.random.default_rng((view.texture, 2)), 0.8), 0.2, None)
     green = (protein.unspecific * inside * rough).astype(np.float32)
     for number, weight, seed in protein.parts:
-        spread_out = strength * dividing if number in LOST_IN_MITOSIS else 0 * strength
-        green += weight * COMPARTMENTS[number](view, np.random.default_rng(seed), strength - spread_out)
-        green += 0.4 * weight * view.body * view.per_cell(spread_out)
+        lost = view.dividing & (number in LOST_IN_MITOSIS)
+        green += weight * COMPARTMENTS[number](view, np.random.default_rng(seed), strength * ~lost)
+        if lost.any():
+            green += 0.4 * weight * view.body * view.per_cell(strength * lost)
     if view.main:
         green += _specks(view, protein)
     for (x, y, radius), shine in zip(view.debris[:, :3], view.debris[:, 3]):
@@ -79,5 +79,5 @@ def _strengths(view, protein):
     present = np.array([rng.random() for rng in streams]) >= min(protein.absent, 0.85)
     if view.main:
         middles = np.array([cell.centre for cell in view.cells])
-        present[np.argmin(np.abs(middles - FIELD / 2).max(axis=1) + FIELD * is_dividing(view))] = True
+        present[np.argmin(np.abs(middles - FIELD / 2).max(axis=1) + FIELD * view.dividing)] = True
     return np.clip(np.exp([rng.normal(-0.15, protein.spread) for rng in streams]), 0.15, 1.5) * present

@@ -68,11 +68,6 @@ def draw_reticulum(view, strength):
     return (tubes + over_nucleus) * dividing * view.per_cell(strength)
 
 
-def is_dividing(view):
-    """(cells,) bool."""
-    return np.array([cell.stage == MITOSIS for cell in view.cells])
-
-
 def shadows(view, rng):
     """Holes that organelles leave in what fills the cytoplasm: (height, width) float32, 0..1."""
     coarse = np.clip(1.3 * view.noise(rng, 2.0) - 0.5, 0, 1)

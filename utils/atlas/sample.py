@@ -32,7 +32,7 @@ def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, b
     protein = Protein.choose(random_stream(seed, *origin, PROTEIN), classes, ambiguity)
     for layer in range(len(scene.layers)):
         view = Field(scene, layer, drawn, shift)
-        if view.shown or layer == 0:
+        if view.shown or view.main:
             red, blue, yellow = draw_references(view)
             for channel, image in enumerate((red, draw_protein(view, protein), blue, yellow)):
                 light[(*view.window, channel)] += image

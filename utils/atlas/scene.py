@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from utils.atlas.cell import DAUGHTER, INTERPHASE, MITOSIS, TURN, divide, grow
+from utils.atlas.cell import DAUGHTER, INTERPHASE, MITOSIS, TURN, divide, grow, unit
 from utils.atlas.cell_types import CELL_TYPES, CellType
 
 FIELD = 165.0  # side of the field
 MARGIN = 33.0  # cells grow this far beyond the field, so that borders cut cells and the field can be moved
 BEND_GRAIN = 3.0
-RAYS = np.stack([np.cos(TURN), np.sin(TURN)], -1)
+RAYS = unit(TURN)
 NEIGHBOURS = 10  # the nearest cells bound a cell
 
 
@@ -68,7 +68,7 @@ def _daughter_pairs(rng, kind, zoom, wanted):
 
 def _metric(kind, lead):
     """(2, 2): distances along the direction `lead` count less where long cells lie side by side."""
-    along, across = np.array([np.cos(lead), np.sin(lead)]), np.array([-np.sin(lead), np.cos(lead)])
+    along, across = unit(lead), unit(lead + np.pi / 2)
     longer = np.sqrt(kind.stretch**kind.aligned)
     return np.outer(along, along) / longer + np.outer(across, across) * longer
 
@@ -85,7 +85,7 @@ def _scatter(rng, kind, zoom, metric, pairs, crowded):
     apart = min((1.75 - 0.25 * islands) * kind.size * zoom, 0.8 * (FIELD + 2 * margin) / np.sqrt(wanted))
     (xx, xy), (_, yy) = metric
     placed = [middle + sign * half for middle, half in pairs for sign in (1, -1)]
-    taken = np.array(placed + [middle for middle, _ in pairs] + [0j] * 400)
+    taken = np.array(placed + [middle for middle, _ in pairs] + [0j] * int(wanted + 1))
     used = len(placed) + len(pairs)
     for _ in range(int(6 * wanted)):
         bud, room, x, y = rng.random(4)
@@ -96,13 +96,12 @@ def _scatter(rng, kind, zoom, metric, pairs, crowded):
         inside = -margin < dart.real < FIELD + margin and -margin < dart.imag < FIELD + margin
         away = taken[:used] - dart
         far = np.hypot(xx * away.real + xy * away.imag, xy * away.real + yy * away.imag)
-        if inside and used < len(taken) and (far > apart * (0.85 + 0.2 * room)).all():
+        if inside and (far > apart * (0.85 + 0.2 * room)).all():
             placed.append(dart)
             taken[used] = dart
             used += 1
         if len(placed) >= wanted:
             break
-    placed = placed or [FIELD * (0.5 + 0.5j)]
     return np.stack([np.real(placed), np.imag(placed)], -1)
 
 
@@ -110,7 +109,7 @@ def _scatter_under(rng, kind, zoom, centres):
     """Centres (M, 2) of the cells that lie over or under the others: near one of them, not on its nucleus."""
     count = rng.binomial(len(centres), kind.overlap)
     turn = rng.uniform(0, 2 * np.pi, count)
-    step = np.stack([np.cos(turn), np.sin(turn)], -1) * (kind.size * zoom * rng.uniform(0.7, 1.1, (count, 1)))
+    step = unit(turn) * (kind.size * zoom * rng.uniform(0.7, 1.1, (count, 1)))
     darts = centres[rng.permutation(len(centres))[:count]] + step
     kept = []
     for dart in darts:
