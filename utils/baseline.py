@@ -1,19 +1,24 @@
-"""The floor that every network must beat: a linear classifier on texture features of each picture.
+"""The floor that every network must beat: a linear classifier on texture
+features of each picture.
 
-    python -m utils.baseline --folds input/folds.csv --fold 0 --images input/train
+    python -m utils.baseline --folds input/folds.csv --fold 0 \\
+        --images input/train
     python -m utils.baseline --fold 0 --train-limit 1000 --name linear1000
     python threshold.py runs/linear
 
-leaves runs/<name>/fold<k>/oof.csv, probabilities of the same rows as train.py's, and config.json. Every picture is
-brought to --size, grey values on 0 to 1. Features of each channel (34):
-    mean, standard deviation, skewness                                           3
-    quantiles .1, .25, .5, .75, .9, .99                                          6
-    log variance of five octaves, differences of Gaussians of 0, 1, 2, 4, 8, 16  5
-    shares of the ten local binary patterns that turn with the picture (riu2;
-    Ojala et al. 2002, eq. 9), at full and at half size                         20
-Between green and each other channel (6): correlation of the pictures and of each octave. Green and bright blue, the
-nucleus by Otsu's threshold (7): its share of the picture; mean and deviation of green inside and outside; mean green in
-a rim around it; log of the ratio of inside to outside.
+leaves runs/<name>/fold<k>/oof.csv, probabilities of the same rows as
+train.py's, and config.json. Every picture is brought to --size, grey values on
+0 to 1. Features of each channel (34):
+    mean, standard deviation, skewness                                  3
+    quantiles .1, .25, .5, .75, .9, .99                                 6
+    log variance of five octaves, differences of Gaussians of
+    0, 1, 2, 4, 8, 16                                                   5
+    shares of the ten local binary patterns that turn with the
+    picture (riu2; Ojala et al. 2002, eq. 9), at full and at half size 20
+Between green and each other channel (6): correlation of the pictures and of
+each octave. Green and bright blue, the nucleus by Otsu's threshold (7): its
+share of the picture; mean and deviation of green inside and outside; mean
+green in a rim around it; log of the ratio of inside to outside.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""How well does a network of the 13 Cyto classes, trained on real pictures, see what the atlas drew?
+"""How well does a network of the 13 Cyto classes, trained on real pictures, see
+what the atlas drew?
 
     python -m utils.simulate --out input/large --size 2048 --power 0.5
     python -m utils.weights input/gapnet_pl_authors_weights.npz \\
@@ -7,10 +8,12 @@
         -o seen.csv
     python -m utils.judge seen.csv --truth input/large/train.csv
 
-A table of areas under the ROC curve, one row a Cyto class: 0.5 is guessing, 1 is perfect. Positives are images that
-show the class itself (Vesicles: peroxisomes, endosomes, lysosomes, lipid droplets; Centrosome: also the organizing
-center; Nucleus: nucleoplasm), negatives those that show nothing of its family in the Human Protein Atlas' hierarchy;
-images of relatives only are left out, being neither.
+A table of areas under the ROC curve, one row a Cyto class: 0.5 is guessing, 1
+is perfect. Positives are images that show the class itself (Vesicles:
+peroxisomes, endosomes, lysosomes, lipid droplets; Centrosome: also the
+organizing center; Nucleus: nucleoplasm), negatives those that show nothing of
+its family in the Human Protein Atlas' hierarchy; images of relatives only are
+left out, being neither.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""Are simulated pictures like real ones? Grey values, power spectra and file sizes of each channel, side by side.
+"""Are simulated pictures like real ones? Grey values, power spectra and file
+sizes of each channel, side by side.
 
     python -m utils.realism --real input/train --simulated input/demo/train \\
         -o realism.png
 
-Folders hold <Id>_<red|green|blue|yellow>.png, jpg or tif; samples need not be complete, one channel is enough. Every
-plane is brought to --size, 8 bits, and written as PNG in the same way, so that only what is in the picture counts.
+Folders hold <Id>_<red|green|blue|yellow>.png, jpg or tif; samples need not be
+complete, one channel is enough. Every plane is brought to --size, 8 bits, and
+written as PNG in the same way, so that only what is in the picture counts.
 """
 
 import argparse
