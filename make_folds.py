@@ -4,6 +4,7 @@
     python make_folds.py --labels input/train.csv --images input/train \\
         --folds 10 --seed 0 -o input/folds.csv
     python make_folds.py --external hpav18=input/hpav18.csv
+    python make_folds.py --test hpav18=input/hpav18.csv
     python make_folds.py --plot input/folds.png    # distribution and split
 
 Every class is spread over the folds as evenly as its images allow, and
@@ -22,7 +23,7 @@ from utils import duplicates, plots
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_csv
 from utils.images import check_files, find_files, parse_channels, scan_folders
-from utils.labels import check_ids, encode, load_classes, read_labels
+from utils.labels import TEST, check_ids, encode, load_classes, read_labels
 from utils.stratify import stratified_parts
 
 DEFAULT_LABELS = "input/train.csv"
@@ -44,6 +45,7 @@ def parse_args():
         help="more rows to split, with their source's name",
     )
     arg("--always-train", action="append", default=[], metavar="NAME=CSV", help="rows for training only: fold -1")
+    arg("--test", action="append", default=[], metavar="NAME=CSV", help="rows never to train nor validate on: fold -2")
     arg("--hash-channels", default="gb", help="channels compared for near-duplicates (default: %(default)s)")
     arg("--hash-distance", type=int, default=14, metavar="BITS",
         help="twins differ in at most so many of 64 bits, averaged over the channels; -1: do not look (default: %(default)s)")  # fmt: skip
@@ -68,35 +70,41 @@ def main():
             check_writable(path)
 
     rows["group"], pairs = find_groups(rows, args)
+    rows = drop_twins_of_test(rows)
     labels = encode(rows["Target"], classes)
-    rows["fold"] = assign_folds(labels, rows["group"].to_numpy(), rows.pop("always").to_numpy(), args.folds, args.seed)
+    trained = (rows["use"] != "test").to_numpy()
+    always = (rows["use"] == "always").to_numpy()[trained]
+    rows["fold"] = TEST
+    rows.loc[trained, "fold"] = assign_folds(
+        labels[trained], rows["group"].to_numpy()[trained], always, args.folds, args.seed
+    )
 
     if pairs is not None:
         write_csv(pairs_file, pairs)
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
-        plots.fold_split(labels, rows["fold"].to_numpy(), classes, args.plot)
+        plots.fold_split(labels[trained], rows["fold"].to_numpy()[trained], classes, args.plot)
     report(labels, rows, classes, args.folds)
     written = [str(args.out)] + [str(pairs_file)] * (pairs is not None) + [args.plot] * bool(args.plot)
     print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s\n-> " + "\n   ".join(written))
 
 
 def gather_rows(args, classes):
-    """All rows with their source; `always` marks those that are only ever trained on."""
-    tables = [("kaggle", args.labels, False)]
-    for specs, always in ((args.external, False), (args.always_train, True)):
+    """All rows with their source, and their `use`: split, always (only ever trained on) or test (never trained on)."""
+    tables = [("kaggle", args.labels, "split")]
+    for specs, use in ((args.external, "split"), (args.always_train, "always"), (args.test, "test")):
         for spec in specs:
             name, equals, path = spec.partition("=")
             if not (name and equals and path):
                 raise InputError(f"{spec!r} should be NAME=CSV, for example hpav18=input/HPAv18.csv")
-            tables.append((name, path, always))
+            tables.append((name, path, use))
     frames = []
-    for name, path, always in tables:
+    for name, path, use in tables:
         frame = read_labels(path, classes)[["Id", "Target"]]
-        frames.append(frame.assign(source=name, always=always))
+        frames.append(frame.assign(source=name, use=use))
     rows = pd.concat(frames, ignore_index=True)
     check_ids(" + ".join(str(path) for _, path, _ in tables), rows["Id"])
-    split = int((~rows["always"]).sum())
+    split = int((rows["use"] == "split").sum())
     if split < args.folds:
         raise InputError(f"{plural(split, 'row')} cannot fill {args.folds} folds; give --folds {max(split, 2)} or less")
     return rows
@@ -125,7 +133,7 @@ def find_groups(rows, args):
     first, second, bits = duplicates.close_pairs(duplicates.hash_samples(files), distance)
     members = duplicates.groups_from_pairs(len(ids), first, second)
     sizes = np.bincount(members)
-    largest = np.bincount(members[~rows["always"].to_numpy()[seen]]).max()  # rows that are split
+    largest = np.bincount(members[(rows["use"] == "split").to_numpy()[seen]]).max()  # rows that are split
     print(
         f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {duplicates.BITS * len(channels.names)} bits, "
         f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
@@ -138,6 +146,17 @@ def find_groups(rows, args):
     groups = rows["Id"].to_numpy(copy=True)
     groups[seen] = ids[np.unique(members, return_index=True)[1]][members]
     return groups, pd.DataFrame({"Id": ids[first], "twin": ids[second], "bits": bits})
+
+
+def drop_twins_of_test(rows):
+    """Without the test rows that have a near-duplicate among the others: a network has as good as seen them."""
+    test = rows["use"] == "test"
+    twins = test & rows["group"].isin(set(rows["group"][~test]))
+    if twins.any():
+        print(
+            f"{plural(int(twins.sum()), 'test row')} with a twin in the training set left out: {listing(rows['Id'][twins])}"
+        )
+    return rows[~twins].reset_index(drop=True)
 
 
 def without_images(rows, there):
@@ -208,7 +227,7 @@ def report(labels, rows, classes, folds):
     table = np.vstack([table, np.bincount(fold[fold >= 0], minlength=folds)])
     off = np.abs(table - table.sum(axis=1, keepdims=True) / folds)
     width = max(4, len(str(table.max())) + 1)
-    always = int((fold < 0).sum())
+    always, test = (int((fold == kind).sum()) for kind in (-1, TEST))
     room = max(12, 79 - 3 - 7 - width * folds - 6)
     print(
         f"{'':3}{'class':{room}}{'images':>7}"
@@ -224,6 +243,7 @@ def report(labels, rows, classes, folds):
         f"largest deviation from an even split: {off[worst, where]:.1f} images ({classes[worst]}, fold {where})\n"
         f"fold sizes {table[-1].min():,} to {table[-1].max():,}"
         + (f"; always trained on: {plural(always, 'row')}" if always else "")
+        + (f"; never trained on: {plural(test, 'row')}" if test else "")
     )
     for name, part in rows.groupby("source", sort=False):
         if rows["source"].nunique() > 1:

@@ -4,6 +4,7 @@
     python predict.py runs/chen/fold0 runs/chen/fold1 -o test.csv --tta 4
     python predict.py runs/chen --ids input/sample_submission.csv -o test.csv
     python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1
+    python predict.py runs/chen --images my_cells --benchmark
 
 Probabilities are averaged over flipped views (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
@@ -12,6 +13,7 @@ Nothing of the training augmentation is loaded here.
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -24,6 +26,7 @@ from utils.files import check_writable, first_repeated
 from utils.images import check_files, find_files, most_tiles, parse_channels, scan_folders
 from utils.labels import check_ids, read_table
 from utils.predictions import write_predictions
+from utils.speed import benchmark
 
 SHARED = ("class_names", "channels", "size", "fit", "normalise")  # folds that are averaged must agree on these
 
@@ -40,6 +43,7 @@ def parse_args():
     arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
+    arg("--benchmark", action="store_true", help="measure seconds an image by stage instead (Chen, Table III)")
     arg("-o", "--out", default="predictions.csv", help="where to write (default: %(default)s)")
     return parser.parse_args()
 
@@ -65,6 +69,13 @@ def main():
 
     samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
+    if args.benchmark:
+        network = (
+            networks[0].eval(),
+            Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device),
+        )
+        benchmark(samples, *network, device, amp, args.tta, batch_size, Path(args.out).parent)
+        return
     loader = make_loader(samples, max(1, batch_size // tiles), pick_workers(args.workers, device), device)
     normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
     print(

@@ -5,8 +5,10 @@
     python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
         -o thresholds.json
 
-Three ways: fixed (0.5), one global cut-off, one for each class. Each is shown
-in sample (fitted and scored on the same rows, which flatters) and cross-fitted
+fixed (0.5), global (one cut-off) and per_class are exact; chen_raw,
+chen_smoothed and chen_global are the paper's, from 1000 points; epochs_curve
+and chen_smoothed also use what a run's last epochs said. Each is shown in
+sample (fitted and scored on the same rows, which flatters) and cross-fitted
 (fitted on four fifths, applied to the rest, scored once over all rows). auto
 takes the best cross-fitted one.
 """
@@ -21,30 +23,13 @@ from tqdm import tqdm
 
 from utils import plots
 from utils.checkpoint import fold_files
+from utils.cutoffs import METHODS, NEED_EPOCHS, read_last_epochs
 from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels
-from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, f1_per_class, macro_f1
+from utils.metrics import f1_from_counts, f1_per_class, macro_f1
 from utils.predictions import read_all
 from utils.stratify import stratified_parts
-
-
-def fixed(truth, probabilities):
-    return np.full(truth.shape[1], 0.5)
-
-
-def global_(truth, probabilities):
-    return np.full(truth.shape[1], best_global_threshold(truth, probabilities)[0])
-
-
-def per_class(truth, probabilities):
-    """The exact optimum of each class; the global one for classes without positives."""
-    thresholds, _ = best_thresholds(truth, probabilities)
-    unfitted = np.isnan(thresholds)
-    return np.where(unfitted, global_(truth, probabilities), thresholds) if unfitted.any() else thresholds
-
-
-METHODS = {"fixed": fixed, "global": global_, "per_class": per_class}
 
 
 def parse_args():
@@ -78,11 +63,16 @@ def main():
         if path:
             check_writable(path)
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
-    oof, truth = gather(files, labels_file, classes)
+    oof, truth, epochs = gather(files, labels_file, classes)
+    methods = [name for name in METHODS if epochs is not None or name not in NEED_EPOCHS]
+    if args.method not in ("auto", *methods):
+        raise InputError(
+            f"{args.method} needs the epochs' predictions that train.py keeps beside oof.csv; name the run's folder, or another --method"
+        )
 
     results = {
-        name: evaluate(METHODS[name], truth, oof, args)
-        for name in tqdm(METHODS, desc="fitting", disable=None, leave=False)
+        name: evaluate(METHODS[name], truth, oof, args, epochs)
+        for name in tqdm(methods, desc="fitting", disable=None, leave=False)
     }
     best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
     chosen = results[best].pop("thresholds")
@@ -118,8 +108,10 @@ def find_predictions(paths):
 
 
 def gather(files, labels_file, classes):
-    """One table over all files, and its labels, matched by Id: (N, C) float64, (N, C) uint8."""
-    oof = pd.concat(read_all(files).values())
+    """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
+    (N, C) uint8, (K, N, C) float64 or None."""
+    tables = read_all(files)
+    oof = pd.concat(tables.values())
     if list(oof.columns) != list(classes):
         differing = sorted(set(oof.columns) ^ set(classes)) or ["their order"]
         raise InputError(
@@ -136,19 +128,31 @@ def gather(files, labels_file, classes):
         )
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
-    return oof.to_numpy(), encode(labels.loc[oof.index], classes)
+    return oof.to_numpy(), encode(labels.loc[oof.index], classes), gather_epochs(tables)
 
 
-def evaluate(method, truth, probabilities, args):
+def gather_epochs(tables):
+    """(K, N, C): as many last epochs as every fold has; None unless all files are oof.csv of runs that kept them."""
+    if not all(Path(path).name == "oof.csv" for path in tables):
+        return None
+    parts = [read_last_epochs(Path(path).parent, table.shape) for path, table in tables.items()]
+    if any(part is None for part in parts):
+        return None
+    shared = min(len(part) for part in parts)
+    return np.concatenate([part[-shared:] for part in parts], axis=1)
+
+
+def evaluate(method, truth, probabilities, args, epochs=None):
     """Thresholds fitted on all rows, and macro F1 in sample and cross-fitted with its spread and 95 % interval."""
-    thresholds = method(truth, probabilities)
+    thresholds = method(truth, probabilities, epochs)
     parts = min(5, len(truth))
     scores, decided = [], []
     for repeat in range(args.repeats):
         decisions = np.zeros(truth.shape, bool)
         part = stratified_parts(truth, parts, args.seed + repeat)
         for held in (part == number for number in range(parts)):
-            decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held])
+            seen = None if epochs is None else epochs[:, ~held]
+            decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held], seen)
         scores.append(macro_f1(truth, decisions))
         decided.append(decisions)
     low, high = interval(truth, decided[0], args.seed)
@@ -172,11 +176,11 @@ def interval(truth, decisions, seed, draws=1000):
 
 def report(results, best, truth, classes, rows):
     print(f"macro F1 over {rows:,} rows, {len(classes)} classes")
-    print(f"{'method':12}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
+    print(f"{'method':14}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
     for name, result in results.items():
         low, high = result["interval_95"]
         star = "*" if name == best else " "
-        print(f"{name:11}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
+        print(f"{name:13}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
               f"{low:>11.4f}–{high:.4f}")  # fmt: skip
     absent = [name for name, count in zip(classes, truth.sum(axis=0), strict=True) if not count]
     if absent:

@@ -7,11 +7,12 @@
     python train.py --fold 0 --limit 200 --epochs 2 --name try    # a trial
     python train.py --fold 0 --loss "1:bce 4:soft_f1+weighted_bce"
 
-The run directory holds config.json (every option), last.pt and best.pt,
-log.csv (a row an epoch), steps.csv and TensorBoard events (every step), and
-oof.csv (best epoch's probabilities for the validation fold). Interrupted, the
-same command goes on after the last finished epoch and ends with the same
-weights.
+The run directory holds config.json (every option), rows.csv (the images
+trained and validated on), last.pt and best.pt, log.csv (a row an epoch),
+steps.csv and TensorBoard events (every step), oof.csv (best epoch's
+probabilities for the validation fold) and validation/ (every epoch's, in 16
+bits). Interrupted, the same command goes on after the last finished epoch and
+ends with the same weights.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from utils.images import check_files, find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.se_resnext50 import STEMS
-from utils.predictions import read_predictions, write_predictions
+from utils.predictions import EPOCHS, read_predictions, write_epoch, write_predictions
 from utils.recipes import RECIPES
 from utils.trainer import CURVES, OPTIMISERS, REMEMBERED, Trainer
 from utils.weights import load_start
@@ -84,7 +85,7 @@ def parse_args():
         help="by statistics of the training set, of each image, or not",
         group=data,
     )
-    arg("--augment", choices=augment.AUGMENTATIONS, help="training augmentation", group=data)
+    arg("--augment", help="training augmentation: none, d4, chen, or stages by first epoch", group=data)
     arg(
         "--limit",
         type=int,
@@ -134,9 +135,10 @@ def main():
     device = pick_device(args.device)
     amp = amp_dtype(args.amp, device)
     schedule = losses.parse_schedule(args.loss)
+    channels = parse_channels(args.channels)
+    augmentation = augment.build(args.augment, channels.names)
     classes = load_classes(args.classes)
     train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed)
-    channels = parse_channels(args.channels)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     check_writable(run / "last.pt")
 
@@ -152,7 +154,7 @@ def main():
     tiles = most_tiles(check_files(files, args.size if args.fit == "crop" else 0), args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     train_set = Samples(files[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
-                        augment=augment.build(args.augment), random_crop=True, seed=args.seed)  # fmt: skip
+                        augment=augmentation, random_crop=True, seed=args.seed)  # fmt: skip
     valid_set = Samples(files[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
     torch.manual_seed(args.seed)
@@ -176,6 +178,8 @@ def main():
         clear(run)
     print_header(config, started_from, train_rows, valid_rows, network, device, amp, workers)
     write_json(run / "config.json", config)
+    rows = pd.concat([train_rows.assign(part="train"), valid_rows.assign(part="valid")])
+    write_csv(run / "rows.csv", rows[["Id", "Target", "part"]])
     try:
         fit(trainer, train_loader, valid_loader, valid_rows, config, run)
     except InputError:
@@ -241,9 +245,10 @@ def find_resume(run, config, overwrite):
 
 def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
-    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "config.json"):
+    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "config.json"):
         (run / name).unlink(missing_ok=True)
-    shutil.rmtree(run / "tensorboard", ignore_errors=True)
+    for name in ("tensorboard", EPOCHS):
+        shutil.rmtree(run / name, ignore_errors=True)
     for folder in (run, run.parent):
         with contextlib.suppress(OSError):  # others' files stay, and then their folder
             folder.rmdir()
@@ -267,6 +272,7 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
             trainer.amp,
             chunk=config["batch_size"],
         )
+        write_epoch(run, trainer.epoch, probabilities)
         threshold, score = best_global_threshold(truth, probabilities)
         if trainer.end_epoch(score):
             best = {"config": config, "model": trainer.network.state_dict(), "epoch": trainer.epoch, "score": score}
@@ -274,10 +280,12 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
             write_predictions(run / "oof.csv", valid_rows["Id"], probabilities, classes)
         means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *CURVES]}
         speed = len(train_loader.dataset) / seconds
+        valid = validation_curves(truth, probabilities, threshold, classes)
         trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, "macro_f1": score,
-                            "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock})  # fmt: skip
+                            "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock, **valid})  # fmt: skip
         trainer.steps += rows
-        board.add_scalar("validation/macro_f1", score, trainer.step)
+        for name, value in {"macro_f1": score, **valid}.items():
+            board.add_scalar(f"validation/{name}", value, trainer.step)
         board.flush()
         write_csv(run / "steps.csv", pd.DataFrame(trainer.steps))
         write_csv(run / "log.csv", pd.DataFrame(trainer.log))
@@ -286,6 +294,15 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
         print_epoch(trainer, means, score, threshold, speed, left)
     board.close()
     print_summary(trainer, run, truth, classes, time.time() - started)
+
+
+def validation_curves(truth, probabilities, threshold, classes):
+    """What Figs. 6 and 7 of Chen draw beside macro F1: BCE, focal loss, and each class's F1 at the epoch's cut-off."""
+    logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
+    targets = torch.from_numpy(truth.astype(np.float32))
+    values = {"valid_bce": float(losses.bce(logits, targets)), "valid_focal": float(losses.focal(logits, targets))}
+    f1 = f1_per_class(truth, probabilities >= threshold)
+    return values | {f"f1 {name}": float(value) for name, value in zip(classes, f1, strict=True)}
 
 
 def train_epoch(trainer, loader, board):

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import submission_of, succeed, write_labels
+from conftest import refuse, submission_of, succeed, write_labels
 
+from utils import cutoffs
+from utils.labels import encode
 from utils.metrics import macro_f1
 from utils.predictions import read_predictions, write_predictions
 
@@ -93,8 +95,34 @@ def test_a_run_folder_needs_no_other_word(run):
     assert (run / "thresholds.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((run / "thresholds.json").read_text())
     assert len(found["thresholds"]) == 28 and found["rows"] == 32 and "cross-fitted" in out
+    for method in ("chen_raw", "chen_smoothed", "chen_global", "epochs_curve"):
+        assert method in out
     for name in ("thresholds.json", "thresholds.png"):
         (run / name).unlink()
+
+
+def test_smoothing_uses_the_epochs_that_the_run_kept(run, tmp_path):
+    """The mean of the raw thresholds of both epochs up to the best one, of both folds pooled."""
+    succeed("threshold", run, "--method", "chen_smoothed", "-o", tmp_path / "t.json")
+    found = json.loads((tmp_path / "t.json").read_text())
+    folders = [run / "fold0", run / "fold1"]
+    best = [int(pd.read_csv(folder / "log.csv")["macro_f1"].idxmax()) + 1 for folder in folders]
+    tables = [read_predictions(folder / "oof.csv") for folder in folders]
+    targets = pd.concat([pd.read_csv(folder / "rows.csv", dtype=str, keep_default_na=False) for folder in folders])
+    targets = targets.drop_duplicates("Id").set_index("Id")["Target"]
+    truth = encode(targets.loc[[id_ for table in tables for id_ in table.index]], tables[0].columns)
+    raw = []
+    for back in range(min(best)):
+        parts = [np.load(f / f"validation/epoch{b - back:03}.npy").astype(float) for f, b in zip(folders, best)]
+        raw.append(cutoffs.chen_raw(truth, np.concatenate(parts)))
+    assert found["thresholds"] == pytest.approx(np.mean(raw, axis=0))
+
+
+def test_smoothing_without_a_run_is_refused(small):
+    folder, *_ = small
+    refuse("threshold", folder / "oof.csv", "--labels", folder / "train.csv", "--classes", folder / "classes.csv", "-o",
+           folder / "t.json", "--method", "chen_smoothed", says="the epochs' predictions")  # fmt: skip
+    assert not (folder / "t.json").exists()
 
 
 @pytest.fixture

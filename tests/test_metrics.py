@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 import threshold
-from utils import losses, metrics
+from utils import cutoffs, losses, metrics
 from utils.errors import InputError
+from utils.schedule import stage_at
 
 
 def table(seed, rows, classes, levels=None, absent=True):
@@ -78,7 +79,7 @@ def test_thresholds_are_fitted_on_columns():
     """Classes whose scores live on different scales: only a cut-off for each column separates both."""
     truth = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
     probabilities = np.array([[0.9, 0.01], [0.8, 0.04], [0.6, 0.02], [0.5, 0.03]])
-    thresholds = threshold.per_class(truth, probabilities)
+    thresholds = cutoffs.per_class(truth, probabilities)
     assert 0.6 < thresholds[0] <= 0.8 and 0.02 < thresholds[1] <= 0.03
     assert metrics.macro_f1(truth, probabilities >= thresholds) == 1
 
@@ -94,7 +95,7 @@ def test_cross_fitting_does_not_see_its_own_rows():
     truth = (rng.random((400, 10)) < 0.04).astype(np.uint8)
     probabilities = rng.random((400, 10))
     args = type("Options", (), {"repeats": 2, "seed": 0})
-    result = threshold.evaluate(threshold.per_class, truth, probabilities, args)
+    result = threshold.evaluate(cutoffs.per_class, truth, probabilities, args)
     calling_all = metrics.macro_f1(truth, np.ones_like(truth))
     assert result["in_sample"] > calling_all + 0.05
     assert result["cross_fitted"] < calling_all + 0.02
@@ -109,6 +110,44 @@ def test_interval_holds_the_score_and_shrinks_with_rows():
         assert low <= metrics.macro_f1(truth[:rows], decisions) <= high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
+
+
+# the paper's thresholds
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from([None, 4, 999]))
+@settings(max_examples=40, deadline=None)
+def test_grid_f1_is_scikit_learns(seed, rows, levels):
+    truth, probabilities = table(seed, rows, 3, levels)
+    grid = cutoffs.grid_f1(truth, probabilities)
+    assert grid.shape == (1000, 3)
+    for point in (0, 1, 250, 500, 998, 999):
+        called = probabilities >= cutoffs.GRID[point]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert grid[point] == pytest.approx(f1_score(truth, called, average=None, zero_division=0))
+
+
+def test_raw_thresholds_lie_on_the_papers_grid():
+    """Table I: 0.07007, 0.965 and 0.003003 are 70, 964 and 3 of 999; class 23, without positives, has 0."""
+    for printed, step in ((0.07007, 70), (0.965, 964), (0.003003, 3), (0.2332, 233)):
+        assert float(f"{cutoffs.GRID[step]:.4g}") == printed
+    truth, probabilities = np.array([[1, 0], [0, 0], [1, 0]]), np.array([[0.9, 0.5], [0.2, 0.4], [0.3, 0.3]])
+    assert cutoffs.chen_raw(truth, probabilities).tolist() == [cutoffs.GRID[200], 0.0], "the lowest of the best"
+    assert cutoffs.chen_global(truth, probabilities).tolist() == [cutoffs.GRID[200]] * 2
+
+
+def test_smoothed_thresholds_use_every_epoch():
+    """One class, three epochs whose best cut-offs begin above .1, .3 and .8: the mean of the three lowest best points; the
+    averaged curve is best where two of the three are."""
+    truth = np.array([[1], [0]])
+    epochs = np.array([[[0.2], [0.1]], [[0.4], [0.3]], [[0.9], [0.8]]])
+    lowest = [cutoffs.GRID[k] for k in (100, 300, 800)]
+    assert cutoffs.chen_smoothed(truth, epochs[-1], epochs) == pytest.approx(np.mean(lowest))
+    overlapping = np.array([[[0.5], [0.1]], [[0.6], [0.4]], [[0.9], [0.8]]])
+    assert 0.4 < cutoffs.epochs_curve(truth, overlapping[-1], overlapping)[0] <= 0.5
+    raw, smoothed = cutoffs.table_one(truth, epochs[-1], epochs)
+    assert raw.tolist() == [lowest[2]] * 2 and smoothed == pytest.approx([np.mean(lowest)] * 2)
 
 
 # losses
@@ -172,10 +211,29 @@ def test_balanced_weights_are_inverse_counts():
     assert weights.tolist() == pytest.approx([50 * 11 / 12885, 50 * 11 / 1254, 50, 50])
 
 
+def test_pos_weight_bce_is_torchs_and_weights_positives_alone():
+    logits, targets = logits_and_targets()
+    weights = losses.odds_against([8, 2, 0, 16, 1], rows=16)
+    assert weights.tolist() == [1, 7, 50, 0, 15], "negatives a positive, at most 50"
+    p, t = torch.sigmoid(logits.detach()).numpy(), targets.numpy()
+    expected = -(weights.numpy() * t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    assert losses.pos_weight_bce(logits, targets, weights).item() == pytest.approx(expected)
+
+
+def test_weighted_bce_weights_negatives_too():
+    """The published form: a rare class's negatives weigh as much as its positives; with pos_weight they weigh 1."""
+    logits, targets = torch.zeros(4, 2, requires_grad=True), torch.tensor([[0.0, 0.0]] * 4)
+    losses.weighted_bce(logits, targets, torch.tensor([1.0, 50.0])).backward()
+    assert (logits.grad[:, 1] / logits.grad[:, 0]).tolist() == pytest.approx([50] * 4)
+    logits.grad = None
+    losses.pos_weight_bce(logits, targets, torch.tensor([1.0, 50.0])).backward()
+    assert (logits.grad[:, 1] / logits.grad[:, 0]).tolist() == pytest.approx([1] * 4)
+
+
 def test_schedule_is_read_and_kept():
     schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce")
-    assert [losses.stage_at(schedule, epoch)[0] for epoch in (1, 10, 11, 23, 24, 99)] == [0, 0, 1, 1, 2, 2]
-    assert losses.stage_at(schedule, 30)[1] == {"soft_f1": 1.0, "weighted_bce": 10.0}
+    assert [stage_at(schedule, epoch)[0] for epoch in (1, 10, 11, 23, 24, 99)] == [0, 0, 1, 1, 2, 2]
+    assert stage_at(schedule, 30)[1] == {"soft_f1": 1.0, "weighted_bce": 10.0}
 
 
 @pytest.mark.parametrize(
@@ -200,8 +258,8 @@ def test_impossible_schedules_are_refused(text):
 
 def test_every_tracked_curve_is_there():
     logits, targets = logits_and_targets()
-    curves = losses.curves(logits, targets, torch.ones(5))
-    assert set(curves) == {"bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"}
+    curves = losses.curves(logits, targets, torch.ones(5), torch.ones(5))
+    assert set(curves) == {*losses.TERMS, "precision", "recall"}
     called = (logits.detach() >= 0).numpy()
     assert float(curves["precision"]) == pytest.approx((called * targets.numpy()).sum() / called.sum())
     assert float(curves["recall"]) == pytest.approx((called * targets.numpy()).sum() / targets.numpy().sum())

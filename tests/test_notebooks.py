@@ -4,6 +4,7 @@ import shutil
 
 import nbclient
 import nbformat
+import pandas as pd
 import pytest
 from conftest import ROOT
 
@@ -12,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 def run(notebook, place):
     """Execute a copy of the notebook in a place where the kit seems to lie: its text output."""
-    (place / "notebooks").mkdir(parents=True)
+    (place / "notebooks").mkdir(parents=True, exist_ok=True)
     for name in ("train.py", "utils"):
         (place / name).symlink_to(ROOT / name)
     cells = nbformat.read(notebook, as_version=4)
@@ -36,6 +37,26 @@ def test_explore_mixes_real_and_simulated_fields(tmp_path, atlas):
     text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
     answers = text.splitlines()[-1]
     assert pictures == 3 and answers.count("real") == answers.count("simulated") == 16
+
+
+def test_a_made_up_person_meets_a_made_up_machine_when_there_is_neither(tmp_path):
+    text, pictures = run(ROOT / "notebooks/human_vs_machine.ipynb", tmp_path / "kit")
+    assert pictures == 2 and "MADE-UP person" in text and "McNemar's test on the 120 images" in text
+    assert not (tmp_path / "kit/human.csv").exists()
+
+
+def test_your_labels_and_your_network_are_compared(tmp_path, atlas, predictions, thresholds):
+    kit = tmp_path / "kit"
+    (kit / "runs/demo").mkdir(parents=True)
+    (kit / "input").mkdir()
+    shutil.copytree(atlas, kit / "input/demo")
+    shutil.copy(predictions, kit / "runs/demo/test.csv")
+    shutil.copy(thresholds, kit / "runs/demo/thresholds.json")
+    table = pd.read_csv(atlas / "solution.csv", dtype=str).head(5)
+    table.to_csv(kit / "human.csv", index=False)
+    text, pictures = run(ROOT / "notebooks/human_vs_machine.ipynb", kit)
+    assert pictures == 2 and "MADE-UP" not in text and "made-up" not in text
+    assert "person, 5" in text and "machine, 16" in text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

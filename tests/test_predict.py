@@ -158,3 +158,14 @@ def test_folds_that_look_at_images_differently_are_not_averaged(run, atlas, fold
 def test_predict_does_not_import_augmentation():
     code = "import sys, predict; sys.exit(any(name.startswith(('albumentations', 'utils.augment')) for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_benchmark_shows_the_stages_of_table_three_and_leaves_nothing(run, atlas, tmp_path):
+    out = succeed("predict", run, "--images", atlas / "test", "--benchmark", "--tta", 1, "-o", tmp_path / "p.csv").out
+    rows = [line.split() for line in out.splitlines() if line.startswith("4x")]
+    assert [row[:3] for row in rows] == [["4x64x64", "png", "1"], ["4x32x32", "npy", "1"], ["4x32x32", "npy", "64"]]
+    for row in rows:
+        decode, transfer, network, total, speed = map(float, row[3:])
+        assert total == pytest.approx(decode + transfer + network, abs=2e-4) and network > 0
+        assert speed == pytest.approx(1 / total, rel=0.2)
+    assert not any(tmp_path.iterdir())

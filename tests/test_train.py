@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import kit, refuse, succeed, train_options
+from sklearn import metrics as sk
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from utils import augment, losses, trainer
@@ -32,7 +34,9 @@ def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
         "log.csv",
         "steps.csv",
         "oof.csv",
+        "rows.csv",
         "tensorboard",
+        "validation",
     }
     config = json.loads((folder / "config.json").read_text())
     assert config["model"] == "gapnet_pl" and len(config["class_names"]) == 28 and config["versions"]["torch"]
@@ -42,6 +46,10 @@ def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
         steps
     )
     assert any((folder / "tensorboard").iterdir())
+    table = pd.read_csv(folds, dtype=str, keep_default_na=False)
+    rows = pd.read_csv(folder / "rows.csv", dtype=str, keep_default_na=False).set_index("Id")
+    assert rows["Target"].to_dict() == table.set_index("Id")["Target"].to_dict()
+    assert set(rows.index[rows["part"] == "valid"]) == set(table["Id"][table["fold"] == "0"])
 
 
 def test_oof_is_the_validation_fold_at_the_best_epoch(run, folds, atlas):
@@ -54,6 +62,38 @@ def test_oof_is_the_validation_fold_at_the_best_epoch(run, folds, atlas):
         assert best_global_threshold(truth, oof.to_numpy())[1] == pytest.approx(best["score"])
         log = pd.read_csv(run / f"fold{fold}" / "log.csv")
         assert best["epoch"] == log["epoch"][log["macro_f1"].idxmax()]
+
+
+def test_every_epochs_validation_is_kept_and_told(run, folds):
+    """Half-precision predictions of each epoch; log.csv's macro and class F1 and focal loss are what they say."""
+    for fold in (0, 1):
+        folder = run / f"fold{fold}"
+        oof, log = read_predictions(folder / "oof.csv"), pd.read_csv(folder / "log.csv")
+        epochs = [np.load(folder / f"validation/epoch{epoch:03}.npy") for epoch in log["epoch"]]
+        assert all(values.dtype == np.float16 and values.shape == oof.shape for values in epochs)
+        best = log["macro_f1"].idxmax()
+        assert epochs[best].astype(float) == pytest.approx(oof.to_numpy(), rel=2**-11, abs=1e-7)
+        targets = pd.read_csv(folds, dtype=str, keep_default_na=False).set_index("Id")["Target"]
+        truth = train.encode(targets.loc[oof.index], oof.columns)
+        f1 = sk.f1_score(truth, oof >= log["threshold"][best], average=None, zero_division=0)
+        assert log.loc[best, [f"f1 {name}" for name in oof.columns]].to_numpy(float) == pytest.approx(f1)
+        assert log["macro_f1"][best] == pytest.approx(f1.mean())
+        p_t = np.where(truth == 1, oof, 1 - oof)
+        focal = (np.where(truth == 1, 0.25, 0.75) * (1 - p_t) ** 5 * -np.log(p_t)).mean()
+        assert log["valid_focal"][best] == pytest.approx(focal, rel=1e-3)
+
+
+def test_tensorboard_has_the_nine_curves_and_the_validation(run):
+    board = EventAccumulator(str(run / "fold0" / "tensorboard"))
+    board.Reload()
+    steps, log = (pd.read_csv(run / "fold0" / name) for name in ("steps.csv", "log.csv"))
+    for name in ("loss", "bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall", "lr"):
+        points = board.Scalars(f"train/{name}")
+        assert [point.step for point in points] == steps["step"].tolist()
+        assert [point.value for point in points] == pytest.approx(steps[name].tolist(), rel=1e-6)
+    tags = [tag for tag in board.Tags()["scalars"] if tag.startswith("validation/")]
+    assert {"validation/macro_f1", "validation/valid_focal"} <= set(tags) and sum("/f1 " in tag for tag in tags) == 28
+    assert [p.value for p in board.Scalars("validation/macro_f1")] == pytest.approx(log["macro_f1"].tolist(), rel=1e-6)
 
 
 def test_predict_repeats_the_oof(run, atlas, tmp_path):
@@ -99,6 +139,9 @@ def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkey
     )
     assert (whole / "oof.csv").read_bytes() == (parts / "oof.csv").read_bytes()
     assert (whole / "steps.csv").read_bytes() == (parts / "steps.csv").read_bytes()
+    for epoch in range(1, 5):
+        name = f"validation/epoch{epoch:03}.npy"
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
     clock = ["images_per_second", "seconds"]
     assert pd.read_csv(whole / "log.csv").drop(columns=clock).equals(pd.read_csv(parts / "log.csv").drop(columns=clock))
 
@@ -182,6 +225,20 @@ def test_patience_of_a_plateau_by_steps_is_counted_in_epochs():
     assert make_trainer(plateau="epoch", patience=4.0).plateau.patience == 4
 
 
+def test_the_rate_halves_by_steps_when_the_smoothed_training_soft_f1_stands_still(monkeypatch):
+    """Patience is so many epochs' worth of steps; a single good batch does not reset it, the mean over many counts."""
+    subject = make_trainer(loss="1:soft_f1", patience=2, plateau="step", min_gain=1e-4)  # 5 steps an epoch
+    batch = {"targets": torch.tensor([[1.0, 0.0, 0.0]]), "images": None}
+    monkeypatch.setattr(subject, "normaliser", lambda _: torch.ones(1, 4))
+    subject.optimiser.param_groups[0]["lr"] = 0.1
+    monkeypatch.setattr(subject.optimiser, "step", lambda *a, **k: None)  # weights stand still, and so does the F1
+    subject.begin_epoch()
+    rates = [subject.train_step(batch)["lr"] for _ in range(24)]
+    assert rates[:12] == [0.1] * 12 and rates[12:23] == [0.05] * 11 and rates[23] == 0.025, (
+        "11 and again 11 steps without gain"
+    )
+
+
 def test_early_stop_waits_for_the_last_loss():
     subject = make_trainer(loss="1:bce 4:soft_f1", early_stop=2, epochs=50)
     ended = []
@@ -198,6 +255,7 @@ def test_recipes_are_the_papers():
         CHEN | {"batch_size": 64, "lr": 0.1, "optimiser": "adadelta", "epochs": 40, "size": 512, "early_stop": 5}
         == CHEN
     )
+    assert augment.parse(CHEN["augment"]) == [(1, "chen"), (20, "chen_strong")]
     assert losses.parse_schedule(CHEN["loss"])[:2] == [(1, {"bce": 1.0}), (11, {"soft_f1": 1.0, "weighted_bce": 1.0})]
     expected = {
         "batch_size": 40,

@@ -27,8 +27,8 @@ class Samples(Dataset):
 
     files: list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
     fit: ``resize`` the whole image to size², or ``crop``: one random size² crop where `random_crop`, else the tiles that
-    cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: a function
-    (image, seed) -> image, or None.
+    cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which may
+    change the label too, or None.
     """
 
     def __init__(self, files, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
@@ -46,7 +46,14 @@ class Samples(Dataset):
             return error  # raised again in the main process, where it can be told in one sentence
 
     def load(self, epoch, row):
-        image = load_sample(self.files[row], self.size if self.fit == "resize" else None)
+        return self.prepare(self.decode(row), epoch, row)
+
+    def decode(self, row):
+        """One sample's pixels as load_sample gives them, resized where whole images are."""
+        return load_sample(self.files[row], self.size if self.fit == "resize" else None)
+
+    def prepare(self, image, epoch, row):
+        """Decoded pixels -> a sample for `collate`."""
         sample = {"rows": row}
         if self.normalise == "image":
             sample["mean"], sample["std"] = moments(image, self.channels.mix)
@@ -56,11 +63,13 @@ class Samples(Dataset):
             image = random_crop(image, self.size, rng)[None] if self.random_crop else tiles(image, self.size)
         else:
             image = image[None]
-        if self.augment:
-            image = np.stack([self.augment(tile, int(rng.integers(2**32))) for tile in image])
+        targets = None if self.targets is None else self.targets[row].astype(np.float32)
+        if self.augment:  # only in training, where a sample is one image
+            augmented, targets = self.augment(image[0], targets, epoch, int(rng.integers(2**32)))
+            image = augmented[None]
         sample["images"] = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
-        if self.targets is not None:
-            sample["targets"] = torch.from_numpy(self.targets[row].astype(np.float32))
+        if targets is not None:
+            sample["targets"] = torch.from_numpy(targets)
         return sample
 
     def check_crop(self, image, row):
@@ -188,7 +197,7 @@ def dataset_moments(samples, count=500):
     rows = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
     firsts, seconds = [], []
     for row in tqdm(rows, desc="measuring mean and spread", unit="img", disable=None, leave=False):
-        image = load_sample(samples.files[row], samples.size if samples.fit == "resize" else None)
+        image = samples.decode(row)
         mean, std = moments(image, samples.channels.mix)
         firsts.append(mean.double())
         seconds.append(std.double() ** 2 + mean.double() ** 2)

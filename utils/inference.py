@@ -38,7 +38,7 @@ def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean
         total = 0
         for network, normaliser in zip(networks, normalisers, strict=True):
             images = normaliser(batch)
-            parts = [_view_probabilities(network, part, device, amp, tta, reduce) for part in images.split(chunk)]
+            parts = [view_probabilities(network, part, device, amp, tta, reduce) for part in images.split(chunk)]
             total = total + torch.cat(parts)
         rows.append(batch["rows"])
         results.append(_tile_means(total / len(networks), batch["tiles"]).cpu())
@@ -52,7 +52,8 @@ def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean
     return torch.cat(rows).numpy(), torch.cat(results).numpy()
 
 
-def _view_probabilities(network, images, device, amp, tta, reduce):
+def view_probabilities(network, images, device, amp, tta, reduce="mean"):
+    """(N, planes, S, S) network input -> (N, classes) float32 probabilities, the `tta` views of each combined."""
     with autocast(device, amp):
         seen = torch.stack([torch.sigmoid(network(view).float()) for view in views(images, tta)])
     return seen.mean(0) if reduce == "mean" else seen.amax(0)

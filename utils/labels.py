@@ -129,13 +129,20 @@ def _class_number(word, count):
     return int(word) if word.isascii() and word.isdecimal() and len(word) < 6 and int(word) < count else None
 
 
+TEST = -2  # the fold of rows that are never trained nor validated on
+
+
 def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0):
-    """Rows of a folds file to train on (all other folds, and −1) and to validate on: two DataFrames.
+    """Rows of a folds file to train on (all other folds, and −1) and to validate on: two DataFrames. Rows of fold −2, an
+    external test set, are in neither.
 
     At most `limit` of each, and at most `train_limit` to train on (0: all), the first of one random order, so that the
-    rows of a smaller limit are among those of a larger one. Raises InputError when there is no such fold, or only it.
+    rows of a smaller limit are among those of a larger one. Raises InputError when there is no such fold, or only it, or when
+    a row has a near-duplicate in the external test set.
     """
     rows = read_folds(path, classes)
+    check_apart(path, rows)
+    rows = rows[rows["fold"] != TEST].reset_index(drop=True)
     existing = sorted(set(rows["fold"]) - {-1})
     if fold not in existing:
         raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")
@@ -148,6 +155,20 @@ def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0):
         part.iloc[np.argsort(order[part.index], kind="stable")[:count]].sort_index().reset_index(drop=True)
         for part, count in zip(parts, most)
     )
+
+
+def check_apart(path, rows):
+    """Raise InputError where a row to train or validate on is in one group of near-duplicates with a test row."""
+    if "group" not in rows.columns:
+        return
+    test = rows["fold"] == TEST
+    shared = rows[~test & rows["group"].isin(set(rows["group"][test]))]
+    if len(shared):
+        named = listing([f"row {row + 2} ({id_})" for row, id_ in shared["Id"].items()])
+        raise InputError(
+            f"{path}: {plural(len(shared), 'row')} to train on with a twin in the external test set (fold {TEST}): {named}; "
+            f"make the folds with make_folds.py --test"
+        )
 
 
 def encode(targets, classes):
@@ -164,15 +185,16 @@ def decode(matrix):
 
 
 def read_folds(path, classes):
-    """Read a `folds.csv`: what `read_labels` checks, and `fold` as int (−1 = always train). `source`, `group` as found."""
+    """Read a `folds.csv`: what `read_labels` checks, and `fold` as int (−1 = always train, −2 = external test, never
+    trained on). `source`, `group` as found."""
     frame = read_labels(path, classes)
     if "fold" not in frame.columns:
         raise InputError(f"{path} lacks the column fold; make it with make_folds.py")
     bad = [f"row {row + 2} ({text!r})" for row, text in enumerate(frame["fold"]) if not _is_fold(text)]
     if bad:
-        raise InputError(f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -1 up: {listing(bad)}")
+        raise InputError(f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 up: {listing(bad)}")
     return frame.assign(fold=frame["fold"].astype(int))
 
 
 def _is_fold(text):
-    return text == "-1" or (text.isascii() and text.isdecimal() and len(text) < 6)
+    return text in ("-1", "-2") or (text.isascii() and text.isdecimal() and len(text) < 6)

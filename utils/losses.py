@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.errors import InputError
+from utils.schedule import parse_stages
 
 POSITIVE_FACTOR = 21.0  # Chen's "positive BCE" curve: positives count 21 times
 
@@ -38,6 +39,17 @@ def balanced_weights(counts, largest=50.0):
     return largest * present.min() / counts.clamp(min=float(present.min()))
 
 
+def pos_weight_bce(logits, targets, pos_weights):
+    """BCE whose positives alone are weighted, by class: the usual `pos_weight`. `pos_weights`: (C,), from `odds_against`."""
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weights)
+
+
+def odds_against(counts, rows, largest=50.0):
+    """Negatives a positive, at most `largest`: (C,) counts among `rows` -> (C,) float32. `largest` without positives."""
+    counts = torch.as_tensor(counts, dtype=torch.float32)
+    return ((rows - counts) / counts.clamp(min=1e-9)).clamp(max=largest)
+
+
 def positive_bce(logits, targets):
     """BCE in which positives count 21 times (a tracked curve, Chen Fig. 5)."""
     return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=logits.new_tensor(POSITIVE_FACTOR))
@@ -65,7 +77,8 @@ def soft_f1_per_class(probabilities, targets, smooth=1.0):
     return (2 * hits + smooth) / (probabilities.sum(0) + targets.sum(0) + smooth)
 
 
-TERMS = {"bce": bce, "weighted_bce": weighted_bce, "positive_bce": positive_bce, "focal": focal, "soft_f1": soft_f1}
+TERMS = ("bce", "weighted_bce", "pos_weight_bce", "positive_bce", "focal", "soft_f1")
+EXAMPLE = "1:bce 11:soft_f1+2*weighted_bce"
 
 
 def parse_schedule(text):
@@ -75,48 +88,37 @@ def parse_schedule(text):
     >>> parse_schedule("1:bce 11:soft_f1+2*weighted_bce")
     [(1, {'bce': 1.0}), (11, {'soft_f1': 1.0, 'weighted_bce': 2.0})]
     """
-    stages = []
-    for word in text.split() or [""]:
-        match = re.fullmatch(r"(\d{1,6}):(.+)", word)
-        terms = dict(_parse_term(part, text) for part in match[2].split("+")) if match else None
-        if not terms or len(terms) < len(match[2].split("+")):
-            raise _not_understood(text)
-        stages.append((int(match[1]), terms))
-    epochs = [epoch for epoch, _ in stages]
-    if epochs[0] != 1 or epochs != sorted(set(epochs)):
-        raise InputError(f"loss schedule {text!r}: the first stage must begin at epoch 1 and each later one later")
-    return stages
+    return [(epoch, _parse_terms(stage, text)) for epoch, stage in parse_stages(text, "loss schedule", EXAMPLE)]
 
 
-def _parse_term(part, text):
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?|\.\d+)\*)?(\w+)", part)
-    if not match or match[2] not in TERMS or (match[1] and float(match[1]) == 0):
-        raise _not_understood(text)
-    return match[2], float(match[1] or 1)
+def _parse_terms(stage, text):
+    terms = {}
+    for part in stage.split("+"):
+        match = re.fullmatch(r"(?:(\d+(?:\.\d+)?|\.\d+)\*)?(\w+)", part)
+        if not match or match[2] not in TERMS or match[2] in terms or (match[1] and float(match[1]) == 0):
+            raise InputError(
+                f"loss schedule {text!r} not understood; write stages like {EXAMPLE!r} with the terms {', '.join(TERMS)}"
+            )
+        terms[match[2]] = float(match[1] or 1)
+    return terms
 
 
-def _not_understood(text):
-    return InputError(
-        f"loss schedule {text!r} not understood; write stages like '1:bce 11:soft_f1+2*weighted_bce' "
-        f"with the terms {', '.join(TERMS)}"
-    )
-
-
-def stage_at(schedule, epoch):
-    """Number of the stage that holds in `epoch` (from 1), and its terms."""
-    number = max(i for i, (first, _) in enumerate(schedule) if first <= epoch)
-    return number, schedule[number][1]
-
-
-def curves(logits, targets, class_weights):
-    """Every tracked value of a step (Chen, Fig. 5) but total loss and learning rate, as 0-d tensors.
+def curves(logits, targets, class_weights, pos_weights):
+    """Every tracked value of a step (Chen, Fig. 5) but total loss and learning rate, and every other term a schedule may
+    name, as 0-d tensors.
 
     Precision and recall are those of the batch at the threshold 0.5, over all its decisions together.
     """
-    values = {name: TERMS[name](logits, targets) for name in TERMS if name != "weighted_bce"}
+    values = {term.__name__: term(logits, targets) for term in (bce, positive_bce, focal, soft_f1)}
     values["weighted_bce"] = weighted_bce(logits, targets, class_weights)
+    values["pos_weight_bce"] = pos_weight_bce(logits, targets, pos_weights)
     called = (logits.detach() >= 0).float()
     hits = (called * targets).sum()
     values["precision"] = hits / called.sum().clamp(min=1)
     values["recall"] = hits / targets.sum().clamp(min=1)
     return values
+
+
+def describe(terms):
+    """A stage's terms as a user writes them: ``soft_f1+10*weighted_bce``."""
+    return "+".join(name if factor == 1 else f"{factor:g}*{name}" for name, factor in terms.items())

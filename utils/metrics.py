@@ -91,3 +91,44 @@ def precision_recall(truth, decisions):
     truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
     hits, called, positives = (truth & decisions).sum(0), decisions.sum(0), truth.sum(0)
     return hits / np.maximum(called, 1), hits / np.maximum(positives, 1)
+
+
+READINGS = {
+    "class": "computed for each class, then averaged over classes",
+    "sample": "computed for each image, then averaged over images",
+    "pooled": "computed once over all labels of all images",
+}
+
+
+def multilabel_scores(truth, decisions):
+    """Every figure of Chen's Table II in every reading: (N, C), (N, C) of 0/1 -> dict.
+
+    `correct` of `total` labels (image x class) and their ratio `binary_accuracy`, which is the same in every reading;
+    `f1`, `precision`, `recall`, `iou`: dicts over `READINGS`. 0/0 counts as 0.
+
+    The paper prints one number each without saying which reading it is. IoU is at most F1 in one and the same reading, so
+    its IoU of .63 cannot belong to its macro F1 of .34; the author's public code sums over samples.
+    """
+    truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
+    result = {"correct": int((truth == decisions).sum()), "total": truth.size}
+    result["binary_accuracy"] = result["correct"] / result["total"]
+    parts = {reading: _ratios(truth, decisions, axis) for reading, axis in zip(READINGS, (0, 1, None), strict=True)}
+    for name in ("f1", "precision", "recall", "iou"):
+        result[name] = {reading: float(np.mean(ratios[name])) for reading, ratios in parts.items()}
+    return result
+
+
+def class_scores(truth, decisions):
+    """{accuracy, f1, precision, recall, iou: (C,) float64} of each class. Accuracy counts images decided rightly."""
+    truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
+    return {"accuracy": (truth == decisions).mean(axis=0), **_ratios(truth, decisions, 0)}
+
+
+def _ratios(truth, decisions, axis):
+    hits, called, positives = (part.sum(axis) for part in (truth & decisions, decisions, truth))
+
+    def ratio(over, under):
+        return np.divide(over, under, out=np.zeros(np.shape(under)), where=np.asarray(under) > 0)
+
+    return {"f1": f1_from_counts(hits, positives, called), "precision": ratio(hits, called), "recall": ratio(hits, positives),
+            "iou": ratio(hits, called + positives - hits)}  # fmt: skip

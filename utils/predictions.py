@@ -1,11 +1,19 @@
-"""Prediction tables: `Id` and one column a class, named after it, holding probabilities at full precision."""
+"""Prediction tables: `Id` and one column a class, named after it, holding probabilities at full precision.
+
+A run also keeps what every epoch said of its validation fold, compactly: `validation/epoch<number>.npy`, float16 (rows,
+classes), rows in the order of its oof.csv.
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from utils.errors import InputError, listing, plural
-from utils.files import first_repeated, write_csv
+from utils.files import first_repeated, whole_file, write_csv
 from utils.labels import check_ids, read_table
+
+EPOCHS = "validation"  # the folder in a run
 
 
 def write_predictions(path, ids, probabilities, classes):
@@ -72,3 +80,28 @@ def same_ids(path, ids, reference_path, reference):
     parts = [f"{plural(len(part), 'Id')} {what}: {listing(sorted(part))}"
              for part, what in ((want - have, "missing"), (have - want, "too many")) if part]  # fmt: skip
     raise InputError(f"{path} does not fit {reference_path}: {'; '.join(parts)}; predict the same Ids")
+
+
+def write_epoch(run, epoch, probabilities):
+    """Keep one epoch's (N, C) validation probabilities in half precision: 174 KB for 3,107 rows of 28 classes."""
+    with whole_file(_epoch_file(run, epoch), "wb") as file:
+        np.save(file, probabilities.astype(np.float16))
+
+
+def read_epochs(run, epochs, shape):
+    """The validation probabilities of several epochs: (len(epochs), *shape) float64. Raises InputError where one is missing."""
+    return np.stack([_read_epoch(_epoch_file(run, epoch), shape) for epoch in epochs])
+
+
+def _epoch_file(run, epoch):
+    return Path(run) / EPOCHS / f"epoch{epoch:03}.npy"
+
+
+def _read_epoch(path, shape):
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({str(error)[:100]}); train the fold anew") from None
+    if values.shape != shape:
+        raise InputError(f"{path} has the shape {values.shape}, the fold's oof.csv {shape}; train the fold anew")
+    return values.astype(np.float64)

@@ -10,6 +10,7 @@ from utils import losses
 from utils.data import Normaliser
 from utils.device import autocast
 from utils.errors import InputError
+from utils.schedule import stage_at
 
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
 REMEMBERED = ("epoch", "step", "stage", "best_epoch", "score", "smooth_f1", "log", "steps")
@@ -32,7 +33,9 @@ class Trainer:
         self.optimiser = OPTIMISERS[config["optimiser"]](network.parameters(), argparse.Namespace(**config))
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
-        self.class_weights = losses.balanced_weights(train_set.targets.sum(axis=0, dtype=np.int64)).to(device)
+        counts = train_set.targets.sum(axis=0, dtype=np.int64)
+        self.class_weights = losses.balanced_weights(counts).to(device)
+        self.pos_weights = losses.odds_against(counts, len(train_set.targets)).to(device)
         self.weights = [weight for weight in network.parameters() if weight.ndim > 1]  # what L1 shrinks: not biases
         self.epoch = self.step = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, None, [], []
@@ -51,7 +54,7 @@ class Trainer:
     def begin_epoch(self):
         self.epoch += 1
         torch.manual_seed(self.config["seed"] * 1_000_003 + self.epoch)  # dropout follows from (seed, epoch)
-        stage, self.terms = losses.stage_at(self.schedule, self.epoch)
+        stage, self.terms = stage_at(self.schedule, self.epoch)
         if stage != self.stage:
             self.stage = stage
             self.new_plateau()
@@ -63,7 +66,7 @@ class Trainer:
         images = self.normaliser(batch)
         with autocast(self.device, self.amp):
             logits = self.network(images)
-        values = losses.curves(logits.float(), targets, self.class_weights)
+        values = losses.curves(logits.float(), targets, self.class_weights, self.pos_weights)
         loss = sum(factor * values[term] for term, factor in self.terms.items())
         penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
         self.optimiser.zero_grad(set_to_none=True)

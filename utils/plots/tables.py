@@ -1,22 +1,9 @@
-"""The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
-
-from pathlib import Path
+"""Figures of tables: folds, thresholds, real against simulated."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.files import whole_file
-
-BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's colours, told apart by colour-blind eyes
-ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)  # legend off the data
-
-
-def save(figure, path, dpi=110):
-    """Write a figure as PNG, or as JPEG where the file's name says so."""
-    kind = "jpg" if Path(path).suffix in (".jpg", ".jpeg") else "png"
-    with whole_file(path, "wb") as file:
-        figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight")
-    plt.close(figure)
+from utils.plots.style import ABOVE, BLUE, GREY, ORANGE, save, tidy
 
 
 def fold_split(labels, fold, classes, path):
@@ -51,9 +38,7 @@ def fold_split(labels, fold, classes, path):
     right.set_title(f"Split over {folds} folds", loc="left")
     right.legend(**ABOVE)
     for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_axisbelow(True)
+        tidy(axis, "x")
     save(figure, path)
 
 
@@ -80,9 +65,7 @@ def thresholds(classes, positives, cuts, in_sample, cross_fitted, path):
     left.set_yticks(places, [f"{classes[i]} ({int(positives[i]):,})" for i in order])
     left.set_ylim(len(order) - 0.5, -0.5)
     for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.3)
-        axis.set_axisbelow(True)
+        tidy(axis)
     save(figure, path)
 
 
@@ -106,9 +89,7 @@ def realism(curves, size, path):
         row[2].set(xticks=range(len(sides)), xticklabels=sides, xlim=(-0.6, 1.6), ylabel="KB as PNG")
         row[2].set_ylim(bottom=0)
         for axis in row:
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(alpha=0.3)
-            axis.set_axisbelow(True)
+            tidy(axis)
     axes[0, 1].set_title("white noise would be 1 throughout", loc="left", fontsize=10)
     handles = [plt.Line2D([], [], color=colour, linewidth=3, label=side) for side, colour in colours.items()]
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, fontsize=12)
@@ -131,63 +112,3 @@ def _one_side(row, place, shares, powers, kilobytes, colour):
                    **lines)  # fmt: skip
     jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(kilobytes))
     row[2].scatter(place + jitter, kilobytes, s=14, color=colour, alpha=0.5, linewidth=0, zorder=3)
-
-
-def overlay(image):
-    """Four channels to a picture in the microscope's colours: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1].
-
-    Nucleus blue, microtubules red, protein green; the reticulum's yellow is left out, it would hide the protein. Each
-    channel is stretched to its 99.7th percentile.
-    """
-    return stretch(image[..., :3])
-
-
-def stretch(image):
-    """Each channel of (H, W) or (H, W, C) stretched to its 99.7th percentile: float32 in [0, 1]."""
-    planes = image.astype(np.float32)
-    top = np.percentile(planes, 99.7, axis=(0, 1))
-    return np.clip(planes / np.maximum(top, 1e-6), 0, 1)
-
-
-def contact_sheet(images, truth, decisions, classes, path, columns=4):
-    """Images with the names of their classes: found, missed, and called by mistake.
-
-    images: list of (H, W, 4). truth, decisions: (N, C) 0/1.
-    """
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 4.25 * rows), squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-        axis.set_anchor("N")
-    for axis, image, true, called in zip(
-        axes.ravel(), images, truth.astype(bool), decisions.astype(bool), strict=False
-    ):
-        axis.imshow(overlay(image))
-        lines = [(f"✓ {name}", "#00734f") for name, hit in zip(classes, true & called, strict=True) if hit]
-        lines += [(f"missed: {name}", BLUE) for name, miss in zip(classes, true & ~called, strict=True) if miss]
-        lines += [(f"wrong: {name}", "#B34700") for name, extra in zip(classes, called & ~true, strict=True) if extra]
-        if len(lines) > 6:
-            lines = [*lines[:5], (f"and {len(lines) - 5} more", "black")]
-        for number, (text, colour) in enumerate(lines):
-            axis.text(0, -0.03 - 0.062 * number, text, transform=axis.transAxes, va="top", fontsize=8.5, color=colour)
-    figure.suptitle(
-        "Nucleus blue, microtubules red, protein green; names: ✓ found, missed, wrong", fontsize=11, y=0.985
-    )
-    figure.subplots_adjust(hspace=0.03, wspace=0.05, left=0, right=1, top=0.96, bottom=0)
-    save(figure, path)
-
-
-def gallery(images, titles, columns=8):
-    """Fields side by side in the microscope's colours, for notebooks: a matplotlib Figure.
-
-    images: list of (H, W, 4). titles: one a picture.
-    """
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, 2.12 * rows), squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
-        axis.imshow(overlay(image))
-        axis.set_title(title, fontsize=9, loc="left", pad=2)
-    figure.tight_layout(pad=0.3)
-    return figure

@@ -1,0 +1,188 @@
+"""How good are predictions, in every reading of every figure; and is a person better? (Chen, Table II and Fig. 9.)
+
+    python -m utils.evaluate test.csv --labels input/demo/solution.csv \\
+        --thresholds runs/demo/thresholds.json
+    python -m utils.evaluate submission.csv --labels solution.csv \\
+        --human human.csv --plot figure9.png -o table2.json
+    python -m utils.evaluate hpav18.csv --labels input/hpav18.csv \\
+        --thresholds 0.268 --unseen-by runs/chen
+
+Predictions are probabilities with --thresholds, or a submission. With --human,
+a person's Id,Target for some of the same images, both are compared on these
+images, and McNemar's test says whether they differ. --unseen-by refuses if a
+run was trained on any of the images, or stopped training by them.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from utils import plots
+from utils.checkpoint import fold_files
+from utils.cutoffs import read_thresholds
+from utils.errors import InputError, listing, plural, run_script
+from utils.files import check_writable, write_json
+from utils.labels import encode, load_classes, read_labels, read_table
+from utils.metrics import READINGS, class_scores, multilabel_scores
+from utils.predictions import read_predictions
+from utils.significance import mcnemar
+
+RATIOS = {"f1": "F1", "precision": "precision", "recall": "recall", "iou": "IoU"}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg = parser.add_argument
+    arg("predictions", metavar="CSV", help="file of predict.py, an oof.csv, or a submission Id,Predicted")
+    arg("--labels", required=True, metavar="CSV", help="Id,Target: what is true")
+    arg("--thresholds", metavar="JSON|NUMBER", help="for probabilities: thresholds.json, or one number for all classes")
+    arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
+    arg("--human", metavar="CSV", help="Id,Target: what a person said of some of these images")
+    arg("--unseen-by", action="append", default=[], metavar="RUN", help="refuse if this run has seen any of the images")
+    arg("--plot", metavar="PNG", help="draw each class's IoU, F1 and accuracy, with --human beside the person's")
+    arg("-o", "--out", metavar="JSON", help="write every number here too")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    for path in (args.plot, args.out):
+        if path:
+            check_writable(path)
+    classes = load_classes(args.classes)
+    ids, decisions = read_decisions(args.predictions, args.thresholds, classes)
+    labels = read_labels(args.labels, classes).set_index("Id")["Target"]
+    if unknown := [id_ for id_ in ids if id_ not in labels.index]:
+        raise InputError(
+            f"{args.labels} lacks {plural(len(unknown), 'Id')} of {args.predictions}: {listing(unknown)}; give the labels they belong to"
+        )
+    for run in args.unseen_by:
+        check_unseen(run, ids, args.predictions)
+    truth = encode(labels.loc[ids], classes)
+    person = read_person(args.human, classes, ids, args.predictions) if args.human else None
+
+    if left := len(labels) - len(ids):
+        print(f"{plural(left, 'row')} of {args.labels} without a prediction: left out")
+    columns = {f"machine, {len(ids):,}": (truth, decisions)}
+    if person:
+        rows, said = person
+        columns = {
+            f"person, {len(rows):,}": (truth[rows], said),
+            "machine, same": (truth[rows], decisions[rows]),
+        } | columns
+    scores = {name: multilabel_scores(*pair) for name, pair in columns.items()}
+    print_table(scores)
+    tests = {}
+    if person:
+        tests = compare(truth[rows], said, decisions[rows])
+        print_tests(tests, len(rows))
+    machine = class_scores(truth, decisions)
+    by_class = {"machine": machine} | ({"person": class_scores(truth[rows], said)} if person else {})
+    print_classes(classes, truth, by_class, truth[rows] if person else None)
+    if args.plot:
+        seen = truth[rows].sum(axis=0) if person else None
+        plots.person_and_machine(classes, seen, machine, by_class.get("person"), args.plot)
+    if args.out:
+        numbers = {who: {name: values.tolist() for name, values in part.items()} for who, part in by_class.items()}
+        write_json(args.out, {"classes": classes, "scores": scores, "mcnemar": tests, "by_class": numbers})
+    for path in (args.plot, args.out):
+        if path:
+            print(f"-> {path}")
+
+
+def read_decisions(path, thresholds, classes):
+    """-> Ids (list) and 0/1 decisions (N, C) of a submission, or of probabilities at `thresholds`."""
+    header = read_table(path, ["Id"], what="predictions or a submission").columns
+    if "Predicted" in header:
+        if thresholds is not None:
+            raise InputError(f"{path} is a submission, already decided; leave --thresholds out")
+        table = read_labels(path, classes, column="Predicted")
+        return table["Id"].tolist(), encode(table["Predicted"], classes)
+    table = read_predictions(path)
+    if list(table.columns) != classes:
+        differing = sorted(set(table.columns) ^ set(classes)) or ["their order"]
+        raise InputError(
+            f"{path} has other classes than expected: {listing(differing)}; name the class list with --classes"
+        )
+    if thresholds is None:
+        raise InputError(f"{path} holds probabilities; add --thresholds thresholds.json, or a number such as 0.5")
+    return table.index.tolist(), (table.to_numpy() >= read_thresholds(thresholds, classes)).astype(np.uint8)
+
+
+def read_person(path, classes, ids, predictions):
+    """A person's labels of some of the images: -> positions in `ids` (n,), 0/1 decisions (n, C)."""
+    table = read_labels(path, classes)
+    place = {id_: row for row, id_ in enumerate(ids)}
+    if unknown := [id_ for id_ in table["Id"] if id_ not in place]:
+        raise InputError(
+            f"{path}: {plural(len(unknown), 'Id')} not in {predictions}: {listing(unknown)}; predict these images too"
+        )
+    return np.array([place[id_] for id_ in table["Id"]]), encode(table["Target"], classes)
+
+
+def check_unseen(run, ids, path):
+    """Raise InputError if a run, or any fold of it, has trained on one of the images or validated on it."""
+    found = [Path(run) / "rows.csv"] if (Path(run) / "rows.csv").is_file() else fold_files(run, "rows.csv")
+    if not found:
+        raise InputError(f"{run} holds no rows.csv and no fold<k>/rows.csv, so what it has seen is not known")
+    for file in found:
+        seen = set(read_table(file, ["Id"], what="the rows of a run")["Id"])
+        if both := [id_ for id_ in ids if id_ in seen]:
+            raise InputError(
+                f"{path}: {plural(len(both), 'Id')} of {len(ids):,} were trained or validated on ({file}): {listing(both)}; "
+                f"evaluate on images this run has never seen"
+            )
+
+
+def compare(truth, person, machine):
+    """McNemar's test, machine first: on whole images, which are independent of one another, and on single labels."""
+    right = [(decided == truth) for decided in (machine, person)]
+    return {
+        "images": mcnemar(*(part.all(axis=1) for part in right)),
+        "labels": mcnemar(*(part.ravel() for part in right)),
+    }
+
+
+def print_table(scores):
+    print(f"{'':30}" + "".join(f"{name:>16}" for name in scores))
+    for key, title in (("correct", "correct labels"), ("total", "total labels")):
+        print(f"{title:30}" + "".join(f"{part[key]:>16,}" for part in scores.values()))
+    print(f"{'binary accuracy':30}" + "".join(f"{part['binary_accuracy']:>16.2%}" for part in scores.values()))
+    for key, title in RATIOS.items():
+        for reading in READINGS:
+            name = f"{title}, {reading if reading == 'pooled' else reading + ' mean'}"
+            print(f"{name:30}" + "".join(f"{part[key][reading]:>16.4f}" for part in scores.values()))
+    print("\n" + "\n".join(f"{reading:7} {meaning}" for reading, meaning in READINGS.items()))
+
+
+def print_tests(tests, images):
+    print(f"\nMcNemar's test on the {plural(images, 'image')} both judged")
+    print(f"{'':24}{'both right':>11}{'machine only':>14}{'person only':>13}{'neither':>9}{'p':>9}{'p exact':>9}")
+    titles = {"images": "all labels of an image", "labels": "single labels*"}
+    for unit, title in titles.items():
+        test = tests[unit]
+        counts = [test[key] for key in ("both", "only_first", "only_second", "neither")]
+        print(f"{title:24}" + "".join(f"{n:>{w},}" for n, w in zip(counts, (11, 14, 13, 9), strict=True))
+              + f"{test['p']:>9.1e}{test['p_exact']:>9.1e}")  # fmt: skip
+    print("* the labels of one image hang together, so their p looks better than it is")
+
+
+def print_classes(classes, truth, by_class, truth_of_person):
+    both = "person" in by_class
+    print(f"\n{'':3}{'class':27}{'images':>7}{'accuracy':>10}{'F1':>7}{'IoU':>7}"
+          + (f"{'  person:':9}{'n':>4}{'F1':>7}{'IoU':>7}" if both else ""))  # fmt: skip
+    for number, name in enumerate(classes):
+        part = by_class["machine"]
+        line = f"{number:>2} {name[:26]:27}{truth[:, number].sum():>7,}{part['accuracy'][number]:>10.2%}"
+        line += f"{part['f1'][number]:>7.3f}{part['iou'][number]:>7.3f}"
+        if both:
+            part = by_class["person"]
+            line += f"{truth_of_person[:, number].sum():>13,}{part['f1'][number]:>7.3f}{part['iou'][number]:>7.3f}"
+        print(line)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,126 @@
+"""Redraw the figures of Chen's paper, and its Table I, from a run's files.
+
+    python -m utils.plots runs/chen            # -> runs/chen/fold0/figures/ …
+    python -m utils.plots runs/chen/fold0 -o figures --human human.csv
+
+figure2.png   images of each class, training and validation
+figure5.png   nine values at every step
+figure6.png   macro F1 and focal score of each epoch
+figure7.png   F1 of each class by epoch
+figure8.png   precision and recall of the best epoch
+figure9.png   each class's accuracy, with --human beside a person's
+table1.csv    best thresholds of each class, raw and smoothed
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from utils import cutoffs, losses, plots
+from utils.checkpoint import fold_files
+from utils.errors import InputError, run_script
+from utils.evaluate import read_person
+from utils.files import check_writable, write_csv
+from utils.labels import encode, read_labels, read_table
+from utils.metrics import best_global_threshold, class_scores
+from utils.predictions import EPOCHS, read_predictions
+
+FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.plots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or fold folder")
+    parser.add_argument("--human", metavar="CSV", help="Id,Target of a person, for figure 9")
+    parser.add_argument(
+        "-o", "--out", metavar="FOLDER", help="where to write (default: figures/ in each fold's folder)"
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    folders = [folder for run in args.runs for folder in find_folds(run)]
+    if args.out and len(folders) > 1:
+        raise InputError(f"{len(folders)} folds cannot share one --out; name one fold, or leave it out")
+    for folder in folders:
+        check_writable(Path(args.out or folder / "figures") / FIGURES[0])
+    runs = [read_run(folder, args.human) for folder in folders]  # all are read before the first is drawn
+    for folder, run in zip(folders, runs, strict=True):
+        out = Path(args.out or folder / "figures")
+        draw(run, out)
+        print(f"{folder} -> {out}/: {', '.join([*FIGURES, 'table1.csv'])}")
+
+
+def find_folds(run):
+    """A fold's folder, or all of a run's that are trained."""
+    run = Path(run)
+    found = [run / "log.csv"] if (run / "log.csv").is_file() else fold_files(run, "log.csv")
+    if not found:
+        raise InputError(f"{run} holds no log.csv and no fold<k>/log.csv; train a fold first")
+    return [path.parent for path in found]
+
+
+def read_run(folder, human=None):
+    """A fold's files: -> dict of what the figures need."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        classes, schedule, fold = config["class_names"], losses.parse_schedule(config["loss"]), config["fold"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not a run's config ({str(error)[:100]})") from None
+    rows = read_labels(folder / "rows.csv", classes)
+    oof = read_predictions(folder / "oof.csv")
+    targets = rows.set_index("Id")["Target"]
+    if list(oof.columns) != classes or not set(oof.index) <= set(targets.index):
+        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; train the fold anew")
+    run = {"classes": classes, "fold": fold, "oof": oof.to_numpy(), "truth": encode(targets.loc[oof.index], classes)}
+    run["steps"] = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.training.NINE])
+    run["log"] = read_numbers(
+        folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *(f"f1 {name}" for name in classes)]
+    )
+    run["train"] = encode(rows["Target"][rows["part"] == "train"], classes)
+    run["epochs"] = cutoffs.read_last_epochs(folder, run["oof"].shape)
+    if run["epochs"] is None:
+        raise InputError(f"{folder} lacks its folder {EPOCHS}/ with the epochs' predictions; train the fold anew")
+    run["switches"] = [
+        (epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= run["log"]["epoch"].max()
+    ]
+    run["person"] = read_person(human, classes, oof.index, folder / "oof.csv") if human else None
+    return run
+
+
+def read_numbers(path, columns):
+    table = read_table(path, columns, what="a table of train.py")
+    try:
+        return table[columns].astype(float)
+    except ValueError as error:
+        raise InputError(f"{path} holds something other than numbers ({error}); train the fold anew") from None
+
+
+def draw(run, out):
+    """All figures and Table I of one fold into the folder `out`."""
+    classes, truth, oof, switches = run["classes"], run["truth"], run["oof"], run["switches"]
+    steps, log = run["steps"], run["log"]
+    first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), loss) for epoch, loss in switches]
+    threshold, _ = best_global_threshold(truth, oof)
+    plots.split(run["train"].sum(axis=0), truth.sum(axis=0), classes, run["fold"], out / "figure2.png")
+    plots.nine_curves(steps, first_steps, out / "figure5.png")
+    plots.validation(log, switches, out / "figure6.png")
+    plots.class_curves(log, classes, truth.sum(axis=0), switches, out / "figure7.png")
+    plots.precision_recall(truth, oof, threshold, out / "figure8.png")
+    machine, person, positives = class_scores(truth, oof >= threshold), None, None
+    if run["person"]:
+        rows, decisions = run["person"]
+        person, positives = class_scores(truth[rows], decisions), truth[rows].sum(axis=0)
+    plots.person_and_machine(classes, positives, machine, person, out / "figure9.png")
+    raw, smoothed = cutoffs.table_one(truth, oof, run["epochs"])
+    table = pd.DataFrame({"class": ["All", *classes], "raw": raw, "smoothed": smoothed})
+    write_csv(out / "table1.csv", table)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,25 @@
+"""How every figure of the kit looks, and how it is written."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from utils.files import whole_file
+
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's colours, told apart by colour-blind eyes
+ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)  # legend off the data
+
+
+def save(figure, path, dpi=110):
+    """Write a figure as PNG, or as JPEG where the file's name says so."""
+    kind = "jpg" if Path(path).suffix in (".jpg", ".jpeg") else "png"
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight")
+    plt.close(figure)
+
+
+def tidy(axis, grid="both"):
+    """No frame above and to the right, a faint grid behind the data."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis=grid, alpha=0.3)
+    axis.set_axisbelow(True)
