@@ -23,13 +23,12 @@ from tqdm import tqdm
 
 from utils import plots
 from utils.checkpoint import fold_files
+from utils.crossfit import cross_fit
 from utils.cutoffs import METHODS, NEED_EPOCHS, read_last_epochs
 from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels
-from utils.metrics import f1_from_counts, f1_per_class, macro_f1
 from utils.predictions import read_all
-from utils.stratify import stratified_parts
 
 
 def parse_args():
@@ -71,7 +70,7 @@ def main():
         )
 
     results = {
-        name: evaluate(METHODS[name], truth, oof, args, epochs)
+        name: cross_fit(METHODS[name], truth, oof, epochs, args.repeats, args.seed)
         for name in tqdm(methods, desc="fitting", disable=None, leave=False)
     }
     best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
@@ -94,7 +93,7 @@ def find_predictions(paths):
         if not path.is_dir():
             files.append(path)
             continue
-        found = [path / "oof.csv"] if (path / "oof.csv").is_file() else fold_files(path, "oof.csv")
+        found = fold_files(path, "oof.csv", itself=True)
         if not found:
             raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
@@ -140,38 +139,6 @@ def gather_epochs(tables):
         return None
     shared = min(len(part) for part in parts)
     return np.concatenate([part[-shared:] for part in parts], axis=1)
-
-
-def evaluate(method, truth, probabilities, args, epochs=None):
-    """Thresholds fitted on all rows, and macro F1 in sample and cross-fitted with its spread and 95 % interval."""
-    thresholds = method(truth, probabilities, epochs)
-    parts = min(5, len(truth))
-    scores, decided = [], []
-    for repeat in range(args.repeats):
-        decisions = np.zeros(truth.shape, bool)
-        part = stratified_parts(truth, parts, args.seed + repeat)
-        for held in (part == number for number in range(parts)):
-            seen = None if epochs is None else epochs[:, ~held]
-            decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held], seen)
-        scores.append(macro_f1(truth, decisions))
-        decided.append(decisions)
-    low, high = interval(truth, decided[0], args.seed)
-    return {
-        "thresholds": thresholds, "in_sample": macro_f1(truth, probabilities >= thresholds), "cross_fitted": float(np.mean(scores)),
-        "cross_fitted_spread": float(np.std(scores)), "interval_95": [low, high],
-        "per_class": f1_per_class(truth, probabilities >= thresholds).tolist(),
-        "per_class_cross_fitted": np.mean([f1_per_class(truth, decisions) for decisions in decided], axis=0).tolist(),
-    }  # fmt: skip
-
-
-def interval(truth, decisions, seed, draws=1000):
-    """95 % bootstrap interval of macro F1 over rows: percentiles of `draws` resamples (Efron 1979)."""
-    rng, rows = np.random.default_rng(seed), len(truth)
-    scores, called, positive = [], decisions.astype(np.float32), truth.astype(np.float32)
-    for _ in range(0, draws, 50):
-        counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=50).astype(np.float32)
-        scores.append(f1_from_counts(counts @ (called * positive), counts @ positive, counts @ called).mean(axis=1))
-    return [float(value) for value in np.percentile(np.concatenate(scores), [2.5, 97.5])]
 
 
 def report(results, best, truth, classes, rows):

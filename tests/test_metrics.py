@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-import threshold
-from utils import cutoffs, losses, metrics
+from utils import crossfit, cutoffs, losses, metrics
 from utils.errors import InputError
 from utils.schedule import stage_at
 
@@ -94,8 +93,7 @@ def test_cross_fitting_does_not_see_its_own_rows():
     rng = np.random.default_rng(0)
     truth = (rng.random((400, 10)) < 0.04).astype(np.uint8)
     probabilities = rng.random((400, 10))
-    args = type("Options", (), {"repeats": 2, "seed": 0})
-    result = threshold.evaluate(cutoffs.per_class, truth, probabilities, args)
+    result = crossfit.cross_fit(cutoffs.per_class, truth, probabilities, repeats=2)
     calling_all = metrics.macro_f1(truth, np.ones_like(truth))
     assert result["in_sample"] > calling_all + 0.05
     assert result["cross_fitted"] < calling_all + 0.02
@@ -106,7 +104,7 @@ def test_interval_holds_the_score_and_shrinks_with_rows():
     widths = []
     for rows in (200, 4000):
         decisions = probabilities[:rows] >= 0.5
-        low, high = threshold.interval(truth[:rows], decisions, seed=0)
+        low, high = crossfit.interval(truth[:rows], decisions, seed=0)
         assert low <= metrics.macro_f1(truth[:rows], decisions) <= high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2

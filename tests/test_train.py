@@ -118,8 +118,11 @@ def test_the_same_seed_gives_the_same_weights_twice(atlas, folds, tmp_path):
 
 
 def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkeypatch):
-    """Stop after two of four epochs, over a change of loss, and run the same command again."""
-    options = dict(epochs=4, loss="1:bce 3:soft_f1+weighted_bce", optimiser="sgd", lr=0.05)
+    """Stop after two of four epochs, over changes of loss and augmentation and a halved rate, and run the command again."""
+    options = dict(
+        epochs=4, loss="1:bce 3:soft_f1+weighted_bce", augment="1:chen 4:chen_strong", optimiser="sgd", lr=0.05
+    )
+    options |= {"plateau": "step", "patience": 0.5, "min-gain": 1}
     succeed("train", *train_options(atlas, folds, tmp_path, "whole", **options))
     real, calls = train.train_epoch, []
 
@@ -142,6 +145,7 @@ def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkey
     for epoch in range(1, 5):
         name = f"validation/epoch{epoch:03}.npy"
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    assert pd.read_csv(whole / "steps.csv")["lr"].nunique() == 3, "the rate was halved before and after the stop"
     clock = ["images_per_second", "seconds"]
     assert pd.read_csv(whole / "log.csv").drop(columns=clock).equals(pd.read_csv(parts / "log.csv").drop(columns=clock))
 

@@ -64,15 +64,16 @@ def find_checkpoints(run):
     run = Path(run)
     if run.is_file():
         return [run]
-    if (run / "best.pt").is_file():
-        return [run / "best.pt"]
-    if found := fold_files(run, "best.pt"):
+    if found := fold_files(run, "best.pt", itself=True):
         return found
     raise InputError(f"{run} holds no best.pt and no fold<k>/best.pt; give a run that train.py wrote")
 
 
-def fold_files(run, name):
-    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers."""
+def fold_files(run, name, itself=False):
+    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the one in
+    the folder given, where that is a fold's folder already."""
+    if itself and (Path(run) / name).is_file():
+        return [Path(run) / name]
     folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal() and (path / name).is_file()]
     return [path / name for path in sorted(folders, key=lambda path: int(path.name[4:]))]
 

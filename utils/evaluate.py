@@ -14,7 +14,6 @@ run was trained on any of the images, or stopped training by them.
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -125,7 +124,7 @@ def read_person(path, classes, ids, predictions):
 
 def check_unseen(run, ids, path):
     """Raise InputError if a run, or any fold of it, has trained on one of the images or validated on it."""
-    found = [Path(run) / "rows.csv"] if (Path(run) / "rows.csv").is_file() else fold_files(run, "rows.csv")
+    found = fold_files(run, "rows.csv", itself=True)
     if not found:
         raise InputError(f"{run} holds no rows.csv and no fold<k>/rows.csv, so what it has seen is not known")
     for file in found:

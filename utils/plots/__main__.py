@@ -58,8 +58,7 @@ def main():
 
 def find_folds(run):
     """A fold's folder, or all of a run's that are trained."""
-    run = Path(run)
-    found = [run / "log.csv"] if (run / "log.csv").is_file() else fold_files(run, "log.csv")
+    found = fold_files(run, "log.csv", itself=True)
     if not found:
         raise InputError(f"{run} holds no log.csv and no fold<k>/log.csv; train a fold first")
     return [path.parent for path in found]

@@ -103,11 +103,12 @@ def class_curves(log, classes, positives, switches, path, columns=7):
     )
     for axis in axes.ravel()[len(classes) :]:
         axis.axis("off")
+    top = min(1.02, 1.1 * max(0.2, log[[f"f1 {name}" for name in classes]].to_numpy().max()))
     for axis, number in zip(axes.ravel(), np.argsort(-np.asarray(positives), kind="stable"), strict=False):
         axis.plot(log["epoch"], log["macro_f1"], color=GREY, linewidth=1)
         axis.plot(log["epoch"], log[f"f1 {classes[number]}"], color=BLUE, linewidth=1.6)
         axis.set_title(f"{classes[number]} ({int(positives[number]):,})", loc="left", fontsize=7.5)
-        axis.set_ylim(-0.02, 1.02)
+        axis.set_ylim(-0.02, top)
         _mark(axis, [(epoch - 0.5, "") for epoch, _ in switches])
         tidy(axis)
     figure.supxlabel("epoch", fontsize=9)
