@@ -1,6 +1,6 @@
 """Split labelled images into cross-validation folds: labels -> folds.csv
 
-    python make_folds.py      # input/train.csv, input/train/ -> input/folds.csv
+    python make_folds.py     # input/train.csv, input/train/ -> input/folds.csv
     python make_folds.py --labels input/train.csv --images input/train \\
         --folds 10 --seed 0 -o input/folds.csv
     python make_folds.py --external hpav18=input/hpav18.csv

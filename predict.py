@@ -13,7 +13,6 @@ Nothing of the training augmentation is loaded here.
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from utils import checkpoint, inference
 from utils.data import Normaliser, Samples, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, pick_device
-from utils.errors import InputError, check_least, plural, run_script
+from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, first_repeated
 from utils.images import check_files, find_files, most_tiles, parse_channels, scan_folders
 from utils.labels import check_ids, read_table
@@ -37,6 +36,12 @@ def parse_args():
     arg("runs", nargs="+", metavar="RUN", help="run folder, fold folder or checkpoint; several are averaged")
     arg("--images", action="append", help="folder of images, may be repeated (default: input/test)")
     arg("--ids", metavar="CSV", help="which Ids, in which order (default: all in the folder, sorted)")
+    arg(
+        "--fold",
+        type=int,
+        metavar="K",
+        help="only rows of this fold, where --ids is a folds.csv; -2: external test set",
+    )
     arg("--tta", type=int, choices=inference.TTA, default=4, help="views an image (default: %(default)s)")
     arg("--tta-reduce", choices=["mean", "max"], default="mean", help="how views are combined (default: %(default)s)")
     arg("--batch-size", type=int, help="images in one forward pass (default: as in training)")
@@ -52,16 +57,22 @@ def main():
     args = parse_args()
     check_writable(args.out)
     check_least(args, batch_size=1, workers=-1)
+    if args.fold is not None and not args.ids:
+        raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
     device = pick_device(args.device)
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
+    if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
+        raise InputError(
+            "--benchmark measures one network and the mean of its views; name one fold, and no --tta-reduce"
+        )
     amp = amp_dtype(args.amp or config["amp"], device)
     batch_size = args.batch_size or config["batch_size"]
 
     channels = parse_channels(config["channels"])
     folders = args.images or ["input/test"]
     found = scan_folders(folders)
-    ids = read_ids(args.ids) if args.ids else sorted(found)
+    ids = read_ids(args.ids, args.fold) if args.ids else sorted(found)
     if not ids:
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, found)
@@ -70,11 +81,8 @@ def main():
     samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
     if args.benchmark:
-        network = (
-            networks[0].eval(),
-            Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device),
-        )
-        benchmark(samples, *network, device, amp, args.tta, batch_size, Path(args.out).parent)
+        normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device)
+        benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, batch_size)
         return
     loader = make_loader(samples, max(1, batch_size // tiles), pick_workers(args.workers, device), device)
     normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
@@ -108,9 +116,13 @@ def load_networks(runs, device):
     return [network.to(memory_format=torch.channels_last) for network in networks], configs
 
 
-def read_ids(path):
-    ids = read_table(path, ["Id"], what="a list of Ids")["Id"]
-    check_ids(path, ids)
+def read_ids(path, fold=None):
+    """Ids in the order of a table's rows; with `fold` only those of one fold of a folds.csv."""
+    table = read_table(path, ["Id"] if fold is None else ["Id", "fold"], what="a list of Ids")
+    check_ids(path, table["Id"])
+    ids = table["Id"] if fold is None else table["Id"][table["fold"] == str(fold)]
+    if not len(ids):
+        raise InputError(f"{path} has no row of fold {fold}; it has {listing(sorted(set(table['fold'])), 12)}")
     return ids.tolist()
 
 

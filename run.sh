@@ -2,6 +2,8 @@
 # The competition in order, on a simulated atlas.
 #   bash run.sh          environment, data, folds, training of two folds, prediction, thresholds, submission, score
 #   bash run.sh test     the same environment, all tests
+#   bash run.sh chen     Chen's recipe at 128 pixels, half an hour on two cores, with its figures and tables
+#   bash run.sh losses   what the switch of the loss is worth: four losses, three seeds each, about 40 minutes
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -68,17 +70,60 @@ demo() {
   printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
 }
 
+chen() {
+  local data=input/chen run=runs/chen_small tta
+  step python -m utils.simulate --out $data --train 5000 --test 400 --external 500 --size 128 --power 0.5 --seed 1
+  once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --images $data/external \
+    --test other=$data/external.csv --folds 5 --seed 0 -o $data/folds.csv
+  step python train.py --recipe chen --weights none --name chen_small --folds $data/folds.csv --fold 0 --images $data/train \
+    --size 128 --batch-size 16 --lr 1 --epochs 12 --loss "1:bce 8:soft_f1+weighted_bce 11:soft_f1+10*weighted_bce" \
+    --augment "1:chen 7:chen_strong"
+  step python -m utils.plots $run
+  once $run/thresholds.json python threshold.py $run
+  for tta in 1 4; do
+    once $run/other$tta.csv python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
+    step python -m utils.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
+  done
+}
+
+# Four schedules of the loss, three seeds each; every training on one core, as many at once as there are cores.
+losses() {
+  local data=input/hard name loss seed
+  step python -m utils.simulate --out $data --train 5000 --test 200 --size 128 --power 0.5 --seed 1
+  once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv
+  for seed in 0 1 2; do
+    for name in switch bce focal unweighted; do
+      case $name in
+        switch) loss="1:bce 13:soft_f1+weighted_bce" ;;
+        bce) loss="1:bce" ;;
+        focal) loss="1:focal" ;;
+        unweighted) loss="1:bce 13:soft_f1+bce" ;;
+      esac
+      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+      OMP_NUM_THREADS=1 step python train.py --recipe gapnet_pl --name loss_$name$seed --seed $seed --folds $data/folds.csv --fold 0 \
+        --images $data/train --size 128 --fit resize --augment d4 --optimiser adamw --lr 0.001 --batch-size 16 --epochs 24 \
+        --patience 4 --min-gain 0.0001 --workers 0 --loss "$loss" &
+    done
+  done
+  while [ -n "$(jobs -rp)" ]; do wait -n; done
+  step python -m utils.compare runs/loss_*
+}
+
 case "${1:-demo}" in
   demo)
     environment
     demo
+    ;;
+  chen | losses)
+    environment
+    "$1"
     ;;
   test)
     environment
     step python -m pytest -q -n 2 tests
     ;;
   *)
-    echo "error: unknown word '$1'; use: bash run.sh, or bash run.sh test" >&2
+    echo "error: unknown word '$1'; use: bash run.sh, or with test, chen or losses" >&2
     exit 2
     ;;
 esac

@@ -14,7 +14,6 @@ takes the best cross-fitted one.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels
 from utils.predictions import read_all
+from utils.runs import read_config
 
 
 def parse_args():
@@ -37,7 +37,13 @@ def parse_args():
     arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
     arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
-    arg("--method", choices=["auto", *METHODS], default="auto", help="which one to write (default: %(default)s)")
+    arg(
+        "--method",
+        choices=["auto", *METHODS],
+        default="auto",
+        metavar="METHOD",
+        help="which one to write (default: %(default)s)",
+    )
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
     arg("--plot", metavar="PNG", help="draw each class's threshold and its F1 in sample and cross-fitted")
@@ -82,7 +88,7 @@ def main():
     if args.plot:
         in_sample, cross_fitted = (results[best][key] for key in ("per_class", "per_class_cross_fitted"))
         plots.thresholds(classes, truth.sum(axis=0), chosen, in_sample, cross_fitted, args.plot)
-    report(results, best, truth, classes, len(oof))
+    report(results, best, chosen, truth, classes, epochs)
     print(f"{best} -> {out}" + (f", {args.plot}" if args.plot else ""))
 
 
@@ -97,12 +103,8 @@ def find_predictions(paths):
         if not found:
             raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
-        config_file = found[0].with_name("config.json")
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-            labels, classes = labels or config["folds"], classes or config["class_names"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{config_file} is not a run's config ({str(error)[:100]}); train the fold anew") from None
+        config = read_config(found[0].parent, "folds")
+        labels, classes = labels or config["folds"], classes or config["class_names"]
     return files, labels, classes
 
 
@@ -134,21 +136,30 @@ def gather_epochs(tables):
     """(K, N, C): as many last epochs as every fold has; None unless all files are oof.csv of runs that kept them."""
     if not all(Path(path).name == "oof.csv" for path in tables):
         return None
-    parts = [read_last_epochs(Path(path).parent, table.shape) for path, table in tables.items()]
+    parts = [read_last_epochs(Path(path).parent, table.to_numpy()) for path, table in tables.items()]
     if any(part is None for part in parts):
         return None
     shared = min(len(part) for part in parts)
     return np.concatenate([part[-shared:] for part in parts], axis=1)
 
 
-def report(results, best, truth, classes, rows):
-    print(f"macro F1 over {rows:,} rows, {len(classes)} classes")
+def report(results, best, chosen, truth, classes, epochs):
+    print(f"macro F1 over {len(truth):,} rows, {len(classes)} classes")
     print(f"{'method':14}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
     for name, result in results.items():
         low, high = result["interval_95"]
         star = "*" if name == best else " "
         print(f"{name:13}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
               f"{low:>11.4f}–{high:.4f}")  # fmt: skip
+    if epochs is None:
+        print(
+            f"left out, since not every file is an oof.csv beside its run's last epochs: {', '.join(sorted(NEED_EPOCHS))}"
+        )
+    else:
+        print(f"{' and '.join(sorted(NEED_EPOCHS))} smooth over {plural(len(epochs), 'epoch')}")
+    always = [name for name, cut in zip(classes, chosen, strict=True) if cut <= 0]
+    if always:
+        print(f"threshold 0, so called in every image: {listing(always, show=30)}")
     absent = [name for name, count in zip(classes, truth.sum(axis=0), strict=True) if not count]
     if absent:
         print(f"no positive rows, so nothing to fit and F1 0: {listing(absent, show=30)}")

@@ -42,7 +42,8 @@ from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.se_resnext50 import STEMS
 from utils.predictions import EPOCHS, read_predictions, write_epoch, write_predictions
 from utils.recipes import RECIPES
-from utils.trainer import CURVES, OPTIMISERS, REMEMBERED, Trainer
+from utils.runs import write_rows
+from utils.trainer import OPTIMISERS, REMEMBERED, Trainer
 from utils.weights import load_start
 
 # Options that may change when a run goes on: what they stand for is compared itself (rows, class names) or does not matter.
@@ -85,7 +86,7 @@ def parse_args():
         help="by statistics of the training set, of each image, or not",
         group=data,
     )
-    arg("--augment", help="training augmentation: none, d4, chen, or stages by first epoch", group=data)
+    arg("--augment", help='none, d4, chen, or stages by epoch: "1:chen 20:chen_strong"', group=data)
     arg(
         "--limit",
         type=int,
@@ -101,7 +102,7 @@ def parse_args():
     opt = parser.add_argument_group("optimisation")
     arg("--epochs", type=int, help="most epochs", group=opt)
     arg("--batch-size", type=int, help="images a step", group=opt)
-    arg("--loss", help="schedule of loss terms by first epoch", group=opt)
+    arg("--loss", help='terms by first epoch: "1:bce 11:soft_f1+2*weighted_bce"', group=opt)
     arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
     arg("--lr", type=float, help="learning rate", group=opt)
     arg("--momentum", type=float, help="momentum of sgd", group=opt)
@@ -178,8 +179,7 @@ def main():
         clear(run)
     print_header(config, started_from, train_rows, valid_rows, network, device, amp, workers)
     write_json(run / "config.json", config)
-    rows = pd.concat([train_rows.assign(part="train"), valid_rows.assign(part="valid")])
-    write_csv(run / "rows.csv", rows[["Id", "Target", "part"]])
+    write_rows(run / "rows.csv", train_rows, valid_rows)
     try:
         fit(trainer, train_loader, valid_loader, valid_rows, config, run)
     except InputError:
@@ -247,7 +247,7 @@ def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
     for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "config.json"):
         (run / name).unlink(missing_ok=True)
-    for name in ("tensorboard", EPOCHS):
+    for name in ("tensorboard", EPOCHS, "figures"):
         shutil.rmtree(run / name, ignore_errors=True)
     for folder in (run, run.parent):
         with contextlib.suppress(OSError):  # others' files stay, and then their folder
@@ -278,7 +278,7 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
             best = {"config": config, "model": trainer.network.state_dict(), "epoch": trainer.epoch, "score": score}
             checkpoint.save(run / "best.pt", best)
             write_predictions(run / "oof.csv", valid_rows["Id"], probabilities, classes)
-        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *CURVES]}
+        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *trainer.curves]}
         speed = len(train_loader.dataset) / seconds
         valid = validation_curves(truth, probabilities, threshold, classes)
         trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, "macro_f1": score,
@@ -297,7 +297,7 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
 
 
 def validation_curves(truth, probabilities, threshold, classes):
-    """What Figs. 6 and 7 of Chen draw beside macro F1: BCE, focal loss, and each class's F1 at the epoch's cut-off."""
+    """BCE and, for Figs. 6 and 7 of Chen, focal loss and each class's F1 at the epoch's cut-off."""
     logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
     targets = torch.from_numpy(truth.astype(np.float32))
     values = {"valid_bce": float(losses.bce(logits, targets)), "valid_focal": float(losses.focal(logits, targets))}
@@ -329,6 +329,10 @@ def print_header(config, started_from, train_rows, valid_rows, network, device, 
     print(f"{config['model']}, {parameters:,} parameters, {started_from}")
     print(f"on {describe(device, amp)}, {plural(workers, 'loading process', 'loading processes')}")
     print(f"loss {config['loss']}")
+    for what in ("loss", "augment"):
+        stages = [word for word in config[what].split() if ":" in word and int(word.split(":")[0]) > config["epochs"]]
+        if stages:
+            print(f"never reached in {plural(config['epochs'], 'epoch')}: {what} {' '.join(stages)}")
     line = "options"
     for word in [f"{key}={config[key]}" for key in [*shown, "seed"]]:
         if len(line) + len(word) > 78:

@@ -14,6 +14,7 @@ from utils import augment, pixels
 from utils.data import Samples, make_loader
 from utils.errors import InputError
 from utils.images import find_files, parse_channels
+from utils.predictions import read_predictions
 
 RGBY = ["red", "green", "blue", "yellow"]
 GREEN = 1
@@ -46,7 +47,10 @@ def loaders(tmp_path):
         samples = Samples(files, channels, 24, "resize", "none", np.ones((12, 3)), chain, seed=seed)
         loader = make_loader(samples, 4, workers, torch.device("cpu"))
         loader.sampler.epoch = epoch
-        return torch.cat([batch["images"] for batch in loader])
+        batches = list(loader)
+        images = torch.cat([batch["images"] for batch in batches])
+        labels = torch.cat([batch["targets"] for batch in batches])
+        return torch.cat([images.flatten(1).float(), labels], dim=1)  # a label must follow its picture
 
     return load
 
@@ -207,6 +211,7 @@ def test_piecewise_affine_moves_pixels_where_its_nodes_go():
     assert (transform.apply(image, moves=still) == image).all()
     shifted = transform.apply(image, moves=still + np.float32([3 / 64, -2 / 64]))
     assert (shifted[8:-8, 8:-8] == image[6:-10, 11:-5]).all(), "output x reads input x + 3, y reads y - 2"
+    transform.set_random_state(np.random.default_rng(0), random.Random(0))
     drawn = [transform.get_params()["moves"] for _ in range(300)]
     assert np.std(drawn) == pytest.approx(0.05 / np.sqrt(3), rel=0.1)
 
@@ -222,15 +227,46 @@ def test_impossible_augmentations_are_refused(text, atlas, folds, tmp_path):
 def test_training_sees_negative_samples_and_validation_does_not(atlas, folds, tmp_path, monkeypatch):
     monkeypatch.setitem(augment.AUGMENTATIONS, "chen", (augment.AUGMENTATIONS["chen"][0], 1.0))
     succeed("train", *train_options(atlas, folds, tmp_path, augment="chen", epochs=1))
-    steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")
-    assert (steps["recall"] == 0).all(), "no label is left to be found in training"
-    assert pd.read_csv(tmp_path / "mini/fold0/log.csv")["macro_f1"].iloc[0] > 0
+    fold = tmp_path / "mini/fold0"
+    assert (pd.read_csv(fold / "steps.csv")["recall"] == 0).all(), "no label is left to be found in training"
+    oof = read_predictions(fold / "oof.csv")
+    oof.reset_index()[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
+    succeed("predict", fold, "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0, "-o",
+            tmp_path / "p.csv")  # fmt: skip
+    assert read_predictions(tmp_path / "p.csv").to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6), (
+        "green was not emptied"
+    )
+
+
+def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path):
+    """Per-image normalisation must count the picture that the network gets, not the one on disk."""
+    write_images(tmp_path, ["a"], size=24)
+    channels = parse_channels("rgby")
+    files = find_files([tmp_path], ["a"], channels)
+    chain = augment.build("chen", channels.names)
+    chain.negative = [1.0]
+    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain).load(1, 0)
+    assert sample["mean"][GREEN] == 0 and sample["std"][GREEN] == 0 and not sample["targets"].any()
+    pixels = sample["images"][0].numpy() / 255
+    assert sample["mean"].numpy() == pytest.approx(pixels.mean(axis=(1, 2)), abs=1e-6)
+    assert sample["std"].numpy() == pytest.approx(pixels.std(axis=(1, 2)), abs=1e-6)
 
 
 def test_the_sheet_shows_every_operation(atlas, tmp_path):
     out = succeed("utils.augment_sheet", "--images", atlas / "train", "--size", 64, "-o", tmp_path / "a.png").out
     for name in ("crop or pad", "holes", "rotate", "shear", "piecewise affine", "edges", "sharpen", "whole pipeline"):
         assert name in out
+    succeed(
+        "utils.augment_sheet",
+        "--images",
+        atlas / "train",
+        "--size",
+        64,
+        "--channels",
+        "green",
+        "-o",
+        tmp_path / "g.png",
+    )
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     refuse(
         "utils.augment_sheet", "--images", atlas / "train", "--id", "nobody", "-o", tmp_path / "b.png", says="nobody"

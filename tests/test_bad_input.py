@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, submission_of, train_options, write_images, write_labels
+from conftest import ROOT, kit, refuse, submission_of, succeed, train_options, write_images, write_labels
 from PIL import Image
 
 from utils.predictions import read_predictions, write_predictions
@@ -485,3 +485,15 @@ def test_pictures_that_all_look_alike_do_not_make_one_group(tmp_path):
     command = ["--labels", labels, "--images", tmp_path / "images", "-o", tmp_path / "f.csv"]
     refuse("make_folds", *command, "--folds", 5, says=["60 of 60 images", "--hash-distance"])
     refuse("make_folds", *command, "--folds", 2, says=["1 group", "cannot fill 2 folds"])
+
+
+COMMANDS = ["make_folds", "train", "predict", "threshold", "ensemble", "utils.augment_sheet", "utils.baseline", "utils.compare",
+            "utils.evaluate", "utils.judge", "utils.plots.__main__", "utils.realism", "utils.score", "utils.simulate",
+            "utils.weights", "utils.atlas.sheets"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = succeed(command, "--help").out
+    assert out and not [line for line in out.splitlines() if len(line) > 79]

@@ -27,7 +27,23 @@ def test_runs_that_differ_by_seed_only_are_one_line(runs, tmp_path):
     assert table["what"].tolist() == ["loss 1:bce", "loss 1:bce", "loss 1:focal"]
     mine = lines[lines.index("loss 1:bce") + 1].split()
     first = table[table["what"] == "loss 1:bce"]
-    assert mine[0] == "2" and mine[1] == f"{first['f1_half'].mean():.3f}" and mine[3] == f"{np.std(first['f1_half'], ddof=1):.3f}"
+    assert (
+        mine[0] == "2"
+        and mine[1] == f"{first['f1_half'].mean():.3f}"
+        and mine[3] == f"{np.std(first['f1_half'], ddof=1):.3f}"
+    )
+    refuse("utils.compare", runs / "a0", runs / "a0/fold0", says="named twice")
+
+
+def test_runs_with_a_limit_and_the_baseline_can_be_compared(atlas, folds, tmp_path):
+    for seed in (0, 1):  # the seed picks the rows
+        succeed("train", *train_options(atlas, folds, tmp_path, f"s{seed}", seed=seed, limit=14, epochs=1))
+    succeed(
+        "utils.baseline", "--folds", folds, "--fold", 0, "--images", atlas / "train", "--size", 64, "--runs", tmp_path
+    )
+    out = succeed("utils.compare", tmp_path / "s0", tmp_path / "s1", tmp_path / "linear").out.splitlines()
+    counts = [line.split()[0] for line in out if line[:4].strip().isdecimal()]
+    assert counts == ["2", "1"]
 
 
 def test_figures_are_scikit_learns(runs, folds, tmp_path):

@@ -152,7 +152,7 @@ def test_evaluate_refuses(judged):
     refuse(
         "utils.evaluate", folder / "p.csv", "--labels", folder / "other.csv", "--thresholds", 0.5, says="lacks 60 Ids"
     )
-    refuse(*base, "--thresholds", 0.5, "--unseen-by", folder, says="rows.csv")
+    refuse(*base, "--thresholds", 0.5, "--unseen-by", folder, says="best.pt")
     refuse(*base, "--thresholds", 0.5, "-o", folder / "truth.csv" / "x.json", says="cannot write")
 
 
@@ -161,6 +161,22 @@ def test_images_a_run_has_seen_are_no_test_set(run, atlas, predictions, tmp_path
     succeed("utils.evaluate", predictions, *solution, "--unseen-by", run)
     refuse("utils.evaluate", run / "fold0/oof.csv", "--labels", atlas / "train.csv", "--thresholds", 0.5, "--unseen-by", run,
            says=["17 Ids of 17", "trained or validated on", "rows.csv"])  # fmt: skip
+
+
+def test_every_fold_must_say_what_it_has_seen(run, atlas, predictions, tmp_path):
+    own = shutil.copytree(run, tmp_path / "own")
+    (own / "fold1/rows.csv").unlink()
+    refuse("utils.evaluate", predictions, "--labels", atlas / "solution.csv", "--thresholds", 0.5, "--unseen-by", own,
+           says=["fold1/rows.csv", "not known"])  # fmt: skip
+
+
+def test_thresholds_fitted_on_the_same_file_are_said_to_flatter(run, atlas, predictions, thresholds):
+    cut = ["--thresholds", thresholds]
+    for fold in ("fold0", "fold1"):
+        assert (
+            "IN SAMPLE" in succeed("utils.evaluate", run / fold / "oof.csv", "--labels", atlas / "train.csv", *cut).out
+        )
+    assert "IN SAMPLE" not in succeed("utils.evaluate", predictions, "--labels", atlas / "solution.csv", *cut).out
 
 
 @pytest.fixture

@@ -45,6 +45,13 @@ def test_going_on_later_and_skipping(tmp_path):
     assert second.left == ["c", "b"] and second.said == {"a": "1"}
 
 
+def test_one_channel_will_do(tmp_path):
+    write_images(tmp_path, IDS, channels=("green",), size=32)
+    form = Labeller(IDS, [tmp_path], HPA_CLASSES, tmp_path / "human.csv", pixels=64, channels="green")
+    click(form, 2)
+    assert read(tmp_path / "human.csv") == {"c": "2"}
+
+
 def test_the_form_shows_the_image_and_not_its_label(tmp_path):
     write_images(tmp_path, IDS, size=32)
     form = Labeller(IDS, [tmp_path], HPA_CLASSES, tmp_path / "human.csv", pixels=64)

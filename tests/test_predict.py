@@ -160,12 +160,48 @@ def test_predict_does_not_import_augmentation():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_only_the_rows_of_one_fold_are_predicted(run, atlas, folds, tmp_path):
+    table = pd.read_csv(folds, dtype=str, keep_default_na=False)
+    succeed(
+        "predict",
+        run / "fold0",
+        "--images",
+        atlas / "train",
+        "--ids",
+        folds,
+        "--fold",
+        1,
+        "--workers",
+        0,
+        "-o",
+        tmp_path / "p.csv",
+    )
+    assert read_predictions(tmp_path / "p.csv").index.tolist() == table["Id"][table["fold"] == "1"].tolist()
+    refuse(
+        "predict",
+        run,
+        "--images",
+        atlas / "train",
+        "--ids",
+        folds,
+        "--fold",
+        -2,
+        "-o",
+        tmp_path / "q.csv",
+        says="no row of fold -2",
+    )
+    refuse("predict", run, "--images", atlas / "train", "--fold", 1, "-o", tmp_path / "q.csv", says="add --ids")
+
+
 def test_benchmark_shows_the_stages_of_table_three_and_leaves_nothing(run, atlas, tmp_path):
-    out = succeed("predict", run, "--images", atlas / "test", "--benchmark", "--tta", 1, "-o", tmp_path / "p.csv").out
+    command = ["predict", run / "fold0", "--images", atlas / "test", "--benchmark", "-o", tmp_path / "new" / "p.csv"]
+    out = succeed(*command, "--tta", 1).out
     rows = [line.split() for line in out.splitlines() if line.startswith("4x")]
     assert [row[:3] for row in rows] == [["4x64x64", "png", "1"], ["4x32x32", "npy", "1"], ["4x32x32", "npy", "64"]]
     for row in rows:
         decode, transfer, network, total, speed = map(float, row[3:])
         assert total == pytest.approx(decode + transfer + network, abs=2e-4) and network > 0
-        assert speed == pytest.approx(1 / total, rel=0.2)
+        assert speed * total == pytest.approx(1, abs=max(0.06, 1e-4 * speed))
+    refuse(*command, "--tta-reduce", "max", says="--tta-reduce")
+    refuse("predict", run, *command[2:], says="one network")
     assert not any(tmp_path.iterdir())

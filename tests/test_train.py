@@ -229,18 +229,72 @@ def test_patience_of_a_plateau_by_steps_is_counted_in_epochs():
     assert make_trainer(plateau="epoch", patience=4.0).plateau.patience == 4
 
 
-def test_the_rate_halves_by_steps_when_the_smoothed_training_soft_f1_stands_still(monkeypatch):
-    """Patience is so many epochs' worth of steps; a single good batch does not reset it, the mean over many counts."""
+def rates(subject, f1s):
+    """The learning rate at each step of a run whose batches have these soft F1s."""
+    subject.optimiser.step = lambda *a, **k: None
+    subject.normaliser = lambda _: torch.ones(1, 4)
+    steps = iter(f1s)
+    true_curves = losses.curves
+
+    def curves(*arguments):
+        return true_curves(*arguments) | {"soft_f1": torch.tensor(1 - next(steps), requires_grad=True)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "curves", curves)
+        batch = {"targets": torch.tensor([[1.0, 0.0, 0.0]]), "images": None}
+        return [subject.train_step(batch)["lr"] for _ in f1s]
+
+
+def test_the_rate_halves_by_steps_when_the_running_mean_of_soft_f1_stands_still():
+    """Patience 2 epochs = 10 steps: the first value that counts is that of step 5, ten more do not beat it, the next halves."""
     subject = make_trainer(loss="1:soft_f1", patience=2, plateau="step", min_gain=1e-4)  # 5 steps an epoch
-    batch = {"targets": torch.tensor([[1.0, 0.0, 0.0]]), "images": None}
-    monkeypatch.setattr(subject, "normaliser", lambda _: torch.ones(1, 4))
-    subject.optimiser.param_groups[0]["lr"] = 0.1
-    monkeypatch.setattr(subject.optimiser, "step", lambda *a, **k: None)  # weights stand still, and so does the F1
     subject.begin_epoch()
-    rates = [subject.train_step(batch)["lr"] for _ in range(24)]
-    assert rates[:12] == [0.1] * 12 and rates[12:23] == [0.05] * 11 and rates[23] == 0.025, (
-        "11 and again 11 steps without gain"
-    )
+    assert rates(subject, [0.3] * 28) == [0.1] * 16 + [0.05] * 11 + [0.025]
+
+
+def test_noise_neither_halves_the_rate_of_a_rising_mean_nor_saves_that_of_a_falling_one():
+    noise = np.random.default_rng(0).normal(0, 0.1, 400)
+    for slope, halved in ((0.001, False), (-0.0005, True)):
+        subject = make_trainer(loss="1:soft_f1", patience=20, plateau="step", min_gain=1e-4)  # 100 steps
+        subject.begin_epoch()
+        found = rates(subject, (0.4 + noise + slope * np.arange(400)).tolist())
+        assert (found[-1] < 0.1) == halved, slope
+
+
+def test_a_lucky_first_batch_is_not_the_best_for_long():
+    """The mean of the first steps is one batch's value; only from step 50 (or the end of epoch 1) does the plateau look."""
+    subject = make_trainer(loss="1:soft_f1", patience=1, plateau="step", min_gain=1e-4)
+    subject.steps_an_epoch = 60
+    subject.new_plateau()
+    subject.begin_epoch()
+    assert set(rates(subject, [0.9] + [0.2 + 0.002 * k for k in range(160)])) == {0.1}
+
+
+def test_the_running_mean_outlives_a_switch_of_the_loss():
+    subject = make_trainer(loss="1:bce 2:soft_f1", patience=2, plateau="step")
+    subject.begin_epoch()
+    rates(subject, [0.3] * 6)
+    before = subject.smooth_f1
+    subject.begin_epoch()
+    assert subject.smooth_f1 == before and subject.plateau.best == -float("inf")
+
+
+def test_stages_beyond_the_last_epoch_are_told_and_do_not_hold_up_the_early_stop(atlas, folds, tmp_path):
+    more = {"loss": "1:bce 9:soft_f1", "augment": "1:d4 7:chen", "epochs": 2}
+    out = succeed("train", *train_options(atlas, folds, tmp_path, **more)).out
+    assert "never reached in 2 epochs: loss 9:soft_f1" in out and "never reached in 2 epochs: augment 7:chen" in out
+    subject = make_trainer(loss="1:bce 30:soft_f1", early_stop=2, epochs=10)
+    for score in (0.5, 0.1, 0.1):
+        subject.begin_epoch()
+        subject.end_epoch(score)
+    assert subject.finished
+
+
+@pytest.mark.parametrize("term", losses.TERMS)
+def test_every_term_of_the_loss_trains(atlas, folds, tmp_path, term):
+    succeed("train", *train_options(atlas, folds, tmp_path, loss=f"1:2*{term}", epochs=1, limit=16))
+    steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")
+    assert steps["loss"].to_numpy() == pytest.approx(2 * steps[term].to_numpy(), rel=1e-5)
 
 
 def test_early_stop_waits_for_the_last_loss():

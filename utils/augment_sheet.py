@@ -1,4 +1,4 @@
-"""See what each operation of the training augmentation does to one image, and what it costs.
+"""See what each operation of the augmentation does to an image, and its cost.
 
     python -m utils.augment_sheet --images input/train -o augment.png
     python -m utils.augment_sheet --images input/train --id SOME_ID --size 512
@@ -29,6 +29,7 @@ def parse_args():
     arg = parser.add_argument
     arg("--images", action="append", help="folder of images, may be repeated (default: input/train)")
     arg("--id", help="which sample (default: the first)")
+    arg("--channels", default="rgby", help="rgby in any order, rgb, green (default: %(default)s)")
     arg("--size", type=int, default=512, help="pixels it is resized to (default: %(default)s)")
     arg("--seed", type=int, default=0, help="other random choices (default: %(default)s)")
     arg("-o", "--out", default="augment.png", metavar="PNG", help="where to draw (default: %(default)s)")
@@ -39,7 +40,7 @@ def main():
     args = parse_args()
     check_least(args, size=16, seed=0)
     check_writable(args.out)
-    channels = parse_channels("rgby")
+    channels = parse_channels(args.channels)
     folders = args.images or ["input/train"]
     found = scan_folders(folders)
     if not found:
@@ -61,7 +62,7 @@ def main():
     print(
         f"{'whole pipeline':38}{whole:>6.2f} ms a sample of 4x{args.size}x{args.size} on one core, albumentations' own part too"
     )
-    plots.operations(examples(image, groups, channels.names, args.seed), args.out)
+    plots.operations(examples(image, groups, channels.names, args.seed), channels.names, args.out)
     print(f"-> {args.out}")
 
 
@@ -89,11 +90,13 @@ def examples(image, groups, channels, seed):
     for group, part in groups.items():
         for name, transform in part.items():
             pictures.append((name if name == group else f"{group}: {name}", plainest(transform, image, seed)))
-    strong = augment.chen(channels, darkest=0.2)["change references"]["multiply"]
-    pictures.append(("references: multiply, strong", plainest(strong, image, seed)))
-    empty = image.copy()
-    empty[..., channels.index(augment.PROTEIN)] = 0
-    pictures.append(("negative sample", empty))
+    strong = augment.chen(channels, darkest=0.2).get("change references")
+    if strong:
+        pictures.append(("references: multiply, strong", plainest(strong["multiply"], image, seed)))
+    if augment.PROTEIN in channels:
+        empty = image.copy()
+        empty[..., channels.index(augment.PROTEIN)] = 0
+        pictures.append(("negative sample", empty))
     chain = augment.build("chen_strong", channels)
     for number in range(4 + -len(pictures) % 4):
         out, label = chain(image, np.ones(1), 1, seed + number)

@@ -41,6 +41,7 @@ from utils.images import check_files, find_files, load_sample, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, macro_f1
 from utils.predictions import write_predictions
+from utils.runs import write_rows
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 SIGMAS = (1, 2, 4, 8, 16)  # pixels; each octave lies between two of them
@@ -176,6 +177,7 @@ def main():
     known, unknown = np.split(gather(files, options.size, channels.names, options.workers), [len(train_rows)])
     probabilities = fit_predict(known, encode(train_rows["Target"], classes), unknown)
     write_json(run / "config.json", vars(options) | {"class_names": classes, "features": known.shape[1]})
+    write_rows(run / "rows.csv", train_rows, valid_rows)
     write_predictions(run / "oof.csv", valid_rows["Id"], probabilities, classes)
     truth = encode(valid_rows["Target"], classes)
     threshold, best = best_global_threshold(truth, probabilities)

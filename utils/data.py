@@ -54,9 +54,7 @@ class Samples(Dataset):
 
     def prepare(self, image, epoch, row):
         """Decoded pixels -> a sample for `collate`."""
-        sample = {"rows": row}
-        if self.normalise == "image":
-            sample["mean"], sample["std"] = moments(image, self.channels.mix)
+        sample, whole = {"rows": row}, image
         rng = np.random.default_rng((self.seed, epoch, row))
         if self.fit == "crop":
             self.check_crop(image, row)
@@ -67,6 +65,10 @@ class Samples(Dataset):
         if self.augment:  # only in training, where a sample is one image
             augmented, targets = self.augment(image[0], targets, epoch, int(rng.integers(2**32)))
             image = augmented[None]
+            # As at test time, where an empty channel's mean and deviation are 0. Of a crop the whole image's count.
+            whole = augmented if self.fit == "resize" else whole
+        if self.normalise == "image":
+            sample["mean"], sample["std"] = moments(whole, self.channels.mix)
         sample["images"] = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
         if targets is not None:
             sample["targets"] = torch.from_numpy(targets)

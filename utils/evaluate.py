@@ -1,10 +1,10 @@
-"""How good are predictions, in every reading of every figure; and is a person better? (Chen, Table II and Fig. 9.)
+"""How good are predictions, and is a person better? (Chen, Table II and Fig. 9)
 
     python -m utils.evaluate test.csv --labels input/demo/solution.csv \\
         --thresholds runs/demo/thresholds.json
     python -m utils.evaluate submission.csv --labels solution.csv \\
         --human human.csv --plot figure9.png -o table2.json
-    python -m utils.evaluate hpav18.csv --labels input/hpav18.csv \\
+    python -m utils.evaluate hpav18.csv --labels input/folds.csv \\
         --thresholds 0.268 --unseen-by runs/chen
 
 Predictions are probabilities with --thresholds, or a submission. With --human,
@@ -14,6 +14,8 @@ run was trained on any of the images, or stopped training by them.
 """
 
 import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels, read_table
 from utils.metrics import READINGS, class_scores, multilabel_scores
 from utils.predictions import read_predictions
+from utils.runs import ANEW
 from utils.significance import mcnemar
 
 RATIOS = {"f1": "F1", "precision": "precision", "recall": "recall", "iou": "IoU"}
@@ -58,6 +61,8 @@ def main():
         raise InputError(
             f"{args.labels} lacks {plural(len(unknown), 'Id')} of {args.predictions}: {listing(unknown)}; give the labels they belong to"
         )
+    if fitted_on(args.thresholds, args.predictions):
+        print(f"IN SAMPLE: {args.thresholds} was fitted on these very predictions, which flatters every figure\n")
     for run in args.unseen_by:
         check_unseen(run, ids, args.predictions)
     truth = encode(labels.loc[ids], classes)
@@ -111,6 +116,14 @@ def read_decisions(path, thresholds, classes):
     return table.index.tolist(), (table.to_numpy() >= read_thresholds(thresholds, classes)).astype(np.uint8)
 
 
+def fitted_on(thresholds, predictions):
+    """Does a thresholds.json name this file among those it was fitted on?"""
+    if thresholds is None or not Path(thresholds).is_file():
+        return False
+    files = json.loads(Path(thresholds).read_text(encoding="utf-8")).get("fitted_on", [])
+    return Path(predictions).resolve() in [Path(str(file)).resolve() for file in files]
+
+
 def read_person(path, classes, ids, predictions):
     """A person's labels of some of the images: -> positions in `ids` (n,), 0/1 decisions (n, C)."""
     table = read_labels(path, classes)
@@ -124,10 +137,12 @@ def read_person(path, classes, ids, predictions):
 
 def check_unseen(run, ids, path):
     """Raise InputError if a run, or any fold of it, has trained on one of the images or validated on it."""
-    found = fold_files(run, "rows.csv", itself=True)
-    if not found:
-        raise InputError(f"{run} holds no rows.csv and no fold<k>/rows.csv, so what it has seen is not known")
-    for file in found:
+    folds = [file.parent for name in ("best.pt", "oof.csv") for file in fold_files(run, name, itself=True)]
+    if not folds:
+        raise InputError(f"{run} holds no best.pt or oof.csv and no fold<k> with one; name a run's folder")
+    for file in [folder / "rows.csv" for folder in dict.fromkeys(folds)]:
+        if not file.is_file():
+            raise InputError(f"{file} does not exist, so what was trained on is not known; {ANEW}")
         seen = set(read_table(file, ["Id"], what="the rows of a run")["Id"])
         if both := [id_ for id_ in ids if id_ in seen]:
             raise InputError(

@@ -17,17 +17,19 @@ class Labeller:
     """Shows one image after another, with a button a class; `form` is the widget to display.
 
     ids: which images, in order. folders: where they lie. classes: names. path: the CSV, written whole after each image;
-    images that it names already are not shown again. A person may save an image without a class.
+    images that it names already are not shown again. channels: as in train.py, green among them. A person may save an
+    image without a class.
     """
 
-    def __init__(self, ids, folders, classes, path, pixels=512):
+    def __init__(self, ids, folders, classes, path, pixels=512, channels="rgby"):
         check_writable(path)
         self.path, self.classes, self.pixels = Path(path), list(classes), pixels
         self.said = {}
         if self.path.is_file():
             table = read_labels(path, self.classes)
             self.said = dict(zip(table["Id"], table["Target"], strict=True))
-        self.files = dict(zip(ids, find_files(folders, list(ids), parse_channels("rgby")), strict=True))
+        self.channels = parse_channels(channels).names
+        self.files = dict(zip(ids, find_files(folders, list(ids), parse_channels(channels)), strict=True))
         self.left = [id_ for id_ in ids if id_ not in self.said]
         self.buttons = [
             widgets.ToggleButton(description=name, layout=widgets.Layout(width="190px")) for name in self.classes
@@ -55,8 +57,8 @@ class Labeller:
             self.save.disabled = self.skip.disabled = True
             return
         image = load_sample(self.files[self.left[0]], self.pixels)
-        self.picture.value = _png(plots.overlay(image))
-        self.protein.value = _png(plots.stretch(image[..., 1]))
+        self.picture.value = _png(plots.in_colour(image, self.channels))
+        self.protein.value = _png(plots.stretch(image[..., self.channels.index("green")]))
         self.note.value = f"{done}. Left: nucleus blue, microtubules red, protein green; right: the protein alone"
 
     def keep(self):

@@ -45,9 +45,10 @@ def pos_weight_bce(logits, targets, pos_weights):
 
 
 def odds_against(counts, rows, largest=50.0):
-    """Negatives a positive, at most `largest`: (C,) counts among `rows` -> (C,) float32. `largest` without positives."""
+    """Negatives a positive, from 1/`largest` to `largest`: (C,) counts among `rows` -> (C,) float32. A class without
+    positives gets `largest`."""
     counts = torch.as_tensor(counts, dtype=torch.float32)
-    return ((rows - counts) / counts.clamp(min=1e-9)).clamp(max=largest)
+    return ((rows - counts) / counts.clamp(min=1e-9)).clamp(1 / largest, largest)
 
 
 def positive_bce(logits, targets):

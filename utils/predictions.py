@@ -84,16 +84,16 @@ def same_ids(path, ids, reference_path, reference):
 
 def write_epoch(run, epoch, probabilities):
     """Keep one epoch's (N, C) validation probabilities in half precision: 174 KB for 3,107 rows of 28 classes."""
-    with whole_file(_epoch_file(run, epoch), "wb") as file:
+    with whole_file(epoch_file(run, epoch), "wb") as file:
         np.save(file, probabilities.astype(np.float16))
 
 
 def read_epochs(run, epochs, shape):
     """The validation probabilities of several epochs: (len(epochs), *shape) float64. Raises InputError where one is missing."""
-    return np.stack([_read_epoch(_epoch_file(run, epoch), shape) for epoch in epochs])
+    return np.stack([_read_epoch(epoch_file(run, epoch), shape) for epoch in epochs])
 
 
-def _epoch_file(run, epoch):
+def epoch_file(run, epoch):
     return Path(run) / EPOCHS / f"epoch{epoch:03}.npy"
 
 

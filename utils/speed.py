@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from utils.data import collate
 from utils.device import describe
+from utils.errors import InputError
 from utils.images import read_plane
 from utils.inference import view_probabilities
 
@@ -19,28 +20,38 @@ PUBLISHED = (
 )
 
 
-def benchmark(samples, network, normaliser, device, amp, tta, chunk, folder):
+def benchmark(samples, network, normaliser, device, amp, tta, tiles, chunk):
     """Print seconds an image of one network for the files as they are at batch 1, and packed as .npy at batch 1 and 64.
 
     The stages run one after another here, each waited for; in a real prediction decoding goes on beside the network. The
-    packed copies lie in a temporary folder in `folder`, decoded and resized, and are removed afterwards. Images are taken
-    in order and again from the first where there are fewer than needed.
+    packed copies, decoded and resized (or whole, for a network that sees tiles), lie in a temporary folder. Images are
+    taken in order, and again from the first where there are fewer than needed. `tiles` of an image, `chunk` of them in one
+    forward pass; a network that sees whole images gets the large batch at once.
     """
     print(f"one network, {tta} view{'s' * (tta > 1)} an image, on {describe(device, amp)}; seconds an image")
     print(f"{'images':32}{'batch':>6}{'decode':>10}{'transfer':>10}{'network':>10}{'all':>10}{'img/s':>9}")
-    run = _Stages(samples, network, normaliser, device, amp, tta, chunk)
+    run = _Stages(samples, network, normaliser, device, amp, tta, BATCH if tiles == 1 else max(1, chunk // tiles))
     first = samples.files[0][0]
     height, width = read_plane(first).shape
     report(f"{len(samples.files[0])}x{height}x{width} {first.suffix[1:]}", 1, run.measure(samples.decode, 1, SINGLES))
-    with tempfile.TemporaryDirectory(prefix=".packed-", dir=folder) as place:
-        paths = [Path(place) / f"{row}.npy" for row in range(min(BATCH, len(samples)))]
-        for row, path in enumerate(tqdm(paths, desc="packing", unit="img", disable=None, leave=False)):
-            np.save(path, samples.decode(row))
-        shape = np.load(paths[0]).shape
-        for batch, count in ((1, SINGLES), (BATCH, BATCH)):
-            seconds = run.measure(lambda row: np.load(paths[row % len(paths)]), batch, count)
-            report(f"{shape[2]}x{shape[0]}x{shape[1]} npy", batch, seconds)
+    try:
+        with tempfile.TemporaryDirectory(prefix="packed-") as place:
+            measure_packed(run, samples, Path(place))
+    except OSError as error:
+        raise InputError(
+            f"cannot write packed copies to the temporary folder ({error.strerror}); set TMPDIR to a place"
+        ) from None
     print(PUBLISHED)
+
+
+def measure_packed(run, samples, place):
+    paths = [place / f"{row}.npy" for row in range(min(BATCH, len(samples)))]
+    for row, path in enumerate(tqdm(paths, desc="packing", unit="img", disable=None, leave=False)):
+        np.save(path, samples.decode(row))
+    height, width, planes = np.load(paths[0]).shape
+    for batch, count in ((1, SINGLES), (BATCH, BATCH)):
+        seconds = run.measure(lambda row: np.load(paths[row % len(paths)]), batch, count)
+        report(f"{planes}x{height}x{width} npy", batch, seconds)
 
 
 def report(name, batch, seconds):
@@ -52,16 +63,18 @@ def report(name, batch, seconds):
 
 
 class _Stages:
-    def __init__(self, samples, network, normaliser, device, amp, tta, chunk):
+    def __init__(self, samples, network, normaliser, device, amp, tta, most):
         self.samples, self.network, self.normaliser, self.device = samples, network, normaliser, device
-        self.amp, self.tta, self.chunk = amp, tta, chunk
+        self.amp, self.tta, self.most = amp, tta, most
 
     def measure(self, decode, batch, count):
         """(decode, transfer, network) seconds an image over `count` images, after one batch that does not count."""
         sums, starts = np.zeros(3), [0, *range(0, count, batch)]
         for number, start in enumerate(tqdm(starts, desc=f"batch {batch}", disable=None, leave=False)):
-            times = self.once(decode, [row % len(self.samples) for row in range(start, start + batch)])
-            sums += times if number else 0
+            rows = [row % len(self.samples) for row in range(start, start + batch)]
+            for part in range(0, batch, self.most):
+                times = self.once(decode, rows[part : part + self.most])
+                sums += times if number else 0
         return tuple(sums / count)
 
     @torch.inference_mode()
@@ -71,8 +84,7 @@ class _Stages:
         clock.append(time.perf_counter())
         batch["images"] = batch["images"].to(self.device)
         self.wait(clock)
-        for part in self.normaliser(batch).split(max(self.chunk, len(rows))):
-            view_probabilities(self.network, part, self.device, self.amp, self.tta).cpu()
+        view_probabilities(self.network, self.normaliser(batch), self.device, self.amp, self.tta).cpu()
         self.wait(clock)
         return np.diff(clock)
 

@@ -13,6 +13,7 @@ from utils.errors import InputError
 from utils.schedule import stage_at
 
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
+MEMORY = 50  # steps that the running mean of the training soft F1 looks back over
 REMEMBERED = ("epoch", "step", "stage", "best_epoch", "score", "smooth_f1", "log", "steps")
 OPTIMISERS = {
     "adadelta": lambda parameters, a: torch.optim.Adadelta(
@@ -36,20 +37,21 @@ class Trainer:
         counts = train_set.targets.sum(axis=0, dtype=np.int64)
         self.class_weights = losses.balanced_weights(counts).to(device)
         self.pos_weights = losses.odds_against(counts, len(train_set.targets)).to(device)
+        used = {term for _, terms in schedule for term in terms}
+        self.curves = [*CURVES, *sorted(used - set(CURVES))]
         self.weights = [weight for weight in network.parameters() if weight.ndim > 1]  # what L1 shrinks: not biases
         self.epoch = self.step = self.stage = self.best_epoch = 0
-        self.score, self.smooth_f1, self.log, self.steps = -1.0, None, [], []
+        self.score, self.smooth_f1, self.log, self.steps = -1.0, 0.0, [], []
         self.new_plateau()
 
     def new_plateau(self):
-        """Forget what the plateau remembers, keep the learning rate. Also done when the loss changes: the best value
-        reached under the old loss says nothing about standing still under the new one."""
+        """Forget the plateau's best value, keep the learning rate and the running mean of soft F1. Done when the loss
+        changes: the best value reached under the old loss says nothing about standing still under the new one."""
         unit = self.steps_an_epoch if self.config["plateau"] == "step" else 1
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, mode="max", factor=0.5, patience=round(self.config["patience"] * unit),
             threshold=self.config["min_gain"], threshold_mode="abs",
         )  # fmt: skip
-        self.smooth_f1 = None
 
     def begin_epoch(self):
         self.epoch += 1
@@ -78,16 +80,17 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         # One wait for the device, not one a curve.
-        numbers = torch.stack([loss.detach(), *(values[name].detach() for name in CURVES)]).tolist()
+        numbers = torch.stack([loss.detach(), *(values[name].detach() for name in self.curves)]).tolist()
         if not math.isfinite(numbers[0]):
             raise InputError(
                 f"the loss became {numbers[0]} at step {self.step} (epoch {self.epoch}); try a lower --lr or --amp off"
             )
-        curves = {"lr": self.lr} | dict(zip(["loss", *CURVES], numbers, strict=True))
+        curves = {"lr": self.lr} | dict(zip(["loss", *self.curves], numbers, strict=True))
         if self.config["plateau"] == "step":
-            f1 = 1 - curves["soft_f1"]
-            self.smooth_f1 = f1 if self.smooth_f1 is None else 0.98 * self.smooth_f1 + 0.02 * f1
-            self.plateau.step(self.smooth_f1)
+            self.smooth_f1 += (1 - curves["soft_f1"] - self.smooth_f1) / MEMORY
+            mean = self.smooth_f1 / (1 - (1 - 1 / MEMORY) ** self.step)  # it began at 0
+            if self.step >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
+                self.plateau.step(mean)
         return curves
 
     @property
@@ -105,7 +108,8 @@ class Trainer:
     @property
     def finished(self):
         """All epochs done, or none better for --early-stop epochs since the last change of loss."""
-        since = self.epoch - max(self.best_epoch, self.schedule[-1][0] - 1)
+        last_change = max(first for first, _ in self.schedule if first <= self.config["epochs"])
+        since = self.epoch - max(self.best_epoch, last_change - 1)
         return self.epoch >= self.config["epochs"] or 0 < self.config["early_stop"] <= since
 
     def state(self):

@@ -1,11 +1,20 @@
 """The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
-from utils.plots.pictures import contact_sheet, gallery, operations, overlay, stretch
+from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
 from utils.plots.style import BLUE, GREY, ORANGE, save, tidy
 from utils.plots.tables import fold_split, realism, thresholds
-from utils.plots.training import class_curves, nine_curves, person_and_machine, precision_recall, split, validation
+from utils.plots.training import (
+    NINE,
+    class_curves,
+    nine_curves,
+    person_and_machine,
+    precision_recall,
+    split,
+    validation,
+)
 
 __all__ = [
-    "BLUE", "GREY", "ORANGE", "class_curves", "contact_sheet", "fold_split", "gallery", "nine_curves", "operations", "overlay",
-    "person_and_machine", "precision_recall", "realism", "save", "split", "stretch", "thresholds", "tidy", "validation",
+    "BLUE", "GREY", "NINE", "ORANGE", "class_curves", "contact_sheet", "fold_split", "gallery", "in_colour", "nine_curves",
+    "operations", "overlay", "person_and_machine", "precision_recall", "realism", "save", "split", "stretch", "thresholds",
+    "tidy", "validation",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Redraw the figures of Chen's paper, and its Table I, from a run's files.
 
-    python -m utils.plots runs/chen            # -> runs/chen/fold0/figures/ …
+    python -m utils.plots runs/chen          # -> runs/chen/fold<k>/figures/
     python -m utils.plots runs/chen/fold0 -o figures --human human.csv
 
 figure2.png   images of each class, training and validation
@@ -13,7 +13,6 @@ table1.csv    best thresholds of each class, raw and smoothed
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -23,9 +22,9 @@ from utils.checkpoint import fold_files
 from utils.errors import InputError, run_script
 from utils.evaluate import read_person
 from utils.files import check_writable, write_csv
-from utils.labels import encode, read_labels, read_table
 from utils.metrics import best_global_threshold, class_scores
-from utils.predictions import EPOCHS, read_predictions
+from utils.predictions import EPOCHS
+from utils.runs import ANEW, read_config, read_fold, read_numbers
 
 FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
 
@@ -66,47 +65,26 @@ def find_folds(run):
 
 def read_run(folder, human=None):
     """A fold's files: -> dict of what the figures need."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        classes, schedule, fold = config["class_names"], losses.parse_schedule(config["loss"]), config["fold"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} is not a run's config ({str(error)[:100]})") from None
-    rows = read_labels(folder / "rows.csv", classes)
-    oof = read_predictions(folder / "oof.csv")
-    targets = rows.set_index("Id")["Target"]
-    if list(oof.columns) != classes or not set(oof.index) <= set(targets.index):
-        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; train the fold anew")
-    run = {"classes": classes, "fold": fold, "oof": oof.to_numpy(), "truth": encode(targets.loc[oof.index], classes)}
-    run["steps"] = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.training.NINE])
-    run["log"] = read_numbers(
-        folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *(f"f1 {name}" for name in classes)]
-    )
-    run["train"] = encode(rows["Target"][rows["part"] == "train"], classes)
-    run["epochs"] = cutoffs.read_last_epochs(folder, run["oof"].shape)
-    if run["epochs"] is None:
-        raise InputError(f"{folder} lacks its folder {EPOCHS}/ with the epochs' predictions; train the fold anew")
-    run["switches"] = [
-        (epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= run["log"]["epoch"].max()
-    ]
-    run["person"] = read_person(human, classes, oof.index, folder / "oof.csv") if human else None
-    return run
-
-
-def read_numbers(path, columns):
-    table = read_table(path, columns, what="a table of train.py")
-    try:
-        return table[columns].astype(float)
-    except ValueError as error:
-        raise InputError(f"{path} holds something other than numbers ({error}); train the fold anew") from None
+    fold = read_fold(folder)
+    names = [f"f1 {name}" for name in fold.classes]
+    log = read_numbers(folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *names])
+    epochs = cutoffs.read_last_epochs(folder, fold.oof)
+    if epochs is None:
+        raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS}/, as older runs; {ANEW}")
+    schedule = losses.parse_schedule(read_config(folder, "loss", "fold")["loss"])
+    switches = [(epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
+    person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
+    steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
+    return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "person": person}
 
 
 def draw(run, out):
     """All figures and Table I of one fold into the folder `out`."""
-    classes, truth, oof, switches = run["classes"], run["truth"], run["oof"], run["switches"]
-    steps, log = run["steps"], run["log"]
+    fold, steps, log, switches = run["fold"], run["steps"], run["log"], run["switches"]
+    classes, truth, oof = fold.classes, fold.truth, fold.oof
     first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), loss) for epoch, loss in switches]
     threshold, _ = best_global_threshold(truth, oof)
-    plots.split(run["train"].sum(axis=0), truth.sum(axis=0), classes, run["fold"], out / "figure2.png")
+    plots.split(fold.train.sum(axis=0), truth.sum(axis=0), classes, fold.config["fold"], out / "figure2.png")
     plots.nine_curves(steps, first_steps, out / "figure5.png")
     plots.validation(log, switches, out / "figure6.png")
     plots.class_curves(log, classes, truth.sum(axis=0), switches, out / "figure7.png")
@@ -115,10 +93,10 @@ def draw(run, out):
     if run["person"]:
         rows, decisions = run["person"]
         person, positives = class_scores(truth[rows], decisions), truth[rows].sum(axis=0)
-    plots.person_and_machine(classes, positives, machine, person, out / "figure9.png")
+    title = f"Validation images, at the cut-off best for them, {threshold:.3f}"
+    plots.person_and_machine(classes, positives, machine, person, out / "figure9.png", title)
     raw, smoothed = cutoffs.table_one(truth, oof, run["epochs"])
-    table = pd.DataFrame({"class": ["All", *classes], "raw": raw, "smoothed": smoothed})
-    write_csv(out / "table1.csv", table)
+    write_csv(out / "table1.csv", pd.DataFrame({"class": ["All", *classes], "raw": raw, "smoothed": smoothed}))
 
 
 if __name__ == "__main__":

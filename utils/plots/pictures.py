@@ -15,6 +15,21 @@ def overlay(image):
     return stretch(image[..., :3])
 
 
+def in_colour(image, names, top=None):
+    """Any channels to a picture in the microscope's colours: (H, W, C) -> (H, W, 3) in [0, 1].
+
+    names: of the C channels; yellow is left out. top: the grey value of each that becomes full, its 99.7th percentile
+    where None.
+    """
+    planes = image.astype(np.float32)
+    top = np.percentile(planes, 99.7, axis=(0, 1)) if top is None else top
+    picture = np.zeros((*image.shape[:2], 3), np.float32)
+    for channel, name in enumerate(names):
+        if name in ("red", "green", "blue"):
+            picture[..., ("red", "green", "blue").index(name)] = planes[..., channel] / max(top[channel], 1e-6)
+    return np.clip(picture, 0, 1)
+
+
 def stretch(image):
     """Each channel of (H, W) or (H, W, C) stretched to its 99.7th percentile: float32 in [0, 1]."""
     planes = image.astype(np.float32)
@@ -66,18 +81,18 @@ def gallery(images, titles, columns=8):
     return figure
 
 
-def operations(pictures, path, columns=4):
-    """What each operation of an augmentation does to one sample: [(title, (H, W, 4))] -> a sheet.
+def operations(pictures, names, path, columns=4):
+    """What each operation of an augmentation does to one sample: [(title, (H, W, C))], names of the C channels -> a sheet.
 
     Unlike elsewhere every picture has the same scale of brightness, the first one's, so that changes of brightness show.
     """
     rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 3.35 * rows), squeeze=False)
-    top = np.maximum(np.percentile(pictures[0][1][..., :3], 99.7, axis=(0, 1)), 1e-6)
+    top = np.percentile(pictures[0][1], 99.7, axis=(0, 1))
     for axis in axes.ravel():
         axis.axis("off")
     for axis, (title, image) in zip(axes.ravel(), pictures, strict=False):
-        axis.imshow(np.clip(image[..., :3] / top, 0, 1))
+        axis.imshow(in_colour(image, names, top))
         axis.set_title(title, fontsize=9, loc="left", pad=3)
     figure.tight_layout(pad=0.4)
     save(figure, path, dpi=90)

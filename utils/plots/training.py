@@ -119,7 +119,8 @@ def class_curves(log, classes, positives, switches, path, columns=7):
 
 
 def precision_recall(truth, probabilities, threshold, path):
-    """Fig. 8: precision against recall, each class faint, all labels pooled strong, and where a cut-off lies on it."""
+    """Fig. 8: precision against recall, each class faint, all labels pooled strong, and where two cut-offs lie on it: `threshold`, the
+    one best for these images, and 0.5."""
     figure, axis = plt.subplots(figsize=(6.2, 5.6))
     recall_at = np.linspace(0.005, 1, 200)
     for f1 in (0.2, 0.4, 0.6, 0.8):
@@ -140,9 +141,8 @@ def precision_recall(truth, probabilities, threshold, path):
         called = probabilities >= cut
         hits = (called & (truth > 0)).sum()
         if called.any():
-            axis.plot(
-                hits / truth.sum(), hits / called.sum(), marker, color=ORANGE, label=f"cut-off {cut:.3f}", zorder=3
-            )
+            name = f"cut-off {cut:.3f}" + (", best for these images" if cut == threshold else "")
+            axis.plot(hits / truth.sum(), hits / called.sum(), marker, color=ORANGE, label=name, zorder=3)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1.02)
     axis.set_xlabel("recall")
@@ -153,7 +153,7 @@ def precision_recall(truth, probabilities, threshold, path):
     save(figure, path)
 
 
-def person_and_machine(classes, positives, machine, person, path, least=3):
+def person_and_machine(classes, positives, machine, person, path, title="", least=3):
     """Fig. 9: each class's "accuracy", a person's beside the machine's. The paper does not say which accuracy; drawn are
     IoU, which its abstract calls accuracy, F1, and the share of images decided rightly.
 
@@ -174,7 +174,7 @@ def person_and_machine(classes, positives, machine, person, path, least=3):
         tidy(axis, "x")
     axes[0].set_yticks(places, [classes[i] for i in order])
     axes[0].set_ylim(len(order) - 0.5, -0.5)
-    axes[0].set_title("Each class" if person is None else "Person and machine", loc="left")
+    axes[0].set_title(title or ("Each class" if person is None else "Person and machine"), loc="left")
     if person is not None:
         axes[-1].legend(**ABOVE)
     save(figure, path)

@@ -1,0 +1,79 @@
+"""What a trained fold leaves beside its weights: writing its rows, reading the rest."""
+
+import json
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import InputError
+from utils.files import write_csv
+from utils.labels import encode, read_labels, read_table
+from utils.predictions import read_predictions
+
+Fold = namedtuple("Fold", "folder config classes ids oof truth train")
+ANEW = "train the fold anew, with --overwrite"
+
+
+def write_rows(path, train, valid):
+    """Keep which images a fold was trained and validated on, and their labels."""
+    rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")])
+    write_csv(path, rows[["Id", "Target", "part"]])
+
+
+def read_config(folder, *keys):
+    """A fold's config.json as a dict that has at least `class_names` and `keys`."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("class_names", *keys):
+            config[key]
+        return config
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a run's config ({str(error)[:100]}); {ANEW}") from None
+
+
+def read_fold(folder):
+    """A fold's validation: namedtuple of folder (Path), config (dict), classes (list), ids (list, N), oof (N, C) float64,
+    truth (N, C) uint8, and train (M, C) uint8, the labels it was trained on."""
+    folder = Path(folder)
+    config = read_config(folder)
+    if not (folder / "rows.csv").is_file():
+        raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {ANEW}")
+    rows = read_labels(folder / "rows.csv", config["class_names"])
+    if "part" not in rows.columns:
+        raise InputError(f"{folder / 'rows.csv'} lacks the column part; {ANEW}")
+    oof = read_predictions(folder / "oof.csv")
+    targets = rows.set_index("Id")["Target"]
+    if list(oof.columns) != config["class_names"] or not set(oof.index) <= set(targets.index):
+        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {ANEW}")
+    truth = encode(targets.loc[oof.index], config["class_names"])
+    if not truth.any():
+        raise InputError(
+            f"{folder / 'rows.csv'}: no validation image has a class, so there is nothing to measure; validate on more"
+        )
+    train = encode(rows["Target"][rows["part"] == "train"], config["class_names"])
+    return Fold(folder, config, config["class_names"], oof.index.tolist(), oof.to_numpy(), truth, train)
+
+
+def read_numbers(path, columns):
+    """Columns of steps.csv or log.csv as floats. Raises InputError where one is missing or holds no finite number."""
+    table = read_table(path, columns, what="a table of train.py")[columns]
+    try:
+        numbers = table.astype(float)
+    except ValueError as error:
+        raise InputError(f"{path} holds something other than numbers ({error}); {ANEW}") from None
+    if not np.isfinite(numbers.to_numpy()).all():
+        row, column = np.argwhere(~np.isfinite(numbers.to_numpy()))[0]
+        raise InputError(f"{path}: row {row + 2} has no finite number in {columns[column]}; {ANEW}")
+    return numbers
+
+
+def best_epoch(folder):
+    """The epoch of highest validation macro F1 in log.csv, whose weights and predictions a fold keeps; None without a log."""
+    path = Path(folder) / "log.csv"
+    if not path.is_file():
+        return None
+    log = read_numbers(path, ["epoch", "macro_f1"])
+    return int(log["epoch"][log["macro_f1"].idxmax()])
