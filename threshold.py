@@ -26,8 +26,8 @@ from utils.crossfit import cross_fit
 from utils.cutoffs import METHODS, NEED_EPOCHS, read_last_epochs
 from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, write_json
-from utils.labels import encode, load_classes, read_labels
-from utils.predictions import read_all
+from utils.labels import load_classes, read_truth
+from utils.predictions import check_classes, read_all
 from utils.runs import read_config
 
 
@@ -113,23 +113,14 @@ def gather(files, labels_file, classes):
     (N, C) uint8, (K, N, C) float64 or None."""
     tables = read_all(files)
     oof = pd.concat(tables.values())
-    if list(oof.columns) != list(classes):
-        differing = sorted(set(oof.columns) ^ set(classes)) or ["their order"]
-        raise InputError(
-            f"{files[0]} has other classes than expected: {listing(differing)}; name the class list with --classes"
-        )
+    check_classes(files[0], oof, classes)
     if twice := oof.index[oof.index.duplicated()].unique().tolist():
         raise InputError(
             f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once"
         )
-    labels = read_labels(labels_file, classes).set_index("Id")["Target"]
-    if unknown := [id_ for id_ in oof.index if id_ not in labels.index]:
-        raise InputError(
-            f"{labels_file} lacks {plural(len(unknown), 'Id')} of the predictions: {listing(unknown)}; give the labels they belong to"
-        )
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
-    return oof.to_numpy(), encode(labels.loc[oof.index], classes), gather_epochs(tables)
+    return oof.to_numpy(), read_truth(labels_file, classes, oof.index, "the predictions"), gather_epochs(tables)
 
 
 def gather_epochs(tables):

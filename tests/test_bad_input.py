@@ -180,7 +180,7 @@ def test_folds(tmp_path, atlas, folds):
     refuse("train", *train_options(atlas, folds, tmp_path, fold=3), says=["no fold 3", "0, 1, 2"])
     refuse("train", *train_options(atlas, atlas / "train.csv", tmp_path), says="lacks the column fold")
     table = pd.read_csv(folds, dtype=str, keep_default_na=False)
-    table.assign(fold=["x", "-2", "1.5", *table["fold"][3:]]).to_csv(tmp_path / "bad.csv", index=False)
+    table.assign(fold=["x", "-3", "1.5", *table["fold"][3:]]).to_csv(tmp_path / "bad.csv", index=False)
     refuse("train", *train_options(atlas, tmp_path / "bad.csv", tmp_path), says=["3 rows whose fold", "row 2 ('x')"])
 
 

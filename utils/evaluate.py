@@ -24,9 +24,9 @@ from utils.checkpoint import fold_files
 from utils.cutoffs import read_thresholds
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
-from utils.labels import encode, load_classes, read_labels, read_table
+from utils.labels import encode, load_classes, read_labels, read_table, read_truth
 from utils.metrics import READINGS, class_scores, multilabel_scores
-from utils.predictions import read_predictions
+from utils.predictions import check_classes, read_predictions
 from utils.runs import ANEW
 from utils.significance import mcnemar
 
@@ -56,20 +56,13 @@ def main():
             check_writable(path)
     classes = load_classes(args.classes)
     ids, decisions = read_decisions(args.predictions, args.thresholds, classes)
-    labels = read_labels(args.labels, classes).set_index("Id")["Target"]
-    if unknown := [id_ for id_ in ids if id_ not in labels.index]:
-        raise InputError(
-            f"{args.labels} lacks {plural(len(unknown), 'Id')} of {args.predictions}: {listing(unknown)}; give the labels they belong to"
-        )
+    truth = read_truth(args.labels, classes, ids, args.predictions)
     if fitted_on(args.thresholds, args.predictions):
         print(f"IN SAMPLE: {args.thresholds} was fitted on these very predictions, which flatters every figure\n")
     for run in args.unseen_by:
         check_unseen(run, ids, args.predictions)
-    truth = encode(labels.loc[ids], classes)
     person = read_person(args.human, classes, ids, args.predictions) if args.human else None
 
-    if left := len(labels) - len(ids):
-        print(f"{plural(left, 'row')} of {args.labels} without a prediction: left out")
     columns = {f"machine, {len(ids):,}": (truth, decisions)}
     if person:
         rows, said = person
@@ -106,11 +99,7 @@ def read_decisions(path, thresholds, classes):
         table = read_labels(path, classes, column="Predicted")
         return table["Id"].tolist(), encode(table["Predicted"], classes)
     table = read_predictions(path)
-    if list(table.columns) != classes:
-        differing = sorted(set(table.columns) ^ set(classes)) or ["their order"]
-        raise InputError(
-            f"{path} has other classes than expected: {listing(differing)}; name the class list with --classes"
-        )
+    check_classes(path, table, classes)
     if thresholds is None:
         raise InputError(f"{path} holds probabilities; add --thresholds thresholds.json, or a number such as 0.5")
     return table.index.tolist(), (table.to_numpy() >= read_thresholds(thresholds, classes)).astype(np.uint8)

@@ -124,6 +124,17 @@ def read_labels(path, classes, column="Target"):
     return frame.assign(**{column: targets})
 
 
+def read_truth(path, classes, ids, of):
+    """Labels of `ids` in their order: (N, C) uint8. Raises InputError where the table lacks one; `of`: the file they are from."""
+    targets = read_labels(path, classes).set_index("Id")["Target"]
+    known = set(targets.index)
+    if unknown := [id_ for id_ in ids if id_ not in known]:
+        raise InputError(
+            f"{path} lacks {plural(len(unknown), 'Id')} of {of}: {listing(unknown)}; give the labels they belong to"
+        )
+    return encode(targets.loc[list(ids)], classes)
+
+
 def _class_number(word, count):
     """The class number that `word` writes, None where it is none below `count`."""
     return int(word) if word.isascii() and word.isdecimal() and len(word) < 6 and int(word) < count else None

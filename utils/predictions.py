@@ -42,6 +42,15 @@ def read_predictions(path):
     return pd.DataFrame(values, index=pd.Index(frame["Id"], name="Id"), columns=classes)
 
 
+def check_classes(path, table, classes):
+    """Raise InputError unless the columns of a predictions table are `classes`, in their order."""
+    if list(table.columns) != list(classes):
+        differing = sorted(set(table.columns) ^ set(classes)) or ["their order"]
+        raise InputError(
+            f"{path} has other classes than expected: {listing(differing)}; name the class list with --classes"
+        )
+
+
 def _numbers(cells):
     """Strings to float64 exactly as written (pandas' own reader may be off in the last digit); NaN where there is none."""
     try:

@@ -1,4 +1,4 @@
-"""Starting weights: ImageNet files, checkpoints, state dicts, GapNet-PL as published.
+"""Starting weights: ImageNet files, checkpoints, GapNet-PL as published.
 
     python -m utils.weights authors.npz -o runs/published/fold0
 
