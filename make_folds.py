@@ -4,7 +4,8 @@
     python make_folds.py --labels input/train.csv --images input/train \\
         --folds 10 --seed 0 -o input/folds.csv
     python make_folds.py --external hpav18=input/hpav18.csv
-    python make_folds.py --test hpav18=input/hpav18.csv
+    python make_folds.py --test hpav18=input/hpav18.csv \\
+        --images input/train --images input/hpav18
     python make_folds.py --plot input/folds.png    # distribution and split
 
 Every class is spread over the folds as evenly as its images allow, and
@@ -119,6 +120,12 @@ def find_groups(rows, args):
         return rows["Id"], None
     channels = parse_channels(args.hash_channels)
     there = scan_folders(folders)
+    for name, part in rows[rows["use"] == "test"].groupby("source", sort=False):
+        if not part["Id"].isin(set(there)).any():
+            raise InputError(
+                f"the test set {name} has no image in {listing(folders)}, so pictures it shares with the training set would go "
+                f"unnoticed; add its folder with another --images, or give --hash-distance -1"
+            )
     seen = np.flatnonzero(~rows["source"].isin(without_images(rows, there)))
     ids = rows["Id"].to_numpy()[seen]
     files = find_files(folders, ids.tolist(), channels, there)

@@ -4,7 +4,7 @@
     python predict.py runs/chen/fold0 runs/chen/fold1 -o test.csv --tta 4
     python predict.py runs/chen --ids input/sample_submission.csv -o test.csv
     python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1
-    python predict.py runs/chen --images my_cells --benchmark
+    python predict.py runs/chen/fold0 --images my_cells --benchmark
 
 Probabilities are averaged over flipped views (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
@@ -66,6 +66,11 @@ def main():
         raise InputError(
             "--benchmark measures one network and the mean of its views; name one fold, and no --tta-reduce"
         )
+    for other in configs if args.fold is not None and args.fold >= 0 else []:
+        if other.get("fold", args.fold) != args.fold:
+            raise InputError(
+                f"fold {other['fold']}'s network was trained on rows of fold {args.fold}; name only fold{args.fold}'s folder"
+            )
     amp = amp_dtype(args.amp or config["amp"], device)
     batch_size = args.batch_size or config["batch_size"]
 

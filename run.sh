@@ -88,7 +88,8 @@ chen() {
 
 # Four schedules of the loss, three seeds each; every training on one core, as many at once as there are cores.
 losses() {
-  local data=input/hard name loss seed
+  local data=input/hard name loss seed pid running=()
+  trap 'kill "${running[@]}" 2>/dev/null || true' EXIT
   step python -m utils.simulate --out $data --train 5000 --test 200 --size 128 --power 0.5 --seed 1
   once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv
   for seed in 0 1 2; do
@@ -99,31 +100,38 @@ losses() {
         focal) loss="1:focal" ;;
         unweighted) loss="1:bce 13:soft_f1+bce" ;;
       esac
-      while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
-      OMP_NUM_THREADS=1 step python train.py --recipe gapnet_pl --name loss_$name$seed --seed $seed --folds $data/folds.csv --fold 0 \
+      if [ "${#running[@]}" -ge "$(nproc)" ]; then # wait for the oldest; its failure ends everything
+        wait "${running[0]}"
+        running=("${running[@]:1}")
+      fi
+      step env OMP_NUM_THREADS=1 python train.py --recipe gapnet_pl --name loss_$name$seed --seed $seed --folds $data/folds.csv --fold 0 \
         --images $data/train --size 128 --fit resize --augment d4 --optimiser adamw --lr 0.001 --batch-size 16 --epochs 24 \
         --patience 4 --min-gain 0.0001 --workers 0 --loss "$loss" &
+      running+=($!)
     done
   done
-  while [ -n "$(jobs -rp)" ]; do wait -n; done
+  for pid in "${running[@]}"; do wait "$pid"; done
   step python -m utils.compare runs/loss_*
 }
 
-case "${1:-demo}" in
-  demo)
-    environment
-    demo
-    ;;
-  chen | losses)
-    environment
-    "$1"
-    ;;
-  test)
-    environment
-    step python -m pytest -q -n 2 tests
-    ;;
-  *)
-    echo "error: unknown word '$1'; use: bash run.sh, or with test, chen or losses" >&2
-    exit 2
-    ;;
-esac
+{ # read to its end before it starts, so that the file may change meanwhile
+  case "${1:-demo}" in
+    demo)
+      environment
+      demo
+      ;;
+    chen | losses)
+      environment
+      "$1"
+      ;;
+    test)
+      environment
+      step python -m pytest -q -n 2 tests
+      ;;
+    *)
+      echo "error: unknown word '$1'; use: bash run.sh, or with test, chen or losses" >&2
+      exit 2
+      ;;
+  esac
+  exit
+}

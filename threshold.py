@@ -83,7 +83,7 @@ def main():
     chosen = results[best].pop("thresholds")
     write_json(out, {
         "method": best, "classes": list(classes), "thresholds": chosen.tolist(),
-        "macro_f1": results[best], "rows": len(oof), "fitted_on": [str(file) for file in files],
+        "macro_f1": results[best], "rows": len(oof), "fitted_on": [str(Path(file).resolve()) for file in files],
     })  # fmt: skip
     if args.plot:
         in_sample, cross_fitted = (results[best][key] for key in ("per_class", "per_class_cross_fitted"))

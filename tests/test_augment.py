@@ -247,6 +247,10 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
     chain.negative = [1.0]
     sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain).load(1, 0)
     assert sample["mean"][GREEN] == 0 and sample["std"][GREEN] == 0 and not sample["targets"].any()
+    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True).load(1, 0)
+    assert crop["mean"][GREEN] == 0 and crop["std"][GREEN] == 0
+    whole = Samples(files, channels, 16, "crop", "image").load(1, 0)
+    assert torch.equal(crop["mean"][[0, 2, 3]], whole["mean"][[0, 2, 3]]), "the others keep the whole image's"
     pixels = sample["images"][0].numpy() / 255
     assert sample["mean"].numpy() == pytest.approx(pixels.mean(axis=(1, 2)), abs=1e-6)
     assert sample["std"].numpy() == pytest.approx(pixels.std(axis=(1, 2)), abs=1e-6)

@@ -43,7 +43,19 @@ def test_runs_with_a_limit_and_the_baseline_can_be_compared(atlas, folds, tmp_pa
     )
     out = succeed("utils.compare", tmp_path / "s0", tmp_path / "s1", tmp_path / "linear").out.splitlines()
     counts = [line.split()[0] for line in out if line[:4].strip().isdecimal()]
-    assert counts == ["2", "1"]
+    assert counts == ["2", "1"] and not any("nan" in line for line in out)
+
+
+def test_other_folds_under_the_same_name_are_another_line(atlas, folds, tmp_path):
+    """The path of a folds file says nothing about what is in it."""
+    table = tmp_path / "folds.csv"
+    for name, turn in (("a", 0), ("b", 1)):
+        text = pd.read_csv(folds, dtype=str, keep_default_na=False)
+        text["fold"] = [str((int(fold) + turn) % 3) for fold in text["fold"]]
+        text.to_csv(table, index=False)
+        succeed("train", *train_options(atlas, table, tmp_path, name, epochs=1))
+    out = succeed("utils.compare", tmp_path / "a", tmp_path / "b").out
+    assert out.count("rows_sha256") == 2
 
 
 def test_figures_are_scikit_learns(runs, folds, tmp_path):
@@ -58,7 +70,7 @@ def test_figures_are_scikit_learns(runs, folds, tmp_path):
 
 
 def test_compare_refuses(runs, tmp_path):
-    refuse("utils.compare", tmp_path, says="no oof.csv")
+    refuse("utils.compare", runs / "a0", tmp_path, says=[str(tmp_path), "no oof.csv"])
     (tmp_path / "file").touch()
     refuse("utils.compare", runs / "a0", "-o", tmp_path / "file" / "t.csv", says="not a folder")
     broken = tmp_path / "broken"

@@ -219,6 +219,14 @@ def test_training_on_the_external_test_set_is_refused(with_test, tmp_path):
     )
 
 
+def test_a_test_set_without_pictures_is_refused_unless_twins_do_not_matter(own_atlas, tmp_path):
+    command = ["make_folds", "--labels", own_atlas / "train.csv", "--images", own_atlas / "train", "--folds", 3, "-o", tmp_path / "f.csv",
+               "--test", f"other={own_atlas / 'solution.csv'}"]  # fmt: skip
+    refuse(*command, says=["test set other", "--images"])
+    succeed(*command, "--hash-distance", -1)
+    assert (pd.read_csv(tmp_path / "f.csv")["fold"] == -2).sum() == 16
+
+
 def test_a_test_image_that_shows_a_training_image_is_left_out(own_atlas, tmp_path):
     first = pd.read_csv(own_atlas / "train.csv", dtype=str)["Id"][0]
     for colour in ("red", "green", "blue", "yellow"):

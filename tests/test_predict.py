@@ -161,35 +161,14 @@ def test_predict_does_not_import_augmentation():
 
 
 def test_only_the_rows_of_one_fold_are_predicted(run, atlas, folds, tmp_path):
-    table = pd.read_csv(folds, dtype=str, keep_default_na=False)
-    succeed(
-        "predict",
-        run / "fold0",
-        "--images",
-        atlas / "train",
-        "--ids",
-        folds,
-        "--fold",
-        1,
-        "--workers",
-        0,
-        "-o",
-        tmp_path / "p.csv",
-    )
-    assert read_predictions(tmp_path / "p.csv").index.tolist() == table["Id"][table["fold"] == "1"].tolist()
-    refuse(
-        "predict",
-        run,
-        "--images",
-        atlas / "train",
-        "--ids",
-        folds,
-        "--fold",
-        -2,
-        "-o",
-        tmp_path / "q.csv",
-        says="no row of fold -2",
-    )
+    """By the network that has not seen them: the out-of-fold predictions again."""
+    command = ["--images", atlas / "train", "--ids", folds, "--workers", 0, "--tta", 1, "-o", tmp_path / "p.csv"]
+    succeed("predict", run / "fold1", *command, "--fold", 1)
+    oof = read_predictions(run / "fold1/oof.csv")
+    got = read_predictions(tmp_path / "p.csv")
+    assert got.index.tolist() == oof.index.tolist() and got.to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6)
+    refuse("predict", run, *command, "--fold", 1, says="fold 0's network was trained on rows of fold 1")
+    refuse("predict", run, *command, "--fold", -2, says="no row of fold -2")
     refuse("predict", run, "--images", atlas / "train", "--fold", 1, "-o", tmp_path / "q.csv", says="add --ids")
 
 

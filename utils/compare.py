@@ -26,9 +26,19 @@ from utils.files import check_writable, first_repeated, write_csv
 from utils.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.runs import best_epoch, read_fold, read_numbers
 
-# What does not matter, and the rows' hash: which rows there are follows from folds, fold, limit and seed.
-NOT_A_DIFFERENCE = {"name", "seed", "runs", "workers", "overwrite", "device", "commit", "versions", "mean", "std", "images",
-                    "rows_sha256"}  # fmt: skip
+NOT_A_DIFFERENCE = {
+    "name",
+    "seed",
+    "runs",
+    "workers",
+    "overwrite",
+    "device",
+    "commit",
+    "versions",
+    "mean",
+    "std",
+    "images",
+}
 FIGURES = {"f1_half": "F1 at 0.5", "f1_one": "one cut-off", "f1_each": "each", "f1_last": "last epoch",
            "precision": "precision", "recall": "recall"}  # fmt: skip
 
@@ -46,18 +56,19 @@ def main():
     args = parse_args()
     if args.out:
         check_writable(args.out)
-    files = [file for run in args.runs for file in fold_files(run, "oof.csv", itself=True)]
-    if not files:
-        raise InputError(f"{listing(args.runs)}: no oof.csv there and no fold<k>/oof.csv; train first")
+    found = {run: fold_files(run, "oof.csv", itself=True) for run in args.runs}
+    if without := [run for run, files in found.items() if not files]:
+        raise InputError(f"{listing(without)}: no oof.csv there and no fold<k>/oof.csv; train first")
+    files = [file for files in found.values() for file in files]
     if repeated := first_repeated(files):
         raise InputError(f"{repeated} is named twice; name each fold once")
     folds = [read_fold(file.parent) for file in files]
-    configs = [{key: v for key, v in fold.config.items() if key not in NOT_A_DIFFERENCE} for fold in folds]
-    table = pd.DataFrame([measure(fold) for fold in tqdm(folds, disable=None, leave=False)])
+    configs = [matters(fold.config) for fold in folds]
+    table = pd.DataFrame([measure(fold) for fold in tqdm(folds, disable=None, leave=False)]).astype({"epoch": "Int64"})
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
     table.insert(
-        0, "what", [", ".join(f"{key} {config.get(key)}" for key in differing) or "all the same" for config in configs]
+        0, "what", [", ".join(f"{key} {str(config.get(key))[:60]}" for key in differing) or "all the same" for config in configs]
     )
     table.insert(0, "fold", [str(fold.folder) for fold in folds])
     print_groups(table)
@@ -66,9 +77,17 @@ def main():
         print(f"-> {args.out}")
 
 
+def matters(config):
+    """The options that make runs different. With a limit the seed picks the rows, so other rows are no difference then."""
+    limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
+    return {key: value for key, value in config.items() if key not in NOT_A_DIFFERENCE | limited}
+
+
 def measure(fold):
     """One fold's figures on its validation rows; no epochs where it kept no log (utils.baseline)."""
     truth, oof = fold.truth, fold.oof
+    if len(truth) < 2:
+        raise InputError(f"{fold.folder / 'oof.csv'} has one row; cross-fitting needs two or more")
     at_half = multilabel_scores(truth, oof >= 0.5)
     best = best_epoch(fold.folder)
     last = math.nan if best is None else read_numbers(fold.folder / "log.csv", ["macro_f1"])["macro_f1"].iloc[-1]
@@ -81,17 +100,19 @@ def measure(fold):
 
 def print_groups(table):
     print(f"{'runs':>4}" + "".join(f"{title:>15}" for title in FIGURES.values()) + f"{'best epoch':>12}")
+    print("each: a cut-off for each class, cross-fitted")
     for what, part in table.groupby("what", sort=False):
-        cells = [
-            f"{part[key].mean():.3f}" + (f" ± {np.std(part[key], ddof=1):.3f}" if len(part) > 1 else "")
-            for key in FIGURES
-        ]
+        cells = ["" if part[key].isna().any() else _spread(part[key]) for key in FIGURES]
         epochs = (
             ""
             if part["epoch"].isna().any()
             else " to ".join(f"{n:.0f}" for n in sorted({*part["epoch"].agg(["min", "max"])}))
         )
         print(f"{what}\n{len(part):>4}" + "".join(f"{cell:>15}" for cell in cells) + f"{epochs:>12}")
+
+
+def _spread(values):
+    return f"{values.mean():.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

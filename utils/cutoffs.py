@@ -3,8 +3,8 @@
 `epochs` are the probabilities of the last epochs, the best one last, for the ways that smooth over them. Those named chen_
 are the paper's three (section III.D, Table I), taken from 1000 points from 0 to 1: its raw thresholds are whole multiples
 of 1/999. Its smoothed ones are not, so they are no maximum of a smoothed curve (which `epochs_curve` is) but made "using the
-best thresholds from the last few epochs". How many is open, and so is the weighting: a plain mean of five is ours. The table
-is of another one (class 10: raw .1982, smoothed .01602, so the last epoch has at most a twelfth of the weight).
+best thresholds from the last few epochs". How many is open, and so is the weighting: a plain mean of five is ours. His table
+was made with another (class 10: raw .1982, smoothed .01602, so the last epoch had at most a twelfth of the weight).
 """
 
 import json

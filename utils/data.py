@@ -66,7 +66,7 @@ class Samples(Dataset):
             augmented, targets = self.augment(image[0], targets, epoch, int(rng.integers(2**32)))
             image = augmented[None]
             # As at test time, where an empty channel's mean and deviation are 0. Of a crop the whole image's count.
-            whole = augmented if self.fit == "resize" else whole
+            whole = augmented if self.fit == "resize" else whole * augmented.any(axis=(0, 1))
         if self.normalise == "image":
             sample["mean"], sample["std"] = moments(whole, self.channels.mix)
         sample["images"] = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))

@@ -9,8 +9,9 @@
 
 Predictions are probabilities with --thresholds, or a submission. With --human,
 a person's Id,Target for some of the same images, both are compared on these
-images, and McNemar's test says whether they differ. --unseen-by refuses if a
-run was trained on any of the images, or stopped training by them.
+images, and McNemar's test says whether they differ; the table and the figure
+by class show the machine on all. --unseen-by refuses if a run has trained or
+validated on an image of the same Id.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def main():
     classes = load_classes(args.classes)
     ids, decisions = read_decisions(args.predictions, args.thresholds, classes)
     truth = read_truth(args.labels, classes, ids, args.predictions)
-    if fitted_on(args.thresholds, args.predictions):
+    if in_sample := fitted_on(args.thresholds, args.predictions):
         print(f"IN SAMPLE: {args.thresholds} was fitted on these very predictions, which flatters every figure\n")
     for run in args.unseen_by:
         check_unseen(run, ids, args.predictions)
@@ -81,10 +82,14 @@ def main():
     print_classes(classes, truth, by_class, truth[rows] if person else None)
     if args.plot:
         seen = truth[rows].sum(axis=0) if person else None
-        plots.person_and_machine(classes, seen, machine, by_class.get("person"), args.plot)
+        images = {"machine": f"{len(ids):,} images", "person": f"{len(rows):,} of these" if person else None}
+        plots.person_and_machine(classes, seen, machine, by_class.get("person"), args.plot, images)
     if args.out:
         numbers = {who: {name: values.tolist() for name, values in part.items()} for who, part in by_class.items()}
-        write_json(args.out, {"classes": classes, "scores": scores, "mcnemar": tests, "by_class": numbers})
+        write_json(
+            args.out,
+            {"classes": classes, "in_sample": in_sample, "scores": scores, "mcnemar": tests, "by_class": numbers},
+        )
     for path in (args.plot, args.out):
         if path:
             print(f"-> {path}")
@@ -109,8 +114,8 @@ def fitted_on(thresholds, predictions):
     """Does a thresholds.json name this file among those it was fitted on?"""
     if thresholds is None or not Path(thresholds).is_file():
         return False
-    files = json.loads(Path(thresholds).read_text(encoding="utf-8")).get("fitted_on", [])
-    return Path(predictions).resolve() in [Path(str(file)).resolve() for file in files]
+    files = json.loads(Path(thresholds).read_text(encoding="utf-8")).get("fitted_on")
+    return isinstance(files, list) and str(Path(predictions).resolve()) in files
 
 
 def read_person(path, classes, ids, predictions):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils import plots
+from utils.errors import InputError
 from utils.files import check_writable, write_csv
 from utils.images import find_files, load_sample, parse_channels
 from utils.labels import read_labels
@@ -29,6 +30,8 @@ class Labeller:
             table = read_labels(path, self.classes)
             self.said = dict(zip(table["Id"], table["Target"], strict=True))
         self.channels = parse_channels(channels).names
+        if "green" not in self.channels:
+            raise InputError(f"channels {channels!r} lack green, the protein that is asked about")
         self.files = dict(zip(ids, find_files(folders, list(ids), parse_channels(channels)), strict=True))
         self.left = [id_ for id_ in ids if id_ not in self.said]
         self.buttons = [

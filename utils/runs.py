@@ -27,8 +27,8 @@ def read_config(folder, *keys):
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("class_names", *keys):
-            config[key]
+        if not all(isinstance(name, str) for name in [*config["class_names"], *(str(config[key]) for key in keys)]):
+            raise TypeError("class_names are no names")
         return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a run's config ({str(error)[:100]}); {ANEW}") from None
@@ -60,13 +60,12 @@ def read_fold(folder):
 def read_numbers(path, columns):
     """Columns of steps.csv or log.csv as floats. Raises InputError where one is missing or holds no finite number."""
     table = read_table(path, columns, what="a table of train.py")[columns]
-    try:
-        numbers = table.astype(float)
-    except ValueError as error:
-        raise InputError(f"{path} holds something other than numbers ({error}); {ANEW}") from None
-    if not np.isfinite(numbers.to_numpy()).all():
-        row, column = np.argwhere(~np.isfinite(numbers.to_numpy()))[0]
-        raise InputError(f"{path}: row {row + 2} has no finite number in {columns[column]}; {ANEW}")
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    if len(bad := np.argwhere(~np.isfinite(numbers.to_numpy(float)))):
+        row, column = bad[0]
+        raise InputError(
+            f"{path}: row {row + 2} has no finite number in {columns[column]} ({table.iloc[row, column]!r}); {ANEW}"
+        )
     return numbers
 
 

@@ -1,5 +1,6 @@
 """Where the time of a prediction goes: decoding, transfer to the device, network (Chen, Table III)."""
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -34,24 +35,28 @@ def benchmark(samples, network, normaliser, device, amp, tta, tiles, chunk):
     first = samples.files[0][0]
     height, width = read_plane(first).shape
     report(f"{len(samples.files[0])}x{height}x{width} {first.suffix[1:]}", 1, run.measure(samples.decode, 1, SINGLES))
-    try:
-        with tempfile.TemporaryDirectory(prefix="packed-") as place:
-            measure_packed(run, samples, Path(place))
-    except OSError as error:
-        raise InputError(
-            f"cannot write packed copies to the temporary folder ({error.strerror}); set TMPDIR to a place"
-        ) from None
+    with packed(samples) as paths:
+        height, width, planes = np.load(paths[0]).shape
+        for batch, count in ((1, SINGLES), (BATCH, BATCH)):
+            seconds = run.measure(lambda row: np.load(paths[row % len(paths)]), batch, count)
+            report(f"{planes}x{height}x{width} npy", batch, seconds)
     print(PUBLISHED)
 
 
-def measure_packed(run, samples, place):
-    paths = [place / f"{row}.npy" for row in range(min(BATCH, len(samples)))]
-    for row, path in enumerate(tqdm(paths, desc="packing", unit="img", disable=None, leave=False)):
-        np.save(path, samples.decode(row))
-    height, width, planes = np.load(paths[0]).shape
-    for batch, count in ((1, SINGLES), (BATCH, BATCH)):
-        seconds = run.measure(lambda row: np.load(paths[row % len(paths)]), batch, count)
-        report(f"{planes}x{height}x{width} npy", batch, seconds)
+@contextlib.contextmanager
+def packed(samples):
+    """Paths of decoded copies of the first `BATCH` samples, in a temporary folder that goes with the context."""
+    with contextlib.ExitStack() as stack:
+        try:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="packed-")))
+            paths = [place / f"{row}.npy" for row in range(min(BATCH, len(samples)))]
+            for row, path in enumerate(tqdm(paths, desc="packing", unit="img", disable=None, leave=False)):
+                np.save(path, samples.decode(row))
+        except OSError as error:
+            raise InputError(
+                f"cannot write packed copies to the temporary folder ({error.strerror or error}); set TMPDIR to a folder with room"
+            ) from None
+        yield paths
 
 
 def report(name, batch, seconds):

@@ -45,13 +45,14 @@ class Trainer:
         self.new_plateau()
 
     def new_plateau(self):
-        """Forget the plateau's best value, keep the learning rate and the running mean of soft F1. Done when the loss
-        changes: the best value reached under the old loss says nothing about standing still under the new one."""
+        """Begin the plateau and the running mean of soft F1 anew, keep the learning rate. Done when the loss changes: what was
+        reached under the old loss says nothing about standing still under the new one."""
         unit = self.steps_an_epoch if self.config["plateau"] == "step" else 1
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, mode="max", factor=0.5, patience=round(self.config["patience"] * unit),
             threshold=self.config["min_gain"], threshold_mode="abs",
         )  # fmt: skip
+        self.smooth_f1 = 0.0
 
     def begin_epoch(self):
         self.epoch += 1
@@ -63,7 +64,7 @@ class Trainer:
         self.network.train()
 
     def train_step(self, batch):
-        """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5)."""
+        """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and what else the schedule names."""
         targets = batch["targets"].to(self.device, non_blocking=True)
         images = self.normaliser(batch)
         with autocast(self.device, self.amp):
@@ -88,8 +89,9 @@ class Trainer:
         curves = {"lr": self.lr} | dict(zip(["loss", *self.curves], numbers, strict=True))
         if self.config["plateau"] == "step":
             self.smooth_f1 += (1 - curves["soft_f1"] - self.smooth_f1) / MEMORY
-            mean = self.smooth_f1 / (1 - (1 - 1 / MEMORY) ** self.step)  # it began at 0
-            if self.step >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
+            since = self.step - (self.schedule[self.stage][0] - 1) * self.steps_an_epoch  # steps with this loss
+            mean = self.smooth_f1 / (1 - (1 - 1 / MEMORY) ** since)  # it began at 0
+            if since >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
                 self.plateau.step(mean)
         return curves
 

@@ -75,6 +75,8 @@ def read_run(folder, human=None):
     switches = [(epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
     person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
+    if steps["epoch"].max() < log["epoch"].max():
+        raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {ANEW}")
     return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "person": person}
 
 
@@ -93,8 +95,9 @@ def draw(run, out):
     if run["person"]:
         rows, decisions = run["person"]
         person, positives = class_scores(truth[rows], decisions), truth[rows].sum(axis=0)
-    title = f"Validation images, at the cut-off best for them, {threshold:.3f}"
-    plots.person_and_machine(classes, positives, machine, person, out / "figure9.png", title)
+    images = {"machine": f"{len(truth):,} validation images, at the cut-off best for them, {threshold:.3f}"}
+    images["person"] = f"{len(run['person'][0]):,} of these" if run["person"] else None
+    plots.person_and_machine(classes, positives, machine, person, out / "figure9.png", images)
     raw, smoothed = cutoffs.table_one(truth, oof, run["epochs"])
     write_csv(out / "table1.csv", pd.DataFrame({"class": ["All", *classes], "raw": raw, "smoothed": smoothed}))
 

@@ -153,12 +153,13 @@ def precision_recall(truth, probabilities, threshold, path):
     save(figure, path)
 
 
-def person_and_machine(classes, positives, machine, person, path, title="", least=3):
+def person_and_machine(classes, positives, machine, person, path, images, least=3):
     """Fig. 9: each class's "accuracy", a person's beside the machine's. The paper does not say which accuracy; drawn are
     IoU, which its abstract calls accuracy, F1, and the share of images decided rightly.
 
     machine, person: dicts {accuracy, f1, iou: (C,)}; person may be None. positives: (C,) images of each class that the
-    person saw; a class with fewer than `least` of them gets no point of the person's (as in the paper).
+    person saw; a class with fewer than `least` of them gets no point of the person's (as in the paper). images: what each
+    judged, {"machine": text, "person": text}.
     """
     order = np.argsort(-machine["iou"], kind="stable")
     places = np.arange(len(order))
@@ -174,7 +175,8 @@ def person_and_machine(classes, positives, machine, person, path, title="", leas
         tidy(axis, "x")
     axes[0].set_yticks(places, [classes[i] for i in order])
     axes[0].set_ylim(len(order) - 0.5, -0.5)
-    axes[0].set_title(title or ("Each class" if person is None else "Person and machine"), loc="left")
+    said = [f"machine: {images['machine']}"] + ([f"person: {images['person']}"] if person is not None else [])
+    axes[0].set_title("; ".join(said), loc="left")
     if person is not None:
         axes[-1].legend(**ABOVE)
     save(figure, path)
