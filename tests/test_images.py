@@ -152,7 +152,16 @@ def test_a_blank_channel_becomes_zero_not_nan(tmp_path):
 
 def epoch_of(folder, ids, epoch, workers, seed=0):
     samples, loader = batch_of(
-        folder, ids, "rgby", 16, "crop", "image", workers, augment=augment.build("d4"), random_crop=True, seed=seed
+        folder,
+        ids,
+        "rgby",
+        16,
+        "crop",
+        "image",
+        workers,
+        augment=augment.build("d4", list(VALUES)),
+        random_crop=True,
+        seed=seed,
     )
     loader = make_loader(samples, 4, workers, torch.device("cpu"), shuffle=True)
     loader.sampler.epoch = epoch
@@ -178,8 +187,8 @@ def test_what_is_random_follows_from_seed_epoch_and_sample_alone(tmp_path):
 def test_d4_makes_all_eight_views():
     image = np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 3, 4)
     wanted = {np.rot90(turn, k).tobytes() for k in range(4) for turn in (image, image[:, ::-1])}
-    d4 = augment.build("d4")
-    assert {np.ascontiguousarray(d4(image, seed)).tobytes() for seed in range(200)} == wanted
+    d4 = augment.build("d4", list(VALUES))
+    assert {np.ascontiguousarray(d4(image, None, 1, seed)[0]).tobytes() for seed in range(200)} == wanted
 
 
 def test_scan_passes_other_files_over(tmp_path):

@@ -104,7 +104,8 @@ class Augmentation:
         self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
 
     def __call__(self, image, targets, epoch, seed):
-        """(H, W, C) uint8 or float32 in [0, 1] and (classes,) -> the same two, augmented. The seed decides everything."""
+        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. The seed decides
+        everything; without labels there is no negative sample."""
         stage, _ = stage_at(self.stages, max(epoch, 1))
         transform = self.transforms[stage]
         if transform is None:
@@ -114,7 +115,7 @@ class Augmentation:
         # the first operation of one group would always come with the first of the others.
         transform.set_random_state(np.random.default_rng(seed), chance)
         image = transform(image=image)["image"]
-        if chance.random() < self.negative[stage]:
+        if targets is not None and chance.random() < self.negative[stage]:
             image, targets = np.array(image), np.zeros_like(targets)
             image[..., self.protein] = 0
         return image, targets

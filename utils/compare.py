@@ -68,7 +68,9 @@ def main():
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
     table.insert(
-        0, "what", [", ".join(f"{key} {str(config.get(key))[:60]}" for key in differing) or "all the same" for config in configs]
+        0,
+        "what",
+        [", ".join(f"{key} {str(config.get(key))[:60]}" for key in differing) or "all the same" for config in configs],
     )
     table.insert(0, "fold", [str(fold.folder) for fold in folds])
     print_groups(table)
