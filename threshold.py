@@ -150,7 +150,7 @@ def report(results, best, chosen, truth, classes, epochs):
         print(f"{' and '.join(sorted(NEED_EPOCHS))} smooth over {plural(len(epochs), 'epoch')}")
     always = [name for name, cut in zip(classes, chosen, strict=True) if cut <= 0]
     if always:
-        print(f"threshold 0, so called in every image: {listing(always, show=30)}")
+        print(f"threshold 0, so called in every image: {listing(always, show=5)}")
     absent = [name for name, count in zip(classes, truth.sum(axis=0), strict=True) if not count]
     if absent:
         print(f"no positive rows, so nothing to fit and F1 0: {listing(absent, show=30)}")

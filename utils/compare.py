@@ -67,10 +67,16 @@ def main():
     table = pd.DataFrame([measure(fold) for fold in tqdm(folds, disable=None, leave=False)]).astype({"epoch": "Int64"})
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
+    if len({(config.get("fold"), config.get("rows_sha256")) for config in configs}) == len(
+        {config.get("fold") for config in configs}
+    ):
+        differing = [
+            key for key in differing if key != "rows_sha256"
+        ]  # another fold has other rows, that goes without saying
     table.insert(
         0,
         "what",
-        [", ".join(f"{key} {str(config.get(key))[:60]}" for key in differing) or "all the same" for config in configs],
+        [", ".join(f"{key} {str(config.get(key))[:40]}" for key in differing) or "all the same" for config in configs],
     )
     table.insert(0, "fold", [str(fold.folder) for fold in folds])
     print_groups(table)
