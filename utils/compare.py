@@ -76,7 +76,10 @@ def main():
     table.insert(
         0,
         "what",
-        [", ".join(f"{key} {str(config.get(key))[:40]}" for key in differing) or "all the same" for config in configs],
+        [
+            ", ".join(f"{key} {_short(key, config.get(key))}" for key in differing) or "all the same"
+            for config in configs
+        ],
     )
     table.insert(0, "fold", [str(fold.folder) for fold in folds])
     print_groups(table)
@@ -117,6 +120,10 @@ def print_groups(table):
             else " to ".join(f"{n:.0f}" for n in sorted({*part["epoch"].agg(["min", "max"])}))
         )
         print(f"{what}\n{len(part):>4}" + "".join(f"{cell:>15}" for cell in cells) + f"{epochs:>12}")
+
+
+def _short(key, value):
+    return str(value)[:8] if key == "rows_sha256" else value
 
 
 def _spread(values):
