@@ -66,11 +66,8 @@ def main():
         raise InputError(
             "--benchmark measures one network and the mean of its views; name one fold, and no --tta-reduce"
         )
-    for other in configs if args.fold is not None and args.fold >= 0 else []:
-        if other.get("fold", args.fold) != args.fold:
-            raise InputError(
-                f"fold {other['fold']}'s network was trained on rows of fold {args.fold}; name only fold{args.fold}'s folder"
-            )
+    if args.fold is not None and args.fold >= 0:
+        check_fold(configs, args.fold)
     amp = amp_dtype(args.amp or config["amp"], device)
     batch_size = args.batch_size or config["batch_size"]
 
@@ -119,6 +116,15 @@ def load_networks(runs, device):
                     f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
                 )
     return [network.to(memory_format=torch.channels_last) for network in networks], configs
+
+
+def check_fold(configs, fold):
+    """Raise InputError if a network was trained on the rows of `fold`: one that validated on another fold."""
+    for config in configs:
+        if config.get("fold", fold) != fold:
+            raise InputError(
+                f"fold {config['fold']}'s network was trained on rows of fold {fold}; name only fold{fold}'s folder"
+            )
 
 
 def read_ids(path, fold=None):

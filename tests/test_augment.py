@@ -3,6 +3,7 @@
 import random
 
 import albumentations as A
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -251,6 +252,16 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
     assert crop["mean"][GREEN] == 0 and crop["std"][GREEN] == 0
     whole = Samples(files, channels, 16, "crop", "image").load(1, 0)
     assert torch.equal(crop["mean"][[0, 2, 3]], whole["mean"][[0, 2, 3]]), "the others keep the whole image's"
+    dark = np.full((24, 24), 90, np.uint8)
+    dark[:, :20] = 0
+    for name in ("red", "green", "blue", "yellow"):
+        assert cv2.imwrite(str(tmp_path / f"a_{name}.png"), dark)
+    corner = Samples(
+        files, channels, 16, "crop", "image", np.ones((1, 3)), augment.build("d4", channels.names), random_crop=True
+    )
+    crops = [corner.load(1, 0)] + [corner.load(epoch, 0) for epoch in range(2, 30)]
+    assert any(not crop["images"].any() for crop in crops), "dark by itself"
+    assert all(crop["mean"].tolist() == pytest.approx([dark.mean() / 255] * 4) for crop in crops)
     pixels = sample["images"][0].numpy() / 255
     assert sample["mean"].numpy() == pytest.approx(pixels.mean(axis=(1, 2)), abs=1e-6)
     assert sample["std"].numpy() == pytest.approx(pixels.std(axis=(1, 2)), abs=1e-6)

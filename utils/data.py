@@ -63,10 +63,11 @@ class Samples(Dataset):
             image = image[None]
         targets = None if self.targets is None else self.targets[row].astype(np.float32)
         if self.augment:  # only in training, where a sample is one image
-            augmented, targets = self.augment(image[0], targets, epoch, int(rng.integers(2**32)))
+            before = image[0]
+            augmented, targets = self.augment(before, targets, epoch, int(rng.integers(2**32)))
             image = augmented[None]
-            # As at test time, where an empty channel's mean and deviation are 0. Of a crop the whole image's count.
-            whole = augmented if self.fit == "resize" else whole * augmented.any(axis=(0, 1))
+            if self.normalise == "image":
+                whole = augmented if self.fit == "resize" else emptied_alike(whole, before, augmented)
         if self.normalise == "image":
             sample["mean"], sample["std"] = moments(whole, self.channels.mix)
         sample["images"] = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
@@ -85,6 +86,13 @@ class Samples(Dataset):
 def random_crop(image, size, rng):
     y, x = (int(rng.integers(length - size + 1)) for length in image.shape[:2])
     return image[y : y + size, x : x + size]
+
+
+def emptied_alike(whole, before, after):
+    """The whole image without the channels that augmentation has emptied in its crop, as it would come at test time: there
+    an empty channel's mean and deviation are 0. A crop that was dark by itself keeps the whole image's."""
+    emptied = before.any(axis=(0, 1)) & ~after.any(axis=(0, 1))
+    return whole * ~emptied if emptied.any() else whole
 
 
 def moments(image, mix=None):

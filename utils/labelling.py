@@ -29,10 +29,11 @@ class Labeller:
         if self.path.is_file():
             table = read_labels(path, self.classes)
             self.said = dict(zip(table["Id"], table["Target"], strict=True))
-        self.channels = parse_channels(channels).names
+        wanted = parse_channels(channels)
+        self.channels = wanted.names
         if "green" not in self.channels:
             raise InputError(f"channels {channels!r} lack green, the protein that is asked about")
-        self.files = dict(zip(ids, find_files(folders, list(ids), parse_channels(channels)), strict=True))
+        self.files = dict(zip(ids, find_files(folders, list(ids), wanted), strict=True))
         self.left = [id_ for id_ in ids if id_ not in self.said]
         self.buttons = [
             widgets.ToggleButton(description=name, layout=widgets.Layout(width="190px")) for name in self.classes

@@ -104,15 +104,16 @@ def _parse_terms(stage, text):
     return terms
 
 
-def curves(logits, targets, class_weights, pos_weights):
-    """Every tracked value of a step (Chen, Fig. 5) but total loss and learning rate, and every other term a schedule may
-    name, as 0-d tensors.
+def curves(logits, targets, class_weights, pos_weights=None):
+    """Every tracked value of a step (Chen, Fig. 5) but total loss and learning rate, and with `pos_weights` the term made
+    of them, as 0-d tensors.
 
     Precision and recall are those of the batch at the threshold 0.5, over all its decisions together.
     """
     values = {term.__name__: term(logits, targets) for term in (bce, positive_bce, focal, soft_f1)}
     values["weighted_bce"] = weighted_bce(logits, targets, class_weights)
-    values["pos_weight_bce"] = pos_weight_bce(logits, targets, pos_weights)
+    if pos_weights is not None:
+        values["pos_weight_bce"] = pos_weight_bce(logits, targets, pos_weights)
     called = (logits.detach() >= 0).float()
     hits = (called * targets).sum()
     values["precision"] = hits / called.sum().clamp(min=1)

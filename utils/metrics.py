@@ -88,9 +88,8 @@ def _at_most(threshold, probability):
 
 def precision_recall(truth, decisions):
     """(precision, recall) of each class, 0 where undefined: (N, C), (N, C) -> (C,), (C,)."""
-    truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
-    hits, called, positives = (truth & decisions).sum(0), decisions.sum(0), truth.sum(0)
-    return hits / np.maximum(called, 1), hits / np.maximum(positives, 1)
+    ratios = class_scores(truth, decisions)
+    return ratios["precision"], ratios["recall"]
 
 
 READINGS = {

@@ -27,18 +27,20 @@ def read_config(folder, *keys):
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(name, str) for name in [*config["class_names"], *(str(config[key]) for key in keys)]):
+        if not all(isinstance(name, str) for name in config["class_names"]):
             raise TypeError("class_names are no names")
+        if missing := [key for key in keys if key not in config]:
+            raise KeyError(*missing)
         return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a run's config ({str(error)[:100]}); {ANEW}") from None
 
 
-def read_fold(folder):
+def read_fold(folder, *keys):
     """A fold's validation: namedtuple of folder (Path), config (dict), classes (list), ids (list, N), oof (N, C) float64,
-    truth (N, C) uint8, and train (M, C) uint8, the labels it was trained on."""
+    truth (N, C) uint8, and train (M, C) uint8, the labels it was trained on. keys: what else config must have."""
     folder = Path(folder)
-    config = read_config(folder)
+    config = read_config(folder, *keys)
     if not (folder / "rows.csv").is_file():
         raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {ANEW}")
     rows = read_labels(folder / "rows.csv", config["class_names"])

@@ -36,9 +36,11 @@ class Trainer:
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
         counts = train_set.targets.sum(axis=0, dtype=np.int64)
         self.class_weights = losses.balanced_weights(counts).to(device)
-        self.pos_weights = losses.odds_against(counts, len(train_set.targets)).to(device)
         used = {term for _, terms in schedule for term in terms}
         self.curves = [*CURVES, *sorted(used - set(CURVES))]
+        self.pos_weights = None
+        if "pos_weight_bce" in self.curves:
+            self.pos_weights = losses.odds_against(counts, len(train_set.targets)).to(device)
         self.weights = [weight for weight in network.parameters() if weight.ndim > 1]  # what L1 shrinks: not biases
         self.epoch = self.step = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, 0.0, [], []

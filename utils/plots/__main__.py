@@ -24,7 +24,7 @@ from utils.evaluate import read_person
 from utils.files import check_writable, write_csv
 from utils.metrics import best_global_threshold, class_scores
 from utils.predictions import EPOCHS
-from utils.runs import ANEW, read_config, read_fold, read_numbers
+from utils.runs import ANEW, read_fold, read_numbers
 
 FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
 
@@ -65,13 +65,13 @@ def find_folds(run):
 
 def read_run(folder, human=None):
     """A fold's files: -> dict of what the figures need."""
-    fold = read_fold(folder)
+    fold = read_fold(folder, "loss", "fold")
     names = [f"f1 {name}" for name in fold.classes]
     log = read_numbers(folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *names])
     epochs = cutoffs.read_last_epochs(folder, fold.oof)
     if epochs is None:
         raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS}/, as older runs; {ANEW}")
-    schedule = losses.parse_schedule(read_config(folder, "loss", "fold")["loss"])
+    schedule = losses.parse_schedule(str(fold.config["loss"]))
     switches = [(epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
     person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
