@@ -60,8 +60,7 @@ def main():
         chance = 1 / len(groups[group])
         print(f"{group:20}{name:18}{spent:>6.2f}{chance:>9.0%}{chance * spent / whole:>20.1%}")
     print(
-        f"{'whole pipeline':38}{whole:>6.2f} ms a sample of {len(channels.names)}x{args.size}x{args.size} on one core, "
-        f"albumentations' own part too"
+        f"{'whole pipeline':38}{whole:>6.2f} ms a sample of {len(channels.names)}x{args.size}x{args.size} on one core"
     )
     plots.operations(examples(image, groups, channels.names, args.seed), channels.names, args.out)
     print(f"-> {args.out}")

@@ -168,27 +168,27 @@ def print_table(scores):
 
 def print_tests(tests, images):
     print(f"\nMcNemar's test on the {plural(images, 'image')} both judged")
-    print(f"{'':24}{'both right':>11}{'machine only':>14}{'person only':>13}{'neither':>9}{'p':>9}{'p exact':>9}")
+    print(f"{'right on':24}{'both':>7}{'machine':>9}{'person':>8}{'neither':>9}{'p':>9}{'p exact':>9}")
     titles = {"images": "all labels of an image", "labels": "single labels*"}
     for unit, title in titles.items():
         test = tests[unit]
         counts = [test[key] for key in ("both", "only_first", "only_second", "neither")]
-        print(f"{title:24}" + "".join(f"{n:>{w},}" for n, w in zip(counts, (11, 14, 13, 9), strict=True))
+        print(f"{title:24}" + "".join(f"{n:>{w},}" for n, w in zip(counts, (7, 9, 8, 9), strict=True))
               + f"{test['p']:>9.1e}{test['p_exact']:>9.1e}")  # fmt: skip
     print("* the labels of one image hang together, so their p looks better than it is")
 
 
 def print_classes(classes, truth, by_class, truth_of_person):
     both = "person" in by_class
-    print(f"\n{'':3}{'class':27}{'images':>7}{'accuracy':>10}{'F1':>7}{'IoU':>7}"
-          + (f"{'  person:':9}{'n':>4}{'F1':>7}{'IoU':>7}" if both else ""))  # fmt: skip
+    print(f"\n{'':3}{'class':22}{'images':>7}{'accuracy':>9}{'F1':>6}{'IoU':>6}"
+          + (f"{'  person:':9}{'n':>4}{'F1':>6}{'IoU':>6}" if both else ""))  # fmt: skip
     for number, name in enumerate(classes):
         part = by_class["machine"]
-        line = f"{number:>2} {name[:26]:27}{truth[:, number].sum():>7,}{part['accuracy'][number]:>10.2%}"
-        line += f"{part['f1'][number]:>7.3f}{part['iou'][number]:>7.3f}"
+        line = f"{number:>2} {name[:21]:22}{truth[:, number].sum():>7,}{part['accuracy'][number]:>9.2%}"
+        line += f"{part['f1'][number]:>6.3f}{part['iou'][number]:>6.3f}"
         if both:
             part = by_class["person"]
-            line += f"{truth_of_person[:, number].sum():>13,}{part['f1'][number]:>7.3f}{part['iou'][number]:>7.3f}"
+            line += f"{truth_of_person[:, number].sum():>13,}{part['f1'][number]:>6.3f}{part['iou'][number]:>6.3f}"
         print(line)
 
 

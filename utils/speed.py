@@ -17,7 +17,7 @@ from utils.inference import view_probabilities
 
 SINGLES, BATCH = 16, 64  # images measured one by one, and the size of the large batch
 PUBLISHED = (
-    "published, one P100 and 16 vCPU: 1.16 (4x1728x1728 jpg), 0.0769 (4x512x512 npy), 0.0128 (the same, batch 64)"
+    "published, one P100 and 16 vCPU: 1.16 (4x1728x1728 jpg),\n0.0769 (4x512x512 npy), 0.0128 (the same, batch 64)"
 )
 
 
@@ -30,7 +30,7 @@ def benchmark(samples, network, normaliser, device, amp, tta, tiles, chunk):
     forward pass; a network that sees whole images gets the large batch at once.
     """
     print(f"one network, {tta} view{'s' * (tta > 1)} an image, on {describe(device, amp)}; seconds an image")
-    print(f"{'images':32}{'batch':>6}{'decode':>10}{'transfer':>10}{'network':>10}{'all':>10}{'img/s':>9}")
+    print(f"{'images':18}{'batch':>6}{'decode':>10}{'transfer':>10}{'network':>10}{'all':>10}{'img/s':>9}")
     run = _Stages(samples, network, normaliser, device, amp, tta, BATCH if tiles == 1 else max(1, chunk // tiles))
     first = samples.files[0][0]
     height, width = read_plane(first).shape
@@ -62,7 +62,7 @@ def packed(samples):
 def report(name, batch, seconds):
     total = sum(seconds)
     print(
-        f"{name:32}{batch:>6}" + "".join(f"{value:>10.4f}" for value in (*seconds, total)) + f"{1 / total:>9.1f}",
+        f"{name:18}{batch:>6}" + "".join(f"{value:>10.4f}" for value in (*seconds, total)) + f"{1 / total:>9.1f}",
         flush=True,
     )
 
