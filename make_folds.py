@@ -7,10 +7,15 @@
     python make_folds.py --test hpav18=input/hpav18.csv \\
         --images input/train --images input/hpav18
     python make_folds.py --plot input/folds.png    # distribution and split
+    python make_folds.py --split 8:1:1 --drop-corrupt --images input/train
 
 Every class is spread over the folds as evenly as its images allow, and
 near-duplicate pictures stay in one fold: a network that has seen one twin in
 training would be tested on the other.
+
+With --split the table has one training, validation and test part instead of
+folds: fold -1, 0 and -2, so that train.py --fold 0 trains on the first and
+validates on the second, and predict.py --fold -2 predicts the third.
 """
 
 import argparse
@@ -20,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import duplicates, plots
+from utils import corrupt, duplicates, plots
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_csv
 from utils.images import check_files, find_files, parse_channels, scan_folders
-from utils.labels import TEST, check_ids, encode, load_classes, read_labels
+from utils.labels import TEST, check_ids, encode, load_classes, part_name, read_labels
 from utils.stratify import stratified_parts
 
 DEFAULT_LABELS = "input/train.csv"
@@ -36,7 +41,8 @@ def parse_args():
     arg("--labels", default=DEFAULT_LABELS, help="Id,Target table (default: %(default)s)")
     arg("--images", action="append", help="folder of the images; may be repeated (default: input/train if it exists)")
     arg("--classes", default="hpa", help="hpa (28), cyto (13) or a CSV class,name (default: %(default)s)")
-    arg("--folds", type=int, default=10, help="number of folds (default: %(default)s)")
+    arg("--folds", type=int, help="number of folds (default: 10)")
+    arg("--split", metavar="T:V:E", help="one split in this ratio instead: 8:1:1, 24000:3000:4072")
     arg("--seed", type=int, default=0, help="another seed, another split (default: %(default)s)")
     arg(
         "--external",
@@ -51,6 +57,8 @@ def parse_args():
     arg("--hash-distance", type=int, default=14, metavar="BITS",
         help="twins differ in at most so many of 64 bits, averaged over the channels; -1: do not look (default: %(default)s)")  # fmt: skip
     arg("--allow-unlabelled", action="store_true", help="pass over images that no row names instead of stopping")
+    arg("--drop-corrupt", action="store_true",
+        help="decode every image first, and leave out and list samples with a missing or damaged channel")  # fmt: skip
     arg("--plot", metavar="PNG", help="draw class distribution and split")
     arg("-o", "--out", default="input/folds.csv", help="where to write (default: %(default)s)")
     return parser.parse_args()
@@ -59,38 +67,61 @@ def parse_args():
 def main():
     args = parse_args()
     started = time.time()
-    if args.folds < 2:
-        raise InputError(f"--folds {args.folds} is too few; cross-validation needs 2 or more")
+    parts = parse_parts(args.folds, args.split)
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed} is out of range; give a whole number from 0 to 4294967295")
     classes = load_classes(args.classes)
-    rows = gather_rows(args, classes)
-    pairs_file = Path(args.out).with_name(f"{Path(args.out).stem}_duplicates.csv")
-    for path in [args.out, pairs_file, args.plot]:
+    rows = gather_rows(args, classes, len(parts))
+    pairs_file, dropped_file = (
+        Path(args.out).with_name(f"{Path(args.out).stem}_{what}.csv") for what in ("duplicates", "dropped")
+    )
+    for path in [args.out, pairs_file, dropped_file, args.plot]:
         if path:
             check_writable(path)
+    labelled, dropped = set(rows["Id"]), None
+    if args.drop_corrupt:
+        rows, dropped = drop_corrupt(rows, args, len(parts))
 
-    rows["group"], pairs = find_groups(rows, args)
+    rows["group"], pairs = find_groups(rows, args, parts, labelled)
     rows = drop_twins_of_test(rows)
     labels = encode(rows["Target"], classes)
     trained = (rows["use"] != "test").to_numpy()
     always = (rows["use"] == "always").to_numpy()[trained]
     rows["fold"] = TEST
     rows.loc[trained, "fold"] = assign_folds(
-        labels[trained], rows["group"].to_numpy()[trained], always, args.folds, args.seed
+        labels[trained], rows["group"].to_numpy()[trained], always, parts, args.seed
     )
 
     if pairs is not None:
         write_csv(pairs_file, pairs)
+    if dropped is not None:
+        write_csv(dropped_file, dropped)
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
-        plots.fold_split(labels[trained], rows["fold"].to_numpy()[trained], classes, args.plot)
-    report(labels, rows, classes, args.folds)
-    written = [str(args.out)] + [str(pairs_file)] * (pairs is not None) + [args.plot] * bool(args.plot)
+        plots.fold_split(labels, rows["fold"].to_numpy(), rows["use"] == "always", parts, classes, args.plot)
+    report(labels, rows, classes, parts)
+    written = [str(args.out)] + [str(pairs_file)] * (pairs is not None)
+    written += [str(dropped_file)] * (dropped is not None) + [args.plot] * bool(args.plot)
     print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s\n-> " + "\n   ".join(written))
 
 
-def gather_rows(args, classes):
+def parse_parts(folds, split):
+    """What rows are dealt out into: {fold number: share}, the shares' sum 1."""
+    if split is None:
+        folds = 10 if folds is None else folds
+        if folds < 2:
+            raise InputError(f"--folds {folds} is too few; cross-validation needs 2 or more")
+        return dict.fromkeys(range(folds), 1 / folds)
+    words = split.split(":")
+    if len(words) != 3 or not all(word.isascii() and word.isdecimal() and 0 < int(word) < 10**9 for word in words):
+        raise InputError(f"--split {split!r} is not understood; give training:validation:test such as 8:1:1")
+    if folds is not None:
+        raise InputError("--folds and --split exclude each other; give one of them")
+    total = sum(map(int, words))
+    return {fold: int(word) / total for fold, word in zip((-1, 0, TEST), words, strict=True)}
+
+
+def gather_rows(args, classes, parts):
     """All rows with their source, and their `use`: split, always (only ever trained on) or test (never trained on)."""
     tables = [("kaggle", args.labels, "split")]
     for specs, use in ((args.external, "split"), (args.always_train, "always"), (args.test, "test")):
@@ -105,16 +136,41 @@ def gather_rows(args, classes):
         frames.append(frame.assign(source=name, use=use))
     rows = pd.concat(frames, ignore_index=True)
     check_ids(" + ".join(str(path) for _, path, _ in tables), rows["Id"])
-    split = int((rows["use"] == "split").sum())
-    if split < args.folds:
-        raise InputError(f"{plural(split, 'row')} cannot fill {args.folds} folds; give --folds {max(split, 2)} or less")
+    check_enough(rows, parts)
     return rows
 
 
-def find_groups(rows, args):
-    """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images."""
+def check_enough(rows, parts):
+    split = int((rows["use"] == "split").sum())
+    if split < parts:
+        raise InputError(f"{plural(split, 'row')} cannot fill {parts} folds; give --folds {max(split, 2)} or less")
+
+
+def image_folders(args):
     usual = args.labels == DEFAULT_LABELS and Path("input/train").is_dir()
-    folders = args.images or (["input/train"] if usual else [])
+    return args.images or (["input/train"] if usual else [])
+
+
+def drop_corrupt(rows, args, parts):
+    """Without the rows whose sample cannot be used, and these: DataFrame Id, why. Sources without any picture stay."""
+    folders = image_folders(args)
+    if not folders:
+        raise InputError("--drop-corrupt needs the pictures; name their folder with --images")
+    there = scan_folders(folders)
+    seen = rows["Id"][~rows["source"].isin(without_images(rows, there))]
+    wrong = corrupt.unusable(there, seen.tolist())
+    print(
+        f"corrupt: {plural(len(wrong), 'sample')} of {len(seen):,} left out" + (f": {listing(wrong)}" if wrong else "")
+    )
+    rows = rows[~rows["Id"].isin(set(wrong))].reset_index(drop=True)
+    check_enough(rows, parts)
+    return rows, pd.DataFrame({"Id": list(wrong), "why": list(wrong.values())}, dtype=object)
+
+
+def find_groups(rows, args, parts, labelled):
+    """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images.
+    labelled: Ids that have a row in a label table, used or not."""
+    folders = image_folders(args)
     if not folders or args.hash_distance < 0:
         print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
         return rows["Id"], None
@@ -129,7 +185,7 @@ def find_groups(rows, args):
     seen = np.flatnonzero(~rows["source"].isin(without_images(rows, there)))
     ids = rows["Id"].to_numpy()[seen]
     files = find_files(folders, ids.tolist(), channels, there)
-    unlabelled = sorted(set(there) - set(rows["Id"]))
+    unlabelled = sorted(set(there) - labelled)
     if unlabelled and not args.allow_unlabelled:
         raise InputError(
             f"{plural(len(unlabelled), 'Id')} with images in {listing(folders)} but no row in a label table: "
@@ -145,7 +201,7 @@ def find_groups(rows, args):
         f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {duplicates.BITS * len(channels.names)} bits, "
         f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
     )
-    if largest > max(20, 2 * len(rows) / args.folds):
+    if largest > max(20, 2 * len(rows) * min(parts.values())):
         raise InputError(
             f"{largest:,} of {len(ids):,} images hang together as near-duplicates, more than two folds hold: these pictures "
             f"look alike by nature; lower --hash-distance, or switch it off with -1"
@@ -175,8 +231,8 @@ def without_images(rows, there):
     return sources
 
 
-def assign_folds(labels, groups, always, folds, seed):
-    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool -> (N,) int, −1 = always train.
+def assign_folds(labels, groups, always, parts, seed):
+    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool, {fold: share} -> (N,) int, −1 = always train.
 
     Groups are the units that are dealt out. An always-train row with a twin among the split rows goes with it: to train
     on it while the twin validates would leak.
@@ -185,33 +241,35 @@ def assign_folds(labels, groups, always, folds, seed):
     counted = np.zeros((len(names), labels.shape[1] + 1))  # a unit's images in each class, and in all
     np.add.at(counted, unit[~always], np.column_stack([labels[~always], np.ones((~always).sum())]))
     split = np.flatnonzero(counted[:, -1])
-    if len(split) < folds:
+    if len(split) < len(parts):
         raise InputError(
-            f"{plural(len(split), 'group')} of near-duplicates cannot fill {folds} folds; give --folds {max(2, len(split))} or less"
+            f"{plural(len(split), 'group')} of near-duplicates cannot fill {len(parts)} folds; "
+            f"give --folds {max(2, len(split))} or less"
         )
     by_unit = np.full(len(names), -1)
-    by_unit[split] = stratify(counted[split], folds, seed)
+    by_unit[split] = np.array(list(parts))[stratify(counted[split], np.array(list(parts.values())), seed)]
     return by_unit[unit]
 
 
-def stratify(counted, folds, seed):
-    """Deal units out to folds: (U, C + 1) images a unit in each class and in all -> (U,) fold numbers.
+def stratify(counted, shares, seed):
+    """Deal units out: (U, C + 1) images a unit in each class and in all, (P,) shares -> (U,) numbers of parts.
 
     Iterative stratification (Sechidis et al. 2011) knows only whether a unit has a class; the moves after it settle
     what groups of several images leave uneven.
     """
-    return even_out(counted, stratified_parts(counted[:, :-1] > 0, folds, seed), folds)
+    return even_out(counted, stratified_parts(counted[:, :-1] > 0, shares, seed), shares)
 
 
-def even_out(counted, unit_fold, folds, most_moves=2000):
-    """Move one unit at a time to another fold, always the move that lowers the unevenness most, until none does.
+def even_out(counted, unit_fold, shares, most_moves=2000):
+    """Move one unit at a time to another part, always the move that lowers the unevenness most, until none does.
 
-    Unevenness: the sum over folds and columns of (count − ideal)², each column divided by its total, so that an image
+    Unevenness: the sum over parts and columns of (count − ideal)², each column divided by its total, so that an image
     of a rare class weighs more than one of a common class.
     """
     used = counted[:, counted.any(axis=0)]
     weight = 1 / used.sum(axis=0)
-    excess = np.stack([used[unit_fold == fold].sum(axis=0) for fold in range(folds)]) - used.sum(axis=0) / folds
+    counts = np.stack([used[unit_fold == part].sum(axis=0) for part in range(len(shares))])
+    excess = counts - used.sum(axis=0) / (1 / shares)[:, None]
     weighted, own = used * weight, used**2 @ weight
     units = np.arange(len(used))
     for _ in range(most_moves):
@@ -227,28 +285,34 @@ def even_out(counted, unit_fold, folds, most_moves=2000):
     return unit_fold
 
 
-def report(labels, rows, classes, folds):
-    """Print images a class and fold, and the largest deviation from an even split."""
+def report(labels, rows, classes, parts):
+    """Print images a class and part, and the largest deviation from what the shares ask for."""
     fold = rows["fold"].to_numpy()
-    table = np.stack([labels[fold == k].sum(axis=0) for k in range(folds)], axis=1).astype(int)
-    table = np.vstack([table, np.bincount(fold[fold >= 0], minlength=folds)])
-    off = np.abs(table - table.sum(axis=1, keepdims=True) / folds)
-    width = max(4, len(str(table.max())) + 1)
-    always, test = (int((fold == kind).sum()) for kind in (-1, TEST))
-    room = max(12, 79 - 3 - 7 - width * folds - 6)
-    print(
-        f"{'':3}{'class':{room}}{'images':>7}"
-        + "".join(f"{'f' + str(k):>{width}}" for k in range(folds))
-        + f"{'off':>6}"
-    )
+    dealt = (rows["use"] == "split").to_numpy()
+    held = [dealt & (fold == k) if k < 0 else fold == k for k in parts]
+    table = np.stack([labels[part].sum(axis=0) for part in held], axis=1).astype(int)
+    table = np.vstack([table, [part.sum() for part in held]])
+    off = np.abs(table - np.outer(table.sum(axis=1), list(parts.values())))
+    titles = [part_name(k, parts) for k in parts]
+    width = max(4, len(str(table.max())) + 1, *(len(title) + 1 for title in titles))
+    always = int((fold == -1).sum()) if -1 not in parts else 0
+    test = int((fold == TEST).sum()) if TEST not in parts else 0
+    room = max(12, 79 - 3 - 7 - width * len(parts) - 6)
+    print(f"{'':3}{'class':{room}}{'images':>7}" + "".join(f"{title:>{width}}" for title in titles) + f"{'off':>6}")
     for number, name in enumerate([*classes, "all images"]):
         short = name if len(name) < room else name[: room - 2] + "…"
         head = f"{number if number < len(classes) else '':>2} {short:{room}}{table[number].sum():>7,}"
         print(head + "".join(f"{count:>{width}}" for count in table[number]) + f"{off[number].max():>6.1f}")
     worst, where = np.unravel_index(off[:-1].argmax(), off[:-1].shape)
-    print(
-        f"largest deviation from an even split: {off[worst, where]:.1f} images ({classes[worst]}, fold {where})\n"
+    even = len(set(parts.values())) == 1
+    sizes = (
         f"fold sizes {table[-1].min():,} to {table[-1].max():,}"
+        if even
+        else "sizes " + " / ".join(map("{:,}".format, table[-1]))
+    )
+    print(
+        f"largest deviation from an {'even' if even else 'exact'} split: {off[worst, where]:.1f} images "
+        f"({classes[worst]}, {'fold ' if even else ''}{titles[where].removeprefix('f') if even else titles[where]})\n{sizes}"
         + (f"; always trained on: {plural(always, 'row')}" if always else "")
         + (f"; never trained on: {plural(test, 'row')}" if test else "")
     )

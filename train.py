@@ -33,13 +33,13 @@ from tqdm import tqdm
 
 from utils import augment, checkpoint, inference, losses, models
 from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
-from utils.device import AMP, amp_dtype, describe, pick_device
+from utils.device import AMP, amp_dtype, describe, peak_memory, pick_device
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_name, check_writable, write_csv, write_json
 from utils.images import check_files, find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
-from utils.models.se_resnext50 import STEMS
+from utils.models.layers import STEMS
 from utils.predictions import EPOCHS, read_predictions, write_epoch, write_predictions
 from utils.recipes import RECIPES
 from utils.runs import write_rows
@@ -55,6 +55,7 @@ NOT_THE_RESULT = {
     "workers",
     "device",
     "overwrite",
+    "max_minutes",
     "versions",
     "commit",
     "mean",
@@ -95,12 +96,16 @@ def parse_args():
         help="use only N training and N validation images; 0: all",
         group=data,
     )
+    arg("--single-label", action="store_true", help="use only images of exactly one class", group=data)
     net = parser.add_argument_group("network")
-    arg("--model", choices=models.NETWORKS, help="network", group=net)
+    arg("--model", help=f"{', '.join(models.NETWORKS)}, timm:NAME or pretrainedmodels:NAME", group=net)
     arg("--weights", help="imagenet, none or a file of weights", group=net)
+    arg("--layers", choices=["all", "last"], default="all", help="which are trained", group=net)
     arg("--stem", choices=STEMS, help="how RGB filters are widened to other channels", group=net)
     opt = parser.add_argument_group("optimisation")
     arg("--epochs", type=int, help="most epochs", group=opt)
+    arg("--max-minutes", type=float, default=0, metavar="M", group=opt,
+        help="stop before the epoch that would go over this time, in all; 0: no limit")  # fmt: skip
     arg("--batch-size", type=int, help="images a step", group=opt)
     arg("--loss", help='terms by first epoch: "1:bce 11:soft_f1+2*weighted_bce"', group=opt)
     arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
@@ -139,7 +144,7 @@ def main():
     channels = parse_channels(args.channels)
     augmentation = augment.build(args.augment, channels.names)
     classes = load_classes(args.classes)
-    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed)
+    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, single=args.single_label)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     check_writable(run / "last.pt")
 
@@ -151,6 +156,9 @@ def main():
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
         return
 
+    torch.manual_seed(args.seed)
+    network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
+    config["parameters"] = sum(weight.numel() for weight in network.parameters())
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
     tiles = most_tiles(check_files(files, args.size if args.fit == "crop" else 0), args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
@@ -158,9 +166,7 @@ def main():
                         augment=augmentation, random_crop=True, seed=args.seed)  # fmt: skip
     valid_set = Samples(files[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
-    torch.manual_seed(args.seed)
     torch.backends.cudnn.benchmark = True
-    network = models.build(args.model, len(classes), channels.planes, args.stem)
     started_from = f"going on from {run / 'last.pt'}" if saved else load_start(network, config)
     network = network.to(device, memory_format=torch.channels_last)
     workers = pick_workers(args.workers, device)
@@ -177,7 +183,7 @@ def main():
         trainer.restore(saved)
     if args.overwrite:
         clear(run)
-    print_header(config, started_from, train_rows, valid_rows, network, device, amp, workers)
+    print_header(config, started_from, train_rows, valid_rows, device, amp, workers)
     write_json(run / "config.json", config)
     write_rows(run / "rows.csv", train_rows, valid_rows)
     try:
@@ -191,7 +197,7 @@ def main():
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
     check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
-                patience=0, min_gain=0, early_stop=0, seed=0, workers=-1)  # fmt: skip
+                patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1)  # fmt: skip
     check_name(args.name)
 
 
@@ -259,7 +265,7 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
     truth, classes = valid_loader.dataset.targets, config["class_names"]
     board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1)
     started, done_before = time.time(), trainer.epoch
-    while not trainer.finished:
+    while not trainer.finished and not trainer.out_of_time:
         clock = time.time()
         trainer.begin_epoch()
         rows = train_epoch(trainer, train_loader, board)
@@ -282,7 +288,8 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
         speed = len(train_loader.dataset) / seconds
         valid = validation_curves(truth, probabilities, threshold, classes)
         trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, "macro_f1": score,
-                            "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock, **valid})  # fmt: skip
+                            "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock,
+                            "peak_gb": peak_memory(trainer.device), **valid})  # fmt: skip
         trainer.steps += rows
         for name, value in {"macro_f1": score, **valid}.items():
             board.add_scalar(f"validation/{name}", value, trainer.step)
@@ -291,8 +298,12 @@ def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
         write_csv(run / "log.csv", pd.DataFrame(trainer.log))
         checkpoint.save(run / "last.pt", trainer.state())
         left = (time.time() - started) / (trainer.epoch - done_before) * (config["epochs"] - trainer.epoch)
+        if config["max_minutes"]:
+            left = min(left, max(0.0, 60 * config["max_minutes"] - trainer.spent))
         print_epoch(trainer, means, score, threshold, speed, left)
     board.close()
+    if not trainer.finished:
+        print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
     print_summary(trainer, run, truth, classes, time.time() - started)
 
 
@@ -320,13 +331,13 @@ def train_epoch(trainer, loader, board):
     return rows
 
 
-def print_header(config, started_from, train_rows, valid_rows, network, device, amp, workers):
+def print_header(config, started_from, train_rows, valid_rows, device, amp, workers):
     shown = [key for key in RECIPES["chen"] if key not in ("loss", "model")]
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"recipe {config['recipe']}, fold {config['fold']}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate"
     )
-    print(f"{config['model']}, {parameters:,} parameters, {started_from}")
+    only = ", only the last layer trained" if config["layers"] == "last" else ""
+    print(f"{config['model']}, {config['parameters']:,} parameters, {started_from}{only}")
     print(f"on {describe(device, amp)}, {plural(workers, 'loading process', 'loading processes')}")
     print(f"loss {config['loss']}")
     for what in ("loss", "augment"):

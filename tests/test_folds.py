@@ -130,7 +130,7 @@ def test_groups_of_any_size_stay_whole_and_even(seed, folds):
     labels = (rng.random((120, 6)) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02]).astype(np.uint8)
     labels[:, 0] |= ~labels.any(axis=1)
     groups = rng.integers(0, 80, 120).astype(str)
-    fold = make_folds.assign_folds(labels, groups, np.zeros(120, bool), folds, seed)
+    fold = make_folds.assign_folds(labels, groups, np.zeros(120, bool), dict.fromkeys(range(folds), 1 / folds), seed)
     assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
     sizes = np.bincount(fold, minlength=folds)
     assert sizes.max() - sizes.min() <= 0.35 * 120 / folds + 6
@@ -147,7 +147,7 @@ def test_evening_out_never_makes_it_worse():
         table = np.stack([counted[fold == k].sum(axis=0) for k in range(3)])
         return ((table - counted.sum(axis=0) / 3) ** 2 / counted.sum(axis=0)).sum()
 
-    assert unevenness(make_folds.even_out(counted, start.copy(), 3)) < 0.1 * unevenness(start)
+    assert unevenness(make_folds.even_out(counted, start.copy(), np.full(3, 1 / 3))) < 0.1 * unevenness(start)
 
 
 def test_plot_is_drawn(atlas, tmp_path):

@@ -1,40 +1,160 @@
-"""The networks and their weights."""
+"""The networks."""
 
-import numpy as np
+import importlib
+import math
+
 import pytest
 import timm
 import torch
-from conftest import succeed
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.resnet import Bottleneck
 
-from utils import checkpoint, models, weights
+from utils import models
 from utils.errors import InputError
-from utils.models.se_resnext50 import STEM, widen_stem
+from utils.models import conv_mil
+from utils.models.layers import widen_stem
 
-
-def test_gapnet_pl_has_the_papers_parameter_count():
-    network = models.build("gapnet_pl", classes=13, channels=4)
-    assert sum(parameter.numel() for parameter in network.parameters()) == 626_221
+COUNTS = {  # Rumetshofer et al., Table 7; DeepLoc: what the layers of its Table 6 have
+    "gapnet_pl": 626_221,
+    "m_cnn": 34_193_853,
+    "densenet121": 6_970_317,
+    "deeploc": 201_715_277,
+    "conv_mil": 593_143,
+}
+ANY_SIZE = set(models.NETWORKS) - {"m_cnn", "deeploc", "conv_mil"}
 
 
 @pytest.mark.parametrize("name", models.NETWORKS)
-@pytest.mark.parametrize("channels, size", [(4, 64), (1, 96), (3, 80)])
+def test_parameter_counts(name):
+    """The paper's, and what each network's own file says."""
+    with torch.device("meta"):  # DeepLoc has 800 MB
+        network = models.build(name, classes=13, channels=4, size=1024)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == COUNTS.get(name, count)
+    text = importlib.import_module(f"utils.models.{name.split('_enh')[0].removesuffix('_32x4d')}").__doc__
+    assert f"{count:,} parameters" in text or f"enhanced {count:,}" in text
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("channels, size", [(4, 128), (1, 160), (3, 130)])
 def test_any_channels_any_size(name, channels, size):
-    network = models.build(name, classes=5, channels=channels).eval()
+    network = models.build(name, classes=5, channels=channels, size=size).eval()
     with torch.inference_mode():
         assert network(torch.randn(2, channels, size, size)).shape == (2, 5)
+        other = torch.randn(1, channels, 192, 176)
+        if name in ANY_SIZE:
+            assert network(other).shape == (1, 5)
+        else:
+            with pytest.raises(InputError, match=f"made for {size}x{size} pixels, not 176x192"):
+                network(other)
 
 
-def test_gapnet_pl_activations_keep_unit_variance():
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_too_small_a_size_is_refused_and_the_size_named_works(name):
+    with pytest.raises(InputError, match="or more, not 4; give --size") as told:
+        models.build(name, 3, 1, size=4)
+    size = int(str(told.value).split()[-1])
+    network = models.build(name, 3, 1, size=size).eval()
+    with torch.inference_mode():
+        assert network(torch.randn(1, 1, size, size)).isfinite().all()
+
+
+@pytest.mark.parametrize("name, blocks", [("gapnet_pl", 8), ("deeploc", 8)])
+def test_selu_activations_keep_unit_variance(name, blocks):
     """What SELU and LeCun-normal weights are for (Klambauer et al. 2017)."""
     torch.manual_seed(0)
-    network = models.build("gapnet_pl", 13, 4).eval()
-    seen = {}
-    for name, layer in network.named_modules():
-        if isinstance(layer, torch.nn.SELU) and name.startswith("block"):
-            layer.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, float(output.std())))
+    network = models.build(name, 13, 4, 128).eval()
+    seen = []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.SELU):
+            layer.register_forward_hook(lambda _, __, output: seen.append((output.ndim, float(output.std()))))
     with torch.inference_mode():
-        network(torch.randn(2, 4, 256, 256))
-    assert len(seen) == 8 and all(0.5 < deviation < 1.5 for deviation in seen.values()), seen
+        network(torch.randn(4, 4, 128, 128))
+    convolutions = [deviation for ndim, deviation in seen if ndim == 4]
+    assert len(convolutions) == blocks and all(0.5 < deviation < 1.5 for deviation in convolutions), seen
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from([5.0, 7.5, 10.0]))
+def test_noisy_and_is_its_closed_form(mean, threshold, slope):
+    def sigma(x):
+        return 1 / (1 + math.exp(-x))
+
+    low, high = sigma(-slope * threshold), sigma(slope * (1 - threshold))
+    expected = (sigma(slope * (mean - threshold)) - low) / (high - low)
+    values = torch.tensor([mean, threshold], dtype=torch.float64)
+    got = conv_mil.noisy_and(values[None, :1], values[1:], slope)
+    assert got.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_noisy_and_at_its_limits():
+    threshold = torch.linspace(0, 1, 11, dtype=torch.float64)
+    nothing, everything = (
+        conv_mil.noisy_and(torch.full((1, 11), m, dtype=torch.float64), threshold) for m in (0.0, 1.0)
+    )
+    assert torch.allclose(nothing, torch.zeros(1, 11, dtype=torch.float64), atol=1e-15)
+    assert torch.allclose(everything, torch.ones(1, 11, dtype=torch.float64))
+    mean = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None].expand(101, 11)
+    assert (conv_mil.noisy_and(mean, threshold).diff(dim=0) > 0).all(), "the more cells show a class, the surer"
+    steep = conv_mil.noisy_and(mean, threshold[None, 5], slope=1e4)
+    assert torch.equal(steep[:, 0] > 0.5, mean[:, 0] > 0.5) and steep[50, 0] == pytest.approx(0.5)
+
+
+def test_conv_mil_trains_two_outputs_and_predicts_one():
+    torch.manual_seed(0)
+    network = models.build("conv_mil", 3, 1, 64)
+    with torch.no_grad():
+        network.threshold += torch.tensor([-0.5, 0.5, 1.5])
+    images = torch.randn(2, 1, 64, 64)
+    logits, pooled = network.train()(images)
+    assert logits.shape == pooled.shape == (2, 3) and network.threshold.tolist() == [0, 0.5, 1]
+    network.eval()
+    with torch.inference_mode():
+        maps = network.maps(network.convolutions(images))
+        assert maps.shape == (2, 3, 2, 2)
+        assert torch.allclose(network(images), network.head(maps.flatten(1)))
+
+
+def test_liimatainens_output_is_the_mean_of_its_confidence_maps():
+    network = models.build("liimatainen_fcn", 3, 2, 64).eval()
+    images = torch.randn(2, 2, 64, 80)
+    with torch.inference_mode():
+        maps = network.confidence_maps(images)
+        assert maps.shape == (2, 3, 4, 5)
+        assert torch.allclose(torch.sigmoid(network(images)), maps.mean((2, 3)), atol=1e-6)
+
+
+def test_enhanced_resnet50_has_one_more_convolution_in_each_identity_block():
+    def convolutions(name):
+        network = models.build(name, 3, 1)
+        return {path: sum(isinstance(part, torch.nn.Conv2d) for part in block.modules()) - 2 * bool(block.downsample)
+                for path, block in network.named_modules() if isinstance(block, Bottleneck)}  # fmt: skip
+
+    plain, enhanced = convolutions("resnet50"), convolutions("resnet50_enhanced")
+    identity = [path for path in plain if not path.endswith(".0")]
+    assert len(plain) == 16 and len(identity) == 12
+    assert {path for path in plain if enhanced[path] == plain[path] + 1} == set(identity)
+    assert all(enhanced[path] == plain[path] for path in plain if path.endswith(".0"))
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "timm:vit_tiny_patch16_224", "pretrainedmodels:resnet18"])
+def test_networks_of_the_libraries_by_name(name):
+    network = models.build(name, classes=5, channels=4, size=64).eval()
+    with torch.inference_mode():
+        assert network(torch.randn(2, 4, 64, 64)).shape == (2, 5)
+    sizes = {part: [network.state_dict()[key].shape for key in models.parameters_of(network, layers)]
+             for part, layers in (("stem", network.stem_layers), ("head", network.head_layers))}  # fmt: skip
+    assert sizes["stem"][0][1] == 4 and all(shape[0] == 5 for shape in sizes["head"])
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [("timm:resnet19", "did you mean"), ("pretrainedmodels:x", "has no network 'x'"), ("gapnet", "timm:NAME"),
+     ("pretrainedmodels:alexnet", "cannot take images of 64 pixels")],
+)  # fmt: skip
+def test_unknown_networks_are_refused(name, says):
+    with pytest.raises(InputError, match=says):
+        models.build(name, 5, 4, size=64)
 
 
 def test_se_resnext50_shares_timms_state_dict():
@@ -61,160 +181,3 @@ def test_stems_do_what_they_say():
     assert torch.equal(zero[:, :3], rgb) and (zero[:, 3] == 0).all()
     copied = widen_stem(rgb, 4, "copy") * 4 / 3
     assert torch.allclose(copied[:, :3], rgb) and torch.allclose(copied[:, 3], rgb[:, 0])
-
-
-def start(model, file, stem="mean", channels="rgby", class_names=range(28)):
-    """The part of a run's config that `load_start` reads."""
-    return {"model": model, "weights": str(file), "stem": stem, "channels": channels, "class_names": list(class_names)}
-
-
-def imagenet_like(path, seed=1):
-    """A file with the layout of the ImageNet weights: RGB stem, 1000 classes."""
-    torch.manual_seed(seed)
-    state = models.build("se_resnext50_32x4d", 1000, 3).state_dict()
-    torch.save(state, path)
-    return state
-
-
-def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    weights.WEIGHT_FOLDER.mkdir(parents=True)
-    for url in weights.IMAGENET_URLS:  # the publisher's name and timm's
-        path = weights.WEIGHT_FOLDER / url.rpartition("/")[2]
-        state = imagenet_like(path)
-        network = models.build("se_resnext50_32x4d", 28, 4, "zero")
-        told = weights.load_start(network, start("se_resnext50_32x4d", "imagenet", stem="zero"))
-        assert path.name in told and "new last layer" in told
-        loaded = network.state_dict()
-        assert torch.equal(loaded[STEM][:, :3], state[STEM]) and (loaded[STEM][:, 3] == 0).all()
-        assert torch.equal(loaded["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
-        assert loaded["last_linear.weight"].shape == (28, 2048)
-        path.unlink()
-
-
-def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    asked = []
-
-    def no_network(url, *_, **__):
-        asked.append(url)
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(
-        InputError, match=r"se_resnext50_32x4d-a260b3a4\.pth or legacy_se_resnext50_32x4d-f3651bad\.pth into input"
-    ):
-        weights.load_start(models.build("se_resnext50_32x4d", 28, 4), start("se_resnext50_32x4d", "imagenet"))
-    assert asked == list(weights.IMAGENET_URLS), "timm's copy is tried where the first host fails"
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    torch.save(models.build("gapnet_pl", 28, 4).state_dict(), tmp_path / "gapnet.pt")
-    with pytest.raises(InputError, match="another network"):
-        weights.load_start(
-            models.build("se_resnext50_32x4d", 28, 4), start("se_resnext50_32x4d", tmp_path / "gapnet.pt")
-        )
-    with pytest.raises(InputError, match="another network"):
-        weights.load_start(models.build("gapnet_pl", 28, 1), start("gapnet_pl", tmp_path / "gapnet.pt", channels="g"))
-
-
-def saved_gapnet(path, channels="rgby", class_names=("a", "b", "c")):
-    network = models.build("gapnet_pl", len(class_names), 4)
-    config = {"channels": channels, "class_names": list(class_names)}
-    checkpoint.save(path, {"config": config, "model": network.state_dict(), "epoch": 1, "score": 0.1})
-    return network
-
-
-@pytest.mark.parametrize("class_names", [["a", "b"], ["c", "b", "a"]])
-def test_a_checkpoint_for_other_classes_keeps_all_but_the_last_layer(tmp_path, class_names):
-    """Also where only their order differs: the same shapes would fit, the classes would not."""
-    source = saved_gapnet(tmp_path / "best.pt")
-    network = models.build("gapnet_pl", len(class_names), 4)
-    fresh = network.head.weight.clone()
-    assert "new last layer" in weights.load_start(
-        network, start("gapnet_pl", tmp_path / "best.pt", class_names=class_names)
-    )
-    assert torch.equal(network.block3[4].weight, source.block3[4].weight) and torch.equal(network.head.weight, fresh)
-
-
-def test_a_checkpoint_for_another_channel_order_sees_the_same(tmp_path):
-    source = saved_gapnet(tmp_path / "best.pt", channels="bgry").eval()
-    network = models.build("gapnet_pl", 3, 4).eval()
-    told = weights.load_start(
-        network, start("gapnet_pl", tmp_path / "best.pt", channels="rgby", class_names=["a", "b", "c"])
-    )
-    assert "new last layer" not in told
-    red, green, blue, yellow = torch.randn(4, 1, 1, 64, 64)
-    with torch.inference_mode():
-        before = source(torch.cat([blue, green, red, yellow], 1))
-        assert torch.allclose(network(torch.cat([red, green, blue, yellow], 1)), before, atol=1e-5)
-
-
-def test_a_checkpoint_for_other_channels_is_refused(tmp_path):
-    torch.save(
-        {"config": {"channels": "rgb+y/3"}, "model": models.build("gapnet_pl", 28, 3).state_dict()}, tmp_path / "x.pt"
-    )
-    with pytest.raises(InputError, match="channels rgb"):
-        weights.load_start(models.build("gapnet_pl", 28, 3), start("gapnet_pl", tmp_path / "x.pt", channels="rgb"))
-
-
-@pytest.fixture
-def authors_file(tmp_path):
-    """GapNet-PL in the layout its authors published: (height, width, in, out) and (in, out)."""
-    rng = np.random.default_rng(0)
-    shapes = [(4, 32), (32, 64), (64, 64), (64, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
-    arrays = {}
-    for i, (inputs, outputs) in enumerate(shapes, 1):
-        arrays[f"ConvLayer-{i}/W_conv"] = rng.normal(0, (9 * inputs) ** -0.5, (3, 3, inputs, outputs)).astype(
-            np.float32
-        )
-        arrays[f"ConvLayer-{i}/b_conv"] = rng.normal(0, 0.1, outputs).astype(np.float32)
-    for i, (inputs, outputs) in enumerate([(224, 256), (256, 256), (256, 13)], 1):
-        arrays[f"FC-{i}/W_dense"] = rng.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32)
-        arrays[f"FC-{i}/b_dense"] = rng.normal(0, 0.1, outputs).astype(np.float32)
-    np.savez(tmp_path / "authors.npz", **arrays)
-    return tmp_path / "authors.npz", arrays
-
-
-def selu(x):
-    return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))
-
-
-def gapnet_by_hand(image, w):
-    """The network in numpy, from the paper's Figure 4: (H, W, 4) -> 13 probabilities."""
-
-    def conv(x, i, stride):
-        x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))[::stride, ::stride]  # (H, W, in, 3, 3)
-        return selu(np.einsum("hwcij,ijco->hwo", windows, w[f"ConvLayer-{i}/W_conv"]) + w[f"ConvLayer-{i}/b_conv"])
-
-    def pool(x):
-        h, width = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2
-        return x[:h, :width].reshape(h // 2, 2, width // 2, 2, -1).max((1, 3))
-
-    first = pool(conv(image, 1, 2))
-    second = first
-    for i in (2, 3, 4, 5):
-        second = conv(second, i, 2 if i == 2 else 1)
-    second = pool(second)
-    third = second
-    for i in (6, 7, 8):
-        third = conv(third, i, 1)
-    x = np.concatenate([block.mean((0, 1)) for block in (first, second, third)])
-    for i in (1, 2, 3):
-        x = x @ w[f"FC-{i}/W_dense"] + w[f"FC-{i}/b_dense"]
-        x = selu(x) if i < 3 else x
-    return 1 / (1 + np.exp(-x))
-
-
-def test_authors_weights_give_the_figure_4_network_by_hand(authors_file, tmp_path):
-    path, arrays = authors_file
-    succeed("utils.weights", path, "-o", tmp_path / "run")
-    network, config = checkpoint.load_network(tmp_path / "run" / "best.pt")
-    assert (config["channels"], config["normalise"], config["fit"], config["size"]) == ("bgry", "image", "crop", 1024)
-    image = np.random.default_rng(1).normal(size=(64, 64, 4))
-    with torch.inference_mode():
-        got = torch.sigmoid(network(torch.tensor(image.transpose(2, 0, 1)[None], dtype=torch.float32)))[0].numpy()
-    assert got == pytest.approx(gapnet_by_hand(image, arrays), abs=1e-4)

@@ -50,7 +50,9 @@ def load_network(path, device="cpu"):
     if config["normalise"] == "dataset" and [len(values) for values in moments] != [config["planes"]] * 2:
         raise InputError(f"{path}: its config lacks the mean and std of its {config['planes']} planes")
     try:
-        network = models.build(config["model"], len(config["class_names"]), config["planes"], stem=config["stem"])
+        network = models.build(
+            config["model"], len(config["class_names"]), config["planes"], config["size"], config["stem"]
+        )
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(

@@ -14,16 +14,8 @@ def cross_fit(method, truth, probabilities, epochs=None, repeats=4, seed=0):
     stratified ways to deal out the fifths.
     """
     thresholds = method(truth, probabilities, epochs)
-    parts = min(5, len(truth))
-    scores, decided = [], []
-    for repeat in range(repeats):
-        decisions = np.zeros(truth.shape, bool)
-        part = stratified_parts(truth, parts, seed + repeat)
-        for held in (part == number for number in range(parts)):
-            seen = None if epochs is None else epochs[:, ~held]
-            decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held], seen)
-        scores.append(macro_f1(truth, decisions))
-        decided.append(decisions)
+    decided = [held_out_decisions(method, truth, probabilities, epochs, seed + repeat) for repeat in range(repeats)]
+    scores = [macro_f1(truth, decisions) for decisions in decided]
     low, high = interval(truth, decided[0], seed)
     return {
         "thresholds": thresholds, "in_sample": macro_f1(truth, probabilities >= thresholds), "cross_fitted": float(np.mean(scores)),
@@ -31,6 +23,17 @@ def cross_fit(method, truth, probabilities, epochs=None, repeats=4, seed=0):
         "per_class": f1_per_class(truth, probabilities >= thresholds).tolist(),
         "per_class_cross_fitted": np.mean([f1_per_class(truth, decisions) for decisions in decided], axis=0).tolist(),
     }  # fmt: skip
+
+
+def held_out_decisions(method, truth, probabilities, epochs=None, seed=0):
+    """Each row decided with thresholds fitted on the other four fifths: (N, C) bool."""
+    parts = min(5, len(truth))
+    decisions = np.zeros(truth.shape, bool)
+    part = stratified_parts(truth, parts, seed)
+    for held in (part == number for number in range(parts)):
+        seen = None if epochs is None else epochs[:, ~held]
+        decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held], seen)
+    return decisions
 
 
 def interval(truth, decisions, seed, draws=1000):

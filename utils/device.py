@@ -1,6 +1,8 @@
 """Where and how a network runs: the device, and the number format of its arithmetic."""
 
 import contextlib
+import math
+import sys
 from pathlib import Path
 
 import torch
@@ -49,6 +51,19 @@ def _cpu_has_bf16():
 
 def autocast(device, dtype):
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def peak_memory(device):
+    """GB that training has taken at most so far: on a GPU what tensors held there, else what this process held in memory
+    (its loading processes not counted); NaN where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def describe(device, dtype):

@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tqdm import tqdm
 
 from utils.errors import InputError, listing, plural
 
+warnings.filterwarnings(
+    "ignore", module="PIL"
+)  # what it grumbles about in a damaged file, image_size says in one sentence
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
 ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
 _NAME = re.compile(rf"(.+)_({'|'.join(CHANNELS.values())})\.({'|'.join(ENDINGS)})", re.IGNORECASE)

@@ -143,17 +143,25 @@ def _class_number(word, count):
 TEST = -2  # the fold of rows that are never trained nor validated on
 
 
-def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0):
+def part_name(fold, parts):
+    """How a fold is called in tables: f0, f1, …, or in a split into three: train, valid, test."""
+    return {-1: "train", 0: "valid", TEST: "test"}[fold] if -1 in parts else f"f{fold}"
+
+
+def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False):
     """Rows of a folds file to train on (all other folds, and −1) and to validate on: two DataFrames. Rows of fold −2, an
     external test set, are in neither.
 
     At most `limit` of each, and at most `train_limit` to train on (0: all), the first of one random order, so that the
-    rows of a smaller limit are among those of a larger one. Raises InputError when there is no such fold, or only it, or when
-    a row has a near-duplicate in the external test set.
+    rows of a smaller limit are among those of a larger one; with `single` only rows of exactly one class. Raises InputError
+    when there is no such fold, or only it, or when a row has a near-duplicate in the external test set.
     """
     rows = read_folds(path, classes)
     check_apart(path, rows)
-    rows = rows[rows["fold"] != TEST].reset_index(drop=True)
+    rows = rows[rows["fold"] != TEST]
+    if single:
+        rows = rows[rows["Target"].str.fullmatch(r"\d+")]
+    rows = rows.reset_index(drop=True)
     existing = sorted(set(rows["fold"]) - {-1})
     if fold not in existing:
         raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")

@@ -121,6 +121,11 @@ def curves(logits, targets, class_weights, pos_weights=None):
     return values
 
 
+def weighted_sum(terms, values):
+    """The loss of one stage: {term: factor} and {term: value} -> 0-d tensor."""
+    return sum(factor * values[term] for term, factor in terms.items())
+
+
 def describe(terms):
     """A stage's terms as a user writes them: ``soft_f1+10*weighted_bce``."""
     return "+".join(name if factor == 1 else f"{factor:g}*{name}" for name, factor in terms.items())

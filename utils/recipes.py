@@ -1,6 +1,6 @@
 """Published systems as tables of train.py's options. A flag on the command line overrides the recipe's value.
 
-Options a paper leaves open keep train.py's own choice, marked "open" here.
+What a paper leaves open is marked "open" here, and is our choice.
 """
 
 # Chen, "Extracting Cellular Location of Human Proteins Using Deep Learning": sections III.A to III.C and Fig. 5.
@@ -32,9 +32,8 @@ CHEN = {
 }
 
 # Rumetshofer et al., "Human-level Protein Localization with Convolutional Neural Networks", ICLR 2019: sections 2, 3
-# and 3.1. Patience and threshold of the plateau are from the authors' public code.
-GAPNET_PL = {
-    "model": "gapnet_pl",  # 3, Fig. 4
+# and 3.1, one protocol for the five networks compared. Patience and threshold of the plateau are from the authors' public code.
+PROTOCOL = {
     "weights": "none",
     "stem": "mean",
     "channels": "bgry",  # the order of the published weights
@@ -43,10 +42,8 @@ GAPNET_PL = {
     "normalise": "image",  # 2: zero mean, unit variance
     "augment": "none",  # 3.1: nothing but the crop
     "epochs": 200,  # "until convergence"; Fig. 9 shows 200 epochs
-    "batch_size": 40,  # 3
     "loss": "1:bce",  # 3.1
     "optimiser": "sgd",  # 3.1
-    "lr": 0.01,  # 3
     "momentum": 0.9,  # 3.1
     "weight_decay": 1e-5,  # 3.1, "L2 norm of 1e-5"
     "l1": 1e-7,  # 3.1
@@ -56,5 +53,66 @@ GAPNET_PL = {
     "min_gain": 0.01,  # authors' code
     "early_stop": 0,  # the best checkpoint counts, training goes on
 }
+# Section 3: a model, a learning rate and a batch size each. (The authors' public code trains M-CNN at 0.1.)
+GAPNET_PL = PROTOCOL | {"model": "gapnet_pl", "lr": 0.01, "batch_size": 40}
+M_CNN = PROTOCOL | {"model": "m_cnn", "lr": 0.01, "batch_size": 22}
+DENSENET121 = PROTOCOL | {"model": "densenet121", "lr": 0.1, "batch_size": 3}
+DEEPLOC = PROTOCOL | {"model": "deeploc", "lr": 0.001, "batch_size": 2}
+CONV_MIL = PROTOCOL | {"model": "conv_mil", "lr": 0.01, "batch_size": 32}
+# Liimatainen et al. 2018, of which the paper says: crops with several cells at high resolution, a confidence map a class, a
+# threshold of its own each (threshold.py --method per_class). The crop's size, learning rate and batch size are open.
+LIIMATAINEN_FCN = PROTOCOL | {"model": "liimatainen_fcn", "size": 512, "lr": 0.01, "batch_size": 16}
 
-RECIPES = {"chen": CHEN, "gapnet_pl": GAPNET_PL}
+# Mylavarapu, "Classification of Subcellular Protein Localizations" (poster): "Architecture" and the figure of four models.
+MYLAVARAPU = {
+    "model": "resnet50_enhanced",
+    "weights": "none",  # "Future": transfer learning
+    "stem": "mean",
+    "size": 256,  # models 3 and 4: open, as model 2
+    "fit": "resize",
+    "normalise": "none",  # open: pixels from 0 to 1
+    "augment": "none",  # "Discussion": helped two classes; which and where is open
+    "epochs": 40,  # open
+    "batch_size": 32,  # open
+    "loss": "1:bce",
+    "optimiser": "adam",
+    "lr": 0.001,  # open: Adam's usual
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "l1": 0.0,
+    "clip": 0.0,
+    "plateau": "none",
+    "patience": 0.0,
+    "min_gain": 0.0,
+    "early_stop": 0,
+}
+MYLAVARAPU_1 = MYLAVARAPU | {"model": "resnet50", "channels": "green", "size": 128}
+MYLAVARAPU_2 = MYLAVARAPU | {"channels": "green"}
+MYLAVARAPU_3 = MYLAVARAPU | {"channels": "gbr"}
+MYLAVARAPU_4 = MYLAVARAPU | {"channels": "gbry"}
+
+# The poster of simple ConvNets, Xception and GapNet: sizes and channels from its table of results, the rest is open.
+POSTER = MYLAVARAPU | {"normalise": "dataset", "epochs": 30}
+POSTER_CONVNET_RGB = POSTER | {"model": "convnet", "channels": "rgb", "size": 299}
+POSTER_CONVNET_RGBY = POSTER | {"model": "convnet", "channels": "rgby", "size": 1024}
+# "Challenge": 1/3 of yellow combined with RGB, for weights of ImageNet ("transfer learning from Xception").
+POSTER_XCEPTION = POSTER | {"model": "xception", "channels": "rgb+y/3", "size": 299, "weights": "imagenet"}
+POSTER_GAPNET = POSTER | {"model": "gapnet_pl", "channels": "rgby", "size": 700}
+
+RECIPES = {
+    "chen": CHEN,
+    "gapnet_pl": GAPNET_PL,
+    "m_cnn": M_CNN,
+    "densenet121": DENSENET121,
+    "deeploc": DEEPLOC,
+    "conv_mil": CONV_MIL,
+    "liimatainen_fcn": LIIMATAINEN_FCN,
+    "mylavarapu_1": MYLAVARAPU_1,
+    "mylavarapu_2": MYLAVARAPU_2,
+    "mylavarapu_3": MYLAVARAPU_3,
+    "mylavarapu_4": MYLAVARAPU_4,
+    "poster_convnet_rgb": POSTER_CONVNET_RGB,
+    "poster_convnet_rgby": POSTER_CONVNET_RGBY,
+    "poster_xception": POSTER_XCEPTION,
+    "poster_gapnet": POSTER_GAPNET,
+}

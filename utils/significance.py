@@ -19,3 +19,15 @@ def mcnemar(first, second):
         "neither": int((~first & ~second).sum()), "p": float(stats.chi2.sf(statistic, 1)),
         "p_exact": float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0,
     }  # fmt: skip
+
+
+def wilcoxon(better, other):
+    """One-sided paired Wilcoxon signed-rank test: (C,) scores each -> p that `better` is no better than `other`.
+
+    The normal approximation without correction, which gives the p-values printed in Table 1 of Rumetshofer et al. from their
+    Table 2. Pairs without a difference are left out (Wilcoxon 1945); without any difference p is 1.
+    """
+    better, other = np.asarray(better, float), np.asarray(other, float)
+    if np.array_equal(better, other):
+        return 1.0
+    return float(stats.wilcoxon(better, other, alternative="greater", method="approx").pvalue)

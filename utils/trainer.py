@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from utils import losses
+from utils import losses, models
 from utils.data import Normaliser
 from utils.device import autocast
 from utils.errors import InputError
@@ -31,7 +31,12 @@ class Trainer:
     def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch):
         self.network, self.config, self.schedule, self.device, self.amp = network, config, schedule, device, amp
         self.steps_an_epoch = steps_an_epoch
-        self.optimiser = OPTIMISERS[config["optimiser"]](network.parameters(), argparse.Namespace(**config))
+        if config["layers"] == "last":
+            last = models.parameters_of(network, network.head_layers)
+            for name, weight in network.named_parameters():
+                weight.requires_grad_(name in last)
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        self.optimiser = OPTIMISERS[config["optimiser"]](trained, argparse.Namespace(**config))
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
         counts = train_set.targets.sum(axis=0, dtype=np.int64)
@@ -41,7 +46,7 @@ class Trainer:
         self.pos_weights = None
         if "pos_weight_bce" in self.curves:
             self.pos_weights = losses.odds_against(counts, len(train_set.targets)).to(device)
-        self.weights = [weight for weight in network.parameters() if weight.ndim > 1]  # what L1 shrinks: not biases
+        self.weights = [weight for weight in trained if weight.ndim > 1]  # what L1 shrinks: not biases
         self.epoch = self.step = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, 0.0, [], []
         self.new_plateau()
@@ -64,15 +69,24 @@ class Trainer:
             self.stage = stage
             self.new_plateau()
         self.network.train()
+        if self.config["layers"] == "last":
+            for layer in self.network.modules():
+                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                    layer.eval()  # its running statistics belong to what is not trained
 
     def train_step(self, batch):
         """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and what else the schedule names."""
         targets = batch["targets"].to(self.device, non_blocking=True)
         images = self.normaliser(batch)
         with autocast(self.device, self.amp):
-            logits = self.network(images)
-        values = losses.curves(logits.float(), targets, self.class_weights, self.pos_weights)
-        loss = sum(factor * values[term] for term, factor in self.terms.items())
+            outputs = self.network(images)
+        logits, *more = (part.float() for part in (outputs if isinstance(outputs, tuple) else (outputs,)))
+        values = losses.curves(logits, targets, self.class_weights, self.pos_weights)
+        loss = losses.weighted_sum(self.terms, values)
+        for other in more:  # a network with several outputs is trained by the same loss on each
+            loss = loss + losses.weighted_sum(
+                self.terms, losses.curves(other, targets, self.class_weights, self.pos_weights)
+            )
         penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss + penalty).backward()
@@ -108,6 +122,17 @@ class Trainer:
         if better := score > self.score:
             self.score, self.best_epoch = score, self.epoch
         return better
+
+    @property
+    def spent(self):
+        """Seconds that all epochs so far have taken, their validation included."""
+        return sum(row["seconds"] for row in self.log)
+
+    @property
+    def out_of_time(self):
+        """Would one more epoch, as long as the mean of those before, go over --max-minutes?"""
+        budget = 60 * self.config["max_minutes"]
+        return bool(budget and self.epoch) and self.spent * (self.epoch + 1) / self.epoch > budget
 
     @property
     def finished(self):

@@ -9,10 +9,14 @@ and for `train.py --weights runs/published/fold0/best.pt`.
 import argparse
 import contextlib
 import os
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pretrainedmodels
+import safetensors.torch
+import timm
 import torch
 
 from utils import checkpoint, models
@@ -20,25 +24,33 @@ from utils.errors import InputError, listing, run_script
 from utils.files import check_writable, write_json
 from utils.images import parse_channels
 from utils.labels import CYTO_CLASSES
-from utils.models.se_resnext50 import STEM, widen_stem
+from utils.models.layers import widen_stem
 
-# Where se_resnext50_32x4d's ImageNet file is published, in the order they are tried: the name pretrainedmodels uses and
-# the name timm uses for the same tensors. The letters after the dash begin the file's SHA-256.
-IMAGENET_URLS = (
-    "http://data.lip6.fr/cadene/pretrainedmodels/se_resnext50_32x4d-a260b3a4.pth",
-    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
+# Where ImageNet files are published, in the order they are tried: the name pretrainedmodels uses and the name timm uses for
+# the same tensors, or torchvision's. The letters after the dash begin the file's SHA-256.
+CADENE, TIMM = (
+    "http://data.lip6.fr/cadene/pretrainedmodels/",
+    "https://github.com/rwightman/pytorch-image-models/releases/download/",
 )
+IMAGENET_URLS = {
+    "se_resnext50_32x4d": (
+        f"{CADENE}se_resnext50_32x4d-a260b3a4.pth",
+        f"{TIMM}v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
+    ),
+    "xception": (f"{CADENE}xception-43020ad28.pth", f"{TIMM}v0.1-cadene/xception-43020ad28.pth"),
+    "densenet121": ("https://download.pytorch.org/models/densenet121-a639ec97.pth",),
+    "resnet50": ("https://download.pytorch.org/models/resnet50-0676ba61.pth",),
+}
 WEIGHT_FOLDER = Path("input/weights")
-FIRST = {"gapnet_pl": "block1.0.weight", "se_resnext50_32x4d": STEM}  # the layer that sees the channels
-LAST = ("head.weight", "head.bias", "last_linear.weight", "last_linear.bias")  # the layer that knows the classes
 
 
 def load_start(network, config):
     """Load starting weights into `network`, in place; returns a sentence that says what was loaded.
 
     config: dict with `model`, `stem`, `channels`, `class_names` of the network, and `weights`: ``none``, ``imagenet`` or
-    a path. Layers are matched by name. A first convolution for RGB is widened as `stem` says, one for the same channels
-    in another order is turned round. A last layer for other classes keeps its random start.
+    a path. Layers are matched by name, or where the file has the same layers under other names, by their order. A first
+    convolution for RGB is widened as `stem` says, one for the same channels in another order is turned round, one for more
+    channels keeps those that are there. A last layer for other classes keeps its random start.
     """
     if config["weights"] == "none":
         return "random weights"
@@ -48,30 +60,52 @@ def load_start(network, config):
     else:
         source = Path(config["weights"])
         state, origin = read_state(source)
-    state = _fit_channels(state, FIRST[name], own, origin, config, source)
-    last = [key for key in LAST if key in own]
+    stems = [key for key in models.parameters_of(network, network.stem_layers) if own[key].ndim == 4]
+    last = models.parameters_of(network, network.head_layers)
+    state, ordered = match_by_order(state, own, {*stems, *last})
+    for stem in stems:
+        state = _fit_channels(state, stem, own, origin, config, source)
     same_classes = origin.get("class_names", config["class_names"]) == list(config["class_names"])
-    fresh = [key for key in last if key not in state or not same_classes or state[key].shape != own[key].shape]
+    fits = same_classes and all(key in state and state[key].shape == own[key].shape for key in last)
+    fresh = [] if fits else last
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
-    lacking = [key for key in own if key not in fresh and key not in state and not key.endswith("num_batches_tracked")]
+    lacking = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
     if wrong or lacking:
         raise InputError(
             f"{source} holds the weights of another network than {name}: {listing(wrong or lacking)} do not fit"
         )
     network.load_state_dict({key: own[key] if key in fresh else state.get(key, own[key]) for key in own})
-    return f"weights from {source}" + (", a new last layer" if fresh else "")
+    told = f"weights from {source}" + (" (layers under other names, matched in order)" if ordered else "")
+    return told + (", a new last layer" if fresh else "")
+
+
+COUNTER = "num_batches_tracked"  # batch norm's; files from before 2018 lack it, and nothing depends on it
+
+
+def match_by_order(state, own, free):
+    """Give the tensors of `state` the names of `own`, where these are as many, in the same order and of the same shapes but
+    for those named in `free` (stem and last layer): -> (state, was it done?)."""
+    theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
+    if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
+        return state, False
+    pairs = list(zip(theirs, mine, strict=True))
+    if any(state[a].ndim != own[b].ndim or (b not in free and state[a].shape != own[b].shape) for a, b in pairs):
+        return state, False
+    return {b: state[a] for a, b in pairs}, True
 
 
 def _fit_channels(state, first, own, origin, config, source):
     """Make the first convolution of `state` fit the channels that the network sees."""
-    if first not in state or first not in own:
+    if first not in state or state[first].ndim != 4:
         return state
-    if first == STEM and state[first].shape[1] == 3 != own[first].shape[1]:
-        return state | {first: widen_stem(state[first], own[first].shape[1], config["stem"])}
-    before, now = (parse_channels(dictionary.get("channels", config["channels"])) for dictionary in (origin, config))
+    if "channels" not in origin:  # RGB pictures, where it has three planes
+        planes = own[first].shape[1]
+        rgb = state[first].shape[1] == 3 != planes
+        return state | {first: widen_stem(state[first], planes, config["stem"])} if rgb else state
+    before, now = (parse_channels(dictionary["channels"]) for dictionary in (origin, config))
     if before == now:
         return state
-    if before.mix or now.mix or set(before.names) != set(now.names):
+    if before.mix or now.mix or not set(now.names) <= set(before.names):
         raise InputError(
             f"{source} was trained on the channels {origin['channels']}, not {config['channels']}; give --channels"
         )
@@ -79,28 +113,49 @@ def _fit_channels(state, first, own, origin, config, source):
 
 
 def imagenet_state(name):
-    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or one of the two publishers."""
-    if name != "se_resnext50_32x4d":
-        raise InputError(f"there are no ImageNet weights for {name}; use --weights none or a file")
+    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher; timm's own networks
+    also from where timm keeps them."""
+    urls = _imagenet_urls(name)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
-    names = [url.rpartition("/")[2] for url in IMAGENET_URLS]
-    for path in [folder / file for folder in (WEIGHT_FOLDER, cache) for file in names]:
+    names = list(dict.fromkeys(url.rpartition("/")[2] for url in urls))
+    word = name.partition(":")[2]
+    local = names + [f"{word}{ending}" for ending in (".pth", ".safetensors") if word]
+    for path in [folder / file for folder in (WEIGHT_FOLDER, cache) for file in local]:
         if path.is_file():
             return path, read_state(path)[0]
-    for url, file in zip(IMAGENET_URLS, names, strict=True):
+    for url in urls:
+        file = url.rpartition("/")[2]
+        prefix = re.search(r"-([0-9a-f]{8,})\.", file)
         try:
             print(f"fetching {url}")
             WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(WEIGHT_FOLDER / file), hash_prefix=file[-12:-4])
+            torch.hub.download_url_to_file(url, str(WEIGHT_FOLDER / file), hash_prefix=prefix and prefix[1])
             return WEIGHT_FOLDER / file, read_state(WEIGHT_FOLDER / file)[0]
         except (OSError, RuntimeError) as error:  # no network, no such file, or a file whose hash is wrong
             print(f"  not to be had there ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
     with contextlib.suppress(OSError):
         WEIGHT_FOLDER.rmdir()  # if it was made for nothing
+    if name.startswith("timm:"):
+        try:
+            return f"timm's {word}", timm.create_model(word, pretrained=True).state_dict()
+        except (OSError, RuntimeError) as error:
+            print(f"timm could not fetch {word} ({type(error).__name__})")
     raise InputError(
-        f"no ImageNet weights for {name}: neither publisher answers; put {names[0]} or {names[1]} "
+        f"no ImageNet weights for {name}: no publisher answers; put {' or '.join(local)} "
         f"into {WEIGHT_FOLDER}{os.sep}, or start with --weights none"
     )
+
+
+def _imagenet_urls(name):
+    library, _, word = name.partition(":")
+    if library == "timm":
+        url = timm.get_pretrained_cfg(word).url
+        return (url,) if url else ()
+    if library == "pretrainedmodels":
+        return (pretrainedmodels.pretrained_settings[word]["imagenet"]["url"],)
+    if name not in IMAGENET_URLS:
+        raise InputError(f"there are no ImageNet weights for {name}; use --weights none or a file")
+    return IMAGENET_URLS[name]
 
 
 def read_state(path):
@@ -113,14 +168,23 @@ def read_state(path):
         raise InputError(f"--weights {path} does not exist; give a file, imagenet or none")
     if path.suffix == ".npz":
         return read_gapnet_authors(path), GAPNET_AUTHORS
-    content = checkpoint.load_tensors(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else checkpoint.load_tensors(path)
     state, config = content, {}
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state, config = content[key], content.get("config") or {}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict (names and tensors)")
+    if all(key.startswith("module.") for key in state):  # saved from several GPUs
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state), config if isinstance(config, dict) else {}
+
+
+def _read_safetensors(path):
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is not a safetensors file ({str(error)[:120]})") from None
 
 
 def read_gapnet_authors(path):

@@ -1,17 +1,58 @@
-"""The networks, one a file. Each file has `build(classes, channels, stem)` and returns logits (B, classes)."""
+"""The networks, one a file. Each file has `build(classes, channels, size, stem)`.
+
+A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple: all its
+members are logits, the same loss is taken of each, and only the first predicts. Two attributes name its layers for weights that
+come from elsewhere: `stem_layers`, which see the channels, and `head_layers`, which know the classes.
+"""
 
 from utils.errors import InputError
-from utils.models import gapnet_pl, se_resnext50
+from utils.models import (
+    conv_mil,
+    convnet,
+    deeploc,
+    densenet121,
+    gapnet_pl,
+    library,
+    liimatainen_fcn,
+    m_cnn,
+    resnet50,
+    se_resnext50,
+    xception,
+)
 
-NETWORKS = {"se_resnext50_32x4d": se_resnext50.build, "gapnet_pl": gapnet_pl.build}
+NETWORKS = {
+    "se_resnext50_32x4d": se_resnext50.build,
+    "gapnet_pl": gapnet_pl.build,
+    "m_cnn": m_cnn.build,
+    "densenet121": densenet121.build,
+    "deeploc": deeploc.build,
+    "conv_mil": conv_mil.build,
+    "liimatainen_fcn": liimatainen_fcn.build,
+    "resnet50": resnet50.build,
+    "resnet50_enhanced": resnet50.build_enhanced,
+    "convnet": convnet.build,
+    "xception": xception.build,
+}
 
 
-def build(name, classes, channels, stem="mean"):
-    """A network with random weights.
+def build(name, classes, channels, size=512, stem="mean"):
+    """A network with random weights: one of `NETWORKS`, or `timm:NAME`, `pretrainedmodels:NAME`.
 
-    `classes`: outputs. `channels`: input planes. `stem`: how a first convolution made for RGB is widened; networks
-    made for any number of channels have no use for it.
+    `classes`: outputs. `channels`: input planes. `size`: pixels of the square images; fully convolutional networks take any
+    other size too. `stem`: how a first convolution made for RGB is widened; networks made for any number of channels have
+    no use for it. Raises InputError for an unknown name and for a size that the network cannot take.
     """
-    if name not in NETWORKS:
-        raise InputError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
-    return NETWORKS[name](classes=classes, channels=channels, stem=stem)
+    if name in NETWORKS:
+        return NETWORKS[name](classes=classes, channels=channels, size=size, stem=stem)
+    if name.partition(":")[0] in library.LIBRARIES and ":" in name:
+        return library.build(name, classes, channels, size, stem)
+    raise InputError(
+        f"no network is called {name!r}; there are {', '.join(NETWORKS)}, timm:NAME and pretrainedmodels:NAME"
+    )
+
+
+def parameters_of(network, layers):
+    """The names of a network's parameters that belong to `layers` (names of layers or of parameters themselves)."""
+    return [
+        name for name in network.state_dict() if any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+    ]

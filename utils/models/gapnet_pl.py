@@ -15,21 +15,26 @@ Rumetshofer et al., "Human-level Protein Localization with Convolutional Neural 
 import torch
 from torch import nn
 
+from utils.models.layers import check_size, conv, lecun_normal
+
 
 class GapNetPL(nn.Module):
+    stem_layers, head_layers = ("block1.0",), ("head",)
+
     def __init__(self, classes, channels):
         super().__init__()
-        self.block1 = nn.Sequential(*_conv(channels, 32, stride=2), nn.MaxPool2d(2))
+        self.block1 = nn.Sequential(*conv(channels, 32, nn.SELU, stride=2), nn.MaxPool2d(2))
         self.block2 = nn.Sequential(
-            *_conv(32, 64, stride=2), *_conv(64, 64), *_conv(64, 64), *_conv(64, 64), nn.MaxPool2d(2)
-        )
-        self.block3 = nn.Sequential(*_conv(64, 128), *_conv(128, 128), *_conv(128, 128))
+            *conv(32, 64, nn.SELU, stride=2), *conv(64, 64, nn.SELU), *conv(64, 64, nn.SELU), *conv(64, 64, nn.SELU),
+            nn.MaxPool2d(2),
+        )  # fmt: skip
+        self.block3 = nn.Sequential(*conv(64, 128, nn.SELU), *conv(128, 128, nn.SELU), *conv(128, 128, nn.SELU))
         self.features = nn.Sequential(
             nn.Linear(32 + 64 + 128, 256), nn.SELU(), nn.AlphaDropout(0.3),
             nn.Linear(256, 256), nn.SELU(), nn.AlphaDropout(0.3),
         )  # fmt: skip
         self.head = nn.Linear(256, classes)
-        self.apply(_lecun_normal)
+        self.apply(lecun_normal)
 
     def forward(self, images):
         """(B, channels, H, W) float -> logits (B, classes)."""
@@ -40,16 +45,6 @@ class GapNetPL(nn.Module):
         return self.head(self.features(torch.cat(averages, dim=1)))
 
 
-def _conv(inputs, outputs, stride=1):
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.SELU()
-
-
-def _lecun_normal(layer):
-    """Variance 1/fan_in keeps SELU activations at unit variance (Klambauer et al. 2017)."""
-    if isinstance(layer, (nn.Conv2d, nn.Linear)):
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-        nn.init.zeros_(layer.bias)
-
-
-def build(classes, channels, stem):
+def build(classes, channels, size, stem):
+    check_size("gapnet_pl", size, 16)
     return GapNetPL(classes, channels)

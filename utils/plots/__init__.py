@@ -1,5 +1,6 @@
 """The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
+from utils.plots.comparison import confusion, methods_by_class
 from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
 from utils.plots.style import BLUE, GREY, ORANGE, save, tidy
 from utils.plots.tables import fold_split, realism, thresholds
@@ -14,7 +15,7 @@ from utils.plots.training import (
 )
 
 __all__ = [
-    "BLUE", "GREY", "NINE", "ORANGE", "class_curves", "contact_sheet", "fold_split", "gallery", "in_colour", "nine_curves",
-    "operations", "overlay", "person_and_machine", "precision_recall", "realism", "save", "split", "stretch", "thresholds",
-    "tidy", "validation",
+    "BLUE", "GREY", "NINE", "ORANGE", "class_curves", "confusion", "contact_sheet", "fold_split", "gallery", "in_colour",
+    "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine", "precision_recall", "realism", "save",
+    "split", "stretch", "thresholds", "tidy", "validation",
 ]  # fmt: skip

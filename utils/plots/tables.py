@@ -3,40 +3,48 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots.style import ABOVE, BLUE, GREY, ORANGE, save, tidy
+from utils.labels import part_name
+from utils.plots.style import ABOVE, BLUE, GREY, METHODS, ORANGE, save, tidy
 
 
-def fold_split(labels, fold, classes, path):
+def fold_split(labels, fold, always, parts, classes, path):
     """Class distribution, and how evenly the folds share each class (Chen, Fig. 2).
 
-    labels: (N, C) 0/1. fold: (N,) int, −1 = always train.
+    labels: (N, C) 0/1. fold: (N,) int. always: (N,) bool, rows that were not dealt out but are always trained on. parts:
+    {fold: share} of what was dealt out.
     """
-    folds = fold.max() + 1
-    table = np.stack([labels[fold == k].sum(axis=0) for k in range(folds)], axis=1)  # (C, folds)
-    total = table.sum(axis=1)
+    always = np.asarray(always) & (fold == -1)
+    table = np.stack([labels[(fold == part) & ~always].sum(axis=0) for part in parts], axis=1)  # (C, parts)
+    total, beside = table.sum(axis=1), labels[always].sum(axis=0)
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.26 * len(classes) + 1.4), sharey=True)
     places = np.arange(len(classes))
-    always = labels[fold < 0].sum(axis=0)
     left.barh(places, total, color=BLUE, label="split over folds")
-    if always.any():
-        left.barh(places, always, left=total, color=GREY, label="always trained on")
+    if beside.any():
+        left.barh(places, beside, left=total, color=GREY, label="always trained on")
         left.legend(**ABOVE)
-    for place, count in zip(places, total + always):
+    for place, count in zip(places, total + beside):
         left.text(max(count, 1) * 1.15, place, f"{int(count):,}", va="center", fontsize=8)
     left.set_xscale("log")
-    left.set_xlim(0.8, max(2, (total + always).max()) * 5)
+    left.set_xlim(0.8, max(2, (total + beside).max()) * 5)
     left.set_yticks(places, classes)
     left.set_ylim(len(classes) - 0.5, -0.5)
     left.set_xlabel("images (log scale)")
     left.set_title("Class distribution", loc="left")
     share = 100 * table / np.maximum(total, 1)[:, None]
-    right.axvline(100 / folds, color=GREY, linewidth=1, label=f"even: {100 / folds:.0f} %")
-    jitter = np.linspace(-0.25, 0.25, folds)
-    right.scatter(share, places[:, None] + jitter, s=9, color=ORANGE, label="one fold")
+    if -1 in parts:  # training, validation, test
+        for number, (part, asked) in enumerate(parts.items()):
+            right.axvline(100 * asked, color=GREY, linewidth=1)
+            name = f"{part_name(part, parts)}, {100 * asked:.3g} %"
+            right.scatter(share[:, number], places, s=14, color=METHODS[number], label=name)
+    else:
+        even = 1 / len(parts)
+        right.axvline(100 * even, color=GREY, linewidth=1, label=f"even: {100 * even:.0f} %")
+        jitter = np.linspace(-0.25, 0.25, len(parts))
+        right.scatter(share, places[:, None] + jitter, s=9, color=ORANGE, label="one fold")
     right.set_xlim(0, max(20, share.max() * 1.1))
-    right.set_xlabel("share of a class's images in each fold, %")
-    right.set_title(f"Split over {folds} folds", loc="left")
-    right.legend(**ABOVE)
+    right.set_xlabel(f"share of a class's images in each {'part' if -1 in parts else 'fold'}, %")
+    right.set_title(f"Split over {len(parts)} folds" if -1 not in parts else "Split", loc="left")
+    right.legend(**ABOVE | {"ncols": 3})
     for axis in (left, right):
         tidy(axis, "x")
     save(figure, path)

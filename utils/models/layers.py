@@ -1,0 +1,71 @@
+"""What several networks share: initialisation, widening of RGB filters, size checks."""
+
+import torch
+from torch import nn
+
+from utils.errors import InputError
+
+STEMS = {
+    "mean": "every plane gets the mean of the R, G and B filters, scaled by 3/planes so that responses keep their size",
+    "copy": "planes 1 to 3 keep the R, G and B filters, later planes get the R filter; scaled by 3/planes",
+    "zero": "planes 1 to 3 keep the R, G and B filters, later planes start at zero: the ImageNet network, unchanged",
+}
+
+
+def widen_stem(weight, channels, stem):
+    """RGB filters (N, 3, k, k) -> filters for `channels` planes (N, channels, k, k), by one of `STEMS`."""
+    if stem not in STEMS:
+        raise InputError(f"no stem is called {stem!r}; there are {', '.join(STEMS)}")
+    if channels == 3:
+        return weight.clone()
+    if stem == "mean":
+        return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (3 / channels)
+    if stem == "copy":
+        return weight[:, [i if i < 3 else 0 for i in range(channels)]] * (3 / channels)
+    widened = torch.zeros(weight.shape[0], channels, *weight.shape[2:])
+    widened[:, : min(3, channels)] = weight[:, : min(3, channels)]
+    return widened
+
+
+def widen_first(first, channels, stem):
+    """A convolution for RGB -> the same for `channels` planes."""
+    if channels == first.in_channels:
+        return first
+    widened = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding,
+                        bias=first.bias is not None)  # fmt: skip
+    widened.weight.data = widen_stem(first.weight.data, channels, stem)
+    if first.bias is not None:
+        widened.bias.data = first.bias.data.clone()
+    return widened
+
+
+def lecun_normal(layer):
+    """Variance 1/fan_in keeps SELU activations at unit variance (Klambauer et al. 2017). For `Module.apply`."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+        nn.init.zeros_(layer.bias)
+
+
+def xavier_uniform(layer):
+    """Variance 2/(fan_in + fan_out) (Glorot and Bengio 2010). For `Module.apply`."""
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def conv(inputs, outputs, activation, kernel=3, stride=1):
+    """A convolution with bias, zero-padded so that stride 1 keeps the size, and its activation: a list of two layers."""
+    return [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), activation()]
+
+
+def check_size(network, size, least):
+    """Raise InputError where images of `size` would shrink to nothing."""
+    if size < least:
+        raise InputError(f"{network} takes images of {least} pixels or more, not {size}; give --size {least}")
+
+
+def check_shape(network, images, size):
+    """Raise InputError unless (B, C, H, W) `images` have the size that the fully connected layer was made for."""
+    if images.shape[2:] != (size, size):
+        height, width = images.shape[2:]
+        raise InputError(f"this {network} was made for {size}x{size} pixels, not {width}x{height}; give such images")

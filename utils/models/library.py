@@ -1,0 +1,70 @@
+"""Any network of timm or pretrainedmodels by its name there: `timm:convnext_tiny`, `pretrainedmodels:inceptionv4`."""
+
+import difflib
+import warnings
+
+import pretrainedmodels
+import timm
+import torch
+from torch import nn
+
+from utils.errors import InputError, listing
+from utils.models.layers import widen_first
+
+LIBRARIES = ("timm", "pretrainedmodels")
+
+
+def build(name, classes, channels, size, stem):
+    """A network with random weights. Raises InputError where the library has none of this name, or where it cannot take
+    images of `size` pixels."""
+    library, _, word = name.partition(":")
+    network = (
+        _from_timm(word, classes, channels, size) if library == "timm" else _from_cadene(word, classes, channels, stem)
+    )
+    try:
+        with torch.inference_mode():
+            shape = tuple(network.eval()(torch.zeros(1, channels, size, size)).shape)
+    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(f"{name} cannot take images of {size} pixels ({told}); try --size 224 or 299") from None
+    if shape != (1, classes):
+        raise InputError(f"{name} gives an output of shape {shape}, not one number a class; choose another network")
+    return network
+
+
+def _from_timm(word, classes, channels, size):
+    if not timm.is_model(word):
+        near = difflib.get_close_matches(word, timm.list_models(), cutoff=0.3)
+        raise InputError(f"timm has no network {word!r}; did you mean {listing(near or timm.list_models())}?")
+    own = timm.get_pretrained_cfg(word)
+    fixed = {"img_size": size} if own and own.fixed_input_size else {}
+    network = timm.create_model(word, pretrained=False, num_classes=classes, in_chans=channels, **fixed)
+    config = network.pretrained_cfg
+    network.stem_layers, network.head_layers = (_names(config.get(key)) for key in ("first_conv", "classifier"))
+    return network
+
+
+def _from_cadene(word, classes, channels, stem):
+    if word not in pretrainedmodels.model_names:
+        raise InputError(
+            f"pretrainedmodels has no network {word!r}; it has {listing(pretrainedmodels.model_names, show=60)}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls torchvision with words of 2019
+        network = pretrainedmodels.__dict__[word](num_classes=1000, pretrained=None)
+    head = network.last_linear
+    if isinstance(head, nn.Linear):
+        network.last_linear = nn.Linear(head.in_features, classes)
+    else:
+        network.last_linear = nn.Conv2d(head.in_channels, classes, head.kernel_size)
+    for pool in ("avg_pool", "avgpool"):
+        if isinstance(getattr(network, pool, None), nn.AvgPool2d):
+            setattr(network, pool, nn.AdaptiveAvgPool2d(1))  # made for 224² otherwise
+    first = next(path for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    network.set_submodule(first, widen_first(network.get_submodule(first), channels, stem))
+    network.stem_layers, network.head_layers = (first,), ("last_linear",)
+    return network
+
+
+def _names(value):
+    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -1,0 +1,48 @@
+"""A fully convolutional network with a confidence map for each class, in the manner of the Cyto Challenge's winner.
+
+Liimatainen et al., "Cell organelle classification with fully convolutional neural networks", technical report 2018, which is
+not published. What Rumetshofer et al. (ICLR 2019, sections 3.1 and 4) say of it is kept: trained on crops with several
+cells at high resolution, one confidence map a class, a threshold of its own for each class. The layers are decided here.
+
+    input          C x H x W, any H and W of 16 or more
+    convolutions   2 x conv 32, max-pool 2, 2 x conv 64, max-pool 2, 2 x conv 128, max-pool 2, 2 x conv 256, max-pool 2
+    maps           conv 1x1 256, dropout .5, conv 1x1 classes, sigmoid       H/16 x W/16
+    output         the mean of each map, as a logit
+
+3x3 convolutions without bias, batch norm, ReLU. 1,242,893 parameters with 4 channels and 13 classes.
+"""
+
+import torch
+from torch import nn
+
+from utils.models.layers import check_size
+
+
+class LiimatainenFCN(nn.Module):
+    stem_layers, head_layers = ("convolutions.0",), ("maps",)
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        layers, inputs = [], channels
+        for outputs in (32, 64, 128, 256):
+            layers += [*_conv(inputs, outputs, 3), *_conv(outputs, outputs, 3), nn.MaxPool2d(2)]
+            inputs = outputs
+        self.convolutions = nn.Sequential(*layers, *_conv(inputs, 256, 1), nn.Dropout(0.5))
+        self.maps = nn.Conv2d(256, classes, 1)
+
+    def confidence_maps(self, images):
+        """(B, channels, H, W) float -> (B, classes, H/16, W/16) float32 probabilities: where is each class seen?"""
+        return self.maps(self.convolutions(images)).float().sigmoid()
+
+    def forward(self, images):
+        """(B, channels, H, W) float -> logits (B, classes)."""
+        return torch.logit(self.confidence_maps(images).mean(dim=(2, 3)), eps=1e-6)
+
+
+def _conv(inputs, outputs, kernel):
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def build(classes, channels, size, stem):
+    check_size("liimatainen_fcn", size, 16)
+    return LiimatainenFCN(classes, channels)

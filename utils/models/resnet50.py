@@ -1,0 +1,46 @@
+"""ResNet50, and Mylavarapu's with one more convolution in every identity block.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, from torchvision; Mylavarapu, "Classification of
+Subcellular Protein Localizations" (poster), section "Architecture".
+
+    input     C x H x W, any H and W of 32 or more
+    stem      conv 7x7 64 stride 2, batch norm, max-pool 3 stride 2
+    layers    3, 4, 6, 3 bottlenecks: 256, 512, 1024, 2048 channels
+    head      global average, FC classes
+
+A bottleneck is conv 1x1, conv 3x3, conv 1x1, added to its input; an identity block is one whose input is added as it is, 12
+of the 16. The poster does not say what the additional convolution is: here a second 3x3 with batch norm and ReLU after the first.
+23,537,805 parameters with 4 channels and 13 classes, enhanced 31,727,245.
+"""
+
+from torch import nn
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from utils.models.layers import check_size, widen_first
+
+
+class EnhancedBottleneck(Bottleneck):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        if self.downsample is None:  # an identity block
+            width = self.conv2.out_channels
+            self.conv2 = nn.Sequential(
+                self.conv2, nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                nn.Conv2d(width, width, 3, padding=1, bias=False),
+            )  # fmt: skip
+
+
+def build(classes, channels, size, stem):
+    return _build("resnet50", Bottleneck, classes, channels, size, stem)
+
+
+def build_enhanced(classes, channels, size, stem):
+    return _build("resnet50_enhanced", EnhancedBottleneck, classes, channels, size, stem)
+
+
+def _build(name, block, classes, channels, size, stem):
+    check_size(name, size, 32)
+    network = ResNet(block, [3, 4, 6, 3], num_classes=classes)
+    network.conv1 = widen_first(network.conv1, channels, stem)
+    network.stem_layers, network.head_layers = ("conv1",), ("fc",)
+    return network

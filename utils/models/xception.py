@@ -1,0 +1,25 @@
+"""Xception (Chollet, CVPR 2017) from pretrainedmodels, as in the GapNet/Xception poster.
+
+    input     C x H x W, any H and W of 64 or more
+    entry     conv 3x3 32 stride 2, conv 3x3 64, three blocks of separable convolutions: 128, 256, 728 channels
+    middle    eight blocks of three separable convolutions of 728 channels
+    exit      a block to 1024 channels, separable convolutions of 1536 and 2048
+    head      global average, FC classes
+
+20,833,877 parameters with 4 channels and 13 classes. timm's `legacy_xception` has the same weights.
+"""
+
+from pretrainedmodels.models.xception import Xception
+from torch import nn
+
+from utils.models.layers import check_size, widen_first
+
+
+def build(classes, channels, size, stem):
+    check_size("xception", size, 64)
+    network = Xception(num_classes=1000)
+    network.last_linear = nn.Linear(network.fc.in_features, classes)
+    del network.fc
+    network.conv1 = widen_first(network.conv1, channels, stem)
+    network.stem_layers, network.head_layers = ("conv1",), ("last_linear",)
+    return network

@@ -1,0 +1,63 @@
+"""Figures that compare methods, or a network and a person."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from utils.plots.style import GREY, METHODS, save, tidy
+
+
+def methods_by_class(table, positives, path):
+    """F1 of each class by every method, common classes first; the best of a class is filled.
+
+    table: `Comparison.by_class_f1`. positives: (C,) images of each class.
+    """
+    names = [column for column in table.columns if column not in ("class", "winner")]
+    order = np.argsort(-np.asarray(positives), kind="stable")
+    places = np.arange(len(order))
+    figure, axis = plt.subplots(figsize=(9, 0.27 * len(order) + 1.5))
+    values = table[names].to_numpy()[order]
+    axis.hlines(places, values.min(axis=1), values.max(axis=1), color=GREY, linewidth=1)
+    winners = table["winner"].to_numpy()[order]
+    for number, name in enumerate(names):
+        colour = METHODS[number % len(METHODS)]
+        marker = "os^D"[number // len(METHODS) % 4]
+        won = winners == name
+        axis.scatter(
+            values[~won, number], places[~won], s=26, facecolors="white", edgecolors=colour, marker=marker, zorder=3
+        )
+        axis.scatter(values[won, number], places[won], s=40, color=colour, marker=marker, zorder=4)
+        axis.scatter([], [], s=40, color=colour, marker=marker, label=f"{name}: {values[:, number].mean():.3f}")
+    axis.set_yticks(places, [f"{table['class'][i]} ({int(positives[i]):,})" for i in order])
+    axis.set_ylim(len(order) - 0.5, -0.5)
+    axis.set_xlim(-0.02, max(0.5, 1.05 * values.max()))
+    axis.set_xlabel("F1; filled: the best method of the class")
+    axis.set_title("F1 of each class", loc="left")
+    axis.legend(title="mean", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    tidy(axis)
+    save(figure, path)
+
+
+def confusion(matrices, classes, path):
+    """Confusion matrices side by side, each row divided by its sum (Rumetshofer et al., Fig. 5).
+
+    matrices: {title: (C, C) counts, rows true, columns said}.
+    """
+    side = 0.36 * len(classes) + 1.6
+    figure, axes = plt.subplots(
+        1, len(matrices), figsize=(len(matrices) * side + 1.2, side), sharey=True, squeeze=False
+    )
+    for axis, (title, counts) in zip(axes[0], matrices.items(), strict=True):
+        rows = counts.sum(axis=1, keepdims=True)
+        shares = counts / np.maximum(rows, 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for y, x in np.argwhere(counts > 0):
+            axis.text(x, y, f"{shares[y, x]:.2f}".lstrip("0"), ha="center", va="center", fontsize=7,
+                      color="white" if shares[y, x] > 0.5 else "black")  # fmt: skip
+        axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(classes)), [f"{name} ({int(n):,})" for name, n in zip(classes, rows[:, 0], strict=True)],
+                        fontsize=8)  # fmt: skip
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("said")
+    axes[0, 0].set_ylabel("true (images of the first matrix)" if len(matrices) > 1 else "true (images)")
+    figure.tight_layout()
+    save(figure, path)
