@@ -6,8 +6,12 @@ import pytest
 from conftest import refuse, succeed, train_options
 from sklearn import metrics as sk
 
-from utils.labels import encode
+from utils import methods
+from utils.crossfit import held_out_decisions
+from utils.cutoffs import per_class
+from utils.labels import CYTO_CLASSES, encode
 from utils.predictions import read_predictions
+from utils.significance import wilcoxon
 
 
 @pytest.fixture(scope="module")
@@ -20,18 +24,15 @@ def runs(atlas, folds, tmp_path_factory):
 
 
 def test_runs_that_differ_by_seed_only_are_one_line(runs, tmp_path):
-    out = succeed("utils.compare", runs / "a0", runs / "a1", runs / "b0/fold0", "-o", tmp_path / "t.csv").out
+    out = succeed("utils.compare", runs / "a0", runs / "a1", runs / "b0/fold0", "-o", tmp_path / "t").out
     lines = out.splitlines()
     assert [line for line in lines if line.startswith("loss")] == ["loss 1:bce", "loss 1:focal"]
-    table = pd.read_csv(tmp_path / "t.csv")
+    table = pd.read_csv(tmp_path / "t" / "folds.csv")
     assert table["what"].tolist() == ["loss 1:bce", "loss 1:bce", "loss 1:focal"]
     mine = lines[lines.index("loss 1:bce") + 1].split()
     first = table[table["what"] == "loss 1:bce"]
-    assert (
-        mine[0] == "2"
-        and mine[1] == f"{first['f1_half'].mean():.3f}"
-        and mine[3] == f"{np.std(first['f1_half'], ddof=1):.3f}"
-    )
+    assert mine[0] == "2"
+    assert mine[1] == f"{first['f1_half'].mean():.3f}±{np.std(first['f1_half'], ddof=1):.3f}".replace("0.", ".")
     refuse("utils.compare", runs / "a0", runs / "a0/fold0", says="named twice")
 
 
@@ -55,12 +56,12 @@ def test_other_folds_under_the_same_name_are_another_line(atlas, folds, tmp_path
         text.to_csv(table, index=False)
         succeed("train", *train_options(atlas, table, tmp_path, name, epochs=1))
     out = succeed("utils.compare", tmp_path / "a", tmp_path / "b").out
-    assert out.count("rows_sha256") == 2
+    assert out.count("rows_sha256") == 2 and "not the same images" in out
 
 
 def test_figures_are_scikit_learns(runs, folds, tmp_path):
-    succeed("utils.compare", runs / "a0", "-o", tmp_path / "t.csv")
-    row = pd.read_csv(tmp_path / "t.csv").iloc[0]
+    succeed("utils.compare", runs / "a0", "-o", tmp_path / "t")
+    row = pd.read_csv(tmp_path / "t" / "folds.csv").iloc[0]
     oof = read_predictions(runs / "a0/fold0/oof.csv")
     targets = pd.read_csv(folds, dtype=str, keep_default_na=False).set_index("Id")["Target"]
     truth = encode(targets.loc[oof.index], oof.columns)
@@ -69,10 +70,104 @@ def test_figures_are_scikit_learns(runs, folds, tmp_path):
     assert row["recall"] == pytest.approx(sk.recall_score(truth, oof >= 0.5, average="micro", zero_division=0))
 
 
+def truth_and_oof(folder, table):
+    oof = read_predictions(folder / "fold0/oof.csv")
+    targets = pd.read_csv(table, dtype=str, keep_default_na=False).set_index("Id")["Target"]
+    return encode(targets.loc[oof.index], oof.columns), oof.to_numpy()
+
+
+def test_tables_of_methods_are_scikit_learns(runs, folds, tmp_path):
+    """Mean over seeds of each class's figure, then mean and spread over classes."""
+    out = succeed("utils.compare", runs / "a0", runs / "a1", runs / "b0", "-o", tmp_path).out
+    table = pd.read_csv(tmp_path / "methods.csv").set_index("method")
+    by_class = pd.read_csv(tmp_path / "classes.csv")
+    costs = pd.read_csv(tmp_path / "costs.csv").set_index("method")
+    parts = [truth_and_oof(runs / name, folds) for name in ("a0", "a1")]
+    f1 = np.mean([sk.f1_score(truth, oof >= 0.5, average=None, zero_division=0) for truth, oof in parts], axis=0)
+    assert by_class["1:bce"].to_numpy() == pytest.approx(f1)
+    row = table.loc["1:bce"]
+    assert (row["f1"], row["f1_spread"], row["runs"]) == (pytest.approx(f1.mean()), pytest.approx(f1.std()), 2)
+    there = [k for k in range(28) if 0 < parts[0][0][:, k].sum() < len(parts[0][0])]
+    auc = np.mean([[sk.roc_auc_score(truth[:, k], oof[:, k]) for k in there] for truth, oof in parts], axis=0)
+    assert row["auc"] == pytest.approx(auc.mean()) and row["auc_spread"] == pytest.approx(auc.std())
+    assert costs.loc["1:bce", "parameters"] == 626_221 + (28 - 13) * (256 + 1), "the paper's, with 28 classes"
+    log = pd.concat([pd.read_csv(runs / name / "fold0/log.csv") for name in ("a0", "a1")])
+    assert costs.loc["1:bce", "epoch_seconds"] == pytest.approx(log["seconds"].mean())
+    peaks = [pd.read_csv(runs / name / "fold0/log.csv")["peak_gb"].max() for name in ("a0", "a1")]
+    assert min(peaks) > 0.01 and costs.loc["1:bce", "peak_gb"] == pytest.approx(np.mean(peaks))
+    assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
+    assert all(len(line) <= 80 for line in out.splitlines() if "->" not in line)
+
+
+def test_each_class_cut_off_is_cross_fitted(runs, folds, tmp_path):
+    """The mean over classes of what threshold.py promises for its first way of dealing out the fifths."""
+    succeed("utils.compare", runs / "a0", runs / "b0", "--decide", "each", "-o", tmp_path)
+    truth, oof = truth_and_oof(runs / "a0", folds)
+    decisions = held_out_decisions(per_class, truth, oof)
+    mine = pd.read_csv(tmp_path / "classes.csv")["1:bce"]
+    assert mine.to_numpy() == pytest.approx(sk.f1_score(truth, decisions, average=None, zero_division=0))
+
+
+def test_predictions_of_a_test_set_are_compared(runs, atlas, tmp_path):
+    for name in ("a0", "b0"):
+        succeed(
+            "predict", runs / name, "--images", atlas / "test", "--tta", 1, "--workers", 0, "-o", runs / name / "t.csv"
+        )
+    options = ["--predictions", "t.csv", "--labels", atlas / "solution.csv"]
+    succeed("utils.compare", runs / "a0", runs / "b0", *options, "-o", tmp_path)
+    table = read_predictions(runs / "a0/t.csv")
+    targets = pd.read_csv(atlas / "solution.csv", dtype=str, keep_default_na=False).set_index("Id")["Target"]
+    truth = encode(targets.loc[table.index], table.columns)
+    expected = sk.f1_score(truth, table >= 0.5, average="macro", zero_division=0)
+    assert pd.read_csv(tmp_path / "methods.csv").set_index("method").loc["1:bce", "f1"] == pytest.approx(expected)
+    refuse("utils.compare", runs / "a0", runs / "a1", *options, says=["a1", "t.csv", "make it with predict.py"])
+    refuse("utils.compare", runs / "a0", "--predictions", "t.csv", says="--labels belong together")
+
+
+PAPER = """0.682 0.651 0.719 0.125 0.000
+0.659 0.522 0.598 0.039 0.000
+0.776 0.805 0.789 0.784 0.735
+0.672 0.629 0.645 0.538 0.338
+0.754 0.689 0.750 0.428 0.331
+0.800 0.625 0.490 0.000 0.000
+0.767 0.901 0.853 0.696 0.712
+0.866 0.818 0.843 0.758 0.608
+0.922 0.907 0.756 0.675 0.692
+0.873 0.816 0.826 0.613 0.802
+0.949 0.945 0.943 0.925 0.945
+0.766 0.756 0.656 0.597 0.538
+0.683 0.685 0.682 0.551 0.435"""  # Rumetshofer et al., Table 2
+
+
+def test_the_papers_table_2_gives_its_table_1():
+    """F1 with spread, p-values as printed, and who wins how many classes."""
+    f1 = np.array([row.split() for row in PAPER.splitlines()], float).T
+    names = ["GapNet-PL", "M-CNN", "DenseNet-121", "DeepLoc", "Convolutional MIL"]
+    comparison = methods.Comparison.__new__(methods.Comparison)
+    comparison.classes, comparison.runs = list(CYTO_CLASSES), dict.fromkeys(names, 1)
+    comparison.by_class = {name: dict.fromkeys(methods.SCORES, column) for name, column in zip(names, f1, strict=True)}
+    table = comparison.methods()
+    assert table["method"].tolist() == names
+    assert [f"{row.f1:.2f} ± {row.f1_spread:.2f}" for row in table.itertuples()] == [
+        "0.78 ± 0.09", "0.75 ± 0.12", "0.73 ± 0.12", "0.52 ± 0.28", "0.47 ± 0.31"
+    ]  # fmt: skip
+    assert [f"{p:.4f}" for p in table["p"][1:]] == ["0.0232", "0.0434", "0.0009", "0.0007"]
+    assert comparison.by_class_f1()["winner"].value_counts().to_dict() == {
+        "GapNet-PL": 9,
+        "M-CNN": 3,
+        "DenseNet-121": 1,
+    }
+
+
+def test_a_method_beside_its_equal_has_p_one():
+    assert wilcoxon([0.1, 0.5, 0.3], [0.1, 0.5, 0.3]) == 1.0
+    assert wilcoxon([0.2, 0.6, 0.4, 0.9], [0.1, 0.4, 0.1, 0.5]) < 0.05 < wilcoxon([0.1, 0.4, 0.1], [0.2, 0.6, 0.4])
+
+
 def test_compare_refuses(runs, tmp_path):
     refuse("utils.compare", runs / "a0", tmp_path, says=[str(tmp_path), "no oof.csv"])
     (tmp_path / "file").touch()
-    refuse("utils.compare", runs / "a0", "-o", tmp_path / "file" / "t.csv", says="not a folder")
+    refuse("utils.compare", runs / "a0", "-o", tmp_path / "file" / "t", says="not a folder")
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "oof.csv").write_bytes((runs / "a0/fold0/oof.csv").read_bytes())

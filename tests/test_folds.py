@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import succeed, write_images, write_labels
+from conftest import refuse, succeed, train_options, write_images, write_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import make_folds
-from utils import duplicates
+from utils import duplicates, simulate
+from utils.atlas.plan import Settings
+from utils.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +174,111 @@ def test_sources_without_pictures_are_split_unhashed(atlas, tmp_path):
     table = read(tmp_path / "folds.csv")
     assert table["fold"][table["source"] == "lab"].value_counts().max() <= 13 and len(table) == 78
     assert table["group"].nunique() < len(table), "the others are"
+
+
+def test_the_papers_split_8_1_1(tmp_path):
+    """18,756 rows into 15,004 / 1,876 / 1,876 (Rumetshofer et al., Fig. 3), every class in proportion."""
+    rng = np.random.default_rng(0)
+    labels = rng.random((18_756, 13)) < np.linspace(0.02, 0.4, 13)
+    targets = [" ".join(map(str, np.flatnonzero(row))) for row in labels]
+    write_labels(tmp_path / "train.csv", {f"s{i}": target for i, target in enumerate(targets)})
+    succeed(
+        "make_folds",
+        "--labels",
+        tmp_path / "train.csv",
+        "--classes",
+        "cyto",
+        "--split",
+        "8:1:1",
+        "-o",
+        tmp_path / "f.csv",
+    )
+    fold = pd.read_csv(tmp_path / "f.csv")["fold"].to_numpy()
+    sizes = [(fold == part).sum() for part in (-1, 0, -2)]
+    assert sum(sizes) == 18_756 and np.abs(np.array(sizes) - [15_004, 1_876, 1_876]).max() <= 6
+    for part, share in ((-1, 0.8), (0, 0.1), (-2, 0.1)):
+        assert np.abs(labels[fold == part].sum(0) - share * labels.sum(0)).max() < 2.5
+
+
+def test_a_split_is_trained_validated_and_predicted(own_atlas, tmp_path):
+    """Twins in one part; train.py sees the first two, predict.py the third."""
+    table = tmp_path / "f.csv"
+    images = ["--images", own_atlas / "train"]
+    succeed(
+        "make_folds",
+        "--labels",
+        own_atlas / "train.csv",
+        *images,
+        "--split",
+        "6:2:2",
+        "-o",
+        table,
+        "--plot",
+        tmp_path / "f.png",
+    )
+    rows = pd.read_csv(table, dtype=str).set_index("Id")
+    assert (rows.groupby("group")["fold"].nunique() == 1).all() and set(rows["fold"]) == {"-1", "0", "-2"}
+    succeed("train", *train_options(own_atlas, table, tmp_path, epochs=1))
+    used = pd.read_csv(tmp_path / "mini/fold0/rows.csv", dtype=str).set_index("Id")["part"]
+    assert set(used.index[used == "train"]) == set(rows.index[rows["fold"] == "-1"])
+    assert set(used.index[used == "valid"]) == set(rows.index[rows["fold"] == "0"])
+    succeed(
+        "predict", tmp_path / "mini", *images, "--ids", table, "--fold", -2, "--workers", 0, "-o", tmp_path / "t.csv"
+    )
+    assert set(read_predictions(tmp_path / "t.csv").index) == set(rows.index[rows["fold"] == "-2"])
+
+
+@pytest.mark.parametrize("split", ["8:1", "8:1:0", "a:b:c", "-8:1:1"])
+def test_split_refuses(atlas, tmp_path, split):
+    refuse(
+        "make_folds",
+        "--labels",
+        atlas / "train.csv",
+        f"--split={split}",
+        "-o",
+        tmp_path / "f.csv",
+        says="such as 8:1:1",
+    )
+    refuse("make_folds", "--labels", atlas / "train.csv", "--split", "8:1:1", "--folds", 3, says="exclude each other")
+
+
+def test_corrupt_samples_are_left_out_and_listed(tmp_path):
+    """Those that the atlas damaged, one cut short inside its pixels and one without a channel; in the Cyto form."""
+    data = tmp_path / "cyto"
+    simulate.write_atlas(data, Settings(40, 4, size=64, seed=5, power=0.5, form="cyto", corrupt=0.2, duplicates=0.0))
+    truth = pd.read_csv(data / "truth.csv", dtype=str, keep_default_na=False).set_index("Id")
+    damaged = set(truth.index[(truth["corrupt"] != "") & (truth["split"] == "train")])
+    whole = [id_ for id_ in pd.read_csv(data / "train.csv", dtype=str)["Id"] if id_ not in damaged]
+    (data / "train" / f"{whole[0]}_red.tif").unlink()
+    options = [
+        "--labels",
+        data / "train.csv",
+        "--images",
+        data / "train",
+        "--classes",
+        "cyto",
+        "--folds",
+        2,
+        "-o",
+        tmp_path / "f.csv",
+    ]
+    refuse("make_folds", *options, says="")
+    out = succeed("make_folds", *options, "--drop-corrupt").out
+    dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
+    assert set(dropped["Id"]) == damaged | {whole[0]} and len(damaged) > 3 and dropped["why"].str.len().min() > 5
+    assert dropped.set_index("Id").loc[whole[0], "why"] == "red missing"
+    assert set(pd.read_csv(tmp_path / "f.csv", dtype=str)["Id"]) == set(whole[1:])
+    assert f"{len(damaged) + 1} samples of 40 left out" in out
+    refuse("make_folds", "--labels", data / "train.csv", "--drop-corrupt", says="needs the pictures")
+
+
+def test_damage_inside_a_file_is_found(own_atlas, tmp_path):
+    """Head and end are whole, only decoding shows it."""
+    path = next((own_atlas / "train").glob("*_green.png"))
+    content = bytearray(path.read_bytes())
+    content[60:160] = bytes(100)
+    path.write_bytes(content)
+    succeed("make_folds", "--labels", own_atlas / "train.csv", "--images", own_atlas / "train", "--folds", 2, "--drop-corrupt",
+            "-o", tmp_path / "f.csv")  # fmt: skip
+    dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
+    assert dropped["Id"].tolist() == [path.name.removesuffix("_green.png")] and "damaged" in dropped["why"][0]

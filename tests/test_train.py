@@ -147,7 +147,7 @@ def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkey
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
     rate = pd.read_csv(whole / "steps.csv")["lr"]  # two steps an epoch; stopped after the fourth
     assert rate[3] < rate[0] and rate[7] < rate[4], "the rate was halved before and after the stop"
-    clock = ["images_per_second", "seconds"]
+    clock = ["images_per_second", "seconds", "peak_gb"]
     assert pd.read_csv(whole / "log.csv").drop(columns=clock).equals(pd.read_csv(parts / "log.csv").drop(columns=clock))
 
 
@@ -201,7 +201,7 @@ def test_the_loss_switches_when_the_schedule_says(atlas, folds, tmp_path):
 
 
 def make_trainer(**options):
-    config = RECIPES["chen"] | {"seed": 0, "mean": [0.0], "std": [1.0]} | options
+    config = RECIPES["chen"] | {"seed": 0, "mean": [0.0], "std": [1.0], "layers": "all", "max_minutes": 0} | options
     data = type("Data", (), {"channels": type("C", (), {"mix": None}), "targets": np.ones((8, 3), np.uint8)})
     schedule = losses.parse_schedule(config["loss"])
     return trainer.Trainer(torch.nn.Linear(4, 3), data, config, schedule, torch.device("cpu"), None, steps_an_epoch=5)
@@ -338,3 +338,59 @@ def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, mon
     monkeypatch.setattr(augment.Augmentation, "__call__", never)
     assert json.loads((run / "fold0" / "config.json").read_text())["augment"] == "d4"
     succeed("predict", run / "fold0", "--images", atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0)
+
+
+def test_only_the_last_layer_on_single_label_images(run, atlas, folds, tmp_path):
+    """Rumetshofer et al., section 3.2: from a trained run, all but the last layer as it was."""
+    start = run / "fold1" / "best.pt"
+    options = train_options(atlas, folds, tmp_path, fold=1, weights=start, layers="last", epochs=2, lr=0.01)
+    out = succeed("train", *options, "--single-label").out
+    assert "only the last layer trained" in out
+    before, after = weights_of(start.parent, "best.pt"), weights_of(tmp_path / "mini/fold1")
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"head.weight", "head.bias"}
+    rows = pd.read_csv(tmp_path / "mini/fold1/rows.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(folds, dtype=str, keep_default_na=False)
+    assert set(rows["Id"]) == set(table["Id"][table["Target"].str.split().str.len() == 1])
+    refuse(
+        "train",
+        *train_options(atlas, folds, tmp_path, "none"),
+        "--single-label",
+        says="no image of exactly one class in fold 0",
+    )
+
+
+def test_batch_norm_of_what_is_not_trained_stays(atlas, folds, tmp_path):
+    """The statistics too: validation would otherwise see another network than the one that was kept."""
+    options = dict(model="liimatainen_fcn", layers="last", epochs=1)
+    succeed("train", *train_options(atlas, folds, tmp_path, "first", **options | {"layers": "all"}))
+    start = tmp_path / "first/fold0/best.pt"
+    succeed("train", *train_options(atlas, folds, tmp_path, **options, weights=start))
+    before, after = weights_of(start.parent, "best.pt"), weights_of(tmp_path / "mini/fold0")
+    assert {key for key in before if not torch.equal(before[key], after[key])} == {"maps.weight", "maps.bias"}
+
+
+def test_a_time_limit_ends_a_run_and_more_time_goes_on(atlas, folds, tmp_path):
+    """One epoch always; the longer run ends with the weights of one that never stopped."""
+    options = train_options(atlas, folds, tmp_path, epochs=3)
+    out = succeed("train", *options, "--max-minutes", 0.00001).out
+    assert "used up" in out and len(pd.read_csv(tmp_path / "mini/fold0/log.csv")) == 1
+    succeed("train", *options, "--max-minutes", 60)
+    succeed("train", *train_options(atlas, folds, tmp_path, "whole", epochs=3))
+    assert same(weights_of(tmp_path / "mini/fold0"), weights_of(tmp_path / "whole/fold0"))
+
+
+def test_a_network_with_two_outputs_is_trained_on_both_and_resumes(atlas, folds, tmp_path):
+    """Convolutional MIL: the noisy-AND's threshold only moves through the second output."""
+    options = train_options(atlas, folds, tmp_path, model="conv_mil", epochs=2, lr=0.01)
+    succeed("train", *options)
+    assert weights_of(tmp_path / "mini/fold0")["threshold"].abs().max() > 0
+
+
+def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_path):
+    options = train_options(atlas, folds, tmp_path, images=tmp_path)
+    for more, says in (({"model": "m_cnn"}, "--size 128"), ({"model": "gapnet"}, "no network is called 'gapnet'")):
+        words = train_options(atlas, folds, tmp_path, images=tmp_path, **more)
+        refuse("train", *words, says=says)
+    refuse("train", *options, says="without an image")
+    refuse("train", *options, "--max-minutes", -1, says="--max-minutes")

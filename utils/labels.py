@@ -158,16 +158,19 @@ def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False
     """
     rows = read_folds(path, classes)
     check_apart(path, rows)
-    rows = rows[rows["fold"] != TEST]
-    if single:
-        rows = rows[rows["Target"].str.fullmatch(r"\d+")]
-    rows = rows.reset_index(drop=True)
+    rows = rows[rows["fold"] != TEST].reset_index(drop=True)
     existing = sorted(set(rows["fold"]) - {-1})
     if fold not in existing:
         raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")
     parts = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
     if not len(parts[0]):
         raise InputError(f"{path} has no rows outside fold {fold} to train on; make two folds or more")
+    if single:
+        parts = tuple(part[part["Target"].str.fullmatch(r"\d+")] for part in parts)
+        if not all(map(len, parts)):
+            raise InputError(
+                f"{path} has no image of exactly one class in fold {fold}, or none outside it; take another --fold"
+            )
     order = np.random.default_rng(seed).permutation(len(rows))
     most = min(limit or len(rows), train_limit or len(rows)), limit or len(rows)
     return tuple(
