@@ -4,6 +4,7 @@
 #   bash run.sh test     the same environment, all tests
 #   bash run.sh chen     Chen's recipe at 128 pixels, half an hour on two cores, with its figures and tables
 #   bash run.sh losses   what the switch of the loss is worth: four losses, three seeds each, about 40 minutes
+#   bash run.sh networks the five networks of one comparison, five minutes and three seeds each, about 40 minutes
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -86,12 +87,33 @@ chen() {
   done
 }
 
-# Four schedules of the loss, three seeds each; every training on one core, as many at once as there are cores.
-losses() {
-  local data=input/hard name loss seed pid running=()
+# Train on one core, beside as many other trainings as there are cores; the failure of one ends everything.
+running=()
+beside() {
+  if [ "${#running[@]}" -ge "$(nproc)" ]; then
+    wait "${running[0]}" # the oldest
+    running=("${running[@]:1}")
+  fi
+  step env OMP_NUM_THREADS=1 python train.py "$@" --workers 0 &
+  running+=($!)
+}
+
+all_trained() {
+  local pid
+  for pid in "${running[@]}"; do wait "$pid"; done
+  running=()
+}
+
+hard_atlas() {
   trap 'kill "${running[@]}" 2>/dev/null || true' EXIT
-  step python -m utils.simulate --out $data --train 5000 --test 200 --size 128 --power 0.5 --seed 1
-  once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv
+  step python -m utils.simulate --out input/hard --train 5000 --test 200 --size 128 --power 0.5 --seed 1
+  once input/hard/folds.csv python make_folds.py --labels input/hard/train.csv --images input/hard/train --folds 5 --seed 0 -o input/hard/folds.csv
+}
+
+# Four schedules of the loss, three seeds each.
+losses() {
+  local name loss seed
+  hard_atlas
   for seed in 0 1 2; do
     for name in switch bce focal unweighted; do
       case $name in
@@ -100,18 +122,28 @@ losses() {
         focal) loss="1:focal" ;;
         unweighted) loss="1:bce 13:soft_f1+bce" ;;
       esac
-      if [ "${#running[@]}" -ge "$(nproc)" ]; then # wait for the oldest; its failure ends everything
-        wait "${running[0]}"
-        running=("${running[@]:1}")
-      fi
-      step env OMP_NUM_THREADS=1 python train.py --recipe gapnet_pl --name loss_$name$seed --seed $seed --folds $data/folds.csv --fold 0 \
-        --images $data/train --size 128 --fit resize --augment d4 --optimiser adamw --lr 0.001 --batch-size 16 --epochs 24 \
-        --patience 4 --min-gain 0.0001 --workers 0 --loss "$loss" &
-      running+=($!)
+      beside --recipe gapnet_pl --name loss_$name$seed --seed $seed --folds input/hard/folds.csv --fold 0 --images input/hard/train \
+        --size 128 --fit resize --augment d4 --optimiser adamw --lr 0.001 --batch-size 16 --epochs 24 --patience 4 --min-gain 0.0001 \
+        --loss "$loss"
     done
   done
-  for pid in "${running[@]}"; do wait "$pid"; done
+  all_trained
   step python -m utils.compare runs/loss_*
+}
+
+# Five networks, three seeds each, the same time for all.
+networks() {
+  local name seed
+  hard_atlas
+  for seed in 0 1 2; do
+    for name in gapnet_pl m_cnn densenet121 deeploc conv_mil; do
+      beside --recipe $name --name net_$name$seed --seed $seed --folds input/hard/folds.csv --fold 0 --images input/hard/train \
+        --size 128 --fit resize --augment d4 --optimiser adamw --lr 0.001 --batch-size 16 --epochs 100 --patience 3 --min-gain 0.001 \
+        --max-minutes 5
+    done
+  done
+  all_trained
+  step python -m utils.compare runs/net_* --decide each -o runs/networks
 }
 
 { # read to its end before it starts, so that the file may change meanwhile
@@ -120,7 +152,7 @@ losses() {
       environment
       demo
       ;;
-    chen | losses)
+    chen | losses | networks)
       environment
       "$1"
       ;;
@@ -129,7 +161,7 @@ losses() {
       step python -m pytest -q -n 2 tests
       ;;
     *)
-      echo "error: unknown word '$1'; use: bash run.sh, or with test, chen or losses" >&2
+      echo "error: unknown word '$1'; use: bash run.sh, or with test, chen, losses or networks" >&2
       exit 2
       ;;
   esac

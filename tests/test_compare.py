@@ -101,7 +101,8 @@ def test_tables_of_methods_are_scikit_learns(runs, folds, tmp_path):
 
 def test_each_class_cut_off_is_cross_fitted(runs, folds, tmp_path):
     """The mean over classes of what threshold.py promises for its first way of dealing out the fifths."""
-    succeed("utils.compare", runs / "a0", runs / "b0", "--decide", "each", "-o", tmp_path)
+    out = succeed("utils.compare", runs / "a0", runs / "b0", "--decide", "each", "-o", tmp_path).out
+    assert all(len(line) <= 80 for line in out.splitlines() if "->" not in line)
     truth, oof = truth_and_oof(runs / "a0", folds)
     decisions = held_out_decisions(per_class, truth, oof)
     mine = pd.read_csv(tmp_path / "classes.csv")["1:bce"]

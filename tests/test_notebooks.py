@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def run(notebook, place):
     """Execute a copy of the notebook in a place where the kit seems to lie: its text output."""
     (place / "notebooks").mkdir(parents=True, exist_ok=True)
-    for name in ("train.py", "utils"):
+    for name in ("train.py", "make_folds.py", "utils"):
         (place / name).symlink_to(ROOT / name)
     cells = nbformat.read(notebook, as_version=4)
     done = nbclient.NotebookClient(
@@ -57,6 +57,11 @@ def test_your_labels_and_your_network_are_compared(tmp_path, atlas, predictions,
     text, pictures = run(ROOT / "notebooks/human_vs_machine.ipynb", kit)
     assert pictures == 2 and "MADE-UP" not in text and "made-up" not in text
     assert "person, 5" in text and "machine, 16" in text
+
+
+def test_compare_trains_two_tiny_networks_when_there_are_none(tmp_path):
+    text, pictures = run(ROOT / "notebooks/compare.ipynb", tmp_path / "kit")
+    assert pictures == 3 and "2 runs, 2 methods, 30 validation images" in text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

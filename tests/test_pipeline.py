@@ -8,9 +8,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, write_labels
+from conftest import ROOT, succeed, write_labels
 
+from utils import simulate
+from utils.atlas.plan import Settings
 from utils.atlas.sample import draw_sample
+from utils.images import image_size
+from utils.labels import CYTO_CLASSES
+from utils.predictions import read_predictions
 
 COMPARTMENTS = {"Nucleoplasm": 0, "Nucleoli": 2, "Microtubules": 14, "Plasma membrane": 21}
 SETS = ["0", "1", "2", "3", "0 2", "1 3"]  # of the four classes above
@@ -66,3 +71,54 @@ def test_from_images_to_a_submission_that_beats_the_constant(competition):
     share = np.array([2, 2, 2, 2]) / 6
     assert constant == pytest.approx((2 * share / (1 + share)).mean(), abs=1e-4)
     assert mine > constant + 0.25, out
+
+
+def test_the_protocol_of_a_comparison_on_tiffs_of_mixed_sizes(tmp_path):
+    """Rumetshofer et al., sections 2 and 3.1: damaged samples left out, 8:1:1, random crops, patches averaged, the best
+    checkpoint on the test part, the tables."""
+    data, table, runs = tmp_path / "cyto", tmp_path / "folds.csv", tmp_path / "runs"
+    simulate.write_atlas(data, Settings(60, 4, size=64, seed=1, power=0.5, form="cyto", corrupt=0.1, duplicates=0.0))
+    images = ["--images", data / "train"]
+    succeed(
+        "make_folds",
+        "--labels",
+        data / "train.csv",
+        *images,
+        "--classes",
+        "cyto",
+        "--split",
+        "6:2:2",
+        "--drop-corrupt",
+        "-o",
+        table,
+    )
+    parts = pd.read_csv(table, dtype=str).set_index("Id")["fold"]
+    dropped = pd.read_csv(tmp_path / "folds_dropped.csv", dtype=str)["Id"]
+    assert len(dropped) and not set(dropped) & set(parts.index)
+    sizes = {image_size(data / "train" / f"{id_}_green.tif") for id_ in parts.index}
+    assert len(sizes) > 1, "mixed"
+    for network in ("gapnet_pl", "conv_mil"):
+        words = [
+            "--recipe",
+            network,
+            "--name",
+            network,
+            "--runs",
+            runs,
+            "--folds",
+            table,
+            "--fold",
+            0,
+            *images,
+            "--classes",
+            "cyto",
+        ]
+        succeed("train", *words, "--size", 48, "--epochs", 2, "--batch-size", 8, "--workers", 0)
+        succeed("predict", runs / network, *images, "--ids", table, "--fold", -2, "--workers", 0, "--tta", 1,
+                "-o", runs / network / "test.csv")  # fmt: skip
+    predicted = read_predictions(runs / "gapnet_pl/test.csv")
+    assert set(predicted.index) == set(parts.index[parts == "-2"]) and list(predicted.columns) == list(CYTO_CLASSES)
+    out = succeed(
+        "utils.compare", runs / "gapnet_pl", runs / "conv_mil", "--predictions", "test.csv", "--labels", table
+    ).out
+    assert "626,221" in out and "conv_mil" in out and "Wilcoxon" in out

@@ -66,26 +66,9 @@ def main():
         raise InputError("--predictions and --labels belong together; give both or neither")
     if args.out:
         check_writable(Path(args.out) / "folds.csv")
-    folds = read_folds(args.runs)
-    configs = [matters(fold.config) for fold in folds]
-    measured = [
-        (fold, *predicted(fold, args.predictions, args.labels)) if args.predictions else (fold, fold.truth, fold.oof)
-        for fold in folds
-    ]
-    table = pd.DataFrame([measure(fold) for fold in tqdm(folds, disable=None, leave=False)]).astype({"epoch": "Int64"})
-    differing = what_differs(configs)
-    table.insert(0, "what", [
-        ", ".join(f"{key} {_short(key, config.get(key))}" for key in differing) or "all the same" for config in configs
-    ])  # fmt: skip
-    table.insert(0, "fold", [str(fold.folder) for fold in folds])
+    table, comparison, note = side_by_side(read_folds(args.runs), args.decide, args.predictions, args.labels)
     print_groups(table)
-
-    groups = [[measured[row] for row in rows] for rows in table.groupby("what", sort=False).indices.values()]
-    only_folds = [[fold for fold, *_ in group] for group in groups]
-    comparison = methods.Comparison(
-        dict(zip(methods.short_names(only_folds, differing), groups, strict=True)), args.decide
-    )
-    if not args.predictions and (note := methods.other_rows(only_folds)):
+    if note:
         print(f"\n{note}")
     by_class = comparison.by_class_f1()
     methods.print_methods(comparison.methods(), args.decide)
@@ -97,8 +80,32 @@ def main():
         write_csv(out / "methods.csv", comparison.methods())
         write_csv(out / "classes.csv", by_class)
         write_csv(out / "costs.csv", comparison.cost.rename_axis("method").reset_index())
-        plots.methods_by_class(by_class, measured[0][1].sum(axis=0), out / "classes.png")
+        plots.methods_by_class(by_class, comparison.positives, out / "classes.png")
         print(f"-> {out}/: folds.csv, methods.csv, classes.csv, costs.csv, classes.png")
+
+
+def side_by_side(folds, decide="half", predictions=None, labels=None):
+    """-> (DataFrame, a row a fold with its figures and `what` tells it from others; `Comparison` of the groups with the same
+    `what`; a sentence where these were not measured on the same images, or None).
+
+    folds: of `read_folds`. predictions, labels: a file's name in each run's folder and a table of what is true, or None for
+    the validation fold.
+    """
+    configs = [matters(fold.config) for fold in folds]
+    measured = [
+        (fold, *predicted(fold, predictions, labels)) if predictions else (fold, fold.truth, fold.oof) for fold in folds
+    ]
+    table = pd.DataFrame([measure(fold) for fold in tqdm(folds, disable=None, leave=False)]).astype({"epoch": "Int64"})
+    differing = what_differs(configs)
+    table.insert(0, "what", [
+        ", ".join(f"{key} {_short(key, config.get(key))}" for key in differing) or "all the same" for config in configs
+    ])  # fmt: skip
+    table.insert(0, "fold", [str(fold.folder) for fold in folds])
+    groups = [[measured[row] for row in rows] for rows in table.groupby("what", sort=False).indices.values()]
+    only_folds = [[fold for fold, *_ in group] for group in groups]
+    names = methods.short_names(only_folds, differing)
+    comparison = methods.Comparison(dict(zip(names, groups, strict=True)), decide)
+    return table, comparison, None if predictions else methods.other_rows(only_folds)
 
 
 def read_folds(runs):

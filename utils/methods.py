@@ -58,7 +58,7 @@ class Comparison:
                     raise InputError(
                         f"{fold.folder} has other classes than {first.folder}; compare runs of one class list"
                     )
-        self.classes, self.decide = first.classes, decide
+        self.classes, self.positives = first.classes, next(iter(methods.values()))[0][1].sum(axis=0)
         self.runs = {name: len(runs) for name, runs in methods.items()}
         self.by_class = {
             name: _mean([scores_by_class(truth, probabilities, decide) for _, truth, probabilities in runs])
@@ -115,7 +115,7 @@ def short_names(groups, differing):
 
 def print_methods(table, decide):
     where = "0.5" if decide == "half" else "a cut-off for each class, cross-fitted"
-    print(f"\nMean over classes ± standard deviation over classes, decided at {where}")
+    print(f"\nmean over classes ± standard deviation over classes, decided at\n{where}")
     print(f"{'method':25}{'runs':>4}{'F1':>13}{'precision':>11}{'recall':>8}{'AUC':>13}{'p':>6}")
     for row in table.itertuples():
         p = "–" if np.isnan(row.p) else f"{row.p:.4f}"[1:] if row.p < 0.99995 else "1"

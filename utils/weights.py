@@ -71,8 +71,10 @@ def load_start(network, config):
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
     lacking = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
     if wrong or lacking:
+        size = origin.get("size", config.get("size"))
+        other = f" (it was made for images of {size} pixels)" if size != config.get("size") else ""
         raise InputError(
-            f"{source} holds the weights of another network than {name}: {listing(wrong or lacking)} do not fit"
+            f"{source} holds the weights of another network than {name}: {listing(wrong or lacking)} do not fit{other}"
         )
     network.load_state_dict({key: own[key] if key in fresh else state.get(key, own[key]) for key in own})
     told = f"weights from {source}" + (" (layers under other names, matched in order)" if ordered else "")

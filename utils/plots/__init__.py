@@ -2,7 +2,7 @@
 
 from utils.plots.comparison import confusion, methods_by_class
 from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
-from utils.plots.style import BLUE, GREY, ORANGE, save, tidy
+from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
 from utils.plots.tables import fold_split, realism, thresholds
 from utils.plots.training import (
     NINE,
@@ -15,7 +15,7 @@ from utils.plots.training import (
 )
 
 __all__ = [
-    "BLUE", "GREY", "NINE", "ORANGE", "class_curves", "confusion", "contact_sheet", "fold_split", "gallery", "in_colour",
+    "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "class_curves", "confusion", "contact_sheet", "fold_split", "gallery", "in_colour",
     "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine", "precision_recall", "realism", "save",
     "split", "stretch", "thresholds", "tidy", "validation",
 ]  # fmt: skip

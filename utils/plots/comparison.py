@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots.style import GREY, METHODS, save, tidy
+from utils.plots.style import COLOURS, GREY, save, tidy
 
 
 def methods_by_class(table, positives, path):
@@ -19,8 +19,8 @@ def methods_by_class(table, positives, path):
     axis.hlines(places, values.min(axis=1), values.max(axis=1), color=GREY, linewidth=1)
     winners = table["winner"].to_numpy()[order]
     for number, name in enumerate(names):
-        colour = METHODS[number % len(METHODS)]
-        marker = "os^D"[number // len(METHODS) % 4]
+        colour = COLOURS[number % len(COLOURS)]
+        marker = "os^D"[number // len(COLOURS) % 4]
         won = winners == name
         axis.scatter(
             values[~won, number], places[~won], s=26, facecolors="white", edgecolors=colour, marker=marker, zorder=3

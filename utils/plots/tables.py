@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from utils.labels import part_name
-from utils.plots.style import ABOVE, BLUE, GREY, METHODS, ORANGE, save, tidy
+from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE, save, tidy
 
 
 def fold_split(labels, fold, always, parts, classes, path):
@@ -35,7 +35,7 @@ def fold_split(labels, fold, always, parts, classes, path):
         for number, (part, asked) in enumerate(parts.items()):
             right.axvline(100 * asked, color=GREY, linewidth=1)
             name = f"{part_name(part, parts)}, {100 * asked:.3g} %"
-            right.scatter(share[:, number], places, s=14, color=METHODS[number], label=name)
+            right.scatter(share[:, number], places, s=14, color=COLOURS[number], label=name)
     else:
         even = 1 / len(parts)
         right.axvline(100 * even, color=GREY, linewidth=1, label=f"even: {100 * even:.0f} %")
