@@ -71,7 +71,9 @@ def main():
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed} is out of range; give a whole number from 0 to 4294967295")
     classes = load_classes(args.classes)
-    rows = gather_rows(args, classes, len(parts))
+    if args.split and args.test:
+        raise InputError("--split has a test part of its own; make folds where --test is given")
+    rows = gather_rows(args, classes, parts)
     pairs_file, dropped_file = (
         Path(args.out).with_name(f"{Path(args.out).stem}_{what}.csv") for what in ("duplicates", "dropped")
     )
@@ -80,7 +82,7 @@ def main():
             check_writable(path)
     labelled, dropped = set(rows["Id"]), None
     if args.drop_corrupt:
-        rows, dropped = drop_corrupt(rows, args, len(parts))
+        rows, dropped = drop_corrupt(rows, args, parts)
 
     rows["group"], pairs = find_groups(rows, args, parts, labelled)
     rows = drop_twins_of_test(rows)
@@ -91,6 +93,11 @@ def main():
     rows.loc[trained, "fold"] = assign_folds(
         labels[trained], rows["group"].to_numpy()[trained], always, parts, args.seed
     )
+    dealt = rows["fold"][rows["use"] == "split"]
+    if empty := [part_name(part, parts) for part in parts if not (dealt == part).any()]:
+        raise InputError(
+            f"the {listing(empty)} part is empty, {plural(len(dealt), 'row')} are too few for these shares; give more rows"
+        )
 
     if pairs is not None:
         write_csv(pairs_file, pairs)
@@ -98,7 +105,8 @@ def main():
         write_csv(dropped_file, dropped)
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
-        plots.fold_split(labels, rows["fold"].to_numpy(), rows["use"] == "always", parts, classes, args.plot)
+        dealt = (rows["use"] == "split").to_numpy()
+        plots.fold_split(labels, rows["fold"].to_numpy(), dealt, parts, classes, args.plot)
     report(labels, rows, classes, parts)
     written = [str(args.out)] + [str(pairs_file)] * (pairs is not None)
     written += [str(dropped_file)] * (dropped is not None) + [args.plot] * bool(args.plot)
@@ -136,14 +144,17 @@ def gather_rows(args, classes, parts):
         frames.append(frame.assign(source=name, use=use))
     rows = pd.concat(frames, ignore_index=True)
     check_ids(" + ".join(str(path) for _, path, _ in tables), rows["Id"])
-    check_enough(rows, parts)
+    check_enough(int((rows["use"] == "split").sum()), "row", parts)
     return rows
 
 
-def check_enough(rows, parts):
-    split = int((rows["use"] == "split").sum())
-    if split < parts:
-        raise InputError(f"{plural(split, 'row')} cannot fill {parts} folds; give --folds {max(split, 2)} or less")
+def check_enough(count, what, parts):
+    """Raise InputError where there are fewer rows, or groups of near-duplicates, than parts to fill."""
+    if count < len(parts):
+        mend = "give more rows" if -1 in parts else f"give --folds {max(count, 2)} or less"
+        raise InputError(
+            f"{plural(count, what)} cannot fill {len(parts)} {'parts' if -1 in parts else 'folds'}; {mend}"
+        )
 
 
 def image_folders(args):
@@ -157,13 +168,18 @@ def drop_corrupt(rows, args, parts):
     if not folders:
         raise InputError("--drop-corrupt needs the pictures; name their folder with --images")
     there = scan_folders(folders)
-    seen = rows["Id"][~rows["source"].isin(without_images(rows, there))]
-    wrong = corrupt.unusable(there, seen.tolist())
-    print(
-        f"corrupt: {plural(len(wrong), 'sample')} of {len(seen):,} left out" + (f": {listing(wrong)}" if wrong else "")
-    )
+    wrong, looked = {}, 0
+    for _, part in rows.groupby("source", sort=False):
+        ids = part["Id"][part["Id"].isin(set(there))].tolist()  # one without any file is no matter of damage
+        wrong |= corrupt.unusable(there, ids)
+        looked += len(ids)
+    print(f"corrupt: {plural(len(wrong), 'sample')} of {looked:,} left out" + (f": {listing(wrong)}" if wrong else ""))
+    if looked and len(wrong) == looked:
+        raise InputError(
+            f"no sample in {listing(folders)} can be used, the first because: {next(iter(wrong.values()))}"
+        )
     rows = rows[~rows["Id"].isin(set(wrong))].reset_index(drop=True)
-    check_enough(rows, parts)
+    check_enough(int((rows["use"] == "split").sum()), "row", parts)
     return rows, pd.DataFrame({"Id": list(wrong), "why": list(wrong.values())}, dtype=object)
 
 
@@ -182,7 +198,10 @@ def find_groups(rows, args, parts, labelled):
                 f"the test set {name} has no image in {listing(folders)}, so pictures it shares with the training set would go "
                 f"unnoticed; add its folder with another --images, or give --hash-distance -1"
             )
-    seen = np.flatnonzero(~rows["source"].isin(without_images(rows, there)))
+    unseen = without_images(rows, there)
+    for name in unseen:
+        print(f"near-duplicates: not looked for in source {name}, whose images are in none of the folders")
+    seen = np.flatnonzero(~rows["source"].isin(unseen))
     ids = rows["Id"].to_numpy()[seen]
     files = find_files(folders, ids.tolist(), channels, there)
     unlabelled = sorted(set(there) - labelled)
@@ -225,10 +244,7 @@ def drop_twins_of_test(rows):
 def without_images(rows, there):
     """Sources beside the first whose Ids have no image at all: label tables may come without their pictures."""
     present = rows["Id"].isin(set(there)).groupby(rows["source"]).any()
-    sources = [name for name in present.index[~present] if name != rows["source"].iloc[0]]
-    for name in sources:
-        print(f"near-duplicates: not looked for in source {name}, whose images are in none of the folders")
-    return sources
+    return [name for name in present.index[~present] if name != rows["source"].iloc[0]]
 
 
 def assign_folds(labels, groups, always, parts, seed):
@@ -241,11 +257,7 @@ def assign_folds(labels, groups, always, parts, seed):
     counted = np.zeros((len(names), labels.shape[1] + 1))  # a unit's images in each class, and in all
     np.add.at(counted, unit[~always], np.column_stack([labels[~always], np.ones((~always).sum())]))
     split = np.flatnonzero(counted[:, -1])
-    if len(split) < len(parts):
-        raise InputError(
-            f"{plural(len(split), 'group')} of near-duplicates cannot fill {len(parts)} folds; "
-            f"give --folds {max(2, len(split))} or less"
-        )
+    check_enough(len(split), "group of near-duplicates", parts)
     by_unit = np.full(len(names), -1)
     by_unit[split] = np.array(list(parts))[stratify(counted[split], np.array(list(parts.values())), seed)]
     return by_unit[unit]
@@ -269,6 +281,7 @@ def even_out(counted, unit_fold, shares, most_moves=2000):
     used = counted[:, counted.any(axis=0)]
     weight = 1 / used.sum(axis=0)
     counts = np.stack([used[unit_fold == part].sum(axis=0) for part in range(len(shares))])
+    # A quotient, since a tenth as a factor is rounded, and equally good moves should stay equally good.
     excess = counts - used.sum(axis=0) / (1 / shares)[:, None]
     weighted, own = used * weight, used**2 @ weight
     units = np.arange(len(used))
@@ -295,8 +308,7 @@ def report(labels, rows, classes, parts):
     off = np.abs(table - np.outer(table.sum(axis=1), list(parts.values())))
     titles = [part_name(k, parts) for k in parts]
     width = max(4, len(str(table.max())) + 1, *(len(title) + 1 for title in titles))
-    always = int((fold == -1).sum()) if -1 not in parts else 0
-    test = int((fold == TEST).sum()) if TEST not in parts else 0
+    always, test = (int((fold[~dealt] == kind).sum()) for kind in (-1, TEST))
     room = max(12, 79 - 3 - 7 - width * len(parts) - 6)
     print(f"{'':3}{'class':{room}}{'images':>7}" + "".join(f"{title:>{width}}" for title in titles) + f"{'off':>6}")
     for number, name in enumerate([*classes, "all images"]):

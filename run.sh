@@ -94,7 +94,8 @@ beside() {
     wait "${running[0]}" # the oldest
     running=("${running[@]:1}")
   fi
-  step env OMP_NUM_THREADS=1 python train.py "$@" --workers 0 &
+  printf '\n$ OMP_NUM_THREADS=1 %s\n' "$(typed python train.py "$@" --workers 0)"
+  OMP_NUM_THREADS=1 .venv/bin/python train.py "$@" --workers 0 & # no subshell, so that $! is the training itself
   running+=($!)
 }
 

@@ -42,7 +42,7 @@ from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.layers import STEMS
 from utils.predictions import EPOCHS, read_predictions, write_epoch, write_predictions
 from utils.recipes import RECIPES
-from utils.runs import write_rows
+from utils.runs import UNSAID, write_rows
 from utils.trainer import OPTIMISERS, REMEMBERED, Trainer
 from utils.weights import load_start
 
@@ -136,6 +136,7 @@ def parse_args():
 
 
 def main():
+    started = time.time()
     args = parse_args()
     check_options(args)
     device = pick_device(args.device)
@@ -178,7 +179,7 @@ def main():
         config["mean"], config["std"] = (
             (saved["config"][key] for key in ("mean", "std")) if saved else dataset_moments(train_set)
         )
-    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader))
+    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started)
     if saved:
         trainer.restore(saved)
     if args.overwrite:
@@ -199,6 +200,8 @@ def check_options(args):
     check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
                 patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1)  # fmt: skip
     check_name(args.name)
+    if args.layers == "last" and args.weights == "none":
+        raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
 
 
 def provenance(train_rows, valid_rows):
@@ -235,9 +238,9 @@ def find_resume(run, config, overwrite):
     if overwrite or not existing:
         return None
     saved = checkpoint.load(existing[0])
-    old = saved["config"]
+    old = UNSAID | saved["config"]
     changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
-    if "recipe" not in old or (existing[0].name == "last.pt" and not set(REMEMBERED) <= set(saved)):
+    if "recipe" not in saved["config"] or (existing[0].name == "last.pt" and not set(REMEMBERED) <= set(saved)):
         raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
     if changed:
         long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}

@@ -27,7 +27,7 @@ def test_runs_that_differ_by_seed_only_are_one_line(runs, tmp_path):
     out = succeed("utils.compare", runs / "a0", runs / "a1", runs / "b0/fold0", "-o", tmp_path / "t").out
     lines = out.splitlines()
     assert [line for line in lines if line.startswith("loss")] == ["loss 1:bce", "loss 1:focal"]
-    table = pd.read_csv(tmp_path / "t" / "folds.csv")
+    table = pd.read_csv(tmp_path / "t" / "runs.csv")
     assert table["what"].tolist() == ["loss 1:bce", "loss 1:bce", "loss 1:focal"]
     mine = lines[lines.index("loss 1:bce") + 1].split()
     first = table[table["what"] == "loss 1:bce"]
@@ -61,7 +61,7 @@ def test_other_folds_under_the_same_name_are_another_line(atlas, folds, tmp_path
 
 def test_figures_are_scikit_learns(runs, folds, tmp_path):
     succeed("utils.compare", runs / "a0", "-o", tmp_path / "t")
-    row = pd.read_csv(tmp_path / "t" / "folds.csv").iloc[0]
+    row = pd.read_csv(tmp_path / "t" / "runs.csv").iloc[0]
     oof = read_predictions(runs / "a0/fold0/oof.csv")
     targets = pd.read_csv(folds, dtype=str, keep_default_na=False).set_index("Id")["Target"]
     truth = encode(targets.loc[oof.index], oof.columns)
@@ -99,6 +99,21 @@ def test_tables_of_methods_are_scikit_learns(runs, folds, tmp_path):
     assert all(len(line) <= 80 for line in out.splitlines() if "->" not in line)
 
 
+def test_folds_of_a_run_are_pooled(run, folds, tmp_path):
+    """Each image once, one line a run."""
+    out = succeed("utils.compare", run, "-o", tmp_path).out
+    parts = [read_predictions(run / f"fold{fold}/oof.csv") for fold in (0, 1)]
+    oof = pd.concat(parts)
+    targets = pd.read_csv(folds, dtype=str, keep_default_na=False).set_index("Id")["Target"]
+    truth = encode(targets.loc[oof.index], oof.columns)
+    table = pd.read_csv(tmp_path / "runs.csv")
+    assert len(table) == 1 and table["run"][0] == str(run) and "all the same" in out
+    assert table["f1_half"][0] == pytest.approx(sk.f1_score(truth, oof >= 0.5, average="macro", zero_division=0))
+    auc = pd.read_csv(tmp_path / "methods.csv")["auc"][0]
+    there = [k for k in range(28) if 0 < truth[:, k].sum() < len(truth)]
+    assert auc == pytest.approx(np.mean([sk.roc_auc_score(truth[:, k], oof.to_numpy()[:, k]) for k in there]))
+
+
 def test_each_class_cut_off_is_cross_fitted(runs, folds, tmp_path):
     """The mean over classes of what threshold.py promises for its first way of dealing out the fifths."""
     out = succeed("utils.compare", runs / "a0", runs / "b0", "--decide", "each", "-o", tmp_path).out
@@ -123,6 +138,22 @@ def test_predictions_of_a_test_set_are_compared(runs, atlas, tmp_path):
     assert pd.read_csv(tmp_path / "methods.csv").set_index("method").loc["1:bce", "f1"] == pytest.approx(expected)
     refuse("utils.compare", runs / "a0", runs / "a1", *options, says=["a1", "t.csv", "make it with predict.py"])
     refuse("utils.compare", runs / "a0", "--predictions", "t.csv", says="--labels belong together")
+    refuse("utils.compare", runs / "a0", "--predictions", "x/t.csv", *options[2:], says="a name without a folder")
+    table.head(9).to_csv(runs / "b0/t.csv")
+    assert "not the same images" in succeed("utils.compare", runs / "a0", runs / "b0", *options).out
+    table.head(1).to_csv(runs / "b0/t.csv")
+    refuse("utils.compare", runs / "b0", *options, says="fewer than two images")
+    words = ["--images", atlas / "train", "--tta", 1, "--workers", 0, "-o", runs / "b0" / "t.csv"]
+    succeed("predict", runs / "b0", *words)
+    refuse(
+        "utils.compare",
+        runs / "b0",
+        "--predictions",
+        "t.csv",
+        "--labels",
+        atlas / "train.csv",
+        says="trained or validated on",
+    )
 
 
 PAPER = """0.682 0.651 0.719 0.125 0.000

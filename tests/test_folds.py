@@ -239,7 +239,23 @@ def test_split_refuses(atlas, tmp_path, split):
         tmp_path / "f.csv",
         says="such as 8:1:1",
     )
-    refuse("make_folds", "--labels", atlas / "train.csv", "--split", "8:1:1", "--folds", 3, says="exclude each other")
+    words = ["--labels", atlas / "train.csv", "--split", "8:1:1", "-o", tmp_path / "f.csv"]
+    refuse("make_folds", *words, "--folds", 3, says="exclude each other")
+    refuse("make_folds", *words, "--test", f"x={atlas / 'train.csv'}", says="a test part of its own")
+    write_labels(tmp_path / "few.csv", dict.fromkeys("abcd", "0"))
+    refuse("make_folds", "--labels", tmp_path / "few.csv", *words[2:], says="part is empty")
+    write_labels(tmp_path / "few.csv", dict.fromkeys("ab", "0"))
+    refuse("make_folds", "--labels", tmp_path / "few.csv", *words[2:], says="give more rows")
+    assert not (tmp_path / "f.csv").exists()
+
+
+def test_always_train_rows_beside_a_split_are_told(tmp_path):
+    write_labels(tmp_path / "a.csv", {f"a{i}": str(i % 3) for i in range(60)})
+    write_labels(tmp_path / "b.csv", {f"b{i}": "1" for i in range(7)})
+    words = ["--labels", tmp_path / "a.csv", "--always-train", f"x={tmp_path / 'b.csv'}", "--split", "8:1:1"]
+    out = succeed("make_folds", *words, "-o", tmp_path / "f.csv", "--plot", tmp_path / "f.png").out
+    assert "sizes 48 / 6 / 6; always trained on: 7 rows" in out
+    assert (pd.read_csv(tmp_path / "f.csv")["fold"] == -1).sum() == 55
 
 
 def test_corrupt_samples_are_left_out_and_listed(tmp_path):
@@ -262,7 +278,7 @@ def test_corrupt_samples_are_left_out_and_listed(tmp_path):
         "-o",
         tmp_path / "f.csv",
     ]
-    refuse("make_folds", *options, says="")
+    refuse("make_folds", *options, says=["unusable image file", ".tif"])
     out = succeed("make_folds", *options, "--drop-corrupt").out
     dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
     assert set(dropped["Id"]) == damaged | {whole[0]} and len(damaged) > 3 and dropped["why"].str.len().min() > 5
@@ -272,13 +288,32 @@ def test_corrupt_samples_are_left_out_and_listed(tmp_path):
     refuse("make_folds", "--labels", data / "train.csv", "--drop-corrupt", says="needs the pictures")
 
 
-def test_damage_inside_a_file_is_found(own_atlas, tmp_path):
-    """Head and end are whole, only decoding shows it."""
-    path = next((own_atlas / "train").glob("*_green.png"))
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_damage_inside_a_file_is_found(tmp_path, ending):
+    """Head and end are whole, only decoding shows it; OpenCV reads such a TIFF to wrong pixels without a word."""
+    write_images(tmp_path / "i", ["a", "b", "c", "d"], size=64, ending=ending)
+    path = tmp_path / "i" / f"b_green.{ending}"
     content = bytearray(path.read_bytes())
-    content[60:160] = bytes(100)
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
     path.write_bytes(content)
-    succeed("make_folds", "--labels", own_atlas / "train.csv", "--images", own_atlas / "train", "--folds", 2, "--drop-corrupt",
-            "-o", tmp_path / "f.csv")  # fmt: skip
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcd", "0"))
+    words = ["--labels", tmp_path / "l.csv", "--images", tmp_path / "i", "--folds", 2, "-o", tmp_path / "f.csv"]
+    succeed("make_folds", *words, "--drop-corrupt")
     dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
-    assert dropped["Id"].tolist() == [path.name.removesuffix("_green.png")] and "damaged" in dropped["why"][0]
+    assert dropped["Id"].tolist() == ["b"] and "damaged" in dropped["why"][0]
+
+
+def test_what_most_samples_lack_is_not_missing_and_what_is_not_there_is_told(tmp_path):
+    """One stray yellow file does not condemn three-channel samples; a forgotten folder is no damage."""
+    write_images(tmp_path / "i", "abcd", channels=("red", "green", "blue"))
+    write_images(tmp_path / "i", "a", channels=("yellow",))
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcd", "0"))
+    words = ["--images", tmp_path / "i", "--folds", 2, "--drop-corrupt", "-o", tmp_path / "f.csv"]
+    succeed("make_folds", "--labels", tmp_path / "l.csv", *words)
+    assert len(pd.read_csv(tmp_path / "f_dropped.csv")) == 0 and len(pd.read_csv(tmp_path / "f.csv")) == 4
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcde", "0"))
+    refuse("make_folds", "--labels", tmp_path / "l.csv", *words, says="1 Id of 5 without an image")
+    for path in (tmp_path / "i").glob("*_green.png"):
+        path.write_bytes(b"")
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcd", "0"))
+    refuse("make_folds", "--labels", tmp_path / "l.csv", *words, says=["no sample in", "can be used"])

@@ -137,6 +137,12 @@ def test_enhanced_resnet50_has_one_more_convolution_in_each_identity_block():
     assert all(enhanced[path] == plain[path] for path in plain if path.endswith(".0"))
 
 
+def test_inceptions_second_output_for_imagenets_classes_is_gone():
+    network = models.build("pretrainedmodels:inceptionv3", classes=5, channels=4, size=299).train()
+    with torch.no_grad():
+        assert network(torch.randn(2, 4, 299, 299)).shape == (2, 5)
+
+
 @pytest.mark.parametrize("name", ["timm:resnet10t", "timm:vit_tiny_patch16_224", "pretrainedmodels:resnet18"])
 def test_networks_of_the_libraries_by_name(name):
     network = models.build(name, classes=5, channels=4, size=64).eval()
@@ -150,7 +156,7 @@ def test_networks_of_the_libraries_by_name(name):
 @pytest.mark.parametrize(
     "name, says",
     [("timm:resnet19", "did you mean"), ("pretrainedmodels:x", "has no network 'x'"), ("gapnet", "timm:NAME"),
-     ("pretrainedmodels:alexnet", "cannot take images of 64 pixels")],
+     ("pretrainedmodels:alexnet", "cannot take images of 64 pixels"), ("timm:resnet50.foo", "Invalid pretrained tag")],
 )  # fmt: skip
 def test_unknown_networks_are_refused(name, says):
     with pytest.raises(InputError, match=says):

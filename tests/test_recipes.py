@@ -64,9 +64,9 @@ class Labels:
 def test_one_step_lowers_the_loss(recipe):
     """On its own batch, without dropout: the network, its loss, its optimiser and the clipping fit together."""
     torch.manual_seed(0)
-    config = RECIPES[recipe] | {"seed": 0, "layers": "all", "mean": [0.5] * 4, "std": [0.3] * 4, "max_minutes": 0}
-    channels = parse_channels(config["channels"])
-    config["mean"], config["std"] = ([value] * channels.planes for value in (0.5, 0.3))
+    channels = parse_channels(RECIPES[recipe]["channels"])
+    moments = {"mean": [0.5] * channels.planes, "std": [0.3] * channels.planes}
+    config = RECIPES[recipe] | moments | {"seed": 0, "layers": "all", "max_minutes": 0}
     network = models.build(config["model"], 6, channels.planes, 128, config["stem"])
     for layer in network.modules():
         if isinstance(layer, (torch.nn.Dropout, torch.nn.AlphaDropout)):

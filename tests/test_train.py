@@ -380,7 +380,7 @@ def test_a_time_limit_ends_a_run_and_more_time_goes_on(atlas, folds, tmp_path):
     assert same(weights_of(tmp_path / "mini/fold0"), weights_of(tmp_path / "whole/fold0"))
 
 
-def test_a_network_with_two_outputs_is_trained_on_both_and_resumes(atlas, folds, tmp_path):
+def test_a_network_with_two_outputs_is_trained_on_both(atlas, folds, tmp_path):
     """Convolutional MIL: the noisy-AND's threshold only moves through the second output."""
     options = train_options(atlas, folds, tmp_path, model="conv_mil", epochs=2, lr=0.01)
     succeed("train", *options)
@@ -394,3 +394,17 @@ def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_p
         refuse("train", *words, says=says)
     refuse("train", *options, says="without an image")
     refuse("train", *options, "--max-minutes", -1, says="--max-minutes")
+    refuse("train", *options, "--layers", "last", says="name the run with --weights")
+
+
+def test_a_run_from_before_an_option_existed_goes_on(atlas, folds, tmp_path):
+    options = train_options(atlas, folds, tmp_path)
+    succeed("train", *options)
+    path = tmp_path / "mini/fold0/last.pt"
+    state = torch.load(path, weights_only=True)
+    for key in ("layers", "single_label", "max_minutes"):
+        del state["config"][key]
+    torch.save({key: value for key, value in state.items() if key != "spent"}, path)
+    assert "trained already" in succeed("train", *options).out
+    torch.save({key: value for key, value in state.items() if key != "spent"} | {"finished": False}, path)
+    assert "going on from" in succeed("train", *options).out

@@ -175,7 +175,8 @@ def test_the_same_layers_under_other_names_are_matched_in_order(tmp_path):
     """As installable packages name them: only the order and the shapes are timm's."""
     torch.manual_seed(1)
     source = timm.create_model("resnet10t", num_classes=1000).state_dict()
-    kept = {f"layer{number}": value for number, (key, value) in enumerate(source.items()) if "num_batches" not in key}
+    kept = {f"layer{number}.{key.rpartition('.')[2]}": value for number, (key, value) in enumerate(source.items())
+            if "num_batches" not in key}  # fmt: skip
     torch.save(kept, tmp_path / "other.pth")
     network = models.build("timm:resnet10t", 6, 1, size=64)
     told = weights.load_start(network, start("timm:resnet10t", tmp_path / "other.pth", channels="green"))
@@ -240,12 +241,45 @@ def test_timms_own_weights_are_asked_for_and_their_absence_told(tmp_path, monkey
         asked.append(what[0])
         raise OSError("no route to host")
 
-    network = models.build("timm:resnet10t", 5, 4, size=64)
+    network, real = models.build("timm:resnet10t", 5, 4, size=64), timm.create_model
     monkeypatch.setattr(timm, "create_model", no_network)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(InputError, match=r"resnet10t\.pth or resnet10t\.safetensors into input"):
+    with pytest.raises(InputError, match=r"put resnet10t\.safetensors or .* into input"):
         weights.load_start(network, start("timm:resnet10t", "imagenet"))
-    assert asked[-1] == "resnet10t" and not weights.WEIGHT_FOLDER.exists()
+    assert asked == ["resnet10t"] and not weights.WEIGHT_FOLDER.exists()
+    monkeypatch.setattr(timm, "create_model", real)
     weights.WEIGHT_FOLDER.mkdir(parents=True)
-    safetensors.torch.save_file(network.state_dict(), weights.WEIGHT_FOLDER / "resnet10t.safetensors")
-    weights.load_start(network, start("timm:resnet10t", "imagenet"))
+    torch.manual_seed(1)
+    source = real("resnet10t").state_dict()
+    safetensors.torch.save_file(source, weights.WEIGHT_FOLDER / "resnet10t.safetensors")
+    told = weights.load_start(network, start("timm:resnet10t", "imagenet"))
+    assert "resnet10t.safetensors" in told and torch.equal(
+        network.state_dict()["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"]
+    )
+    (weights.WEIGHT_FOLDER / "resnet10t.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match="no weight file of timm's resnet10t"):
+        weights.load_start(network, start("timm:resnet10t", "imagenet"))
+
+
+def test_tensors_of_another_kind_are_not_matched_by_order(tmp_path):
+    """A batch norm's four vectors have one shape: only their names tell them apart."""
+    source = timm.create_model("resnet10t", num_classes=1000).state_dict()
+    order = {"running_mean": 0, "running_var": 1, "weight": 2, "bias": 3}
+    keys = [key for key in source if "num_batches" not in key]
+    kept = {}
+    for layer in dict.fromkeys(key.rpartition(".")[0] for key in keys):
+        inside = [key for key in keys if key.rpartition(".")[0] == layer]
+        kept |= {f"other.{key}": source[key] for key in sorted(inside, key=lambda key: order[key.rpartition(".")[2]])}
+    torch.save(kept, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="another network"):
+        weights.load_start(
+            models.build("timm:resnet10t", 5, 4, size=64), start("timm:resnet10t", tmp_path / "other.pth")
+        )
+
+
+def test_a_network_of_another_size_is_told(tmp_path):
+    config = {"channels": "rgby", "class_names": ["a"], "size": 128}
+    state = models.build("m_cnn", 1, 4, size=128).state_dict()
+    checkpoint.save(tmp_path / "best.pt", {"config": config, "model": state, "epoch": 1, "score": 0.1})
+    wanted = start("m_cnn", tmp_path / "best.pt", class_names="a") | {"size": 256}
+    with pytest.raises(InputError, match="made for images of 128 pixels"):
+        weights.load_start(models.build("m_cnn", 1, 4, size=256), wanted)

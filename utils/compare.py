@@ -6,16 +6,16 @@ the tables of a comparison of methods.
     python -m utils.compare runs/net_* --predictions test.csv \\
         --labels input/demo/solution.csv
 
-Runs that differ in nothing but their seed are one line. F1 is macro F1 on the
-validation fold at the best epoch: at 0.5; at the one cut-off that is best for
+Folds of a run are pooled, runs that differ in nothing but their seed are one
+line. F1 is macro F1 on the validation images at each fold's best epoch: at 0.5; at the one cut-off that is best for
 these very images, which the epoch was chosen by; with a cut-off for each
 class, cross-fitted. Last epoch: at its own best cut-off, not chosen. Precision
 and recall are those of all labels pooled, at 0.5.
 
 Then, as Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
 with a Wilcoxon test against the best; F1 of each class; what training cost.
-With --predictions these two are of that file in each run's folder, made by
-predict.py for images that no run has seen.
+With --predictions the first two are of that file in each run's folder, made by
+predict.py for images that the run has not seen.
 """
 
 import argparse
@@ -32,16 +32,29 @@ from utils.checkpoint import fold_files
 from utils.crossfit import cross_fit
 from utils.cutoffs import per_class
 from utils.errors import InputError, listing, run_script
+from utils.evaluate import check_unseen
 from utils.files import check_writable, first_repeated, write_csv
 from utils.labels import read_truth
 from utils.metrics import best_global_threshold, macro_f1, multilabel_scores
-from utils.predictions import check_classes, read_predictions
-from utils.runs import best_epoch, read_fold, read_numbers
+from utils.predictions import read_predictions
+from utils.runs import UNSAID, best_epoch, read_fold, read_numbers
 
 NOT_A_DIFFERENCE = {
     "name", "seed", "runs", "workers", "overwrite", "device", "commit", "versions", "mean", "std", "images",
     "parameters",
 }  # fmt: skip
+OF_A_FOLD = {
+    "fold",
+    "rows_sha256",
+    "mean",
+    "std",
+    "commit",
+    "versions",
+    "workers",
+    "device",
+    "overwrite",
+    "max_minutes",
+}
 FIGURES = {"f1_half": "F1 at .5", "f1_one": "one cut", "f1_each": "each", "f1_last": "last ep.",
            "precision": "precision", "recall": "recall"}  # fmt: skip
 
@@ -54,9 +67,13 @@ def parse_args():
     arg("runs", nargs="+", metavar="RUN", help="run folders or fold folders")
     arg("--decide", choices=methods.DECIDE, default="half",
         help="the tables' F1: at 0.5 as in the paper, or with a cut-off for each class, cross-fitted (default: %(default)s)")  # fmt: skip
-    arg("--predictions", metavar="NAME", help="a predictions file in each run's or fold's folder, such as test.csv")
+    arg(
+        "--predictions",
+        metavar="NAME",
+        help="a predictions file in each run's folder, or its only fold's, such as test.csv",
+    )
     arg("--labels", metavar="CSV", help="Id,Target: what is true of --predictions")
-    arg("-o", "--out", metavar="FOLDER", help="write folds.csv, methods.csv, classes.csv, costs.csv, classes.png here")
+    arg("-o", "--out", metavar="FOLDER", help="write runs.csv, methods.csv, classes.csv, costs.csv, classes.png here")
     return parser.parse_args()
 
 
@@ -65,8 +82,8 @@ def main():
     if (args.predictions is None) != (args.labels is None):
         raise InputError("--predictions and --labels belong together; give both or neither")
     if args.out:
-        check_writable(Path(args.out) / "folds.csv")
-    table, comparison, note = side_by_side(read_folds(args.runs), args.decide, args.predictions, args.labels)
+        check_writable(Path(args.out) / "runs.csv")
+    table, comparison, note = side_by_side(read_runs(args.runs), args.decide, args.predictions, args.labels)
     print_groups(table)
     if note:
         print(f"\n{note}")
@@ -76,58 +93,67 @@ def main():
     methods.print_costs(comparison.cost)
     if args.out:
         out = Path(args.out)
-        write_csv(out / "folds.csv", table)
+        write_csv(out / "runs.csv", table)
         write_csv(out / "methods.csv", comparison.methods())
         write_csv(out / "classes.csv", by_class)
         write_csv(out / "costs.csv", comparison.cost.rename_axis("method").reset_index())
         plots.methods_by_class(by_class, comparison.positives, out / "classes.png")
-        print(f"-> {out}/: folds.csv, methods.csv, classes.csv, costs.csv, classes.png")
+        print(f"-> {out}/: runs.csv, methods.csv, classes.csv, costs.csv, classes.png")
 
 
-def side_by_side(folds, decide="half", predictions=None, labels=None):
-    """-> (DataFrame, a row a fold with its figures and `what` tells it from others; `Comparison` of the groups with the same
+def side_by_side(runs, decide="half", predictions=None, labels=None):
+    """-> (DataFrame, a row a run with its figures and `what` tells it from others; `Comparison` of the groups with the same
     `what`; a sentence where these were not measured on the same images, or None).
 
-    folds: of `read_folds`. predictions, labels: a file's name in each run's folder and a table of what is true, or None for
-    the validation fold.
+    runs: of `read_runs`. predictions, labels: a file's name in each run's folder and a table of what is true, or None for
+    the validation images.
     """
-    configs = [matters(fold.config) for fold in folds]
-    measured = [
-        (fold, *predicted(fold, predictions, labels)) if predictions else (fold, fold.truth, fold.oof) for fold in folds
-    ]
-    table = pd.DataFrame([measure(fold) for fold in tqdm(folds, disable=None, leave=False)]).astype({"epoch": "Int64"})
+    table = pd.DataFrame([measure(run) for run in tqdm(runs, disable=None, leave=False)]).astype({"epoch": "Int64"})
+    configs = [matters(run) for run in runs]
     differing = what_differs(configs)
     table.insert(0, "what", [
         ", ".join(f"{key} {_short(key, config.get(key))}" for key in differing) or "all the same" for config in configs
     ])  # fmt: skip
-    table.insert(0, "fold", [str(fold.folder) for fold in folds])
+    table.insert(0, "run", [str(run.folder) for run in runs])
+    measured = [predicted(run, predictions, labels) if predictions else run for run in runs]
     groups = [[measured[row] for row in rows] for rows in table.groupby("what", sort=False).indices.values()]
-    only_folds = [[fold for fold, *_ in group] for group in groups]
-    names = methods.short_names(only_folds, differing)
-    comparison = methods.Comparison(dict(zip(names, groups, strict=True)), decide)
-    return table, comparison, None if predictions else methods.other_rows(only_folds)
+    comparison = methods.Comparison(dict(zip(methods.short_names(groups, differing), groups, strict=True)), decide)
+    return table, comparison, methods.other_rows(groups)
 
 
-def read_folds(runs):
-    """Every trained fold behind the paths a user names."""
-    found = {run: fold_files(run, "oof.csv", itself=True) for run in runs}
-    if without := [run for run, files in found.items() if not files]:
+def read_runs(paths):
+    """The runs behind the paths a user names, each with the rows of all its folds pooled: list of `methods.Run`."""
+    found = {path: fold_files(path, "oof.csv", itself=True) for path in paths}
+    if without := [path for path, files in found.items() if not files]:
         raise InputError(f"{listing(without)}: no oof.csv there and no fold<k>/oof.csv; train first")
     files = [file for files in found.values() for file in files]
     if repeated := first_repeated(files):
         raise InputError(f"{repeated} is named twice; name each fold once")
-    return [read_fold(file.parent) for file in files]
+    folds = {}
+    for fold in (read_fold(file.parent) for file in files):
+        trained_alike = json.dumps(
+            {key: fold.config.get(key) for key in fold.config if key not in OF_A_FOLD}, default=str
+        )
+        folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
+    return [methods.pooled(part) for part in folds.values()]
 
 
-def predicted(fold, name, labels):
-    """Truth and probabilities of the predictions `name` in a fold's folder or, made of all folds, in its run's."""
-    places = [fold.folder / name, fold.folder.parent / name]
+def predicted(run, name, labels):
+    """A run with the truth and probabilities of the predictions `name` in its folder, or in that of its only fold."""
+    if Path(name).name != name:
+        raise InputError(f"--predictions {name} should be a name without a folder; it is looked for in each run's")
+    first = run.folds[0].folder
+    places = [first.parent / name] if len(run.folds) > 1 else [first / name, first.parent / name]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise InputError(f"neither {places[0]} nor {places[1]} exists; make it with predict.py")
+        raise InputError(f"{places[-1]} does not exist; make it with predict.py")
     table = read_predictions(path)
-    check_classes(path, table, fold.classes)
-    return read_truth(labels, fold.classes, table.index.tolist(), path), table.to_numpy()
+    if list(table.columns) != run.classes:
+        raise InputError(f"{path} has other classes than {first}; predict with this run")
+    ids = table.index.tolist()
+    for fold in run.folds:
+        check_unseen(fold.folder, ids, path)
+    return run._replace(ids=ids, truth=read_truth(labels, run.classes, ids, path), probabilities=table.to_numpy())
 
 
 def what_differs(configs):
@@ -138,24 +164,30 @@ def what_differs(configs):
     return [key for key in differing if key != "rows_sha256" or len(pairs) > len({fold for fold, _ in pairs})]
 
 
-def matters(config):
+def matters(run):
     """The options that make runs different. With a limit the seed picks the rows, so other rows are no difference then."""
+    config = UNSAID | run.folds[0].config
     limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
+    configs = [fold.config for fold in run.folds]
+    config["fold"] = ", ".join(str(part.get("fold")) for part in configs)
+    config["rows_sha256"] = ", ".join(str(part.get("rows_sha256"))[:8] for part in configs)
     return {key: value for key, value in config.items() if key not in NOT_A_DIFFERENCE | limited}
 
 
-def measure(fold):
-    """One fold's figures on its validation rows; no epochs where it kept no log (utils.baseline)."""
-    truth, oof = fold.truth, fold.oof
+def measure(run):
+    """One run's figures on its validation rows; no epochs where it kept no log (utils.baseline)."""
+    truth, oof = run.truth, run.probabilities
     if len(truth) < 2:
-        raise InputError(f"{fold.folder / 'oof.csv'} has one row; cross-fitting needs two or more")
+        raise InputError(f"{run.folder / 'oof.csv'} has one row; cross-fitting needs two or more")
     at_half = multilabel_scores(truth, oof >= 0.5)
-    best = best_epoch(fold.folder)
-    last = math.nan if best is None else read_numbers(fold.folder / "log.csv", ["macro_f1"])["macro_f1"].iloc[-1]
+    epochs = [best_epoch(fold.folder) for fold in run.folds]
+    last = [math.nan if epoch is None else read_numbers(fold.folder / "log.csv", ["macro_f1"])["macro_f1"].iloc[-1]
+            for fold, epoch in zip(run.folds, epochs, strict=True)]  # fmt: skip
     return {
         "f1_half": macro_f1(truth, oof >= 0.5), "f1_one": best_global_threshold(truth, oof)[1],
-        "f1_each": cross_fit(per_class, truth, oof)["cross_fitted"], "f1_last": last,
-        "precision": at_half["precision"]["pooled"], "recall": at_half["recall"]["pooled"], "epoch": best,
+        "f1_each": cross_fit(per_class, truth, oof)["cross_fitted"], "f1_last": np.mean(last),
+        "precision": at_half["precision"]["pooled"], "recall": at_half["recall"]["pooled"],
+        "epoch": None if None in epochs else round(np.mean(epochs)),
     }  # fmt: skip
 
 
@@ -173,7 +205,7 @@ def print_groups(table):
 
 
 def _short(key, value):
-    return str(value)[:8] if key == "rows_sha256" else value
+    return str(value)[:40] if key == "rows_sha256" else value
 
 
 def _spread(values):

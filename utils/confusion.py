@@ -53,13 +53,14 @@ def main():
     single = truth.sum(axis=1) == 1
     if not single.any():
         raise InputError(f"{args.labels}: no image of {args.predictions} has exactly one class; give images that have")
-    print(f"{plural(int(single.sum()), 'image')} of one class, of {len(truth):,}")
     said = {"network": table.to_numpy().argmax(axis=1)}
     if args.human:
         rows, labels = read_person(args.human, classes, table.index.tolist(), args.predictions)
         single = judged(args.human, rows, labels, single, table.index)
         said["person"] = np.full(len(truth), -1)
         said["person"][rows] = labels.argmax(axis=1)
+    who = ", that the person judged" if args.human else ""
+    print(f"{plural(int(single.sum()), 'image')} of exactly one class{who}, of {len(truth):,}")
     true = truth[single].argmax(axis=1)
     said = {who: answers[single] for who, answers in said.items()}
     matrices = {who: count(true, answers, len(classes)) for who, answers in said.items()}

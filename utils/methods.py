@@ -1,4 +1,6 @@
-"""The tables of a comparison of methods (Rumetshofer et al., Tables 1, 2 and 7), from the trained folds of each."""
+"""The tables of a comparison of methods (Rumetshofer et al., Tables 1, 2 and 7), from the runs of each."""
+
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,19 @@ from utils.significance import wilcoxon
 
 DECIDE = ("half", "each")  # at 0.5 as in the paper, or with a cut-off for each class, cross-fitted
 SCORES = ("f1", "precision", "recall", "auc")
+
+
+# A trained run: its folder (a fold's own where only that was named), its folds (of `read_fold`), class names, and ids, truth
+# (N, C) and probabilities (N, C) of the images it is measured on.
+Run = namedtuple("Run", "folder folds classes ids truth probabilities")
+
+
+def pooled(folds):
+    """One run of its folds: each image is validated in one of them."""
+    ids = [id_ for fold in folds for id_ in fold.ids]
+    truth, oof = (np.concatenate([getattr(fold, part) for fold in folds]) for part in ("truth", "oof"))
+    folder = folds[0].folder if len(folds) == 1 else folds[0].folder.parent
+    return Run(folder, folds, folds[0].classes, ids, truth, oof)
 
 
 def scores_by_class(truth, probabilities, decide):
@@ -37,7 +52,8 @@ def costs(fold):
             ("epoch_seconds", "images_per_second", "peak_gb", "epochs", "best", "minutes"), np.nan
         )
     log = read_numbers(path, ["seconds", "images_per_second"])
-    peak = read_numbers(path, ["peak_gb"]).max().item() if "peak_gb" in pd.read_csv(path, nrows=0).columns else np.nan
+    table = pd.read_csv(path)
+    peak = table["peak_gb"].max() if "peak_gb" in table.columns else np.nan  # some systems do not say
     return row | {
         "epoch_seconds": log["seconds"].mean(), "images_per_second": log["images_per_second"].mean(), "peak_gb": peak,
         "epochs": len(log), "best": best_epoch(fold.folder), "minutes": log["seconds"].sum() / 60,
@@ -45,27 +61,26 @@ def costs(fold):
 
 
 class Comparison:
-    """Methods side by side, each the mean of its runs. Build it from folds, truths and probabilities; read the tables.
-
-    methods: {name: list of (fold, truth (N, C), probabilities (N, C))}, all of one class list.
-    """
+    """Methods side by side, each the mean of its runs: {name: list of `Run`}, all of one class list."""
 
     def __init__(self, methods, decide="half"):
-        first = next(iter(methods.values()))[0][0]
-        for runs in methods.values():
-            for fold, *_ in runs:
-                if fold.classes != first.classes:
-                    raise InputError(
-                        f"{fold.folder} has other classes than {first.folder}; compare runs of one class list"
-                    )
-        self.classes, self.positives = first.classes, next(iter(methods.values()))[0][1].sum(axis=0)
+        first = next(iter(methods.values()))[0]
+        for run in (run for runs in methods.values() for run in runs):
+            if run.classes != first.classes:
+                raise InputError(f"{run.folder} has other classes than {first.folder}; compare runs of one class list")
+            if len(run.truth) < 2 or not run.truth.any():
+                raise InputError(
+                    f"{run.folder}: fewer than two images, or none with a class, to compare on; predict more"
+                )
+        self.classes, self.positives = first.classes, first.truth.sum(axis=0)
         self.runs = {name: len(runs) for name, runs in methods.items()}
         self.by_class = {
-            name: _mean([scores_by_class(truth, probabilities, decide) for _, truth, probabilities in runs])
+            name: _mean([scores_by_class(run.truth, run.probabilities, decide) for run in runs])
             for name, runs in methods.items()
         }
+        folds = {name: [fold for run in runs for fold in run.folds] for name, runs in methods.items()}
         self.cost = pd.DataFrame(
-            {name: pd.DataFrame([costs(fold) for fold, *_ in runs]).mean() for name, runs in methods.items()}
+            {name: pd.DataFrame(map(costs, part)).mean() for name, part in folds.items()}
         ).T.astype(float)
 
     @property
@@ -100,17 +115,17 @@ def _mean(scores):
 
 
 def short_names(groups, differing):
-    """A short name for each group of folds: the value of one option in which all groups differ, else the run's name.
+    """A short name for each group of runs: the value of one option in which all groups differ, else the run's name.
 
-    groups: list of lists of folds. differing: keys of config.
+    groups: list of lists of `Run`. differing: keys of config.
     """
-    configs = [folds[0].config for folds in groups]
+    configs = [runs[0].folds[0].config for runs in groups]
     for key in ("model", "recipe", *differing):
         values = [str(config.get(key)) for config in configs]
         if key in differing and len(set(values)) == len(values) and max(map(len, values)) <= 24:
             return values
-    names = [folds[0].config.get("name", folds[0].folder.name) for folds in groups]
-    return names if len(set(names)) == len(names) else [str(folds[0].folder) for folds in groups]
+    names = [str(config.get("name", runs[0].folder.name)) for config, runs in zip(configs, groups, strict=True)]
+    return names if len(set(names)) == len(names) else [str(runs[0].folder) for runs in groups]
 
 
 def print_methods(table, decide):
@@ -153,9 +168,8 @@ def _cut(name, room):
 
 
 def other_rows(groups):
-    """A sentence where not all methods were measured on the same images, fold by fold; else None."""
-    seen = {}
-    for fold in (fold for folds in groups for fold in folds):
-        folder, ids = seen.setdefault(fold.config.get("fold"), (fold.folder, set(fold.ids)))
-        if set(fold.ids) != ids:
-            return f"not the same images: {fold.folder} and {folder} validated on different ones"
+    """A sentence where not all runs, lists of them, were measured on the same images; else None."""
+    runs = [run for group in groups for run in group]
+    for run in runs:
+        if set(run.ids) != set(runs[0].ids):
+            return f"not the same images: {run.folder} and {runs[0].folder} were measured on different ones"

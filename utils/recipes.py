@@ -59,8 +59,8 @@ M_CNN = PROTOCOL | {"model": "m_cnn", "lr": 0.01, "batch_size": 22}
 DENSENET121 = PROTOCOL | {"model": "densenet121", "lr": 0.1, "batch_size": 3}
 DEEPLOC = PROTOCOL | {"model": "deeploc", "lr": 0.001, "batch_size": 2}
 CONV_MIL = PROTOCOL | {"model": "conv_mil", "lr": 0.01, "batch_size": 32}
-# Liimatainen et al. 2018, of which the paper says: crops with several cells at high resolution, a confidence map a class, a
-# threshold of its own each (threshold.py --method per_class). The crop's size, learning rate and batch size are open.
+# Liimatainen et al. 2018, of which the paper says: crops with several cells at high resolution (3.1; section 4 says single
+# cells), a confidence map a class, a threshold of its own each (threshold.py --method per_class). The rest is open.
 LIIMATAINEN_FCN = PROTOCOL | {"model": "liimatainen_fcn", "size": 512, "lr": 0.01, "batch_size": 16}
 
 # Mylavarapu, "Classification of Subcellular Protein Localizations" (poster): "Architecture" and the figure of four models.

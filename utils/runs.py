@@ -13,6 +13,7 @@ from utils.labels import encode, read_labels, read_table
 from utils.predictions import read_predictions
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
+UNSAID = {"layers": "all", "single_label": False, "max_minutes": 0.0}  # what a config without these options means
 ANEW = "train the fold anew, with --overwrite"
 
 

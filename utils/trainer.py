@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import time
 
 import numpy as np
 import torch
@@ -28,9 +29,10 @@ OPTIMISERS = {
 class Trainer:
     """Network, optimiser, plateau and loss schedule: all that changes while a run trains, and how one step changes it."""
 
-    def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch):
+    def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch, started=None):
         self.network, self.config, self.schedule, self.device, self.amp = network, config, schedule, device, amp
         self.steps_an_epoch = steps_an_epoch
+        self.spent_before, self.started = 0.0, time.time() if started is None else started
         if config["layers"] == "last":
             last = models.parameters_of(network, network.head_layers)
             for name, weight in network.named_parameters():
@@ -70,8 +72,10 @@ class Trainer:
             self.new_plateau()
         self.network.train()
         if self.config["layers"] == "last":
-            for layer in self.network.modules():
-                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            for name, layer in self.network.named_modules():
+                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and not models.within(
+                    name, self.network.head_layers
+                ):
                     layer.eval()  # its running statistics belong to what is not trained
 
     def train_step(self, batch):
@@ -125,14 +129,14 @@ class Trainer:
 
     @property
     def spent(self):
-        """Seconds that all epochs so far have taken, their validation included."""
-        return sum(row["seconds"] for row in self.log)
+        """Seconds since the run's start, without those between a stop and going on."""
+        return self.spent_before + time.time() - self.started
 
     @property
     def out_of_time(self):
-        """Would one more epoch, as long as the mean of those before, go over --max-minutes?"""
+        """Would one more epoch, as long as the longest so far, go over --max-minutes?"""
         budget = 60 * self.config["max_minutes"]
-        return bool(budget and self.epoch) and self.spent * (self.epoch + 1) / self.epoch > budget
+        return bool(budget and self.epoch) and self.spent + max(row["seconds"] for row in self.log) > budget
 
     @property
     def finished(self):
@@ -147,6 +151,7 @@ class Trainer:
             "config": self.config,
             "model": self.network.state_dict(),
             "finished": self.finished,
+            "spent": self.spent,
             "parts": parts,
         } | {name: getattr(self, name) for name in REMEMBERED}
 
@@ -157,3 +162,4 @@ class Trainer:
                 getattr(self, name).load_state_dict(part)
         for name in REMEMBERED:
             setattr(self, name, saved[name])
+        self.spent_before = saved.get("spent", sum(row["seconds"] for row in self.log))

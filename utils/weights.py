@@ -24,6 +24,7 @@ from utils.errors import InputError, listing, run_script
 from utils.files import check_writable, write_json
 from utils.images import parse_channels
 from utils.labels import CYTO_CLASSES
+from utils.models import library
 from utils.models.layers import widen_stem
 
 # Where ImageNet files are published, in the order they are tried: the name pretrainedmodels uses and the name timm uses for
@@ -56,7 +57,7 @@ def load_start(network, config):
         return "random weights"
     name, own = config["model"], network.state_dict()
     if config["weights"] == "imagenet":
-        source, state, origin = *imagenet_state(name), {}
+        source, state, origin = *imagenet_state(name, config.get("size")), {}
     else:
         source = Path(config["weights"])
         state, origin = read_state(source)
@@ -85,14 +86,18 @@ COUNTER = "num_batches_tracked"  # batch norm's; files from before 2018 lack it,
 
 
 def match_by_order(state, own, free):
-    """Give the tensors of `state` the names of `own`, where these are as many, in the same order and of the same shapes but
-    for those named in `free` (stem and last layer): -> (state, was it done?)."""
+    """Give the tensors of `state` the names of `own`, where these are as many, in the same order, of the same kind (the last
+    part of the name: weight, bias, running_mean) and of the same shapes but for those named in `free` (stem and last layer):
+    -> (state, was it done?)."""
     theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
     if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
         return state, False
     pairs = list(zip(theirs, mine, strict=True))
-    if any(state[a].ndim != own[b].ndim or (b not in free and state[a].shape != own[b].shape) for a, b in pairs):
-        return state, False
+    for a, b in pairs:
+        kinds = {name.rpartition(".")[2] for name in (a, b)}
+        shapes = {state[a].shape, own[b].shape} if b not in free else {state[a].ndim, own[b].ndim}
+        if len(kinds) > 1 or len(shapes) > 1:
+            return state, False
     return {b: state[a] for a, b in pairs}, True
 
 
@@ -114,15 +119,16 @@ def _fit_channels(state, first, own, origin, config, source):
     return state | {first: state[first][:, [before.names.index(channel) for channel in now.names]]}
 
 
-def imagenet_state(name):
-    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher; timm's own networks
-    also from where timm keeps them."""
-    urls = _imagenet_urls(name)
+def imagenet_state(name, size=None):
+    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its own
+    networks itself, at `size` where that is fixed: it knows each file's layout."""
+    source, _, word = name.partition(":")
+    if source == "timm":
+        return _from_timm(word, size)
+    urls = _imagenet_urls(source, word)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     names = list(dict.fromkeys(url.rpartition("/")[2] for url in urls))
-    word = name.partition(":")[2]
-    local = names + [f"{word}{ending}" for ending in (".pth", ".safetensors") if word]
-    for path in [folder / file for folder in (WEIGHT_FOLDER, cache) for file in local]:
+    for path in [folder / file for folder in (WEIGHT_FOLDER, cache) for file in names]:
         if path.is_file():
             return path, read_state(path)[0]
     for url in urls:
@@ -135,26 +141,38 @@ def imagenet_state(name):
             return WEIGHT_FOLDER / file, read_state(WEIGHT_FOLDER / file)[0]
         except (OSError, RuntimeError) as error:  # no network, no such file, or a file whose hash is wrong
             print(f"  not to be had there ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
+    raise _not_to_be_had(name, names)
+
+
+def _not_to_be_had(name, files):
     with contextlib.suppress(OSError):
         WEIGHT_FOLDER.rmdir()  # if it was made for nothing
-    if name.startswith("timm:"):
-        try:
-            return f"timm's {word}", timm.create_model(word, pretrained=True).state_dict()
-        except (OSError, RuntimeError) as error:
-            print(f"timm could not fetch {word} ({type(error).__name__})")
-    raise InputError(
-        f"no ImageNet weights for {name}: no publisher answers; put {' or '.join(local)} "
+    return InputError(
+        f"no ImageNet weights for {name}: no publisher answers; put {' or '.join(files)} "
         f"into {WEIGHT_FOLDER}{os.sep}, or start with --weights none"
     )
 
 
-def _imagenet_urls(name):
-    library, _, word = name.partition(":")
-    if library == "timm":
-        url = timm.get_pretrained_cfg(word).url
-        return (url,) if url else ()
-    if library == "pretrainedmodels":
-        return (pretrainedmodels.pretrained_settings[word]["imagenet"]["url"],)
+def _from_timm(word, size):
+    names = [f"{word}{ending}" for ending in (".safetensors", ".bin", ".pth")]
+    local = next((WEIGHT_FOLDER / file for file in names if (WEIGHT_FOLDER / file).is_file()), None)
+    overlay = {"file": str(local)} if local else {}
+    WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        network = timm.create_model(word, pretrained=True, pretrained_cfg_overlay=overlay, cache_dir=WEIGHT_FOLDER,
+                                    **library.size_for(word, size))  # fmt: skip
+        return local or f"timm's {word}", network.state_dict()
+    except Exception as error:  # whatever a download or a file of strangers can bring
+        if local:
+            raise InputError(f"{local} is no weight file of timm's {word} ({str(error)[:120]})") from None
+        print(f"timm could not fetch {word} ({type(error).__name__})")
+    raise _not_to_be_had(f"timm:{word}", names)
+
+
+def _imagenet_urls(name, word):
+    if name == "pretrainedmodels":
+        settings = pretrainedmodels.pretrained_settings[word]
+        return (settings.get("imagenet", next(iter(settings.values())))["url"],)
     if name not in IMAGENET_URLS:
         raise InputError(f"there are no ImageNet weights for {name}; use --weights none or a file")
     return IMAGENET_URLS[name]

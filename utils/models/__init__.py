@@ -52,7 +52,10 @@ def build(name, classes, channels, size=512, stem="mean"):
 
 
 def parameters_of(network, layers):
-    """The names of a network's parameters that belong to `layers` (names of layers or of parameters themselves)."""
-    return [
-        name for name in network.state_dict() if any(name == layer or name.startswith(f"{layer}.") for layer in layers)
-    ]
+    """The names of a network's parameters and statistics that belong to `layers` (names of layers or of parameters)."""
+    return [name for name in network.state_dict() if within(name, layers)]
+
+
+def within(name, layers):
+    """Is it one of these layers, or inside one?"""
+    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)

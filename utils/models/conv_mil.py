@@ -7,8 +7,8 @@ compared by Rumetshofer et al., ICLR 2019, section 3.
     convolutions   average-pool 3 stride 2, conv 32, conv 64, max-pool 3 stride 2, conv 64, max-pool, conv 128, max-pool,
                    conv 128, max-pool                                 dropout .2 after each max-pool
     maps           conv 1x1 1000, dropout .5, conv 1x1 classes        S/32 x S/32, one map a class
-    noisy-AND      of the mean of each map's probabilities            first output
-    head           flatten all maps, FC classes                       second output, the one that predicts
+    noisy-AND      of the mean of each map's probabilities            only trained
+    head           flatten all maps, FC classes                       trained, and predicts
 
 3x3 convolutions with bias, zero-padded to keep the size; ReLU; Xavier-uniform weights, zero biases. 593,143 parameters at 1024²
 with 4 channels and 13 classes, as in Table 7: the head fits one image size only.

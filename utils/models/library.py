@@ -36,12 +36,19 @@ def _from_timm(word, classes, channels, size):
     if not timm.is_model(word):
         near = difflib.get_close_matches(word, timm.list_models(), cutoff=0.3)
         raise InputError(f"timm has no network {word!r}; did you mean {listing(near or timm.list_models())}?")
-    own = timm.get_pretrained_cfg(word)
-    fixed = {"img_size": size} if own and own.fixed_input_size else {}
-    network = timm.create_model(word, pretrained=False, num_classes=classes, in_chans=channels, **fixed)
+    network = timm.create_model(word, pretrained=False, num_classes=classes, in_chans=channels, **size_for(word, size))
     config = network.pretrained_cfg
     network.stem_layers, network.head_layers = (_names(config.get(key)) for key in ("first_conv", "classifier"))
     return network
+
+
+def size_for(word, size):
+    """The option that makes one of timm's networks of a fixed image size fit `size`; none for the others."""
+    try:
+        config = timm.get_pretrained_cfg(word)
+    except RuntimeError as error:  # resnet50.no_such_weights
+        raise InputError(f"timm: {error}; give the name without what follows the dot, or another") from None
+    return {"img_size": size} if config and config.fixed_input_size else {}
 
 
 def _from_cadene(word, classes, channels, stem):
@@ -57,6 +64,8 @@ def _from_cadene(word, classes, channels, stem):
         network.last_linear = nn.Linear(head.in_features, classes)
     else:
         network.last_linear = nn.Conv2d(head.in_channels, classes, head.kernel_size)
+    if getattr(network, "AuxLogits", None) is not None:  # a second output for 1000 classes, in training only
+        network.aux_logits, network.AuxLogits = False, None
     for pool in ("avg_pool", "avgpool"):
         if isinstance(getattr(network, pool, None), nn.AvgPool2d):
             setattr(network, pool, nn.AdaptiveAvgPool2d(1))  # made for 224² otherwise

@@ -1,8 +1,9 @@
 """A fully convolutional network with a confidence map for each class, in the manner of the Cyto Challenge's winner.
 
 Liimatainen et al., "Cell organelle classification with fully convolutional neural networks", technical report 2018, which is
-not published. What Rumetshofer et al. (ICLR 2019, sections 3.1 and 4) say of it is kept: trained on crops with several
-cells at high resolution, one confidence map a class, a threshold of its own for each class. The layers are decided here.
+not published. Rumetshofer et al. (ICLR 2019) say of it: one confidence map a class, a threshold of its own for each class
+(section 4); trained on crops with several cells at high resolution (section 3.1), or on crops of single cells (section 4),
+of which the first is followed. The layers are decided here.
 
     input          C x H x W, any H and W of 16 or more
     convolutions   2 x conv 32, max-pool 2, 2 x conv 64, max-pool 2, 2 x conv 128, max-pool 2, 2 x conv 256, max-pool 2

@@ -7,14 +7,16 @@ from utils.labels import part_name
 from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE, save, tidy
 
 
-def fold_split(labels, fold, always, parts, classes, path):
+def fold_split(labels, fold, dealt, parts, classes, path):
     """Class distribution, and how evenly the folds share each class (Chen, Fig. 2).
 
-    labels: (N, C) 0/1. fold: (N,) int. always: (N,) bool, rows that were not dealt out but are always trained on. parts:
-    {fold: share} of what was dealt out.
+    labels: (N, C) 0/1. fold: (N,) int. dealt: (N,) bool, the others are always trained on or never. parts: {fold: share} of
+    what was dealt out.
     """
-    always = np.asarray(always) & (fold == -1)
-    table = np.stack([labels[(fold == part) & ~always].sum(axis=0) for part in parts], axis=1)  # (C, parts)
+    always = ~dealt & (fold == -1)
+    table = np.stack(
+        [labels[(fold == part) & (dealt | (part >= 0))].sum(axis=0) for part in parts], axis=1
+    )  # (C, parts)
     total, beside = table.sum(axis=1), labels[always].sum(axis=0)
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.26 * len(classes) + 1.4), sharey=True)
     places = np.arange(len(classes))
