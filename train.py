@@ -16,13 +16,7 @@ ends with the same weights.
 """
 
 import argparse
-import contextlib
-import hashlib
-import platform
-import shutil
-import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +25,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from utils import augment, checkpoint, inference, losses, models
+from utils import augment, checkpoint, inference, losses, models, resume
 from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, peak_memory, pick_device
 from utils.errors import InputError, check_least, plural, run_script
@@ -40,27 +34,11 @@ from utils.images import check_files, find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.layers import STEMS
-from utils.predictions import EPOCHS, read_predictions, write_epoch, write_predictions
+from utils.predictions import read_predictions, write_epoch, write_predictions
 from utils.recipes import RECIPES
-from utils.runs import UNSAID, write_rows
-from utils.trainer import OPTIMISERS, REMEMBERED, Trainer
+from utils.runs import write_rows
+from utils.trainer import OPTIMISERS, Trainer
 from utils.weights import load_start
-
-# Options that may change when a run goes on: what they stand for is compared itself (rows, class names) or does not matter.
-NOT_THE_RESULT = {
-    "runs",
-    "images",
-    "folds",
-    "classes",
-    "workers",
-    "device",
-    "overwrite",
-    "max_minutes",
-    "versions",
-    "commit",
-    "mean",
-    "std",
-}
 
 
 def parse_args():
@@ -72,7 +50,8 @@ def parse_args():
         shown = "" if kwargs.get("required") or "action" in kwargs else " (default: %(default)s)"
         group.add_argument(*names, help=help + shown, **kwargs)
 
-    arg("--recipe", choices=RECIPES, default="chen", help="published system whose options are taken")
+    arg("--recipe", choices=RECIPES, default="chen", metavar="NAME",
+        help=f"published system whose options are taken: {', '.join(RECIPES)}")  # fmt: skip
     arg("--fold", type=int, required=True, help="which fold validates")
     data = parser.add_argument_group("data")
     arg("--folds", default="input/folds.csv", help="table made by make_folds.py", group=data)
@@ -151,8 +130,8 @@ def main():
 
     arithmetic = str(amp or torch.float32).removeprefix("torch.")
     config = vars(args) | {"class_names": classes, "planes": channels.planes, "arithmetic": arithmetic}
-    config |= provenance(train_rows, valid_rows)
-    saved = find_resume(run, config, args.overwrite)
+    config |= resume.provenance(train_rows, valid_rows)
+    saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
         return
@@ -183,7 +162,7 @@ def main():
     if saved:
         trainer.restore(saved)
     if args.overwrite:
-        clear(run)
+        resume.clear(run)
     print_header(config, started_from, train_rows, valid_rows, device, amp, workers)
     write_json(run / "config.json", config)
     write_rows(run / "rows.csv", train_rows, valid_rows)
@@ -191,7 +170,7 @@ def main():
         fit(trainer, train_loader, valid_loader, valid_rows, config, run)
     except InputError:
         if not (run / "last.pt").is_file():
-            clear(run)  # nothing was learned yet: leave nothing half-done
+            resume.clear(run)  # nothing was learned yet: leave nothing half-done
         raise
 
 
@@ -202,65 +181,6 @@ def check_options(args):
     check_name(args.name)
     if args.layers == "last" and args.weights == "none":
         raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
-
-
-def provenance(train_rows, valid_rows):
-    """What a run's result depends on beside its options, for config.json."""
-    text = "\n".join(
-        f"{part['Id'].str.cat(part['Target'], sep=',').str.cat(sep=';')}" for part in (train_rows, valid_rows)
-    )
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        commit = commit.stdout.strip() or None
-    except (OSError, subprocess.TimeoutExpired):
-        commit = None
-    packages = ["torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy",
-                "pandas"]  # fmt: skip
-    return {
-        "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
-        "commit": commit,
-    }
-
-
-def _version(package):
-    try:
-        return version(package)
-    except ImportError:
-        return None
-
-
-def find_resume(run, config, overwrite):
-    """The state to go on from, or None. A run of other options or other rows is not continued, nor overwritten unasked."""
-    existing = [run / name for name in ("last.pt", "best.pt") if (run / name).is_file()]
-    if overwrite or not existing:
-        return None
-    saved = checkpoint.load(existing[0])
-    old = UNSAID | saved["config"]
-    changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
-    if "recipe" not in saved["config"] or (existing[0].name == "last.pt" and not set(REMEMBERED) <= set(saved)):
-        raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
-    if changed:
-        long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
-        shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
-        raise InputError(
-            f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite"
-        )
-    # Only best.pt: stopped in the last moments of the first epoch, which is trained again.
-    return saved if existing[0].name == "last.pt" else None
-
-
-def clear(run):
-    """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
-    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "config.json"):
-        (run / name).unlink(missing_ok=True)
-    for name in ("tensorboard", EPOCHS, "figures"):
-        shutil.rmtree(run / name, ignore_errors=True)
-    for folder in (run, run.parent):
-        with contextlib.suppress(OSError):  # others' files stay, and then their folder
-            folder.rmdir()
 
 
 def fit(trainer, train_loader, valid_loader, valid_rows, config, run):

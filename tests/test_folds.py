@@ -11,6 +11,7 @@ import make_folds
 from utils import duplicates, simulate
 from utils.atlas.plan import Settings
 from utils.predictions import read_predictions
+from utils.stratify import even_out
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_evening_out_never_makes_it_worse():
         table = np.stack([counted[fold == k].sum(axis=0) for k in range(3)])
         return ((table - counted.sum(axis=0) / 3) ** 2 / counted.sum(axis=0)).sum()
 
-    assert unevenness(make_folds.even_out(counted, start.copy(), np.full(3, 1 / 3))) < 0.1 * unevenness(start)
+    assert unevenness(even_out(counted, start.copy(), np.full(3, 1 / 3))) < 0.1 * unevenness(start)
 
 
 def test_plot_is_drawn(atlas, tmp_path):

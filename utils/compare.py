@@ -7,10 +7,11 @@ the tables of a comparison of methods.
         --labels input/demo/solution.csv
 
 Folds of a run are pooled, runs that differ in nothing but their seed are one
-line. F1 is macro F1 on the validation images at each fold's best epoch: at 0.5; at the one cut-off that is best for
-these very images, which the epoch was chosen by; with a cut-off for each
-class, cross-fitted. Last epoch: at its own best cut-off, not chosen. Precision
-and recall are those of all labels pooled, at 0.5.
+line. F1 is macro F1 on the validation images at each fold's best epoch: at
+0.5; at the one cut-off that is best for these very images, which the epoch was
+chosen by; with a cut-off for each class, cross-fitted. Last epoch: at its own
+best cut-off, not chosen. Precision and recall are those of all labels pooled,
+at 0.5.
 
 Then, as Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
 with a Wilcoxon test against the best; F1 of each class; what training cost.
