@@ -40,11 +40,11 @@ def methods_by_class(table, positives, path):
 def confusion(matrices, classes, path):
     """Confusion matrices side by side, each row divided by its sum (Rumetshofer et al., Fig. 5).
 
-    matrices: {title: (C, C) counts, rows true, columns said}.
+    matrices: {title: (C, C) counts, rows true, columns said}, all of the same images.
     """
     side = 0.36 * len(classes) + 1.6
     figure, axes = plt.subplots(
-        1, len(matrices), figsize=(len(matrices) * side + 1.2, side), sharey=True, squeeze=False
+        1, len(matrices), figsize=(len(matrices) * (side - 1.2) + 2.4, side), sharey=True, squeeze=False
     )
     for axis, (title, counts) in zip(axes[0], matrices.items(), strict=True):
         rows = counts.sum(axis=1, keepdims=True)
@@ -58,6 +58,6 @@ def confusion(matrices, classes, path):
                         fontsize=8)  # fmt: skip
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("said")
-    axes[0, 0].set_ylabel("true (images of the first matrix)" if len(matrices) > 1 else "true (images)")
+    axes[0, 0].set_ylabel("true (images)")
     figure.tight_layout()
     save(figure, path)
