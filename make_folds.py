@@ -28,7 +28,7 @@ import pandas as pd
 from utils import corrupt, duplicates, plots
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_csv
-from utils.images import check_files, find_files, parse_channels, scan_folders
+from utils.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
 from utils.labels import TEST, check_ids, encode, load_classes, part_name, read_labels
 from utils.stratify import stratify
 
@@ -80,11 +80,12 @@ def main():
     for path in [args.out, pairs_file, dropped_file, args.plot]:
         if path:
             check_writable(path)
-    labelled, dropped = set(rows["Id"]), None
+    dropped = None
+    check_pictures(rows, args)
     if args.drop_corrupt:
         rows, dropped = drop_corrupt(rows, args, parts)
 
-    rows["group"], pairs = find_groups(rows, args, parts, labelled)
+    rows["group"], pairs = find_groups(rows, args, parts)
     rows = drop_twins_of_test(rows)
     labels = encode(rows["Target"], classes)
     trained = (rows["use"] != "test").to_numpy()
@@ -99,10 +100,11 @@ def main():
             f"the {listing(empty)} part is empty, {plural(len(dealt), 'row')} are too few for these shares; give more rows"
         )
 
-    if pairs is not None:
-        write_csv(pairs_file, pairs)
-    if dropped is not None:
-        write_csv(dropped_file, dropped)
+    for path, table in ((pairs_file, pairs), (dropped_file, dropped)):
+        if table is None:
+            path.unlink(missing_ok=True)  # an earlier call's would speak of other folds
+        else:
+            write_csv(path, table)
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
         dealt = (rows["use"] == "split").to_numpy()
@@ -162,6 +164,29 @@ def image_folders(args):
     return args.images or (["input/train"] if usual else [])
 
 
+def check_pictures(rows, args):
+    """Raise InputError for what folders and label tables alone tell, before any picture is read."""
+    folders = image_folders(args)
+    if not folders or (args.hash_distance < 0 and not args.drop_corrupt):
+        return
+    parse_channels(args.hash_channels)
+    there = scan_folders(folders)
+    for name, part in rows[rows["use"] == "test"].groupby("source", sort=False):
+        if not part["Id"].isin(set(there)).any():
+            raise InputError(
+                f"the test set {name} has no image in {listing(folders)}, so pictures it shares with the training set would go "
+                f"unnoticed; add its folder with another --images, or give --hash-distance -1"
+            )
+    wanted = rows["Id"][~rows["source"].isin(without_images(rows, there))].tolist()
+    find_files(folders, wanted, ChannelSet(()), there)
+    unlabelled = sorted(set(there) - set(rows["Id"]))
+    if unlabelled and not args.allow_unlabelled:
+        raise InputError(
+            f"{plural(len(unlabelled), 'Id')} with images in {listing(folders)} but no row in a label table: "
+            f"{listing(unlabelled)}; add the rows or give --allow-unlabelled"
+        )
+
+
 def drop_corrupt(rows, args, parts):
     """Without the rows whose sample cannot be used, and these: DataFrame Id, why. Sources without any picture stay."""
     folders = image_folders(args)
@@ -183,33 +208,20 @@ def drop_corrupt(rows, args, parts):
     return rows, pd.DataFrame({"Id": list(wrong), "why": list(wrong.values())}, dtype=object)
 
 
-def find_groups(rows, args, parts, labelled):
-    """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images.
-    labelled: Ids that have a row in a label table, used or not."""
+def find_groups(rows, args, parts):
+    """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images."""
     folders = image_folders(args)
     if not folders or args.hash_distance < 0:
         print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
         return rows["Id"], None
     channels = parse_channels(args.hash_channels)
     there = scan_folders(folders)
-    for name, part in rows[rows["use"] == "test"].groupby("source", sort=False):
-        if not part["Id"].isin(set(there)).any():
-            raise InputError(
-                f"the test set {name} has no image in {listing(folders)}, so pictures it shares with the training set would go "
-                f"unnoticed; add its folder with another --images, or give --hash-distance -1"
-            )
     unseen = without_images(rows, there)
     for name in unseen:
         print(f"near-duplicates: not looked for in source {name}, whose images are in none of the folders")
     seen = np.flatnonzero(~rows["source"].isin(unseen))
     ids = rows["Id"].to_numpy()[seen]
     files = find_files(folders, ids.tolist(), channels, there)
-    unlabelled = sorted(set(there) - labelled)
-    if unlabelled and not args.allow_unlabelled:
-        raise InputError(
-            f"{plural(len(unlabelled), 'Id')} with images in {listing(folders)} but no row in a label table: "
-            f"{listing(unlabelled)}; add the rows or give --allow-unlabelled"
-        )
     check_files(files)
     distance = args.hash_distance * len(channels.names)
     first, second, bits = duplicates.close_pairs(duplicates.hash_samples(files), distance)

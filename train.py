@@ -12,7 +12,7 @@ trained and validated on), last.pt and best.pt, log.csv (a row an epoch),
 steps.csv and TensorBoard events (every step), oof.csv (best epoch's
 probabilities for the validation fold) and validation/ (every epoch's, in 16
 bits). Interrupted, the same command goes on after the last finished epoch and
-ends with the same weights.
+ends with the same weights (with --max-minutes perhaps an epoch earlier).
 """
 
 import argparse
@@ -38,7 +38,7 @@ from utils.predictions import read_predictions, write_epoch, write_predictions
 from utils.recipes import RECIPES
 from utils.runs import write_rows
 from utils.trainer import OPTIMISERS, Trainer
-from utils.weights import load_start
+from utils.weights import check_apart_from_start, load_start, moments_of_start
 
 
 def parse_args():
@@ -83,8 +83,8 @@ def parse_args():
     arg("--stem", choices=STEMS, help="how RGB filters are widened to other channels", group=net)
     opt = parser.add_argument_group("optimisation")
     arg("--epochs", type=int, help="most epochs", group=opt)
-    arg("--max-minutes", type=float, default=0, metavar="M", group=opt,
-        help="stop before the epoch that would go over this time, in all; 0: no limit")  # fmt: skip
+    arg("--max-minutes", type=float, default=0.0, metavar="M", group=opt,
+        help="stop before the epoch that would go over this time, in all, but not before the first; 0: no limit")  # fmt: skip
     arg("--batch-size", type=int, help="images a step", group=opt)
     arg("--loss", help='terms by first epoch: "1:bce 11:soft_f1+2*weighted_bce"', group=opt)
     arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
@@ -139,6 +139,11 @@ def main():
     torch.manual_seed(args.seed)
     network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
     config["parameters"] = sum(weight.numel() for weight in network.parameters())
+    if saved:
+        started_from = f"going on from {run / 'last.pt'}"
+    else:
+        check_apart_from_start(args.weights, valid_rows["Id"])
+        started_from = load_start(network, config)
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
     tiles = most_tiles(check_files(files, args.size if args.fit == "crop" else 0), args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
@@ -147,7 +152,6 @@ def main():
     valid_set = Samples(files[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
     torch.backends.cudnn.benchmark = True
-    started_from = f"going on from {run / 'last.pt'}" if saved else load_start(network, config)
     network = network.to(device, memory_format=torch.channels_last)
     workers = pick_workers(args.workers, device)
     train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True)
@@ -155,9 +159,8 @@ def main():
 
     config["mean"], config["std"] = (None, None)
     if args.normalise == "dataset":
-        config["mean"], config["std"] = (
-            (saved["config"][key] for key in ("mean", "std")) if saved else dataset_moments(train_set)
-        )
+        known = saved["config"] if saved else moments_of_start(config) if args.layers == "last" else None
+        config["mean"], config["std"] = (known["mean"], known["std"]) if known else dataset_moments(train_set)
     trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started)
     if saved:
         trainer.restore(saved)

@@ -1,5 +1,9 @@
 """python -m utils.compare: runs side by side, seeds together."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -205,3 +209,24 @@ def test_compare_refuses(runs, tmp_path):
     (broken / "oof.csv").write_bytes((runs / "a0/fold0/oof.csv").read_bytes())
     (broken / "config.json").write_text("[]")
     refuse("utils.compare", broken, says="is not a run's config")
+
+
+def test_a_run_from_before_an_option_existed_is_not_another_method(runs, tmp_path):
+    copy = Path(shutil.copytree(runs / "a1", tmp_path / "a1"))
+    config = json.loads((copy / "fold0/config.json").read_text())
+    for key in ("layers", "single_label", "max_minutes", "parameters"):
+        del config[key]
+    (copy / "fold0/config.json").write_text(json.dumps(config))
+    assert "all the same" in succeed("utils.compare", runs / "a0", copy).out
+
+
+def test_folds_of_two_splits_are_not_pooled(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "mini"))
+    shutil.copytree(copy / "fold0", copy / "fold2")
+    refuse("utils.compare", copy, says="share validation images")
+
+
+def test_methods_are_not_called_by_their_fold(run, runs, tmp_path):
+    """Runs of other folds, lengths and losses: what a method is called says what it is."""
+    succeed("utils.compare", run / "fold1", runs / "b0", "-o", tmp_path)
+    assert set(pd.read_csv(tmp_path / "methods.csv", dtype=str)["method"]) == {"epochs 1", "epochs 2"}

@@ -8,6 +8,7 @@ import pytest
 from conftest import refuse, succeed, write_labels
 from sklearn import metrics as sk
 
+from utils.confusion import single_scores
 from utils.labels import CYTO_CLASSES
 from utils.predictions import write_predictions
 
@@ -83,3 +84,12 @@ def test_confusion_refuses(papers_case):
     refuse(
         "utils.confusion", place / "p.csv", "--labels", place / "truth.csv", says="name the class list with --classes"
     )
+
+
+def test_both_judges_are_averaged_over_the_same_classes():
+    """A class that only one of them says counts for both."""
+    true, network, person = np.repeat([0, 1], 5), np.repeat([0, 1], 5), np.array([0] * 4 + [7] + [1] * 4 + [8])
+    there = np.unique(np.concatenate([true, network, person]))
+    assert single_scores(true, network, there)["f1"] == pytest.approx(0.5), "two of four classes found, all right"
+    expected = sk.f1_score(true, person, labels=there, average="macro", zero_division=0)
+    assert single_scores(true, person, there)["f1"] == pytest.approx(expected)

@@ -408,3 +408,49 @@ def test_a_run_from_before_an_option_existed_goes_on(atlas, folds, tmp_path):
     assert "trained already" in succeed("train", *options).out
     torch.save({key: value for key, value in state.items() if key != "spent"} | {"finished": False}, path)
     assert "going on from" in succeed("train", *options).out
+
+
+def test_starting_weights_that_have_seen_the_validation_images_are_refused(run, atlas, folds, tmp_path):
+    """Fold 1 of one run was trained on fold 0."""
+    options = train_options(atlas, folds, tmp_path, weights=run / "fold1/best.pt", epochs=1)
+    refuse("train", *options, says=["best.pt was trained on", "to validate", "same fold"])
+    succeed("train", *train_options(atlas, folds, tmp_path, weights=run / "fold0/best.pt", epochs=1))
+
+
+def test_layers_that_stay_see_what_they_were_trained_on(run, atlas, folds, tmp_path):
+    """Mean and spread of the images come along, though they are now measured on fewer."""
+    before = json.loads((run / "fold1/config.json").read_text())
+    words = train_options(atlas, folds, tmp_path, fold=1, weights=run / "fold1/best.pt", layers="last", epochs=1)
+    succeed("train", *words, "--single-label")
+    after = json.loads((tmp_path / "mini/fold1/config.json").read_text())
+    assert after["normalise"] == "dataset" and (after["mean"], after["std"]) == (before["mean"], before["std"])
+
+
+def test_killed_between_the_best_and_the_last_checkpoint_an_epoch_is_repeated_whatever_the_time(
+    atlas, folds, tmp_path, monkeypatch
+):
+    options = [*train_options(atlas, folds, tmp_path, epochs=3), "--max-minutes", 60]
+    real, epochs = train.checkpoint.save, []
+
+    def dies(path, state):
+        if path.name == "last.pt":
+            epochs.append(1)
+            if len(epochs) == 2:
+                raise KeyboardInterrupt
+        real(path, state)
+
+    monkeypatch.setattr(train.checkpoint, "save", dies)
+    monkeypatch.setattr(trainer.Trainer, "end_epoch", always_better)
+    assert kit("train", *options).code == 130
+    monkeypatch.setattr(train.checkpoint, "save", real)
+    folder = tmp_path / "mini/fold0"
+    best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
+    assert (best, last) == (2, 1)
+    succeed("train", *options[:-1], 0.00001)
+    best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
+    assert (best, last) == (2, 2) and len(pd.read_csv(folder / "log.csv")) == 2
+
+
+def always_better(self, score):
+    self.score, self.best_epoch = score, self.epoch
+    return True

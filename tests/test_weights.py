@@ -283,3 +283,19 @@ def test_a_network_of_another_size_is_told(tmp_path):
     wanted = start("m_cnn", tmp_path / "best.pt", class_names="a") | {"size": 256}
     with pytest.raises(InputError, match="made for images of 128 pixels"):
         weights.load_start(models.build("m_cnn", 1, 4, size=256), wanted)
+
+
+def test_a_deeper_network_is_no_start_for_a_shallower_one(tmp_path):
+    """All of resnet10t's layers are in resnet14t too."""
+    torch.save(timm.create_model("resnet14t").state_dict(), tmp_path / "x.pth")
+    with pytest.raises(InputError, match="another network than timm:resnet10t"):
+        weights.load_start(models.build("timm:resnet10t", 5, 4, size=64), start("timm:resnet10t", tmp_path / "x.pth"))
+
+
+def test_conv_mil_of_another_size_does_not_lose_its_maps_unnoticed(tmp_path):
+    config = {"channels": "rgby", "class_names": list("ab"), "size": 64}
+    state = models.build("conv_mil", 2, 4, size=64).state_dict()
+    checkpoint.save(tmp_path / "best.pt", {"config": config, "model": state, "epoch": 1, "score": 0.1})
+    wanted = start("conv_mil", tmp_path / "best.pt", class_names="ab") | {"size": 128}
+    with pytest.raises(InputError, match="head.weight do not fit .it was made for images of 64 pixels"):
+        weights.load_start(models.build("conv_mil", 2, 4, size=128), wanted)

@@ -4,7 +4,7 @@ the tables of a comparison of methods.
     python -m utils.compare runs/loss_*
     python -m utils.compare runs/net_* --decide each -o tables
     python -m utils.compare runs/net_* --predictions test.csv \\
-        --labels input/demo/solution.csv
+        --labels input/hard/solution.csv
 
 Folds of a run are pooled, runs that differ in nothing but their seed are one
 line. F1 is macro F1 on the validation images at each fold's best epoch: at
@@ -38,24 +38,9 @@ from utils.files import check_writable, first_repeated, write_csv
 from utils.labels import read_truth
 from utils.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.predictions import read_predictions
-from utils.runs import UNSAID, best_epoch, read_fold, read_numbers
+from utils.runs import NOT_THE_RESULT, UNSAID, best_epoch, read_fold, read_numbers
 
-NOT_A_DIFFERENCE = {
-    "name", "seed", "runs", "workers", "overwrite", "device", "commit", "versions", "mean", "std", "images",
-    "parameters",
-}  # fmt: skip
-OF_A_FOLD = {
-    "fold",
-    "rows_sha256",
-    "mean",
-    "std",
-    "commit",
-    "versions",
-    "workers",
-    "device",
-    "overwrite",
-    "max_minutes",
-}
+NOT_A_DIFFERENCE = NOT_THE_RESULT - {"folds", "classes", "max_minutes"} | {"name", "seed"}
 FIGURES = {"f1_half": "F1 at .5", "f1_one": "one cut", "f1_each": "each", "f1_last": "last ep.",
            "precision": "precision", "recall": "recall"}  # fmt: skip
 
@@ -109,6 +94,7 @@ def side_by_side(runs, decide="half", predictions=None, labels=None):
     runs: of `read_runs`. predictions, labels: a file's name in each run's folder and a table of what is true, or None for
     the validation images.
     """
+    measured = [predicted(run, predictions, labels) if predictions else run for run in runs]
     table = pd.DataFrame([measure(run) for run in tqdm(runs, disable=None, leave=False)]).astype({"epoch": "Int64"})
     configs = [matters(run) for run in runs]
     differing = what_differs(configs)
@@ -116,7 +102,6 @@ def side_by_side(runs, decide="half", predictions=None, labels=None):
         ", ".join(f"{key} {_short(key, config.get(key))}" for key in differing) or "all the same" for config in configs
     ])  # fmt: skip
     table.insert(0, "run", [str(run.folder) for run in runs])
-    measured = [predicted(run, predictions, labels) if predictions else run for run in runs]
     groups = [[measured[row] for row in rows] for rows in table.groupby("what", sort=False).indices.values()]
     comparison = methods.Comparison(dict(zip(methods.short_names(groups, differing), groups, strict=True)), decide)
     return table, comparison, methods.other_rows(groups)
@@ -132,9 +117,9 @@ def read_runs(paths):
         raise InputError(f"{repeated} is named twice; name each fold once")
     folds = {}
     for fold in (read_fold(file.parent) for file in files):
-        trained_alike = json.dumps(
-            {key: fold.config.get(key) for key in fold.config if key not in OF_A_FOLD}, default=str
-        )
+        config = UNSAID | fold.config
+        own = NOT_THE_RESULT | {"fold", "rows_sha256"}  # what each fold has for itself
+        trained_alike = json.dumps({key: config[key] for key in sorted(config) if key not in own}, default=str)
         folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
     return [methods.pooled(part) for part in folds.values()]
 

@@ -64,7 +64,8 @@ def main():
     true = truth[single].argmax(axis=1)
     said = {who: answers[single] for who, answers in said.items()}
     matrices = {who: count(true, answers, len(classes)) for who, answers in said.items()}
-    scores = {who: single_scores(true, answers, len(classes)) for who, answers in said.items()}
+    there = np.unique(np.concatenate([true, *said.values()]))
+    scores = {who: single_scores(true, answers, there) for who, answers in said.items()}
     print_scores(scores)
     test = mcnemar(*(answers == true for answers in said.values())) if args.human else {}
     if test:
@@ -100,9 +101,8 @@ def count(true, said, classes):
 
 
 def single_scores(true, said, classes):
-    """Table 3: accuracy, and F1, precision, recall as means over the classes that occur or are said."""
-    there = np.union1d(true, said)
-    scores = multilabel_scores(np.eye(classes)[true][:, there], np.eye(classes)[said][:, there])
+    """Table 3: accuracy, and F1, precision, recall as means over `classes`, the numbers of those that occur or that anyone said."""
+    scores = multilabel_scores(true[:, None] == classes, said[:, None] == classes)
     return {"accuracy": float((true == said).mean())} | {name: scores[name]["class"] for name in RATIOS}
 
 

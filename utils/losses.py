@@ -110,15 +110,22 @@ def curves(logits, targets, class_weights, pos_weights=None):
 
     Precision and recall are those of the batch at the threshold 0.5, over all its decisions together.
     """
-    values = {term.__name__: term(logits, targets) for term in (bce, positive_bce, focal, soft_f1)}
-    values["weighted_bce"] = weighted_bce(logits, targets, class_weights)
-    if pos_weights is not None:
-        values["pos_weight_bce"] = pos_weight_bce(logits, targets, pos_weights)
+    terms = [term for term in TERMS if term != "pos_weight_bce" or pos_weights is not None]
+    values = {term: value(term, logits, targets, class_weights, pos_weights) for term in terms}
     called = (logits.detach() >= 0).float()
     hits = (called * targets).sum()
     values["precision"] = hits / called.sum().clamp(min=1)
     values["recall"] = hits / targets.sum().clamp(min=1)
     return values
+
+
+def value(term, logits, targets, class_weights, pos_weights=None):
+    """One of `TERMS` as a 0-d tensor."""
+    if term == "weighted_bce":
+        return weighted_bce(logits, targets, class_weights)
+    if term == "pos_weight_bce":
+        return pos_weight_bce(logits, targets, pos_weights)
+    return {"bce": bce, "positive_bce": positive_bce, "focal": focal, "soft_f1": soft_f1}[term](logits, targets)
 
 
 def weighted_sum(terms, values):

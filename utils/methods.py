@@ -25,6 +25,8 @@ Run = namedtuple("Run", "folder folds classes ids truth probabilities")
 def pooled(folds):
     """One run of its folds: each image is validated in one of them."""
     ids = [id_ for fold in folds for id_ in fold.ids]
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{folds[0].folder.parent}: its folds share validation images; train them with one folds file")
     truth, oof = (np.concatenate([getattr(fold, part) for fold in folds]) for part in ("truth", "oof"))
     folder = folds[0].folder if len(folds) == 1 else folds[0].folder.parent
     return Run(folder, folds, folds[0].classes, ids, truth, oof)
@@ -121,8 +123,11 @@ def short_names(groups, differing):
     """
     configs = [runs[0].folds[0].config for runs in groups]
     for key in ("model", "recipe", *differing):
-        values = [str(config.get(key)) for config in configs]
-        if key in differing and len(set(values)) == len(values) and max(map(len, values)) <= 24:
+        if key not in differing or key in ("fold", "folds", "rows_sha256", "max_minutes"):
+            continue
+        values = [config.get(key) for config in configs]
+        values = [value if isinstance(value, str) else f"{key} {value}" for value in values]
+        if len(set(values)) == len(values) and max(map(len, values)) <= 24:
             return values
     names = [str(config.get("name", runs[0].folder.name)) for config, runs in zip(configs, groups, strict=True)]
     return names if len(set(names)) == len(names) else [str(runs[0].folder) for runs in groups]
@@ -168,8 +173,9 @@ def _cut(name, room):
 
 
 def other_rows(groups):
-    """A sentence where not all runs, lists of them, were measured on the same images; else None."""
-    runs = [run for group in groups for run in group]
-    for run in runs:
-        if set(run.ids) != set(runs[0].ids):
-            return f"not the same images: {run.folder} and {runs[0].folder} were measured on different ones"
+    """A sentence where the groups, lists of runs, were not all measured on the same images; else None. Within a group each run may
+    have images of its own, as with a limit, where the seed picks them."""
+    seen = [{frozenset(run.ids) for run in runs} for runs in groups]
+    for runs, ids in zip(groups, seen, strict=True):
+        if ids != seen[0]:
+            return f"not the same images: {runs[0].folder} and {groups[0][0].folder} were measured on different ones"

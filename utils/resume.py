@@ -11,24 +11,8 @@ from pathlib import Path
 from utils import checkpoint
 from utils.errors import InputError
 from utils.predictions import EPOCHS
-from utils.runs import UNSAID
+from utils.runs import NOT_THE_RESULT, UNSAID
 from utils.trainer import REMEMBERED
-
-# Options that may change when a run goes on: what they stand for is compared itself (rows, class names) or does not matter.
-NOT_THE_RESULT = {
-    "runs",
-    "images",
-    "folds",
-    "classes",
-    "workers",
-    "device",
-    "overwrite",
-    "max_minutes",
-    "versions",
-    "commit",
-    "mean",
-    "std",
-}
 
 
 def provenance(train_rows, valid_rows):
@@ -75,8 +59,11 @@ def find(run, config, overwrite):
         raise InputError(
             f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite"
         )
-    # Only best.pt: stopped in the last moments of the first epoch, which is trained again.
-    return saved if existing[0].name == "last.pt" else None
+    if existing[0].name == "best.pt":
+        return None  # stopped in the last moments of the first epoch, which is trained again
+    # Stopped after writing best.pt, before last.pt: that epoch is to be trained again, whatever the time.
+    repeat = len(existing) > 1 and checkpoint.load(existing[1])["epoch"] > saved["epoch"]
+    return saved | {"repeat": repeat}
 
 
 def clear(run):

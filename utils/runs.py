@@ -14,6 +14,11 @@ from utils.predictions import read_predictions
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 UNSAID = {"layers": "all", "single_label": False, "max_minutes": 0.0}  # what a config without these options means
+# What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
+NOT_THE_RESULT = {
+    "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
+    "parameters",
+}  # fmt: skip
 ANEW = "train the fold anew, with --overwrite"
 
 

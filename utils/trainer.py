@@ -51,6 +51,7 @@ class Trainer:
         self.weights = [weight for weight in trained if weight.ndim > 1]  # what L1 shrinks: not biases
         self.epoch = self.step = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, 0.0, [], []
+        self.repeat = False  # must one epoch be trained before the time limit counts?
         self.new_plateau()
 
     def new_plateau(self):
@@ -64,7 +65,7 @@ class Trainer:
         self.smooth_f1 = 0.0
 
     def begin_epoch(self):
-        self.epoch += 1
+        self.epoch, self.repeat = self.epoch + 1, False
         torch.manual_seed(self.config["seed"] * 1_000_003 + self.epoch)  # dropout follows from (seed, epoch)
         stage, self.terms = stage_at(self.schedule, self.epoch)
         if stage != self.stage:
@@ -79,7 +80,10 @@ class Trainer:
                     layer.eval()  # its running statistics belong to what is not trained
 
     def train_step(self, batch):
-        """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and what else the schedule names."""
+        """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and what else the schedule names.
+
+        A network with several outputs is trained by the same loss on each: `loss` is their sum, the other curves are the first's.
+        """
         targets = batch["targets"].to(self.device, non_blocking=True)
         images = self.normaliser(batch)
         with autocast(self.device, self.amp):
@@ -87,10 +91,11 @@ class Trainer:
         logits, *more = (part.float() for part in (outputs if isinstance(outputs, tuple) else (outputs,)))
         values = losses.curves(logits, targets, self.class_weights, self.pos_weights)
         loss = losses.weighted_sum(self.terms, values)
-        for other in more:  # a network with several outputs is trained by the same loss on each
-            loss = loss + losses.weighted_sum(
-                self.terms, losses.curves(other, targets, self.class_weights, self.pos_weights)
-            )
+        for other in more:
+            named = {
+                term: losses.value(term, other, targets, self.class_weights, self.pos_weights) for term in self.terms
+            }
+            loss = loss + losses.weighted_sum(self.terms, named)
         penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss + penalty).backward()
@@ -136,7 +141,10 @@ class Trainer:
     def out_of_time(self):
         """Would one more epoch, as long as the longest so far, go over --max-minutes?"""
         budget = 60 * self.config["max_minutes"]
-        return bool(budget and self.epoch) and self.spent + max(row["seconds"] for row in self.log) > budget
+        return (
+            bool(budget and self.epoch and not self.repeat)
+            and self.spent + max(row["seconds"] for row in self.log) > budget
+        )
 
     @property
     def finished(self):
@@ -162,4 +170,5 @@ class Trainer:
                 getattr(self, name).load_state_dict(part)
         for name in REMEMBERED:
             setattr(self, name, saved[name])
+        self.repeat = saved["repeat"]
         self.spent_before = saved.get("spent", sum(row["seconds"] for row in self.log))

@@ -20,10 +20,10 @@ import timm
 import torch
 
 from utils import checkpoint, models
-from utils.errors import InputError, listing, run_script
+from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.images import parse_channels
-from utils.labels import CYTO_CLASSES
+from utils.labels import CYTO_CLASSES, read_table
 from utils.models import library
 from utils.models.layers import widen_stem
 
@@ -48,7 +48,7 @@ WEIGHT_FOLDER = Path("input/weights")
 def load_start(network, config):
     """Load starting weights into `network`, in place; returns a sentence that says what was loaded.
 
-    config: dict with `model`, `stem`, `channels`, `class_names` of the network, and `weights`: ``none``, ``imagenet`` or
+    config: dict with `model`, `size`, `stem`, `channels`, `class_names` of the network, and `weights`: ``none``, ``imagenet`` or
     a path. Layers are matched by name, or where the file has the same layers under other names, by their order. A first
     convolution for RGB is widened as `stem` says, one for the same channels in another order is turned round, one for more
     channels keeps those that are there. A last layer for other classes keeps its random start.
@@ -68,14 +68,15 @@ def load_start(network, config):
         state = _fit_channels(state, stem, own, origin, config, source)
     same_classes = origin.get("class_names", config["class_names"]) == list(config["class_names"])
     fits = same_classes and all(key in state and state[key].shape == own[key].shape for key in last)
-    fresh = [] if fits else last
+    fresh = [] if fits or (same_classes and "class_names" in origin) else last
+    deeper = [key for key in state if key not in own and state[key].ndim == 4 and "aux" not in key.lower()]
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
     lacking = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
-    if wrong or lacking:
+    if wrong or lacking or deeper:
         size = origin.get("size", config.get("size"))
         other = f" (it was made for images of {size} pixels)" if size != config.get("size") else ""
         raise InputError(
-            f"{source} holds the weights of another network than {name}: {listing(wrong or lacking)} do not fit{other}"
+            f"{source} holds the weights of another network than {name}: {listing(wrong or lacking or deeper)} do not fit{other}"
         )
     network.load_state_dict({key: own[key] if key in fresh else state.get(key, own[key]) for key in own})
     told = f"weights from {source}" + (" (layers under other names, matched in order)" if ordered else "")
@@ -119,7 +120,29 @@ def _fit_channels(state, first, own, origin, config, source):
     return state | {first: state[first][:, [before.names.index(channel) for channel in now.names]]}
 
 
-def imagenet_state(name, size=None):
+def check_apart_from_start(weights, ids):
+    """Raise InputError where a run that training starts from was itself trained on images that now validate."""
+    rows = Path(weights).parent / "rows.csv"
+    if not Path(weights).is_file() or not rows.is_file():
+        return
+    table = read_table(rows, ["Id", "part"], what="the rows of a run")
+    seen = set(table["Id"][table["part"] == "train"])
+    if both := [id_ for id_ in ids if id_ in seen]:
+        raise InputError(
+            f"{weights} was trained on {plural(len(both), 'image')} of the {len(ids):,} to validate: {listing(both)}; "
+            f"start from the same fold of a run with the same folds file"
+        )
+
+
+def moments_of_start(config):
+    """{mean, std} of the training set that the starting weights were trained on, where they say so and the channels are the
+    same; else None."""
+    origin = read_state(config["weights"])[1] if config["weights"] != "imagenet" else {}
+    same = origin.get("channels") == config["channels"] and origin.get("mean") and origin.get("std")
+    return {key: origin[key] for key in ("mean", "std")} if same else None
+
+
+def imagenet_state(name, size):
     """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its own
     networks itself, at `size` where that is fixed: it knows each file's layout."""
     source, _, word = name.partition(":")

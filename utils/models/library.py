@@ -18,10 +18,11 @@ def build(name, classes, channels, size, stem):
     """A network with random weights. Raises InputError where the library has none of this name, or where it cannot take
     images of `size` pixels."""
     library, _, word = name.partition(":")
-    network = (
-        _from_timm(word, classes, channels, size) if library == "timm" else _from_cadene(word, classes, channels, stem)
-    )
     try:
+        if library == "timm":
+            network = _from_timm(word, classes, channels, size)
+        else:
+            network = _from_cadene(word, classes, channels, stem)
         with torch.inference_mode():
             shape = tuple(network.eval()(torch.zeros(1, channels, size, size)).shape)
     except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
