@@ -136,12 +136,17 @@ def short_names(groups, differing):
 def print_methods(table, decide):
     where = "0.5" if decide == "half" else "a cut-off for each class, cross-fitted"
     print(f"\nmean over classes ± standard deviation over classes, decided at\n{where}")
-    print(f"{'method':25}{'runs':>4}{'F1':>13}{'precision':>11}{'recall':>8}{'AUC':>13}{'p':>6}")
+    print(f"{'method':24}{'runs':>4}{'F1':>13}{'precision':>11}{'recall':>8}{'AUC':>13}{'p':>7}")
     for row in table.itertuples():
-        p = "–" if np.isnan(row.p) else f"{row.p:.4f}"[1:] if row.p < 0.99995 else "1"
-        print(f"{_cut(row.method, 24):25}{row.runs:>4}{f'{row.f1:.3f} ± {row.f1_spread:.2f}':>13}{row.precision:>11.3f}"
-              f"{row.recall:>8.3f}{f'{row.auc:.3f} ± {row.auc_spread:.2f}':>13}{p:>6}")  # fmt: skip
+        print(f"{_cut(row.method, 23):24}{row.runs:>4}{f'{row.f1:.3f} ± {row.f1_spread:.2f}':>13}{row.precision:>11.3f}"
+              f"{row.recall:>8.3f}{f'{row.auc:.3f} ± {row.auc_spread:.2f}':>13}{_p(row.p):>7}")  # fmt: skip
     print("p: one-sided paired Wilcoxon test over the classes, that the first is no better")
+
+
+def _p(p):
+    if np.isnan(p):
+        return "–"
+    return "<.0001" if p < 0.0001 else f"{p:.4f}".removeprefix("0")
 
 
 def print_by_class(table, width=80):
