@@ -154,7 +154,7 @@ def print_by_class(table, width=80):
     room = (width - 24) // 11
     for start in range(0, len(names), room):
         part = names[start : start + room]
-        print(f"\n{'F1, * the best':24}" + "".join(f"{_cut(name, 10):>11}" for name in part))
+        print(f"\n{'F1, * the best':24}" + "".join(f"{_middle(name, 10):>11}" for name in part))
         for row in table.to_dict("records"):
             cells = [f"{row[name]:.3f}" + ("*" if row["winner"] == name else " ") for name in part]
             print(f"{_cut(row['class'], 23):24}" + "".join(f"{cell:>11}" for cell in cells))
@@ -171,6 +171,11 @@ def print_costs(cost):
         line = "".join(f"{'' if np.isnan(value) else format(value, form):>{room}}" for value, room, form in cells)
         print(f"{_cut(row.Index, 20):21}{line}")
     print("GB: most memory that training took, on a GPU there, else in this process")
+
+
+def _middle(name, room):
+    """Names of methods often differ at their end: what does not fit is left out before it."""
+    return name if len(name) <= room else f"{name[: room - 4]}…{name[-3:]}"
 
 
 def _cut(name, room):
