@@ -80,12 +80,14 @@ def main():
     for path in [args.out, pairs_file, dropped_file, args.plot]:
         if path:
             check_writable(path)
-    dropped = None
-    check_pictures(rows, args)
+    folders, there, dropped = image_folders(args), None, None
+    if folders and (args.hash_distance >= 0 or args.drop_corrupt):
+        there = scan_folders(folders)
+        check_pictures(rows, args, folders, there)
     if args.drop_corrupt:
-        rows, dropped = drop_corrupt(rows, args, parts)
+        rows, dropped = drop_corrupt(rows, folders, there, parts)
 
-    rows["group"], pairs = find_groups(rows, args, parts)
+    rows["group"], pairs = find_groups(rows, args, folders, there, parts)
     rows = drop_twins_of_test(rows)
     labels = encode(rows["Target"], classes)
     trained = (rows["use"] != "test").to_numpy()
@@ -164,13 +166,9 @@ def image_folders(args):
     return args.images or (["input/train"] if usual else [])
 
 
-def check_pictures(rows, args):
-    """Raise InputError for what folders and label tables alone tell, before any picture is read."""
-    folders = image_folders(args)
-    if not folders or (args.hash_distance < 0 and not args.drop_corrupt):
-        return
+def check_pictures(rows, args, folders, there):
+    """Raise InputError for what folders and label tables alone tell, before any picture is read. there: of `scan_folders`."""
     parse_channels(args.hash_channels)
-    there = scan_folders(folders)
     for name, part in rows[rows["use"] == "test"].groupby("source", sort=False):
         if not part["Id"].isin(set(there)).any():
             raise InputError(
@@ -187,12 +185,10 @@ def check_pictures(rows, args):
         )
 
 
-def drop_corrupt(rows, args, parts):
+def drop_corrupt(rows, folders, there, parts):
     """Without the rows whose sample cannot be used, and these: DataFrame Id, why. Sources without any picture stay."""
-    folders = image_folders(args)
     if not folders:
         raise InputError("--drop-corrupt needs the pictures; name their folder with --images")
-    there = scan_folders(folders)
     wrong, looked = {}, 0
     for _, part in rows.groupby("source", sort=False):
         ids = part["Id"][part["Id"].isin(set(there))].tolist()  # one without any file is no matter of damage
@@ -208,14 +204,12 @@ def drop_corrupt(rows, args, parts):
     return rows, pd.DataFrame({"Id": list(wrong), "why": list(wrong.values())}, dtype=object)
 
 
-def find_groups(rows, args, parts):
+def find_groups(rows, args, folders, there, parts):
     """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images."""
-    folders = image_folders(args)
     if not folders or args.hash_distance < 0:
         print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
         return rows["Id"], None
     channels = parse_channels(args.hash_channels)
-    there = scan_folders(folders)
     unseen = without_images(rows, there)
     for name in unseen:
         print(f"near-duplicates: not looked for in source {name}, whose images are in none of the folders")
