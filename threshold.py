@@ -1,34 +1,38 @@
 """Fit cut-offs on out-of-fold predictions: oof.csv files -> thresholds.json
 
     python threshold.py runs/chen    # all oof.csv -> runs/chen/thresholds.json
-    python threshold.py runs/chen --method per_class --plot thresholds.png
+    python threshold.py runs/chen --method per_class --figures figures
     python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
         -o thresholds.json
 
-fixed (0.5), global (one cut-off) and per_class are exact; chen_raw,
-chen_smoothed and chen_global are the paper's, from 1000 points; epochs_curve
-and chen_smoothed also use what a run's last epochs said. Each is shown in
-sample (fitted and scored on the same rows, which flatters) and cross-fitted
-(fitted on four fifths, applied to the rest, scored once over all rows). auto
-takes the best cross-fitted one.
+Every method is shown in sample (fitted and scored on the same rows, which
+flatters) and cross-fitted (fitted on four fifths, applied to the rest, scored
+once over all rows). bagged, the default, smooths F1 over where a class's few
+positives happen to lie; auto takes the best cross-fitted one, which flatters
+that one a little. README.md tells what each method does.
+
+For a test set with other shares of classes: --shares, where they are known,
+or --estimate-shares; python -m utils.shift shows when that helps.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from tqdm import tqdm
 
-from utils import plots
-from utils.checkpoint import fold_files
-from utils.crossfit import cross_fit
-from utils.cutoffs import METHODS, NEED_EPOCHS, read_last_epochs
+from utils import calibration, plots
+from utils.crossfit import cross_fit_all, deal
+from utils.cutoffs import KNOW_SHARES, METHODS, NEED_EPOCHS, draws
 from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, write_json
-from utils.labels import load_classes, read_truth
-from utils.predictions import check_classes, read_all
-from utils.runs import read_config
+from utils.labels import load_classes
+from utils.outoffold import find_predictions, gather
+from utils.predictions import check_classes, read_predictions
+from utils.shift import estimate_shares, read_shares
+
+FIGURES = ("thresholds.png", "f1_curves.png", "precision_recall.png", "reliability.png")
+LOOSE = 3  # times as many images called at one end of a threshold's interval as at the other: the data do not fix it
+FEW = 5  # positives: with fewer they never do
 
 
 def parse_args():
@@ -40,13 +44,16 @@ def parse_args():
     arg(
         "--method",
         choices=["auto", *METHODS],
-        default="auto",
+        default="bagged",
         metavar="METHOD",
         help="which one to write (default: %(default)s)",
     )
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
+    arg("--shares", metavar="CSV", help="class,share: how large a part of the test set has each class")
+    arg("--estimate-shares", metavar="CSV", help="predictions of the test set, to estimate its shares from")
     arg("--plot", metavar="PNG", help="draw each class's threshold and its F1 in sample and cross-fitted")
+    arg("--figures", metavar="FOLDER", help=f"draw that and three more: {', '.join(FIGURES[1:])}")
     arg("-o", "--out", metavar="JSON", help="where to write (default: thresholds.json in the run's folder)")
     return parser.parse_args()
 
@@ -56,91 +63,121 @@ def main():
     if not 1 <= args.repeats <= 1000:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 1000")
     check_least(args, seed=0)
-    files, run_labels, run_classes = find_predictions(args.predictions)
-    labels_file = args.labels or run_labels
-    if not labels_file:
-        raise InputError("prediction files alone do not say what is true; add --labels CSV")
-    runs = [Path(path) for path in args.predictions if Path(path).is_dir()]
-    out = Path(args.out) if args.out else runs[0] / "thresholds.json" if len(runs) == 1 else None
-    if out is None:
-        raise InputError("say where to write the thresholds: -o thresholds.json")
-    for path in [out, args.plot]:
-        if path:
-            check_writable(path)
+    check_shares(args)
+    files, labels_file, run_classes = find_predictions(args.predictions, args.labels)
+    out = find_place(args)
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
     oof, truth, epochs = gather(files, labels_file, classes)
-    methods = [name for name in METHODS if epochs is not None or name not in NEED_EPOCHS]
+    shares = test_shares(args, truth, oof, classes)
+    methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
     if args.method not in ("auto", *methods):
         raise InputError(
             f"{args.method} needs the epochs' predictions that train.py keeps beside oof.csv; name the run's folder, or another --method"
         )
 
-    results = {
-        name: cross_fit(METHODS[name], truth, oof, epochs, args.repeats, args.seed)
-        for name in tqdm(methods, desc="fitting", disable=None, leave=False)
-    }
+    results = cross_fit_all(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
     best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
     chosen = results[best].pop("thresholds")
-    write_json(out, {
-        "method": best, "classes": list(classes), "thresholds": chosen.tolist(),
-        "macro_f1": results[best], "rows": len(oof), "fitted_on": [str(Path(file).resolve()) for file in files],
-    })  # fmt: skip
-    if args.plot:
-        in_sample, cross_fitted = (results[best][key] for key in ("per_class", "per_class_cross_fitted"))
-        plots.thresholds(classes, truth.sum(axis=0), chosen, in_sample, cross_fitted, args.plot)
-    report(results, best, chosen, truth, classes, epochs)
-    print(f"{best} -> {out}" + (f", {args.plot}" if args.plot else ""))
+    if shares is not None:
+        chosen = methods[best](truth, oof, epochs, shares=shares)
+    table = by_class(truth, oof, chosen, results[best], shares)
+    write_json(out, contents(best, classes, chosen, results, table, shares, files))
+    drawn = draw(args, truth, oof, chosen, table, classes)
+    report(results, best, truth, classes, epochs)
+    report_classes(table, classes, truth, oof, shares)
+    print(f"{best} -> {', '.join(map(str, [out, *drawn]))}")
 
 
-def find_predictions(paths):
-    """-> (prediction files, the labels file and the class list that a run names, None where only files were given)."""
-    files, labels, classes = [], None, None
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files.append(path)
-            continue
-        found = fold_files(path, "oof.csv", itself=True)
-        if not found:
-            raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
-        files += found
-        config = read_config(found[0].parent, "folds")
-        labels, classes = labels or config["folds"], classes or config["class_names"]
-    return files, labels, classes
+def check_shares(args):
+    if args.shares and args.estimate_shares:
+        raise InputError("--shares and --estimate-shares both say what the test set's shares are; give one")
+    if (args.shares or args.estimate_shares) and args.method not in KNOW_SHARES:
+        raise InputError(f"--method {args.method} knows nothing of shares; take {', '.join(sorted(KNOW_SHARES))}")
 
 
-def gather(files, labels_file, classes):
-    """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
-    (N, C) uint8, (K, N, C) float64 or None."""
-    tables = read_all(files)
-    oof = pd.concat(tables.values())
-    check_classes(files[0], oof, classes)
-    if twice := oof.index[oof.index.duplicated()].unique().tolist():
-        raise InputError(
-            f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once"
-        )
-    if len(oof) < 2:
-        raise InputError(f"{files[0]} has one row; thresholds need two or more")
-    return oof.to_numpy(), read_truth(labels_file, classes, oof.index, "the predictions"), gather_epochs(tables)
+def find_place(args):
+    """The file to write, after checking that it and the figures can be written."""
+    runs = [Path(path) for path in args.predictions if Path(path).is_dir()]
+    out = Path(args.out) if args.out else runs[0] / "thresholds.json" if len(runs) == 1 else None
+    if out is None:
+        raise InputError("say where to write the thresholds: -o thresholds.json")
+    for path in [out, args.plot, args.figures and Path(args.figures) / FIGURES[0]]:
+        if path:
+            check_writable(path)
+    return out
 
 
-def gather_epochs(tables):
-    """(K, N, C): as many last epochs as every fold has; None unless all files are oof.csv of runs that kept them."""
-    if not all(Path(path).name == "oof.csv" for path in tables):
+def test_shares(args, truth, oof, classes):
+    """(C,) shares of the test set's classes, or None where nothing was said of them."""
+    if args.shares:
+        return read_shares(args.shares, classes)
+    if not args.estimate_shares:
         return None
-    parts = [read_last_epochs(Path(path).parent, table.to_numpy()) for path, table in tables.items()]
-    if any(part is None for part in parts):
-        return None
-    shared = min(len(part) for part in parts)
-    return np.concatenate([part[-shared:] for part in parts], axis=1)
+    table = read_predictions(args.estimate_shares)
+    check_classes(args.estimate_shares, table, classes)
+    return estimate_shares(truth, oof, table.to_numpy())
 
 
-def report(results, best, chosen, truth, classes, epochs):
+def by_class(truth, oof, chosen, result, shares):
+    """What is known of each class's threshold: dict of lists of C."""
+    _, found = draws(truth, oof, shares, width=0)
+    found[~truth.any(axis=0)] = np.nan
+    low, high = np.percentile(found, [2.5, 97.5], axis=1)
+    with np.errstate(invalid="ignore"):
+        most, fewest = ((oof >= cut).sum(axis=0) for cut in (low, high))
+    return {
+        "rows": len(truth), "positives": truth.sum(axis=0).tolist(), "thresholds": chosen.tolist(),
+        "called": (oof >= chosen).mean(axis=0).tolist(),
+        "interval_95": [None if np.isnan(a) else [a, b] for a, b in zip(low.tolist(), high.tolist(), strict=True)],
+        "calls_at_interval": np.stack([fewest, most], axis=1).tolist(),
+        "loose": (((most >= LOOSE * np.maximum(fewest, 1)) | (truth.sum(axis=0) < FEW)) & truth.any(axis=0)).tolist(),
+        "f1_in_sample": result["per_class"], "f1_cross_fitted": result["per_class_cross_fitted"],
+        "f1_interval_95": result["per_class_interval_95"],
+    }  # fmt: skip
+
+
+def contents(best, classes, chosen, results, table, shares, files):
+    """thresholds.json."""
+    short = ("in_sample", "cross_fitted", "cross_fitted_spread", "interval_95")
+    macro = {name: {key: result[key] for key in short} for name, result in results.items()}
+    return {
+        "method": best, "classes": list(classes), "thresholds": chosen.tolist(), "macro_f1": macro[best],
+        "rows": table["rows"], "per_class": {key: values for key, values in table.items() if key != "rows"},
+        "methods": macro, "shares": None if shares is None else shares.tolist(),
+        "fitted_on": [str(Path(file).resolve()) for file in files],
+    }  # fmt: skip
+
+
+def draw(args, truth, oof, chosen, table, classes):
+    """Draw what was asked for: the paths of the figures."""
+    folder = Path(args.figures) if args.figures else None
+    drawn = [path for path in (args.plot, folder and folder / FIGURES[0]) if path]
+    for path in drawn:
+        plots.thresholds(classes, truth.sum(axis=0), chosen, table["f1_in_sample"], table["f1_cross_fitted"], path)
+    if folder:
+        curves, precision_recall, reliability = (folder / name for name in FIGURES[1:])
+        plots.f1_curves(classes, truth, oof, chosen, table["interval_95"], curves)
+        plots.precision_recall_by_class(classes, truth, oof, chosen, precision_recall)
+        plots.reliability(truth, oof, held_out_calibrated(truth, oof, args.seed), reliability)
+        drawn += [curves, precision_recall, reliability]
+    return drawn
+
+
+def held_out_calibrated(truth, oof, seed):
+    """Each row's probabilities calibrated on the other four fifths: (N, C)."""
+    part, result = deal(truth, 1, seed)[0], np.empty(oof.shape)
+    for held in (part == number for number in range(part.max() + 1)):
+        result[held] = calibration.apply(oof[held], *calibration.fit(truth[~held], oof[~held]))
+    return result
+
+
+def report(results, best, truth, classes, epochs):
     print(f"macro F1 over {len(truth):,} rows, {len(classes)} classes")
-    print(f"{'method':14}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
+    print(f"{'method':16}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
     for name, result in results.items():
         low, high = result["interval_95"]
         star = "*" if name == best else " "
-        print(f"{name:13}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
+        print(f"{name:15}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
               f"{low:>11.4f}–{high:.4f}")  # fmt: skip
     if epochs is None:
         print(
@@ -148,12 +185,34 @@ def report(results, best, chosen, truth, classes, epochs):
         )
     else:
         print(f"{' and '.join(sorted(NEED_EPOCHS))} smooth over {plural(len(epochs), 'epoch')}")
-    always = [name for name, cut in zip(classes, chosen, strict=True) if cut <= 0]
+
+
+def report_classes(table, classes, truth, oof, shares):
+    print(f"\n{'':3}{'class':22}{'rows':>6}{'threshold':>11}{'95 %':>8}{'F1 fitted':>14}{'held out':>9}")
+    for number, name in enumerate(classes):
+        low, high = table["interval_95"][number] or (None, None)
+        f1_low, f1_high = table["f1_interval_95"][number]
+        span = "none to fit" if low is None else f"{low:.3f}–{high:.3f}"
+        print(f"{number:>2} {name[:21]:22}{table['positives'][number]:>6,}{table['thresholds'][number]:>8.3f} {span:>12}"
+              f"{table['f1_in_sample'][number]:>8.3f}{table['f1_cross_fitted'][number]:>7.3f} ({f1_low:.2f}–{f1_high:.2f})"
+              f"{' !' if table['loose'][number] else ''}")  # fmt: skip
+    for number in np.flatnonzero(table["loose"]):
+        fewest, most = table["calls_at_interval"][number]
+        print(
+            f"! {classes[number]}: {plural(table['positives'][number], 'positive')} leave open whether to call {fewest:,} or {most:,} images"
+        )
+    always = [name for name, cut in zip(classes, table["called"], strict=True) if cut == 1]
     if always:
-        print(f"threshold 0, so called in every image: {listing(always, show=5)}")
-    absent = [name for name, count in zip(classes, truth.sum(axis=0), strict=True) if not count]
-    if absent:
-        print(f"no positive rows, so nothing to fit and F1 0: {listing(absent, show=30)}")
+        print(f"called in every image: {listing(always, show=5)}")
+    if shares is not None:
+        print("thresholds are for these shares of the test set; the figures for those of the rows themselves:")
+        own = truth.mean(axis=0)
+        changed = [
+            f"{name} {a:.2%} -> {b:.2%}"
+            for name, a, b in zip(classes, own, shares, strict=True)
+            if f"{a:.2%}" != f"{b:.2%}"
+        ]
+        print(f"  {listing(changed, show=28) if changed else 'none changed'}")
 
 
 if __name__ == "__main__":

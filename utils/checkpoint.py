@@ -8,6 +8,7 @@ import torch
 from utils import models
 from utils.errors import InputError
 from utils.files import whole_file
+from utils.runs import fold_files
 
 KEYS = {"config", "model", "epoch", "score"}  # what every checkpoint of the kit holds
 NEEDED = ("model", "class_names", "channels", "planes", "stem", "size", "fit", "normalise", "mean", "std", "amp",
@@ -69,15 +70,6 @@ def find_checkpoints(run):
     if found := fold_files(run, "best.pt", itself=True):
         return found
     raise InputError(f"{run} holds no best.pt and no fold<k>/best.pt; give a run that train.py wrote")
-
-
-def fold_files(run, name, itself=False):
-    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the one in
-    the folder given, where that is a fold's folder already."""
-    if itself and (Path(run) / name).is_file():
-        return [Path(run) / name]
-    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal() and (path / name).is_file()]
-    return [path / name for path in sorted(folders, key=lambda path: int(path.name[4:]))]
 
 
 def _first_line(error):

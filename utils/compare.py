@@ -29,7 +29,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from utils import methods, plots
-from utils.checkpoint import fold_files
 from utils.crossfit import cross_fit
 from utils.cutoffs import per_class
 from utils.errors import InputError, listing, run_script
@@ -38,7 +37,7 @@ from utils.files import check_writable, first_repeated, write_csv
 from utils.labels import read_truth
 from utils.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.predictions import read_predictions
-from utils.runs import NOT_THE_RESULT, UNSAID, best_epoch, read_fold, read_numbers
+from utils.runs import NOT_THE_RESULT, UNSAID, best_epoch, fold_files, read_fold, read_numbers
 
 NOT_A_DIFFERENCE = NOT_THE_RESULT - {"folds", "classes", "max_minutes"} | {"name", "seed"}
 FIGURES = {"f1_half": "F1 at .5", "f1_one": "one cut", "f1_each": "each", "f1_last": "last ep.",

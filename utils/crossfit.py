@@ -1,46 +1,112 @@
 """What thresholds are worth on rows they were not fitted on."""
 
-import numpy as np
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+from tqdm import tqdm
+
+from utils import cores
 from utils.metrics import f1_from_counts, f1_per_class, macro_f1
 from utils.stratify import stratified_parts
 
+PARTS = 5
+
 
 def cross_fit(method, truth, probabilities, epochs=None, repeats=4, seed=0):
-    """Thresholds fitted on all rows, and macro F1 in sample and cross-fitted with its spread and 95 % interval.
+    """`cross_fit_all` of one method."""
+    return cross_fit_all({"": method}, truth, probabilities, epochs, repeats, seed)[""]
 
-    method: one of `cutoffs.METHODS`. Two rows or more. Cross-fitted: fitted on four fifths of the rows, applied to the rest,
-    scored once over all rows; that the epoch was chosen by these rows stays in it. The mean and spread of `repeats`
-    stratified ways to deal out the fifths.
+
+def cross_fit_all(methods, truth, probabilities, epochs=None, repeats=4, seed=0, progress=False):
+    """Thresholds fitted on all rows, and what they are worth in sample and cross-fitted: {name: dict}, as `summaries` has
+    it and `thresholds` (C,).
+
+    methods: {name: one of `cutoffs.METHODS`}. Two rows or more. Cross-fitted: fitted on four fifths of the rows, applied to
+    the rest, scored once over all rows; that the epoch was chosen by these rows stays in it. All methods are fitted on the
+    same `repeats` stratified ways to deal out the fifths.
     """
-    thresholds = method(truth, probabilities, epochs)
-    decided = [held_out_decisions(method, truth, probabilities, epochs, seed + repeat) for repeat in range(repeats)]
-    scores = [macro_f1(truth, decisions) for decisions in decided]
-    low, high = interval(truth, decided[0], seed)
-    return {
-        "thresholds": thresholds, "in_sample": macro_f1(truth, probabilities >= thresholds), "cross_fitted": float(np.mean(scores)),
-        "cross_fitted_spread": float(np.std(scores)), "interval_95": [low, high],
-        "per_class": f1_per_class(truth, probabilities >= thresholds).tolist(),
-        "per_class_cross_fitted": np.mean([f1_per_class(truth, decisions) for decisions in decided], axis=0).tolist(),
-    }  # fmt: skip
+    parts = deal(truth, repeats, seed)
+    work = [(name, part) for name in methods for part in [None, *parts]]
+
+    def one(job):
+        name, part = job
+        if part is None:
+            return methods[name](truth, probabilities, epochs)
+        return held_out_decisions(methods[name], truth, probabilities, epochs, part)
+
+    with ThreadPoolExecutor(cores()) as pool:  # sorting and counting leave the interpreter lock
+        done = pool.map(one, work)
+        done = list(
+            tqdm(done, total=len(work), desc="fitting", unit="fit", disable=None if progress else True, leave=False)
+        )
+    each = repeats + 1
+    fitted = {name: done[number * each : (number + 1) * each] for number, name in enumerate(methods)}
+    decided = {name: (probabilities >= thresholds, held_out) for name, (thresholds, *held_out) in fitted.items()}
+    results = summaries(truth, decided, seed)
+    return {name: result | {"thresholds": fitted[name][0]} for name, result in results.items()}
 
 
-def held_out_decisions(method, truth, probabilities, epochs=None, seed=0):
-    """Each row decided with thresholds fitted on the other four fifths: (N, C) bool."""
-    parts = min(5, len(truth))
+def deal(truth, repeats=4, seed=0):
+    """`repeats` stratified ways to deal rows out to `PARTS` parts (fewer where there are fewer rows): list of (N,) int."""
+    return [stratified_parts(truth, min(PARTS, len(truth)), seed + repeat) for repeat in range(repeats)]
+
+
+def held_out_decisions(method, truth, probabilities, epochs=None, part=None):
+    """Each row decided with thresholds fitted on the other parts, where part (N,) is one of `deal`: (N, C) bool."""
+    part = deal(truth, 1)[0] if part is None else part
     decisions = np.zeros(truth.shape, bool)
-    part = stratified_parts(truth, parts, seed)
-    for held in (part == number for number in range(parts)):
+    for held in (part == number for number in range(part.max() + 1)):
         seen = None if epochs is None else epochs[:, ~held]
         decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held], seen)
     return decisions
 
 
-def interval(truth, decisions, seed, draws=1000):
-    """95 % bootstrap interval of macro F1 over rows: percentiles of `draws` resamples (Efron 1979)."""
-    rng, rows = np.random.default_rng(seed), len(truth)
-    scores, called, positive = [], decisions.astype(np.float32), truth.astype(np.float32)
-    for _ in range(0, draws, 50):
-        counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=50).astype(np.float32)
-        scores.append(f1_from_counts(counts @ (called * positive), counts @ positive, counts @ called).mean(axis=1))
-    return [float(value) for value in np.percentile(np.concatenate(scores), [2.5, 97.5])]
+def summaries(truth, decided, seed=0):
+    """Figures of ways to decide: {name: dict of numbers and of lists with one for each class}.
+
+    decided: {name: ((N, C) decisions fitted on these rows, list of (N, C) of the same rows cross-fitted)}.
+    """
+    both = {name: intervals for name, intervals in zip(decided, intervals_of(
+        truth, [held_out[0] for _, held_out in decided.values()], seed), strict=True)}  # fmt: skip
+    results = {}
+    for name, (in_sample, held_out) in decided.items():
+        classes = np.array([f1_per_class(truth, decisions) for decisions in held_out])
+        macro = classes.mean(axis=1)
+        results[name] = {
+            "in_sample": macro_f1(truth, in_sample), "cross_fitted": float(macro.mean()),
+            "cross_fitted_spread": float(macro.std(ddof=min(1, len(macro) - 1))), "interval_95": both[name][0],
+            "per_class": f1_per_class(truth, in_sample).tolist(), "per_class_cross_fitted": classes.mean(axis=0).tolist(),
+            "per_class_interval_95": both[name][1],
+        }  # fmt: skip
+    return results
+
+
+def interval(truth, decisions, seed=0, draws=1000):
+    """95 % bootstrap interval of macro F1 over rows: [low, high]."""
+    return intervals_of(truth, [decisions], seed, draws)[0][0]
+
+
+def intervals_of(truth, decided, seed=0, draws=1000):
+    """95 % bootstrap intervals over rows, percentiles of `draws` resamples (Efron 1979), of several ways to decide: for each
+    that of macro F1 [low, high] and those of each class's F1 (C lists).
+
+    decided: list of (N, C) bool. All see the same resamples, so they can be compared.
+    """
+    rng, rows, classes = np.random.default_rng(seed), len(truth), truth.shape[1]
+    positive = np.asarray(truth, np.float32)
+    counted = np.concatenate(
+        [positive, *(part for way in decided for part in (way * positive, way))], axis=1, dtype=np.float32
+    )
+    scores = [[] for _ in decided]
+    for start in range(0, draws, 50):
+        block = min(50, draws - start)
+        drawn = rng.integers(rows, size=(block, rows)) + rows * np.arange(block)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=block * rows).reshape(block, rows).astype(np.float32)
+        sums = (counts @ counted).reshape(block, -1, classes).astype(np.float64)
+        for way, found in enumerate(scores):
+            found.append(f1_from_counts(sums[:, 1 + 2 * way], sums[:, 0], sums[:, 2 + 2 * way]))
+    results = []
+    for found in map(np.concatenate, scores):
+        macro, by_class = (np.percentile(part, [2.5, 97.5], axis=0) for part in (found.mean(axis=1), found))
+        results.append((macro.tolist(), by_class.T.tolist()))
+    return results

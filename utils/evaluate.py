@@ -21,14 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from utils import plots
-from utils.checkpoint import fold_files
 from utils.cutoffs import read_thresholds
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels, read_table, read_truth
 from utils.metrics import READINGS, class_scores, multilabel_scores
 from utils.predictions import check_classes, read_predictions
-from utils.runs import ANEW
+from utils.runs import ANEW, fold_files
 from utils.significance import mcnemar
 
 RATIOS = {"f1": "F1", "precision": "precision", "recall": "recall", "iou": "IoU"}

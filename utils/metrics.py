@@ -43,14 +43,24 @@ def best_thresholds(truth, probabilities):
     The threshold lies halfway down to the next lower probability; of equally good ones the median is taken. A class
     without positives cannot be fitted: its threshold is NaN, its F1 is 0.
     """
-    truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
-    thresholds, scores = np.full(truth.shape[1], np.nan), np.zeros(truth.shape[1])
-    for column in np.flatnonzero(truth.any(axis=0)):
-        steps, f1 = f1_steps(truth[:, column], probabilities[:, column])
-        best = np.flatnonzero(f1 == f1.max())
-        thresholds[column] = _between(steps, best[(len(best) - 1) // 2])
-        scores[column] = f1.max()
+    truth = np.ascontiguousarray(np.asarray(truth, bool).T)
+    probabilities = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)
+    thresholds, scores = np.full(len(truth), np.nan), np.zeros(len(truth))
+    for row in np.flatnonzero(truth.any(axis=1)):
+        thresholds[row], scores[row] = _best_threshold(truth[row], probabilities[row])
     return thresholds, scores
+
+
+def _best_threshold(positive, values):
+    """Lowering the threshold past a negative only loses, so the best lies at a positive: these alone are looked at."""
+    ranked, own = np.sort(values), np.sort(values[positive])
+    levels = np.unique(own)
+    below = np.searchsorted(ranked, levels)
+    f1 = f1_from_counts(len(own) - np.searchsorted(own, levels), len(own), len(ranked) - below)
+    best = np.flatnonzero(f1 == f1.max())
+    best = best[len(best) // 2]  # of an even number the upper of the middle two
+    lower = ranked[below[best] - 1] if below[best] else 0.0
+    return at_most((levels[best] + lower) / 2, levels[best]), f1[best]
 
 
 def best_global_threshold(truth, probabilities):
@@ -72,16 +82,11 @@ def best_global_threshold(truth, probabilities):
     best = last[np.argmax(total[last])]
     following = last[last > best]
     lower = at[following[0]] if len(following) else 0.0
-    threshold = _at_most((at[best] + lower) / 2, at[best])
+    threshold = at_most((at[best] + lower) / 2, at[best])
     return threshold, macro_f1(truth, probabilities >= threshold)
 
 
-def _between(steps, k):
-    lower = steps[k + 1] if k + 1 < len(steps) else 0.0
-    return _at_most((steps[k] + lower) / 2, steps[k])
-
-
-def _at_most(threshold, probability):
+def at_most(threshold, probability):
     """Rounding must not lift a threshold over the probability that it has to let through."""
     return min(float(threshold), float(probability))
 

@@ -22,6 +22,15 @@ NOT_THE_RESULT = {
 ANEW = "train the fold anew, with --overwrite"
 
 
+def fold_files(run, name, itself=False):
+    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the one in
+    the folder given, where that is a fold's folder already."""
+    if itself and (Path(run) / name).is_file():
+        return [Path(run) / name]
+    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal() and (path / name).is_file()]
+    return [path / name for path in sorted(folders, key=lambda path: int(path.name[4:]))]
+
+
 def write_rows(path, train, valid):
     """Keep which images a fold was trained and validated on, and their labels."""
     rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")])

@@ -18,13 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 from utils import cutoffs, losses, plots
-from utils.checkpoint import fold_files
 from utils.errors import InputError, run_script
 from utils.evaluate import read_person
 from utils.files import check_writable, write_csv
 from utils.metrics import best_global_threshold, class_scores
 from utils.predictions import EPOCHS
-from utils.runs import ANEW, read_fold, read_numbers
+from utils.runs import ANEW, fold_files, read_fold, read_numbers
 
 FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
 

@@ -1,0 +1,44 @@
+"""Reading thresholds.json."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError, listing
+
+
+def read_thresholds(spec, classes):
+    """(C,) thresholds from a thresholds.json that fits `classes`, or one number for all."""
+    if not Path(spec).is_file() and (number := _number(spec)) is not None:
+        values = [number] * len(classes)
+    else:
+        values = _read_json(spec, classes)
+    if not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
+        raise InputError(f"{spec}: every threshold must be a number from 0 to 1; fit them with threshold.py")
+    return np.array(values, np.float64)
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _read_json(path, classes):
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        names, values = list(content["classes"]), list(content["thresholds"])
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; fit it with threshold.py, or give a number such as 0.5") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a thresholds.json with classes and thresholds ({str(error)[:100]}); fit it with threshold.py"
+        ) from None
+    if names != classes or len(values) != len(names):
+        differing = sorted(set(map(str, names)) ^ set(classes)) or ["their order or number"]
+        raise InputError(
+            f"{path} was fitted for other classes than the predictions have: {listing(differing)}; fit it on the same run"
+        )
+    return values

@@ -1,0 +1,133 @@
+"""Figures of decisions: F1 against the threshold, precision against recall, and whether probabilities mean what they say."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.metrics import precision_recall_curve
+
+from utils.metrics import f1_steps
+from utils.plots.style import BLUE, GREY, ORANGE, save, tidy
+
+COLUMNS = 7
+
+
+def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
+    """A small panel for each class, common ones first: F1 of every threshold, the chosen one, and where the best may lie.
+
+    thresholds: (C,). intervals: C pairs or None, the shaded range. The axis of thresholds is linear in log odds and shows
+    where 98 % of a class's positives lie.
+    """
+    figure, axes = _panels(len(classes))
+    for axis, number in zip(axes, _common_first(truth), strict=True):
+        steps, f1 = f1_steps(truth[:, number], probabilities[:, number])
+        if intervals[number]:
+            axis.axvspan(*_place(np.array(intervals[number])), color=ORANGE, alpha=0.25, linewidth=0)
+        axis.step(_place(steps), f1, where="post", color=BLUE, linewidth=1.2)
+        axis.axvline(_place(thresholds[number]), color="black", linewidth=1)
+        _title(axis, classes[number], truth[:, number])
+        own = probabilities[truth[:, number].astype(bool), number]
+        low = _place(np.percentile(own, 2) if len(own) else steps[-1])
+        _zoom(axis, low - 0.2, max(_place(steps[0]), low) + 0.2)
+        axis.set_ylim(0, 1)
+    _finish(figure, axes, len(classes), "threshold", "F1",
+            "F1 of each threshold. Black: the one chosen; orange: where the best lies in 95 % of bootstrap draws", path)  # fmt: skip
+
+
+def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
+    """A small panel for each class, common ones first: precision against recall, and where the chosen threshold stands."""
+    figure, axes = _panels(len(classes))
+    for axis, number in zip(axes, _common_first(truth), strict=True):
+        positive, values = truth[:, number].astype(bool), probabilities[:, number]
+        if positive.any():
+            precision, recall, _ = precision_recall_curve(positive, values)
+            axis.step(recall, precision, where="post", color=BLUE, linewidth=1.2)
+            called = values >= thresholds[number]
+            if called.any():
+                axis.plot(
+                    (called & positive).sum() / positive.sum(),
+                    positive[called].mean(),
+                    "o",
+                    color="black",
+                    markersize=4.5,
+                )
+        axis.axhline(positive.mean(), color=GREY, linewidth=0.8, linestyle="--")
+        _title(axis, classes[number], positive)
+        axis.set_xlim(0, 1.02)
+        axis.set_ylim(0, 1.02)
+        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
+    _finish(figure, axes, len(classes), "recall", "precision",
+            "Precision and recall of every threshold. Dot: the one chosen; dashed: calling at random", path)  # fmt: skip
+
+
+def reliability(truth, raw, calibrated, path, bins=15):
+    """How often a class is there when so much probability is given, all classes pooled: as predicted, and calibrated.
+
+    Bins hold as many predictions each. raw, calibrated: (N, C) probabilities; the calibrated ones should come from rows
+    that were not fitted on.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
+    hits = np.asarray(truth).ravel()
+    for values, colour, name in ((raw, GREY, "as predicted"), (calibrated, BLUE, "calibrated, held out")):
+        values = np.asarray(values).ravel()
+        parts = np.array_split(np.argsort(values, kind="stable"), bins * 4)
+        said, found = (np.array([column[part].mean() for part in parts if len(part)]) for column in (values, hits))
+        left.plot(said[found > 0], found[found > 0], "o", color=colour, markersize=3.5, label=name)
+        edges = np.linspace(0, 1, bins + 1)
+        which = np.clip(np.digitize(values, edges) - 1, 0, bins - 1)
+        counts = np.bincount(which, minlength=bins)
+        kept = counts > 0
+        right.plot((np.bincount(which, values, bins)[kept] / counts[kept]), np.bincount(which, hits, bins)[kept] / counts[kept],
+                   "o-", color=colour, markersize=3.5, label=name)  # fmt: skip
+    left.set(xscale="log", yscale="log", xlim=(1e-5, 1), ylim=(1e-5, 1))
+    left.set_title("As many predictions in each dot (log scales; dots at 0 left out)", loc="left", fontsize=10)
+    right.set_title(f"{bins} equal steps of probability", loc="left", fontsize=10)
+    for axis in (left, right):
+        axis.plot([1e-5, 1], [1e-5, 1], color="black", linewidth=0.8, linestyle="--")
+        axis.set_xlabel("probability given")
+        axis.set_ylabel("share of images that have the class")
+        axis.legend(frameon=False, fontsize=9, loc="upper left")
+        tidy(axis)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def _place(probability):
+    """Log odds, with 0 and 1 at the ends of the axis."""
+    p = np.clip(probability, 1e-4, 1 - 1e-4)
+    return np.log(p / (1 - p))
+
+
+def _zoom(axis, low, high):
+    """Ticks at three places, named by their probabilities."""
+    axis.set_xlim(low, high)
+    ticks = low + (high - low) * np.array([0.1, 0.5, 0.9])
+    axis.set_xticks(ticks, [f"{1 / (1 + np.exp(-tick)):.3f}".lstrip("0") for tick in ticks], fontsize=7)
+
+
+def _common_first(truth):
+    return np.argsort(-np.asarray(truth).sum(axis=0, dtype=int), kind="stable")
+
+
+def _panels(count):
+    rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns + 0.4, 1.6 * rows + 0.8), squeeze=False)
+    for axis in axes.ravel()[count:]:
+        axis.axis("off")
+    return figure, axes.ravel()[:count]
+
+
+def _title(axis, name, positive):
+    axis.set_title(f"{name} ({int(np.sum(positive)):,})", loc="left", fontsize=7.5)
+    axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
+    tidy(axis)
+
+
+def _finish(figure, axes, count, x, y, title, path):
+    columns = min(count, COLUMNS)
+    for place, axis in enumerate(axes):
+        if place + columns >= count:
+            axis.set_xlabel(x, fontsize=8)
+        if place % columns == 0:
+            axis.set_ylabel(y, fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.tight_layout()
+    save(figure, path)
