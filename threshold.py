@@ -198,9 +198,8 @@ def report_classes(table, classes, truth, oof, shares):
               f"{' !' if table['loose'][number] else ''}")  # fmt: skip
     for number in np.flatnonzero(table["loose"]):
         fewest, most = table["calls_at_interval"][number]
-        print(
-            f"! {classes[number]}: {plural(table['positives'][number], 'positive')} leave open whether to call {fewest:,} or {most:,} images"
-        )
+        few = plural(table["positives"][number], "positive")
+        print(f"! {classes[number]}: {few} leave open whether to call {fewest:,} or {most:,} images")
     always = [name for name, cut in zip(classes, table["called"], strict=True) if cut == 1]
     if always:
         print(f"called in every image: {listing(always, show=5)}")

@@ -1,15 +1,27 @@
-"""Near-duplicate pictures by perceptual hash, so that twins never stand on both sides of a split."""
+"""Near-duplicate pictures by perceptual hash, so that twins never stand on both
+sides of a split.
 
+    python -m utils.duplicates --images input/train --images input/test \\
+        -o input/twins.csv
+
+lists the pairs in these folders, Id,twin,bits, for ensemble.py --twins.
+make_folds.py looks for those of the training set by itself.
+"""
+
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from utils import cores
-from utils.images import read_plane
+from utils.errors import InputError, plural, run_script
+from utils.files import check_writable, write_csv
+from utils.images import check_files, find_files, parse_channels, read_plane, scan_folders
 
 BITS = 64  # a channel
 
@@ -56,3 +68,43 @@ def groups_from_pairs(count, first, second):
     """Number the connected groups of `count` rows: -> (count,) int; rows without a twin are alone in theirs."""
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.duplicates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg = parser.add_argument
+    arg("--images", action="append", required=True, metavar="FOLDER", help="folder of images, may be repeated")
+    arg("--hash-channels", default="gb", help="channels compared (default: %(default)s)")
+    arg(
+        "--hash-distance",
+        type=int,
+        default=14,
+        metavar="BITS",
+        help="bits of 64 a channel that may differ on average (default: %(default)s)",
+    )
+    arg("-o", "--out", required=True, metavar="CSV", help="where to write the pairs")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    if not 0 <= args.hash_distance < BITS // 2:
+        raise InputError(f"--hash-distance {args.hash_distance} is out of range; give 0 to {BITS // 2 - 1}")
+    check_writable(args.out)
+    channels = parse_channels(args.hash_channels)
+    found = scan_folders(args.images)
+    ids = sorted(found)
+    if not ids:
+        raise InputError(f"no <Id>_<colour>.png files in {', '.join(args.images)}; name the folder with --images")
+    files = find_files(args.images, ids, channels, found)
+    check_files(files)
+    first, second, bits = close_pairs(hash_samples(files), args.hash_distance * len(channels.names))
+    names = np.array(ids, object)
+    write_csv(args.out, pd.DataFrame({"Id": names[first], "twin": names[second], "bits": bits}))
+    print(f"{plural(len(first), 'pair')} of near-duplicates among {plural(len(ids), 'image')} -> {args.out}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -2,16 +2,19 @@
 
     python -m utils.shift runs/chen
 
-estimates the shares from predictions alone and decides with them, on halves of
-a run's own out-of-fold rows whose shares were changed on purpose, and prints
-when that helps and when it harms. What was changed, drawn --repeats times:
+decides about halves of a run's own out-of-fold rows that were changed on
+purpose, with thresholds fitted on the other half, and prints what is won or
+lost (macro F1, mean and standard error of --repeats draws) by
 
-nothing        a random half
-shares         rows drawn anew so that each class is up to --factor times
-               rarer or more frequent
-shares, known  the same, with the true shares given instead of estimated
-exposure       a random half whose logits are lowered by 1, as a darker
-               test set may: no share has changed
+EM            shares of classes estimated from the predictions by
+              expectation–maximisation, each class on its own
+estimated     the same, changed only as far as it can be trusted: what
+              threshold.py --estimate-shares does
+known         the true shares, as threshold.py --shares is given them
+calls         as many called as out of fold: ensemble.py --match-calls
+
+What was changed: nothing; the classes' shares, each up to --factor times rarer
+or more frequent; the exposure, by which all logits are 1 lower.
 """
 
 import argparse
@@ -75,6 +78,24 @@ def log_change(truth, probabilities, unlabelled, steps=200):
     return np.where(truth.any(axis=0) & (slope > 0), np.log(shares / trained), 0.0)
 
 
+def match_calls(scores, called):
+    """Thresholds (C,) at which as large a part of the images is called as out of fold: (N, C) scores, (C,) shares.
+
+    They follow the predictions where test images are darker or brighter than those thresholds were fitted on, and are
+    wrong where the classes' shares have changed.
+    """
+    wanted = np.rint(called * len(scores)).astype(int)
+    thresholds = np.empty(scores.shape[1])
+    for column, count in enumerate(wanted):
+        ranked = np.sort(scores[:, column])[::-1]
+        if count == 0:
+            thresholds[column] = np.inf
+        else:  # of images that are alike all or none can be called: here all
+            below = ranked[count] if count < len(ranked) else 0.0
+            thresholds[column] = (ranked[count - 1] + below) / 2
+    return thresholds
+
+
 def read_shares(path, classes):
     """(C,) shares from a CSV class,share, where class is a number or a name. Raises InputError unless each class has one."""
     table = read_table(path, ["class", "share"], what="a table of shares")
@@ -125,34 +146,40 @@ def main():
     table = {}
     for repeat in tqdm(range(args.repeats), desc="simulating", disable=None, leave=False):
         for kind, scores in simulate(truth, oof, args.factor, args.seed + repeat).items():
-            table.setdefault(kind, []).append(scores)
-    print(f"macro F1 on {args.repeats} simulated test sets of {len(truth) - len(truth) // 2:,} rows; ± standard error")
-    print(f"{'changed':16}{'as fitted':>11}{'with shares':>13}{'gain':>17}{'better in':>11}")
+            table.setdefault(kind, []).append(list(scores.values()))
+    print(f"macro F1 on {args.repeats} simulated test sets of {len(truth) - len(truth) // 2:,} rows")
+    print(f"{'changed':10}{'as fitted':>11}" + "".join(f"{name:>16}" for name in list(scores)[1:]))
     for kind, scores in table.items():
-        left, changed = np.array(scores).T
-        gain = changed - left
-        error = gain.std(ddof=1) / np.sqrt(len(gain))
-        print(
-            f"{kind:16}{left.mean():>11.4f}{changed.mean():>13.4f}{gain.mean():>+10.4f} ±{error:.4f}{(gain > 0).sum():>8}/{len(gain)}"
-        )
+        plain, *others = np.array(scores).T
+        gains = [other - plain for other in others]
+        errors = [gain.std(ddof=1) / np.sqrt(len(gain)) for gain in gains]
+        print(f"{kind:10}{plain.mean():>11.4f}"
+              + "".join(f"{gain.mean():>+8.4f} ±{error:.4f}" for gain, error in zip(gains, errors, strict=True)))  # fmt: skip
 
 
 def simulate(truth, oof, factor, seed):
-    """{what was changed: (macro F1 with the thresholds as fitted, with those for the estimated or known shares)}."""
+    """{what was changed: {way to decide: macro F1}}, the first way with the thresholds as they were fitted."""
     rng = np.random.default_rng(seed)
-    half = stratified_parts(truth, 2, seed) == 0
+    half = rng.permutation(len(truth)) < len(truth) // 2  # not stratified: real test sets are not
     fitted_on = truth[half], oof[half]
     plain, (there, said) = bagged(*fitted_on), (truth[~half], oof[~half])
+    called = (fitted_on[1] >= plain).mean(axis=0)
     rows = resample(there, factor, rng)
 
-    def scores(truth, said, shares=None):
-        shares = estimate_shares(*fitted_on, said) if shares is None else shares
-        return macro_f1(truth, said >= plain), macro_f1(truth, said >= bagged(*fitted_on, shares=shares))
+    def scores(truth, said):
+        em = np.clip(fitted_on[0].mean(axis=0) * np.exp(log_change(*fitted_on, said)), 0, 1 - 1e-9)
+        cuts = {
+            "as fitted": plain,
+            "EM": bagged(*fitted_on, shares=em),
+            "estimated": bagged(*fitted_on, shares=estimate_shares(*fitted_on, said)),
+            "known": bagged(*fitted_on, shares=truth.mean(axis=0)),
+            "calls": match_calls(said, called),
+        }
+        return {name: macro_f1(truth, said >= cut) for name, cut in cuts.items()}
 
     return {
         "nothing": scores(there, said),
         "shares": scores(there[rows], said[rows]),
-        "shares, known": scores(there[rows], said[rows], there[rows].mean(axis=0)),
         "exposure": scores(there, calibration.sigmoid(calibration.logit(said) - 1)),
     }
 

@@ -6,11 +6,13 @@ each other. The weights of the first are drawn towards their mean over the commo
 (both as normal priors), so that a class with a handful of images hardly leaves what all classes do.
 """
 
+from copy import copy
+
 import numpy as np
 
 from utils.calibration import logit, sigmoid
 
-OWN, OTHERS = 30.0, 50.0  # precision of the priors, in units of 1 / variance of standardised inputs
+OWN, OTHERS = 10.0, 50.0  # precision of the priors, in units of 1 / variance of standardised inputs
 CLIP = 6.0  # largest logit: beyond it networks differ in scale, not in what they know
 COMMON = 30  # positives a class needs to have a say in the common weights
 
@@ -19,7 +21,6 @@ class Stack:
     """A combination (see utils/combine.py) that is fitted. `weights` (C, 2M + CM), `intercepts` (C,) after `fit`."""
 
     def fit(self, truth, members, start=None):
-        """start: another `Stack` fitted on nearly the same rows, to begin from."""
         truth = np.asarray(truth, float)
         own, others = _views(members)
         self.moments = [
@@ -46,16 +47,19 @@ class Stack:
             self.weights[c], self.intercepts[c] = found[:-1], found[-1]
         return self
 
-    def apply(self, members, intercepts=None):
-        """(M, N, C) -> (N, C) probabilities. intercepts (C,): in place of its own.
-
-        How many positives a fit has seen moves the intercept of a rare class far more than its weights. Scores of fits on
-        different rows can be compared when they share the intercepts of one.
-        """
+    def apply(self, members):
+        """(M, N, C) -> (N, C) probabilities."""
         own, others = self._standardised(*_views(members))
         width = own.shape[2]
         scores = np.einsum("ncd,cd->nc", own, self.weights[:, :width]) + others @ self.weights[:, width:].T
-        return sigmoid(scores + (self.intercepts if intercepts is None else intercepts))
+        return sigmoid(scores + self.intercepts)
+
+    def scaled_like(self, other):
+        """This one with the other's intercepts, so that scores of fits on different rows can be compared: how many positives
+        a fit has seen moves the intercept of a rare class far more than its weights."""
+        same = copy(self)
+        same.intercepts = other.intercepts
+        return same
 
     def _standardised(self, *parts):
         return [(part - mean) / spread for part, (mean, spread) in zip(parts, self.moments, strict=True)]

@@ -19,6 +19,19 @@ def read_thresholds(spec, classes):
     return np.array(values, np.float64)
 
 
+def read_called(path):
+    """(C,): how large a part of the out-of-fold rows each class of a thresholds.json was called in."""
+    try:
+        called = np.array(json.loads(Path(path).read_text(encoding="utf-8"))["per_class"]["called"], np.float64)
+        if called.ndim != 1 or not ((called >= 0) & (called <= 1)).all():
+            raise ValueError("no list of shares")
+        return called
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} does not say how often each class was called ({str(error)[:100]}); fit it with threshold.py"
+        ) from None
+
+
 def _number(text):
     try:
         return float(text)

@@ -74,12 +74,12 @@ def _wanted(truth, shares):
 def class_weights(truth, shares):
     """(C, 2): what a positive and a negative row stand for where the classes' shares become `shares`; 1 where they stay.
 
-    A class without positives, or without negatives, cannot be weighed: 1.
+    A class without positives or without negatives, here or there, cannot be weighed: 1.
     """
     own = np.asarray(truth, float).mean(axis=0)
     if shares is None:
         return np.ones((len(own), 2))
     shares = np.asarray(shares, float)
     weights = np.stack([shares / np.where(own > 0, own, 1), (1 - shares) / np.where(own < 1, 1 - own, 1)], axis=1)
-    weights[(own == 0) | (own == 1)] = 1
+    weights[(own == 0) | (own == 1) | (shares <= 0) | (shares >= 1)] = 1
     return weights

@@ -1,0 +1,84 @@
+"""Measuring ways to combine networks on their out-of-fold predictions, and telling what each network adds."""
+
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.combine import WAYS, Mean, Weighted, fit_and_decide, fits
+from utils.crossfit import summaries
+from utils.metrics import macro_f1
+
+# One network or way to combine: the fitted combination, its thresholds (C,), the share of held-out rows it calls (C,), and its
+# figures (dict of `crossfit.summaries`).
+Way = namedtuple("Way", "fitted thresholds called figures")
+# What `compare` finds: {name: Way} of each network alone and of each way, the name of the way taken, and of each network its
+# weight in greedy selection and what the way taken loses without it (cross-fitted macro F1; None for one network).
+Comparison = namedtuple("Comparison", "alone ways taken weights losses")
+TITLES = {"mean": "mean of probabilities", "logit": "mean of log odds", "rank": "mean of ranks", "weighted": "greedy weights",
+          "stack": "stacked"}  # fmt: skip
+
+
+def compare(names, truth, members, combine="auto", repeats=2, seed=0):
+    """Measure networks and ways to combine them: -> `Comparison`.
+
+    names: M names. truth (N, C), members (M, N, C). combine: a name of `WAYS`, or "auto" for the best cross-fitted.
+    """
+    several = len(members) > 1
+    ways = [combine] if combine != "auto" else list(WAYS) if several else ["mean", "stack"]
+    measured = (len(members) + len(ways)) * fits(repeats, len(truth)) + several * len(members) * fits(1, len(truth))
+    with tqdm(total=measured, desc="fitting", unit="fit", disable=None, leave=False) as bar:
+
+        def measure(way, members, repeats=repeats):
+            return fit_and_decide(way, truth, members, repeats, seed, bar.update)
+
+        done = [measure(Mean, members[[number]]) for number in range(len(members))]
+        done += [measure(WAYS[way], members) for way in ways]
+        figures = summaries(truth, {number: (one[2], one[3]) for number, one in enumerate(done)}, seed)
+        found = [Way(fitted, thresholds, held_out[0].mean(axis=0), figures[number])
+                 for number, (fitted, thresholds, _, held_out) in enumerate(done)]  # fmt: skip
+        by_way = dict(zip(ways, found[len(members) :], strict=True))
+        taken = max(ways, key=lambda way: by_way[way].figures["cross_fitted"])
+        losses = None
+        if several:
+            first = macro_f1(truth, done[len(members) + ways.index(taken)][3][0])
+            fewer = [np.delete(members, number, axis=0) for number in range(len(members))]
+            losses = [first - macro_f1(truth, measure(WAYS[taken], part, repeats=1)[3][0]) for part in fewer]
+    weights = (by_way["weighted"].fitted if "weighted" in by_way else Weighted().fit(truth, members)).weights
+    return Comparison(dict(zip(names, found[: len(members)], strict=True)), by_way, taken, weights.tolist(), losses)
+
+
+def report(comparison, rows):
+    """Print the table of networks and ways, and what each network adds."""
+    print(f"macro F1 over {rows:,} rows at each class's threshold (bagged)")
+    print(f"{'':28}{'in sample':>10}{'cross-fitted':>13}{'spread':>8}{'95 % interval':>17}")
+    lines = {_short(name): way for name, way in comparison.alone.items()}
+    lines |= {TITLES[name]: way for name, way in comparison.ways.items()}
+    for name, way in lines.items():
+        star = "*" if name == TITLES[comparison.taken] else " "
+        figures, (low, high) = way.figures, way.figures["interval_95"]
+        print(f"{name:27}{star}{figures['in_sample']:>10.4f}{figures['cross_fitted']:>13.4f}{figures['cross_fitted_spread']:>8.4f}"
+              f"{low:>10.4f}–{high:.4f}")  # fmt: skip
+    if comparison.losses:
+        print(f"\n{'network':28}{'greedy weight':>14}{TITLES[comparison.taken] + ' loses without it':>32}")
+        for name, weight, loss in zip(comparison.alone, comparison.weights, comparison.losses, strict=True):
+            print(f"{_short(name):28}{weight:>14.2f}{loss:>+32.4f}")
+
+
+def contents(comparison, classes, rows):
+    """Every figure as a dict for JSON: thresholds belong to the way taken."""
+    taken = comparison.ways[comparison.taken]
+    return {
+        "combine": comparison.taken, "classes": list(classes), "thresholds": taken.thresholds.tolist(), "rows": rows,
+        "networks": {str(name): way.figures for name, way in comparison.alone.items()},
+        "ways": {name: way.figures for name, way in comparison.ways.items()},
+        "greedy_weights": comparison.weights, "loses_without": comparison.losses,
+    }  # fmt: skip
+
+
+def _short(name):
+    """The end of a path, which tells networks apart."""
+    parts = Path(name).parts
+    text = "/".join(parts[-2:] if parts[-1] in ("oof.csv", "fold0") or not Path(name).suffix else parts[-1:])
+    return text if len(text) <= 26 else "…" + text[-25:]

@@ -1,0 +1,62 @@
+"""Near-duplicates of test images: averaging their predictions, and the labels that leak from the training set."""
+
+import numpy as np
+
+from utils.duplicates import groups_from_pairs
+from utils.errors import InputError, plural
+from utils.labels import encode, read_labels, read_table
+
+
+def read_pairs(path):
+    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float)."""
+    table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates")[["Id", "twin", "bits"]]
+    bits = [_number(text) for text in table["bits"]]
+    for row, (own, twin, number) in enumerate(zip(table["Id"], table["twin"], bits, strict=True)):
+        if not own or not twin or own == twin or number is None:
+            raise InputError(
+                f"{path}: row {row + 2} ({own!r}, {twin!r}) should be two different Ids and how many bits differ"
+            )
+    return table.assign(bits=bits).sort_values("bits", kind="stable").reset_index(drop=True)
+
+
+def _number(text):
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number >= 0 else None
+
+
+def read_known(path, classes):
+    """{Id: (C,) 0/1} of a label table."""
+    table = read_labels(path, classes)
+    return dict(zip(table["Id"], encode(table["Target"], classes), strict=True))
+
+
+def average(ids, scores, pairs):
+    """Scores (N, C) with those of each group of near-duplicates replaced by their mean.
+
+    Groups hang together by any chain of pairs, also through images that are not among `ids`.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys([*ids, *pairs["Id"], *pairs["twin"]]))}
+    first, second = ([names[name] for name in pairs[column]] for column in ("Id", "twin"))
+    group = groups_from_pairs(len(names), first, second)[: len(ids)]
+    counts = np.bincount(group)
+    sums = np.zeros((len(counts), scores.shape[1]))
+    np.add.at(sums, group, scores)
+    together = counts[group] > 1
+    print(f"twins: {plural(int(together.sum()), 'row')} in {plural(int((counts > 1).sum()), 'group')} averaged")
+    return np.where(together[:, None], sums[group] / counts[group, None], scores)
+
+
+def carry_over(ids, decisions, pairs, known):
+    """Decisions (N, C) with the labels of each image's nearest twin that has some. pairs: of `read_pairs`; known: {Id: labels}."""
+    place = {name: number for number, name in enumerate(ids)}
+    decisions, done = decisions.copy(), set()
+    for own, twin in zip(pairs["Id"], pairs["twin"], strict=True):  # the nearest first
+        for mine, other in ((own, twin), (twin, own)):
+            if mine in place and mine not in done and mine not in known and other in known:
+                decisions[place[mine]] = known[other]
+                done.add(mine)
+    print(f"leak used: {plural(len(done), 'row')} got the labels of a twin")
+    return decisions
