@@ -9,8 +9,8 @@ With --thresholds several files are averaged. With --oof, each network's
 out-of-fold predictions in the order of the files, ways to combine are
 measured on these, cross-fitted so that no row sees itself: means of
 probabilities, of log odds, of ranks; greedily weighted; stacked, a logistic
-regression a class on what all networks say. The best one decides. One network
-may be stacked too.
+regression a class on what all networks say. The simplest of those that are within one
+standard error of the best decides. One network may be stacked too.
 
 Rows come out in the order of the sample submission, which the competition
 matches by position.

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.combine import WAYS, Mean, Weighted, fit_and_decide, fits
-from utils.crossfit import summaries
+from utils.crossfit import resampled_f1, summaries
 from utils.metrics import macro_f1
 
 # One network or way to combine: the fitted combination, its thresholds (C,), the share of held-out rows it calls (C,), and its
@@ -23,7 +23,7 @@ TITLES = {"mean": "mean of probabilities", "logit": "mean of log odds", "rank": 
 def compare(names, truth, members, combine="auto", repeats=2, seed=0):
     """Measure networks and ways to combine them: -> `Comparison`.
 
-    names: M names. truth (N, C), members (M, N, C). combine: a name of `WAYS`, or "auto" for the best cross-fitted.
+    names: M names. truth (N, C), members (M, N, C). combine: a name of `WAYS`, or "auto" for `simplest_of_the_best`.
     """
     several = len(members) > 1
     ways = [combine] if combine != "auto" else list(WAYS) if several else ["mean", "stack"]
@@ -39,7 +39,9 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0):
         found = [Way(fitted, thresholds, held_out[0].mean(axis=0), figures[number])
                  for number, (fitted, thresholds, _, held_out) in enumerate(done)]  # fmt: skip
         by_way = dict(zip(ways, found[len(members) :], strict=True))
-        taken = max(ways, key=lambda way: by_way[way].figures["cross_fitted"])
+        taken = simplest_of_the_best(
+            truth, {way: one[3] for way, one in zip(ways, done[len(members) :], strict=True)}, seed
+        )
         losses = None
         if several:
             first = macro_f1(truth, done[len(members) + ways.index(taken)][3][0])
@@ -47,6 +49,22 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0):
             losses = [first - macro_f1(truth, measure(WAYS[taken], part, repeats=1)[3][0]) for part in fewer]
     weights = (by_way["weighted"].fitted if "weighted" in by_way else Weighted().fit(truth, members)).weights
     return Comparison(dict(zip(names, found[: len(members)], strict=True)), by_way, taken, weights.tolist(), losses)
+
+
+def simplest_of_the_best(truth, decided, seed=0):
+    """The first way that is no more than one standard error worse than the best (Breiman et al. 1984, section 3.4.3), since
+    what is fitted more closely suffers more when test images are not like these.
+
+    decided: {way: list of cross-fitted decisions (N, C)}, simple ways first. The error is that of the difference between two
+    ways, by bootstrap over rows.
+    """
+    f1 = dict(zip(decided, resampled_f1(truth, [held_out[0] for held_out in decided.values()], seed), strict=True))
+    scores = {way: np.mean([macro_f1(truth, decisions) for decisions in held_out]) for way, held_out in decided.items()}
+    best = max(scores, key=scores.get)
+    for way in decided:
+        error = (f1[best] - f1[way]).mean(axis=1).std()
+        if scores[best] - scores[way] <= error:
+            return way
 
 
 def report(comparison, rows):

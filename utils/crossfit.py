@@ -90,7 +90,19 @@ def intervals_of(truth, decided, seed=0, draws=1000):
     """95 % bootstrap intervals over rows, percentiles of `draws` resamples (Efron 1979), of several ways to decide: for each
     that of macro F1 [low, high] and those of each class's F1 (C lists).
 
-    decided: list of (N, C) bool. All see the same resamples, so they can be compared.
+    decided: list of (N, C) bool.
+    """
+    results = []
+    for f1 in resampled_f1(truth, decided, seed, draws):
+        macro, by_class = (np.percentile(part, [2.5, 97.5], axis=0) for part in (f1.mean(axis=1), f1))
+        results.append((macro.tolist(), by_class.T.tolist()))
+    return results
+
+
+def resampled_f1(truth, decided, seed=0, draws=1000):
+    """F1 of each class on rows drawn with replacement: of each of `decided`, a list of (N, C) bool, a (draws, C) float64.
+
+    All see the same resamples, so that their differences can be looked at.
     """
     rng, rows, classes = np.random.default_rng(seed), len(truth), truth.shape[1]
     positive = np.asarray(truth, np.float32)
@@ -105,8 +117,4 @@ def intervals_of(truth, decided, seed=0, draws=1000):
         sums = (counts @ counted).reshape(block, -1, classes).astype(np.float64)
         for way, found in enumerate(scores):
             found.append(f1_from_counts(sums[:, 1 + 2 * way], sums[:, 0], sums[:, 2 + 2 * way]))
-    results = []
-    for found in map(np.concatenate, scores):
-        macro, by_class = (np.percentile(part, [2.5, 97.5], axis=0) for part in (found.mean(axis=1), found))
-        results.append((macro.tolist(), by_class.T.tolist()))
-    return results
+    return [np.concatenate(found) for found in scores]
