@@ -132,3 +132,13 @@ def write_labels(path, targets, column="Target"):
 def submission_of(predictions, thresholds, atlas, out):
     """The command line of ensemble.py for the atlas's test set."""
     return [predictions, "--thresholds", thresholds, "--sample", atlas / "sample_submission.csv", "-o", out]
+
+
+def random_table(seed, rows, classes, levels=None, absent=True):
+    """Random labels and probabilities with rare and absent classes, and ties where `levels` is small."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((rows, classes)) < rng.choice([0.5, 0.1, 0.02], classes)).astype(np.uint8)
+    if absent:
+        truth[:, 0] = 0
+    probabilities = np.clip(rng.random((rows, classes)) * 0.7 + 0.3 * truth, 0, 1)
+    return truth, np.round(probabilities * levels) / levels if levels else probabilities

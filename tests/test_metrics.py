@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from conftest import random_table as table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_recall_fscore_support
@@ -12,16 +13,6 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from utils import crossfit, cutoffs, losses, metrics
 from utils.errors import InputError
 from utils.schedule import stage_at
-
-
-def table(seed, rows, classes, levels=None, absent=True):
-    """Random labels and probabilities with rare and absent classes, and ties where `levels` is small."""
-    rng = np.random.default_rng(seed)
-    truth = (rng.random((rows, classes)) < rng.choice([0.5, 0.1, 0.02], classes)).astype(np.uint8)
-    if absent:
-        truth[:, 0] = 0
-    probabilities = np.clip(rng.random((rows, classes)) * 0.7 + 0.3 * truth, 0, 1)
-    return truth, np.round(probabilities * levels) / levels if levels else probabilities
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 8))

@@ -9,13 +9,16 @@ from utils.cutoffs.plain import class_weights
 def calibrated(truth, probabilities, epochs=None, shares=None):
     """Where the calibrated probability is F*/2, half of the highest expected F1 (Lipton et al. 2014, theorem 1).
 
-    Expected F1 of calling the k likeliest images is taken as 2 x the sum of their probabilities / (k + the sum of all).
+    Expected F1 of calling the k likeliest images is taken as 2 x the sum of their probabilities / (k + the sum of all). 0.5
+    for a class without positives.
     """
     slope, intercept = calibration.fit(truth, probabilities)
     weights = class_weights(truth, shares)
     sure = calibration.apply(probabilities, slope, intercept, weights)
-    return np.array([_best(p, column, slope[c] > 0, np.where(truth[:, c], *weights[c]))
-                     for c, (p, column) in enumerate(zip(sure.T, np.asarray(probabilities).T, strict=True))])  # fmt: skip
+    thresholds = np.full(truth.shape[1], 0.5)
+    for c in np.flatnonzero(truth.any(axis=0)):
+        thresholds[c] = _best(sure[:, c], probabilities[:, c], slope[c] > 0, np.where(truth[:, c], *weights[c]))
+    return thresholds
 
 
 def _best(sure, column, useful, weight):

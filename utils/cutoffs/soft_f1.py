@@ -39,4 +39,4 @@ def soft_f1(truth, probabilities, epochs=None):
             [np.diag(2 * (hits_change * total - hits * called_change) / total**2), DECAY * np.eye(len(columns))]
         )
 
-    return np.clip(least_squares(misfit, np.full(len(columns), 0.5), slopes, method="lm").x, 0, 1)
+    return least_squares(misfit, np.full(len(columns), 0.5), slopes, bounds=(0, 1)).x
