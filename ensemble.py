@@ -6,11 +6,11 @@
     python ensemble.py --oof runs/a runs/b          # only the comparison
 
 With --thresholds several files are averaged. With --oof, each network's
-out-of-fold predictions in the order of the files, ways to combine are
-measured on these, cross-fitted so that no row sees itself: means of
-probabilities, of log odds, of ranks; greedily weighted; stacked, a logistic
-regression a class on what all networks say. The simplest of those that are within one
-standard error of the best decides. One network may be stacked too.
+out-of-fold predictions in the order of the files, ways to combine are measured
+on these, cross-fitted so that no row sees itself: means of probabilities, of
+log odds, of ranks; greedy weights; a stack, which is a logistic regression a
+class on what all networks say. The simplest of those within one standard error
+of the best decides. One network may be stacked too.
 
 Rows come out in the order of the sample submission, which the competition
 matches by position.
@@ -18,6 +18,7 @@ matches by position.
 
 import argparse
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,11 +28,13 @@ from utils.calibration import logit
 from utils.combine import WAYS, Mean
 from utils.cutoffs import read_called, read_thresholds
 from utils.errors import InputError, check_least, plural, run_script
-from utils.files import check_writable, write_csv, write_json
+from utils.files import check_outputs, write_csv, write_json
 from utils.labels import check_ids, decode, load_classes, read_table
 from utils.outoffold import gather_members
 from utils.predictions import check_classes, read_all, same_ids
 from utils.shift import match_calls
+
+SAMPLE = "input/sample_submission.csv"
 
 
 def parse_args():
@@ -40,12 +43,23 @@ def parse_args():
     arg("predictions", nargs="*", metavar="CSV", help="files of predict.py for the images to decide")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--thresholds", metavar="JSON|NUMBER", help="thresholds.json, or one number for all classes")
-    how.add_argument("--oof", nargs="+", metavar="RUN|CSV", help="each network's run, or its out-of-fold predictions")
-    arg("--combine", choices=["auto", *WAYS], default="auto", help="with --oof: how (default: %(default)s)")
+    how.add_argument(
+        "--oof",
+        nargs="+",
+        action="extend",
+        metavar="RUN|CSV",
+        help="each network's run, or its out-of-fold predictions",
+    )
+    arg("--combine", choices=["auto", *WAYS], help="with --oof: how (default: auto)")
     arg("--labels", metavar="CSV", help="with --oof: Id,Target table (default: the folds.csv a run was trained on)")
     arg("--classes", help="with --oof: hpa, cyto or a CSV class,name (default: the run's, or hpa)")
-    arg("--repeats", type=int, default=2, help="with --oof: cross-fitting splits (default: %(default)s)")
-    arg("--seed", type=int, default=0, help="with --oof: of these splits (default: %(default)s)")
+    arg("--repeats", type=int, help="with --oof: cross-fitting splits (default: 2)")
+    arg("--seed", type=int, help="with --oof: of these splits (default: 0)")
+    arg(
+        "--leave-out",
+        action="store_true",
+        help="with --oof: measure also without each network, which takes as long again",
+    )
     arg("--report", metavar="JSON", help="with --oof: write every figure, and the weights, here")
     arg("--match-calls", action="store_true",
         help="move each cut-off so that as large a part is called as out of fold: for darker or brighter test images")  # fmt: skip
@@ -55,10 +69,10 @@ def parse_args():
         metavar="CSV",
         help="with --twins: give test images the labels of their twins in this Id,Target table",
     )
-    arg("--sample", default="input/sample_submission.csv", help="which Ids in which order (default: %(default)s)")
-    arg("--empty", choices=["likeliest", "leave"], default="likeliest",
-        help="a row below all cut-offs gets the class nearest to its own, or stays empty (default: %(default)s)")  # fmt: skip
-    arg("-o", "--out", default="submission.csv", help="where to write (default: %(default)s)")
+    arg("--sample", metavar="CSV", help=f"which Ids in which order (default: {SAMPLE})")
+    arg("--empty", choices=["likeliest", "leave"],
+        help="a row below all cut-offs gets the class nearest to its own, or stays empty (default: likeliest)")  # fmt: skip
+    arg("-o", "--out", metavar="CSV", help="where to write (default: submission.csv)")
     return parser.parse_args()
 
 
@@ -66,40 +80,53 @@ def main():
     args = parse_args()
     check_options(args)
     tables, order = read_predictions(args) if args.predictions else ({}, None)
+    pairs = twins.read_pairs(args.twins, order) if args.twins else None
+    known = twins.read_known(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
-        way = fit(args, tables)
-        if not tables:
-            return
+        comparison, contents = fit(args, tables)
+        way = comparison.ways[comparison.taken]
         thresholds, called, combine = way.thresholds, way.called, way.fitted.apply
     else:
         thresholds, combine = read_thresholds(args.thresholds, classes_of(tables)), Mean().apply
-        called = read_called(args.thresholds) if args.match_calls else None
-    pairs, labels = read_twins(args, order, classes_of(tables))
-    members = np.stack([table.loc[order].to_numpy() for table in tables.values()])
-    scores = combine(members)
-    if pairs is not None:
-        scores = twins.average(order, scores, pairs)
-    if args.match_calls:
-        thresholds = match_calls(scores, called)
-    decisions = decide(scores, thresholds, args.empty)
-    if labels is not None:
-        decisions = twins.carry_over(order, decisions, pairs, labels)
-    write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
-    report(args, classes_of(tables), scores, thresholds, decisions)
+        called = read_called(args.thresholds, classes_of(tables)) if args.match_calls else None
+    if tables:
+        scores = combine(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
+        if pairs is not None:
+            scores = twins.average(order, scores, pairs)
+        if args.match_calls:
+            thresholds = match_calls(scores, called)
+        decisions = scores >= thresholds
+        if known:
+            decisions = twins.carry_over(order, decisions, pairs, known)
+        empty = ~decisions.any(axis=1)
+        if args.empty != "leave":
+            decisions[empty, nearest(scores[empty], thresholds)] = True
+        write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
+        report(args, classes_of(tables), int(empty.sum()), decisions)
+    if args.report:
+        write_json(args.report, contents)
+        print(f"-> {args.report}")
 
 
 def check_options(args):
-    if not args.oof:
-        for name in ("labels", "classes", "report"):
-            if getattr(args, name):
-                raise InputError(f"--{name} is for fitting a combination; add --oof, or leave it out")
-        if args.combine != "auto":
-            raise InputError(
-                "--combine needs --oof, the predictions it is fitted on; with --thresholds files are averaged"
-            )
-        if not args.predictions:
-            raise InputError("nothing to decide; name the predictions of the test set")
-    elif args.predictions and len(args.predictions) != len(args.oof):
+    """Refuse options that do not go together, then fill in the defaults of those left out."""
+    fitting = ("combine", "labels", "classes", "repeats", "seed", "leave_out", "report")
+    deciding = ("match_calls", "twins", "use_leak", "sample", "empty", "out")
+
+    def given(name):
+        return getattr(args, name) is not None and getattr(args, name) is not False
+
+    wrong = [name for name in (() if args.oof else fitting) if given(name)]
+    if wrong:
+        raise InputError(f"--{wrong[0].replace('_', '-')} is for fitting a combination; add --oof, or leave it out")
+    if not args.oof and not args.predictions:
+        raise InputError("nothing to decide; name the predictions of the test set")
+    wrong = [name for name in (() if args.predictions else deciding) if given(name)]
+    if wrong:
+        raise InputError(
+            f"--{wrong[0].replace('_', '-')} is for deciding; name the predictions of the test set, or leave it out"
+        )
+    if args.oof and args.predictions and len(args.predictions) != len(args.oof):
         raise InputError(
             f"{plural(len(args.predictions), 'prediction file')}, but {plural(len(args.oof), 'network')} after --oof; give one file "
             f"of each network, in the same order"
@@ -108,12 +135,20 @@ def check_options(args):
         raise InputError(
             "--use-leak needs to know who is whose twin; add --twins, made with python -m utils.duplicates"
         )
+    if args.match_calls and args.thresholds and not Path(args.thresholds).is_file():
+        raise InputError(f"--match-calls needs a thresholds.json that threshold.py wrote, not {args.thresholds}")
+    args.combine, args.repeats, args.seed = (
+        args.combine or "auto",
+        2 if args.repeats is None else args.repeats,
+        args.seed or 0,
+    )
     if not 1 <= args.repeats <= 100:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 100")
     check_least(args, seed=0)
-    for path in (args.predictions and args.out, args.report):
-        if path:
-            check_writable(path)
+    args.sample = SAMPLE if args.sample is None else args.sample
+    args.out = "submission.csv" if args.out is None and args.predictions else args.out
+    read = [*args.predictions, args.sample, args.thresholds, args.labels, args.twins, args.use_leak, *(args.oof or [])]
+    check_outputs([args.out, args.report], read)
 
 
 def read_predictions(args):
@@ -131,42 +166,29 @@ def classes_of(tables):
 
 
 def fit(args, tables):
-    """Measure the networks and ways to combine them, print them: -> `blend.Way` of the one taken."""
+    """Measure the networks and ways to combine them, print them: -> `blend.Comparison`, and its figures for --report."""
     members, truth, classes, note = gather_members(args.oof, args.labels, args.classes and load_classes(args.classes))
     for path, table in tables.items():
         check_classes(path, table, classes)
-    comparison = blend.compare(args.oof, truth, members, args.combine, args.repeats, args.seed)
+    comparison = blend.compare(args.oof, truth, members, args.combine, args.repeats, args.seed, args.leave_out)
     if note:
         print(note)
     blend.report(comparison, len(truth))
-    if args.report:
-        write_json(args.report, blend.contents(comparison, classes, len(truth)))
-        print(f"-> {args.report}")
-    return comparison.ways[comparison.taken]
+    for path, name in zip(tables, args.oof, strict=False):
+        print(f"{path} is predicted by {name}")
+    return comparison, blend.contents(comparison, classes, len(truth))
 
 
-def read_twins(args, order, classes):
-    """-> pairs of twins (P, 3) or None, {Id: decisions} of the labels to carry over or None."""
-    if not args.twins:
-        return None, None
-    pairs = twins.read_pairs(args.twins)
-    return pairs, twins.read_known(args.use_leak, classes) if args.use_leak else None
+def nearest(scores, thresholds):
+    """Most likely class relative to its threshold: largest log odds over the threshold's, (N, C) -> (N,)."""
+    return (logit(scores, 1e-12) - logit(thresholds, 1e-12)).argmax(axis=1)
 
 
-def decide(scores, thresholds, empty):
-    """(N, C) 0/1; a row below all thresholds gets the class nearest to its own, or with empty "leave" none."""
-    decisions = scores >= thresholds
-    none = ~decisions.any(axis=1)
-    if empty == "likeliest":
-        decisions[none, (logit(scores[none]) - logit(thresholds)).argmax(axis=1)] = True
-    return decisions
-
-
-def report(args, classes, scores, thresholds, decisions):
-    empty = int((~(scores >= thresholds).any(axis=1)).sum())
-    what = f"{plural(len(args.predictions), 'file')}, {plural(len(decisions), 'row')}"
-    print(f"{what}, {decisions.sum() / len(decisions):.2f} classes a row")
-    filled = "got their likeliest class" if args.empty == "likeliest" else "stay empty"
+def report(args, classes, empty, decisions):
+    print(
+        f"{plural(len(args.predictions), 'file')}, {plural(len(decisions), 'row')}, {decisions.sum() / len(decisions):.2f} classes a row"
+    )
+    filled = "stay empty" if args.empty == "leave" else "got their likeliest class"
     print(f"{plural(empty, 'row')} below every cut-off {filled}")
     called = [f"{name} {count:,}" for name, count in zip(classes, decisions.sum(axis=0), strict=True)]
     print(textwrap.fill(f"called: {', '.join(called)}", 79, subsequent_indent="  "))

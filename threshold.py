@@ -16,19 +16,21 @@ or --estimate-shares; python -m utils.shift shows when that helps.
 """
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
 from utils import calibration, plots
 from utils.crossfit import cross_fit_all, deal
-from utils.cutoffs import KNOW_SHARES, METHODS, NEED_EPOCHS, draws
-from utils.errors import InputError, check_least, listing, plural, run_script
-from utils.files import check_writable, write_json
+from utils.cutoffs import KNOW_SHARES, METHODS, NEED_EPOCHS, WIDTHS, draws
+from utils.cutoffs.plain import class_weights
+from utils.errors import InputError, check_least, plural, run_script
+from utils.files import check_outputs, write_json
 from utils.labels import load_classes
 from utils.outoffold import find_predictions, gather
 from utils.predictions import check_classes, read_predictions
-from utils.shift import estimate_shares, read_shares
+from utils.shift import LEAST, estimate_shares, read_shares
 
 FIGURES = ("thresholds.png", "f1_curves.png", "precision_recall.png", "reliability.png")
 LOOSE = 3  # times as many images called at one end of a threshold's interval as at the other: the data do not fix it
@@ -65,45 +67,46 @@ def main():
     check_least(args, seed=0)
     check_shares(args)
     files, labels_file, run_classes = find_predictions(args.predictions, args.labels)
-    out = find_place(args)
+    out = find_place(args, [*files, labels_file])
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
     oof, truth, epochs = gather(files, labels_file, classes)
     shares = test_shares(args, truth, oof, classes)
     methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
+    candidates = methods if shares is None else KNOW_SHARES
     if args.method not in ("auto", *methods):
         raise InputError(
             f"{args.method} needs the epochs' predictions that train.py keeps beside oof.csv; name the run's folder, or another --method"
         )
 
     results = cross_fit_all(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
-    best = max(results, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
+    best = max(candidates, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
     chosen = results[best].pop("thresholds")
     if shares is not None:
         chosen = methods[best](truth, oof, epochs, shares=shares)
     table = by_class(truth, oof, chosen, results[best], shares)
-    write_json(out, contents(best, classes, chosen, results, table, shares, files))
     drawn = draw(args, truth, oof, chosen, table, classes)
+    write_json(out, contents(best, classes, chosen, results, table, shares, files))
     report(results, best, truth, classes, epochs)
-    report_classes(table, classes, truth, oof, shares)
-    print(f"{best} -> {', '.join(map(str, [out, *drawn]))}")
+    report_classes(table, classes, truth, shares)
+    for path in [out, *drawn]:
+        print(f"-> {path}")
 
 
 def check_shares(args):
     if args.shares and args.estimate_shares:
         raise InputError("--shares and --estimate-shares both say what the test set's shares are; give one")
-    if (args.shares or args.estimate_shares) and args.method not in KNOW_SHARES:
+    if (args.shares or args.estimate_shares) and args.method not in ("auto", *KNOW_SHARES):
         raise InputError(f"--method {args.method} knows nothing of shares; take {', '.join(sorted(KNOW_SHARES))}")
 
 
-def find_place(args):
-    """The file to write, after checking that it and the figures can be written."""
+def find_place(args, inputs):
+    """The file to write, after checking that it and the figures can be written and are none of the inputs."""
     runs = [Path(path) for path in args.predictions if Path(path).is_dir()]
-    out = Path(args.out) if args.out else runs[0] / "thresholds.json" if len(runs) == 1 else None
+    out = args.out if args.out is not None else runs[0] / "thresholds.json" if len(runs) == 1 else None
     if out is None:
         raise InputError("say where to write the thresholds: -o thresholds.json")
-    for path in [out, args.plot, args.figures and Path(args.figures) / FIGURES[0]]:
-        if path:
-            check_writable(path)
+    figures = [] if args.figures is None else [Path(args.figures) / name for name in FIGURES]
+    check_outputs([out, args.plot, *figures], [*inputs, args.shares, args.estimate_shares])
     return out
 
 
@@ -115,19 +118,23 @@ def test_shares(args, truth, oof, classes):
         return None
     table = read_predictions(args.estimate_shares)
     check_classes(args.estimate_shares, table, classes)
+    if min(len(table), len(truth)) < LEAST:
+        raise InputError(
+            f"{args.estimate_shares}: shares cannot be told from fewer than {LEAST} rows, here or out of fold; leave it out"
+        )
     return estimate_shares(truth, oof, table.to_numpy())
 
 
 def by_class(truth, oof, chosen, result, shares):
     """What is known of each class's threshold: dict of lists of C."""
-    _, found = draws(truth, oof, shares, width=0)
+    _, found = draws(truth, oof, shares, widths=(0, *WIDTHS))
     found[~truth.any(axis=0)] = np.nan
     low, high = np.percentile(found, [2.5, 97.5], axis=1)
     with np.errstate(invalid="ignore"):
         most, fewest = ((oof >= cut).sum(axis=0) for cut in (low, high))
     return {
         "rows": len(truth), "positives": truth.sum(axis=0).tolist(), "thresholds": chosen.tolist(),
-        "called": (oof >= chosen).mean(axis=0).tolist(),
+        "called": np.average(oof >= chosen, axis=0, weights=np.where(truth, *class_weights(truth, shares).T[:, None])).tolist(),
         "interval_95": [None if np.isnan(a) else [a, b] for a, b in zip(low.tolist(), high.tolist(), strict=True)],
         "calls_at_interval": np.stack([fewest, most], axis=1).tolist(),
         "loose": (((most >= LOOSE * np.maximum(fewest, 1)) | (truth.sum(axis=0) < FEW)) & truth.any(axis=0)).tolist(),
@@ -180,38 +187,44 @@ def report(results, best, truth, classes, epochs):
         print(f"{name:15}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
               f"{low:>11.4f}–{high:.4f}")  # fmt: skip
     if epochs is None:
-        print(
-            f"left out, since not every file is an oof.csv beside its run's last epochs: {', '.join(sorted(NEED_EPOCHS))}"
-        )
+        print("chen_smoothed and epochs_curve need the last epochs beside each oof.csv: left out")
     else:
-        print(f"{' and '.join(sorted(NEED_EPOCHS))} smooth over {plural(len(epochs), 'epoch')}")
+        print(f"chen_smoothed and epochs_curve smooth over {plural(len(epochs), 'epoch')}")
 
 
-def report_classes(table, classes, truth, oof, shares):
-    print(f"\n{'':3}{'class':22}{'rows':>6}{'threshold':>11}{'95 %':>8}{'F1 fitted':>14}{'held out':>9}")
+def report_classes(table, classes, truth, shares):
+    print(f"\n{'':3}{'class':20}{'rows':>6}{'threshold':>10}{'95 %':>8}{'F1 in sample':>16}{'held out':>9}{'95 %':>7}")
     for number, name in enumerate(classes):
-        low, high = table["interval_95"][number] or (None, None)
+        interval = table["interval_95"][number]
+        span = "none to fit" if interval is None else "–".join(map(_number, interval))
         f1_low, f1_high = table["f1_interval_95"][number]
-        span = "none to fit" if low is None else f"{low:.3f}–{high:.3f}"
-        print(f"{number:>2} {name[:21]:22}{table['positives'][number]:>6,}{table['thresholds'][number]:>8.3f} {span:>12}"
-              f"{table['f1_in_sample'][number]:>8.3f}{table['f1_cross_fitted'][number]:>7.3f} ({f1_low:.2f}–{f1_high:.2f})"
-              f"{' !' if table['loose'][number] else ''}")  # fmt: skip
+        print(f"{number:>2} {name if len(name) < 20 else name[:18] + '…':20}{table['positives'][number]:>6,}"
+              f"{_number(table['thresholds'][number]):>7} {span:>12}{table['f1_in_sample'][number]:>9.3f}"
+              f"{table['f1_cross_fitted'][number]:>9.3f} {f1_low:.2f}–{f1_high:.2f}{' !' if table['loose'][number] else ''}")  # fmt: skip
     for number in np.flatnonzero(table["loose"]):
         fewest, most = table["calls_at_interval"][number]
-        few = plural(table["positives"][number], "positive")
-        print(f"! {classes[number]}: {few} leave open whether to call {fewest:,} or {most:,} images")
+        count = table["positives"][number]
+        say = f"! {classes[number]}: {plural(count, 'positive')} {'leaves' if count == 1 else 'leave'} open whether to call "
+        print(say + (f"{fewest:,} or {most:,} images" if most > fewest else f"more than {plural(fewest, 'image')}"))
     always = [name for name, cut in zip(classes, table["called"], strict=True) if cut == 1]
     if always:
-        print(f"called in every image: {listing(always, show=5)}")
+        print(textwrap.fill(f"called in every image: {', '.join(always)}", 79, subsequent_indent="  "))
     if shares is not None:
-        print("thresholds are for these shares of the test set; the figures for those of the rows themselves:")
         own = truth.mean(axis=0)
         changed = [
             f"{name} {a:.2%} -> {b:.2%}"
             for name, a, b in zip(classes, own, shares, strict=True)
             if f"{a:.2%}" != f"{b:.2%}"
         ]
-        print(f"  {listing(changed, show=28) if changed else 'none changed'}")
+        print("The thresholds are for other shares of classes than these rows have; all F1")
+        print("above are those of thresholds fitted without them.")
+        told = ", ".join(changed) or "no share has changed"
+        print(textwrap.fill(told, 79, initial_indent="  ", subsequent_indent="  "))
+
+
+def _number(probability):
+    """In five places: 0.123, and where that would be 0.000 as 1e-05."""
+    return f"{probability:.3f}" if probability >= 0.0005 or probability == 0 else f"{probability:.0e}"
 
 
 if __name__ == "__main__":

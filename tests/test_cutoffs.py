@@ -77,14 +77,14 @@ def test_draws_spread_less_with_more_rows():
     widths = []
     for rows in (300, 30000):
         truth, probabilities = random_table(4, rows, 2, absent=False)
-        _, found = cutoffs.draws(truth, probabilities, width=0)
+        _, found = cutoffs.draws(truth, probabilities, widths=(0,))
         widths.append(np.ptp(np.percentile(calibration.logit(found), [2.5, 97.5], axis=1), axis=0))
     assert (widths[1] < widths[0] / 2).all()
 
 
 def test_unsmoothed_draws_lie_around_the_exact_optimum():
     truth, probabilities = random_table(4, 2000, 2, absent=False)
-    _, found = cutoffs.draws(truth, probabilities, width=0)
+    _, found = cutoffs.draws(truth, probabilities, widths=(0,))
     low, high = np.percentile(found, [2.5, 97.5], axis=1)
     best = metrics.best_thresholds(truth, probabilities)[0]
     assert ((low <= best) & (best <= high)).all()
@@ -244,7 +244,9 @@ def test_all_methods_are_measured_on_the_same_fifths():
     truth, probabilities = random_table(12, 200, 3, absent=False)
     together = crossfit.cross_fit_all({"a": cutoffs.per_class, "b": cutoffs.share}, truth, probabilities, repeats=2)
     alone = crossfit.cross_fit(cutoffs.share, truth, probabilities, repeats=2)
-    assert together["b"]["cross_fitted"] == alone["cross_fitted"] and together["b"]["interval_95"] == alone["interval_95"]
+    assert (
+        together["b"]["cross_fitted"] == alone["cross_fitted"] and together["b"]["interval_95"] == alone["interval_95"]
+    )
     assert (together["b"]["thresholds"] == alone["thresholds"]).all()
 
 

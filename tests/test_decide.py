@@ -9,7 +9,7 @@ from conftest import refuse, submission_of, succeed, write_labels
 
 from utils import cutoffs
 from utils.labels import encode
-from utils.metrics import macro_f1
+from utils.metrics import f1_per_class, macro_f1
 from utils.predictions import read_predictions, write_predictions
 
 NAMES = ["first", "second", "third"]
@@ -57,11 +57,61 @@ def test_thresholds_file_says_method_classes_and_both_scores(small):
 
 def test_auto_takes_the_best_cross_fitted(small):
     folder, *_ = small
-    scores = {
-        method: fit(folder, "--method", method)["macro_f1"]["cross_fitted"]
-        for method in ("fixed", "global", "per_class")
-    }
-    assert fit(folder)["method"] == max(scores, key=scores.get) == "per_class"
+    assert fit(folder)["method"] == "bagged"
+    found = fit(folder, "--method", "auto")
+    scores = {name: part["cross_fitted"] for name, part in found["methods"].items()}
+    assert set(scores) == set(cutoffs.METHODS) - cutoffs.NEED_EPOCHS
+    assert scores[found["method"]] == max(scores.values()) == found["macro_f1"]["cross_fitted"]
+
+
+def test_what_is_known_of_each_class_is_told(small):
+    folder, truth, probabilities = small
+    out = succeed("threshold", folder / "oof.csv", "--labels", folder / "train.csv", "--classes", folder / "classes.csv",
+                  "-o", folder / "t.json").out  # fmt: skip
+    found = json.loads((folder / "t.json").read_text())
+    known = found["per_class"]
+    assert known["positives"] == truth.sum(axis=0).tolist()
+    assert known["called"] == pytest.approx((probabilities >= found["thresholds"]).mean(axis=0))
+    assert known["f1_in_sample"] == pytest.approx(f1_per_class(truth, probabilities >= found["thresholds"]))
+    for column, ((low, high), calls) in enumerate(zip(known["interval_95"], known["calls_at_interval"], strict=True)):
+        assert calls == [(probabilities[:, column] >= cut).sum() for cut in (high, low)]
+        assert known["loose"][column] == (calls[1] >= 3 * max(calls[0], 1) or truth[:, column].sum() < 5)
+    told = {line.split(":")[0][2:] for line in out.splitlines() if line.startswith("! ")}
+    assert told == {name for name, loose in zip(NAMES, known["loose"], strict=True) if loose}
+
+
+def test_figures_are_drawn(small, tmp_path):
+    folder, *_ = small
+    fit(folder, "--figures", folder / "figures", "--plot", folder / "p.png")
+    for name in ("thresholds.png", "f1_curves.png", "precision_recall.png", "reliability.png"):
+        assert (folder / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "p.png").read_bytes() == (folder / "figures/thresholds.png").read_bytes()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_predictions_that_are_all_alike_call_every_row(small, value):
+    """A network that says the same of every image: calling all of them is the best there is, and no error."""
+    folder, truth, probabilities = small
+    table = pd.read_csv(folder / "oof.csv", dtype={"Id": str})
+    table["second"] = value
+    table.to_csv(folder / "oof.csv", index=False)
+    for method in ("bagged", "per_class", "calibrated"):
+        found = fit(folder, "--method", method, "--figures", folder / "figures")
+        assert found["thresholds"][1] <= value and found["per_class"]["called"][1] == 1
+
+
+def test_missing_and_impossible_values_are_refused(small):
+    folder, *_ = small
+    for value in ("nan", "", "1.2", "-0.1", "inf"):
+        table = pd.read_csv(folder / "oof.csv", dtype=str)
+        table.loc[4, "second"] = value
+        table.to_csv(folder / "wrong.csv", index=False)
+        refuse("threshold", folder / "wrong.csv", "--labels", folder / "train.csv", "--classes", folder / "classes.csv", "-o",
+               folder / "t.json", says=["wrong.csv", "row 6, second"])  # fmt: skip
+    write_labels(folder / "fewer.csv", {"i00": "0"})
+    refuse("threshold", folder / "oof.csv", "--labels", folder / "fewer.csv", "--classes", folder / "classes.csv", "-o",
+           folder / "t.json", says="fewer.csv lacks 59 Ids")  # fmt: skip
+    assert not (folder / "t.json").exists()
 
 
 def test_labels_are_matched_by_id_after_shuffling_either_file(small):

@@ -35,7 +35,7 @@ def fit(truth, probabilities, steps=50):
         loss = (np.logaddexp(0, scores) - targets * scores).sum(axis=0)
         worse = loss > before + 1e-12 * np.abs(before)  # of these classes the last step was too long: half of it back
         slope, intercept = slope - np.where(worse, step[0] / 2, 0), intercept - np.where(worse, step[1] / 2, 0)
-        step = np.where(worse, step / 2, _newton(z, targets, scores, slope))
+        step = np.where(worse, step / 2, _newton(z, targets, scores))
         before = np.where(worse, before, loss)
         slope, intercept = slope + np.where(worse, 0, step[0]), intercept + np.where(worse, 0, step[1])
         if np.abs(step).max() < 1e-7:
@@ -46,7 +46,7 @@ def fit(truth, probabilities, steps=50):
     return slope, intercept - slope * middle
 
 
-def _newton(z, targets, scores, slope):
+def _newton(z, targets, scores):
     """(2, C): the Newton step of slope and intercept."""
     p = sigmoid(scores)
     error, weight = targets - p, p * (1 - p)
@@ -60,6 +60,5 @@ def apply(probabilities, slope, intercept, weights=None):
     """Calibrated probabilities (N, C); weights (C, 2): what a positive and a negative stand for, as in `class_weights`."""
     scores = logit(probabilities) * slope + intercept
     if weights is not None:
-        with np.errstate(divide="ignore"):
-            scores = scores + np.log(weights[:, 0]) - np.log(weights[:, 1])
+        scores = scores + np.log(weights[:, 0]) - np.log(weights[:, 1])
     return sigmoid(scores)

@@ -2,7 +2,7 @@
 
 A combination is a class with `fit(truth, members, start=None)`, `apply(members)` -> (N, C) scores in [0, 1] and
 `scaled_like(other)`. members: (M, N, C) probabilities of M networks on the same N images; start: the same combination,
-fitted on nearly the same rows, from which those that search begin.
+fitted on nearly the same rows, from which one that searches step by step may begin.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ import numpy as np
 
 from utils import cores
 from utils.calibration import logit, sigmoid
-from utils.crossfit import deal
+from utils.crossfit import PARTS, deal
 from utils.cutoffs import bagged
 from utils.metrics import best_thresholds
 from utils.stack import Stack
@@ -128,5 +128,5 @@ def _fit_without(way, truth, members, part, left_out, start, tick):
 
 def fits(repeats, rows):
     """How often `fit_and_decide` fits."""
-    parts = min(5, rows)
+    parts = min(PARTS, rows)
     return 1 + repeats * (parts + (parts * (parts - 1) // 2 if parts > 2 else 0))

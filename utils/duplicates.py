@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.errors import InputError, plural, run_script
-from utils.files import check_writable, write_csv
+from utils.files import check_outputs, check_writable, write_csv
 from utils.images import check_files, find_files, parse_channels, read_plane, scan_folders
 
 BITS = 64  # a channel
@@ -99,11 +99,12 @@ def main():
     if not ids:
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(args.images)}; name the folder with --images")
     files = find_files(args.images, ids, channels, found)
+    check_outputs([args.out], [path for paths in files for path in paths])
     check_files(files)
     first, second, bits = close_pairs(hash_samples(files), args.hash_distance * len(channels.names))
     names = np.array(ids, object)
     write_csv(args.out, pd.DataFrame({"Id": names[first], "twin": names[second], "bits": bits}))
-    print(f"{plural(len(first), 'pair')} of near-duplicates among {plural(len(ids), 'image')} -> {args.out}")
+    print(f"{plural(len(first), 'pair')} of near-duplicates among {plural(len(ids), 'image')}\n-> {args.out}")
 
 
 if __name__ == "__main__":

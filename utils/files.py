@@ -62,8 +62,24 @@ def check_name(name):
         raise InputError(f"--name {name!r} is not usable as a folder's name; use letters, digits, - and _")
 
 
+def check_outputs(outputs, inputs=()):
+    """`check_writable` for each of `outputs` (None: not asked for); also refuse two that are one file, and one that would
+    overwrite what is read."""
+    outputs = [path for path in outputs if path is not None]
+    for path in outputs:
+        check_writable(path)
+    if repeated := first_repeated(outputs):
+        raise InputError(f"{repeated} is named for two outputs; give each a file of its own")
+    read = {Path(path).resolve() for path in inputs if path is not None}
+    for path in outputs:
+        if Path(path).resolve() in read:
+            raise InputError(f"{path} is read and would be overwritten; name another file to write")
+
+
 def check_writable(path):
     """Raise InputError now if a file at `path` could not be written later. Leaves nothing behind, creates no folder."""
+    if str(path) in ("", ".") or str(path).endswith("/"):
+        raise InputError(f"{str(path)!r} is no name of a file to write; give one")
     path = Path(path)
     try:
         if path.exists() and not path.is_file():

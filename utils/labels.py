@@ -50,8 +50,8 @@ def load_classes(spec):
     return names
 
 
-def read_table(path, columns, what="a table"):
-    """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least one row."""
+def read_table(path, columns, what="a table", least=1):
+    """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least so many rows."""
     path = Path(path)
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
@@ -77,7 +77,7 @@ def read_table(path, columns, what="a table"):
         raise InputError(
             f"{path} has {len(header)} columns, but {plural(len(ragged), 'row')} with more or fewer: {shown}"
         )
-    if not rows:
+    if len(rows) < least:
         raise InputError(f"{path} has a header but no rows")
     return pd.DataFrame(rows, columns=header, dtype=object)
 

@@ -32,7 +32,7 @@ def f1_steps(truth, probabilities):
     """
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # rows of equal probability fall together
+    last = last_of_equals(ranked)  # rows of equal probability fall together
     hits = np.cumsum(truth[order], dtype=np.int64)[last]
     return ranked[last], f1_from_counts(hits, int(truth.sum()), last + 1)
 
@@ -60,7 +60,7 @@ def _best_threshold(positive, values):
     best = np.flatnonzero(f1 == f1.max())
     best = best[len(best) // 2]  # of an even number the upper of the middle two
     lower = ranked[below[best] - 1] if below[best] else 0.0
-    return at_most((levels[best] + lower) / 2, levels[best]), f1[best]
+    return (levels[best] + lower) / 2, f1[best]
 
 
 def best_global_threshold(truth, probabilities):
@@ -78,17 +78,17 @@ def best_global_threshold(truth, probabilities):
     at, rise = np.concatenate(at), np.concatenate(rise)
     order = np.argsort(-at, kind="stable")
     at, total = at[order], np.cumsum(rise[order])
-    last = np.flatnonzero(np.append(at[1:] != at[:-1], True))
+    last = last_of_equals(at)
     best = last[np.argmax(total[last])]
     following = last[last > best]
     lower = at[following[0]] if len(following) else 0.0
-    threshold = at_most((at[best] + lower) / 2, at[best])
+    threshold = float(at[best] + lower) / 2
     return threshold, macro_f1(truth, probabilities >= threshold)
 
 
-def at_most(threshold, probability):
-    """Rounding must not lift a threshold over the probability that it has to let through."""
-    return min(float(threshold), float(probability))
+def last_of_equals(ranked):
+    """Places of the last of each run of equal values in sorted ones: (N,) -> (K,) int."""
+    return np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
 
 
 def precision_recall(truth, decisions):

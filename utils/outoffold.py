@@ -7,7 +7,8 @@ import pandas as pd
 
 from utils.cutoffs import read_last_epochs
 from utils.errors import InputError, listing, plural
-from utils.labels import read_truth
+from utils.files import first_repeated
+from utils.labels import load_classes, read_truth
 from utils.predictions import check_classes, read_all
 from utils.runs import fold_files, read_config
 
@@ -19,6 +20,8 @@ def find_predictions(paths, labels=None):
     """
     files, of_run, classes = [], None, None
     for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"{path} does not exist; name a run's folder or a file of predictions")
         if not path.is_dir():
             files.append(path)
             continue
@@ -40,7 +43,17 @@ def gather(files, labels_file, classes):
     oof = pool(tables, classes)
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
-    return oof.to_numpy(), read_truth(labels_file, classes, oof.index, "the predictions"), _gather_epochs(tables)
+    return oof.to_numpy(), truth_of(labels_file, classes, oof.index), _gather_epochs(tables)
+
+
+def truth_of(labels_file, classes, ids):
+    """Labels of the rows (N, C). Raises InputError where none has a class."""
+    truth = read_truth(labels_file, classes, ids, "the predictions")
+    if not truth.any():
+        raise InputError(
+            f"{labels_file}: none of the {len(truth):,} rows has a class, so there is nothing to fit; give their labels"
+        )
+    return truth
 
 
 def pool(tables, classes):
@@ -70,29 +83,24 @@ def gather_members(paths, labels=None, classes=None):
     """Several networks' out-of-fold predictions of the same images.
 
     paths: a run's folder (all its folds' oof.csv, each row by the network that did not see it) or one prediction file each.
-    -> members (M, N, C) float64, truth (N, C) uint8, classes, a sentence on rows that not all have, or None.
+    classes: names, else those of the first run, else hpa. -> members (M, N, C) float64, truth (N, C) uint8, classes, a
+    sentence on rows that not all have, or None.
     """
     found = [find_predictions([path], labels or "-") for path in paths]
+    if repeated := first_repeated([file for files, *_ in found for file in files]):
+        raise InputError(f"{repeated} is named for two networks; give each network once")
     known = next((names for *_, names in found if names), None)
-    classes = classes or known
-    tables = [pool(read_all(files), classes or _columns(files[0])) for files, *_ in found]
-    classes = classes or list(tables[0].columns)
-    for path, table in zip(paths, tables, strict=True):
-        check_classes(path, table, classes)
-    if labels is None:
-        labels = find_predictions(paths)[1]
+    classes = classes or known or load_classes("hpa")
+    tables = [pool(read_all(files), classes) for files, *_ in found]
+    labels = labels or find_predictions(paths)[1]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]
     if len(shared) < 2:
         raise InputError(
-            f"{listing(paths)} have {plural(len(shared), 'Id')} in common; predict the same images with each"
+            f"{plural(len(shared), 'Id')} in all of {listing(paths)}; two or more are needed, so predict the same images with each"
         )
     most = max(map(len, tables))
     note = f"{len(shared):,} rows that all have, of {most:,}" if len(shared) < most else None
     members = np.stack([table.loc[shared].to_numpy() for table in tables])
-    return members, read_truth(labels, classes, shared, "the predictions"), classes, note
-
-
-def _columns(file):
-    return list(read_all([file])[file].columns)
+    return members, truth_of(labels, classes, shared), classes, note

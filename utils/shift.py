@@ -13,8 +13,8 @@ estimated     the same, changed only as far as it can be trusted: what
 known         the true shares, as threshold.py --shares is given them
 calls         as many called as out of fold: ensemble.py --match-calls
 
-What was changed: nothing; the classes' shares, each up to --factor times rarer
-or more frequent; the exposure, by which all logits are 1 lower.
+What was changed: nothing; the classes' shares, by drawing images of each class
+up to --factor times less or more often; the exposure, all logits 1 lower.
 """
 
 import argparse
@@ -23,14 +23,15 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import calibration
+from utils.crossfit import deal
 from utils.cutoffs import bagged
-from utils.errors import InputError, check_least, run_script
+from utils.errors import InputError, check_least, plural, run_script
 from utils.labels import load_classes, read_table
 from utils.metrics import macro_f1
 from utils.outoffold import find_predictions, gather
-from utils.stratify import stratified_parts
 
 SURE = 0.25  # as a logarithm: a quarter too many or too few
+LEAST = 50  # rows from which shares can be told at all
 
 
 def estimate_shares(truth, probabilities, unlabelled):
@@ -44,17 +45,19 @@ def estimate_shares(truth, probabilities, unlabelled):
     own = np.asarray(truth, float).mean(axis=0)
     change = log_change(truth, probabilities, unlabelled)
     errors = []
-    part = stratified_parts(truth, 5, seed=0)
-    for held in (part == number for number in range(5)):
+    part = deal(truth, 1)[0]
+    for held in (part == number for number in range(part.max() + 1)):
         there = truth[held].mean(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             true_change = np.log(there / truth[~held].mean(axis=0))
         errors.append(log_change(truth[~held], probabilities[~held], probabilities[held]) - true_change)
-    error = np.sqrt(np.mean(np.square(errors), axis=0))  # NaN or infinite where a fifth has no positive
+    # NaN or infinite where a fifth has no positive, or a class cannot be told.
+    error = np.maximum(np.sqrt(np.mean(np.square(errors), axis=0)), 1e-6)
     sure = error < SURE
     weight, changed = error[sure] ** -2.0, change[sure]
     spread = max(0.0, np.sum(weight * (changed**2 - error[sure] ** 2)) / np.sum(weight)) if sure.any() else 0.0
-    change = np.where(sure, change * spread / (spread + error**2), 0)
+    change[~sure] = 0
+    change[sure] *= spread / (spread + error[sure] ** 2)
     return np.clip(own * np.exp(change), 0, 1 - 1e-9)
 
 
@@ -62,7 +65,7 @@ def log_change(truth, probabilities, unlabelled, steps=200):
     """log(share there / share here) of each class, by expectation–maximisation (Saerens et al. 2002, section 2.2), (C,).
 
     The share that makes the mean of the posteriors, corrected for it, equal to itself; each class on its own, posteriors
-    from `calibration.fit`. It supposes that pictures of a class look as before and only their number changes. 0 for a
+    from `calibration.fit`. It supposes that pictures of a class look as before and only their number changes. NaN for a
     class that has no positives or cannot be told from its probabilities.
     """
     slope, intercept = calibration.fit(truth, probabilities)
@@ -75,7 +78,7 @@ def log_change(truth, probabilities, unlabelled, steps=200):
         before, shares = shares, np.clip((positive / (positive + negative)).mean(axis=0), 1e-9, 1 - 1e-9)
         if np.abs(np.log(shares / before)).max() < 1e-6:
             break
-    return np.where(truth.any(axis=0) & (slope > 0), np.log(shares / trained), 0.0)
+    return np.where(truth.any(axis=0) & (slope > 0), np.log(shares / trained), np.nan)
 
 
 def match_calls(scores, called):
@@ -85,12 +88,10 @@ def match_calls(scores, called):
     wrong where the classes' shares have changed.
     """
     wanted = np.rint(called * len(scores)).astype(int)
-    thresholds = np.empty(scores.shape[1])
+    thresholds = np.full(scores.shape[1], np.inf)
     for column, count in enumerate(wanted):
         ranked = np.sort(scores[:, column])[::-1]
-        if count == 0:
-            thresholds[column] = np.inf
-        else:  # of images that are alike all or none can be called: here all
+        if count:  # of images that are alike all or none can be called: here all
             below = ranked[count] if count < len(ranked) else 0.0
             thresholds[column] = (ranked[count - 1] + below) / 2
     return thresholds
@@ -129,7 +130,7 @@ def parse_args():
     arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
     arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
-    arg("--factor", type=float, default=3, help="largest change of a class's share (default: %(default)s)")
+    arg("--factor", type=float, default=3, help="how much more or less often at most (default: %(default)s)")
     arg("--repeats", type=int, default=10, help="simulated test sets of each kind (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     return parser.parse_args()
@@ -143,18 +144,20 @@ def main():
     files, labels, classes = find_predictions(args.predictions, args.labels)
     classes = load_classes(args.classes) if args.classes else classes or load_classes("hpa")
     oof, truth, _ = gather(files, labels, classes)
+    if len(truth) < LEAST:
+        raise InputError(f"{plural(len(truth), 'row')} are too few to simulate test sets with; give {LEAST} or more")
     table = {}
     for repeat in tqdm(range(args.repeats), desc="simulating", disable=None, leave=False):
         for kind, scores in simulate(truth, oof, args.factor, args.seed + repeat).items():
             table.setdefault(kind, []).append(list(scores.values()))
     print(f"macro F1 on {args.repeats} simulated test sets of {len(truth) - len(truth) // 2:,} rows")
-    print(f"{'changed':10}{'as fitted':>11}" + "".join(f"{name:>16}" for name in list(scores)[1:]))
+    print(f"{'changed':9}{'as fitted':>9}" + "".join(f"{name:>15}" for name in list(scores)[1:]))
     for kind, scores in table.items():
         plain, *others = np.array(scores).T
         gains = [other - plain for other in others]
         errors = [gain.std(ddof=1) / np.sqrt(len(gain)) for gain in gains]
-        print(f"{kind:10}{plain.mean():>11.4f}"
-              + "".join(f"{gain.mean():>+8.4f} ±{error:.4f}" for gain, error in zip(gains, errors, strict=True)))  # fmt: skip
+        print(f"{kind:9}{plain.mean():>9.3f}"
+              + "".join(f"{gain.mean():>+9.3f} ±{error:.3f}" for gain, error in zip(gains, errors, strict=True)))  # fmt: skip
 
 
 def simulate(truth, oof, factor, seed):
@@ -167,7 +170,7 @@ def simulate(truth, oof, factor, seed):
     rows = resample(there, factor, rng)
 
     def scores(truth, said):
-        em = np.clip(fitted_on[0].mean(axis=0) * np.exp(log_change(*fitted_on, said)), 0, 1 - 1e-9)
+        em = np.clip(fitted_on[0].mean(axis=0) * np.exp(np.nan_to_num(log_change(*fitted_on, said))), 0, 1 - 1e-9)
         cuts = {
             "as fitted": plain,
             "EM": bagged(*fitted_on, shares=em),
@@ -185,15 +188,14 @@ def simulate(truth, oof, factor, seed):
 
 
 def resample(truth, factor, rng):
-    """(N,) rows drawn with replacement, each class made up to `factor` times rarer or more frequent (by the product of its
-    classes' factors an image is drawn more or less often). A class keeps at least one image."""
+    """Rows drawn with replacement, an image by the product of its classes' factors more or less often, each from 1/factor to
+    factor: (N,) and one more for each class that would be lost."""
     odds = factor ** rng.uniform(-1, 1, truth.shape[1])
     weights = np.exp(truth @ np.log(odds))
     rows = rng.choice(len(truth), len(truth), p=weights / weights.sum())
     lost = np.flatnonzero(truth.any(axis=0) & ~truth[rows].any(axis=0))
-    for place, column in enumerate(lost):
-        rows[place] = rng.choice(np.flatnonzero(truth[:, column]))
-    return rows
+    added = [rng.choice(np.flatnonzero(truth[:, column])) for column in lost]
+    return np.concatenate([rows, added]).astype(int)
 
 
 if __name__ == "__main__":

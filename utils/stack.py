@@ -72,21 +72,32 @@ def _views(members):
     return own, roots.transpose(1, 0, 2).reshape(members.shape[1], -1)
 
 
-def _newton(inputs, target, towards, precision, start=None, steps=25):
+def _newton(inputs, target, towards, precision, start=None, steps=60):
     """Weights and intercept (last) of highest posterior: inputs (N, D + 1), the last column 1; normal prior of mean `towards`
-    and `precision` (D,), none on the intercept."""
+    and `precision` (D,), none to speak of on the intercept.
+
+    The posterior has one peak. A Newton step that would pass over it is halved until it climbs, so the way there ends at the
+    same place from everywhere.
+    """
     positives, rows = target.sum(), len(target)
     usual = np.log((positives + 0.5) / (rows - positives + 0.5))
     centre, precision = np.append(towards, usual), np.append(precision, 1e-3)
+
+    def loss(weights):
+        scores = inputs @ weights
+        return (np.logaddexp(0, scores) - target * scores).sum() + (precision * (weights - centre) ** 2).sum() / 2
+
     found = centre.copy() if start is None else start.copy()
+    now = loss(found)
     for _ in range(steps):
         p = sigmoid(inputs @ found)
         slope = inputs.T @ (target - p) - precision * (found - centre)
         curvature = (inputs * (p * (1 - p))[:, None]).T @ inputs
         curvature[np.diag_indices_from(curvature)] += precision
         step = np.linalg.solve(curvature, slope)
-        step *= min(1.0, 3.0 / np.abs(step).max()) if np.abs(step).max() > 0 else 1.0
-        found += step
-        if np.abs(step).max() < 1e-4:
+        while (then := loss(found + step)) > now and np.abs(step).max() > 1e-6:
+            step /= 2
+        found, now = found + step, min(then, now)
+        if np.abs(step).max() < 1e-5:
             break
     return found

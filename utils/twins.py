@@ -1,5 +1,7 @@
 """Near-duplicates of test images: averaging their predictions, and the labels that leak from the training set."""
 
+import math
+
 import numpy as np
 
 from utils.duplicates import groups_from_pairs
@@ -7,15 +9,20 @@ from utils.errors import InputError, plural
 from utils.labels import encode, read_labels, read_table
 
 
-def read_pairs(path):
-    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float)."""
-    table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates")[["Id", "twin", "bits"]]
+def read_pairs(path, ids):
+    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float). Raises InputError where there are pairs,
+    but none of an image among `ids`."""
+    table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates", least=0)[["Id", "twin", "bits"]]
     bits = [_number(text) for text in table["bits"]]
     for row, (own, twin, number) in enumerate(zip(table["Id"], table["twin"], bits, strict=True)):
         if not own or not twin or own == twin or number is None:
             raise InputError(
                 f"{path}: row {row + 2} ({own!r}, {twin!r}) should be two different Ids and how many bits differ"
             )
+    if len(table) and not (table["Id"].isin(ids) | table["twin"].isin(ids)).any():
+        raise InputError(
+            f"{path} has no pair with an image that is to be decided; look for twins among the test images too"
+        )
     return table.assign(bits=bits).sort_values("bits", kind="stable").reset_index(drop=True)
 
 
@@ -24,7 +31,7 @@ def _number(text):
         number = float(text)
     except ValueError:
         return None
-    return number if number >= 0 else None
+    return number if 0 <= number < math.inf else None
 
 
 def read_known(path, classes):

@@ -5,8 +5,7 @@
 differ from the rows they are fitted on; positives and negatives then weigh as much as there will be of them.
 """
 
-from utils.cutoffs.bagged import bagged, draws
-from utils.cutoffs.calibrated import calibrated
+from utils.cutoffs.bagging import WIDTHS, bagged, draws
 from utils.cutoffs.chen import (
     GRID,
     chen_global,
@@ -19,9 +18,10 @@ from utils.cutoffs.chen import (
     table_one,
     times_07,
 )
+from utils.cutoffs.expected import calibrated
 from utils.cutoffs.files import read_called, read_thresholds
 from utils.cutoffs.plain import fixed, global_, per_class, share, subsampled
-from utils.cutoffs.soft_f1 import soft_f1
+from utils.cutoffs.softened import soft_f1
 
 METHODS = {
     "bagged": bagged, "fixed": fixed, "global": global_, "per_class": per_class, "subsampled": subsampled,
@@ -33,7 +33,7 @@ NEED_EPOCHS = {"chen_smoothed", "epochs_curve"}
 KNOW_SHARES = {"bagged", "calibrated", "share"}
 
 __all__ = [
-    "GRID", "KNOW_SHARES", "METHODS", "NEED_EPOCHS", "bagged", "calibrated", "chen_global", "chen_raw", "chen_smoothed", "draws",
+    "GRID", "WIDTHS", "KNOW_SHARES", "METHODS", "NEED_EPOCHS", "bagged", "calibrated", "chen_global", "chen_raw", "chen_smoothed", "draws",
     "epochs_curve", "fixed", "global_", "grid_f1", "per_class", "read_called", "read_last_epochs", "read_thresholds", "share",
     "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
 ]  # fmt: skip

@@ -7,6 +7,8 @@ import numpy as np
 
 from utils.errors import InputError, listing
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 
 def read_thresholds(spec, classes):
     """(C,) thresholds from a thresholds.json that fits `classes`, or one number for all."""
@@ -14,22 +16,26 @@ def read_thresholds(spec, classes):
         values = [number] * len(classes)
     else:
         values = _read_json(spec, classes)
-    if not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
+    if not all(map(_is_share, values)):
         raise InputError(f"{spec}: every threshold must be a number from 0 to 1; fit them with threshold.py")
     return np.array(values, np.float64)
 
 
-def read_called(path):
-    """(C,): how large a part of the out-of-fold rows each class of a thresholds.json was called in."""
+def read_called(path, classes):
+    """(C,): how large a part of the images each class of a thresholds.json is called in, counted on out-of-fold rows."""
     try:
-        called = np.array(json.loads(Path(path).read_text(encoding="utf-8"))["per_class"]["called"], np.float64)
-        if called.ndim != 1 or not ((called >= 0) & (called <= 1)).all():
-            raise ValueError("no list of shares")
-        return called
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        called = json.loads(Path(path).read_text(encoding="utf-8"))["per_class"]["called"]
+        if not (isinstance(called, list) and len(called) == len(classes) and all(map(_is_share, called))):
+            raise ValueError(f"per_class: called is no list of {len(classes)} shares")
+        return np.array(called, np.float64)
+    except UNREADABLE as error:
         raise InputError(
             f"{path} does not say how often each class was called ({str(error)[:100]}); fit it with threshold.py"
         ) from None
+
+
+def _is_share(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _number(text):
@@ -45,7 +51,7 @@ def _read_json(path, classes):
         names, values = list(content["classes"]), list(content["thresholds"])
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; fit it with threshold.py, or give a number such as 0.5") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is not a thresholds.json with classes and thresholds ({str(error)[:100]}); fit it with threshold.py"
         ) from None

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.metrics import at_most, best_global_threshold, best_thresholds, f1_from_counts
+from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, last_of_equals
 
 SUBSAMPLES = 20
 
@@ -35,7 +35,7 @@ def _mean_of_halves(positive, values, halves):
     """All halves at once on one sorting: the row of highest F1 in each, then halfway to the next row."""
     order = np.argsort(-values, kind="stable")
     ranked = values[order]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    last = last_of_equals(ranked)
     inside = halves[:, order]
     called = np.cumsum(inside, axis=1, dtype=np.int32)[:, last]
     hits = np.cumsum(inside & positive[order], axis=1, dtype=np.int32)[:, last]
@@ -60,10 +60,10 @@ def share(truth, probabilities, epochs=None, shares=None):
         order = np.argsort(-probabilities[:, column], kind="stable")
         ranked = probabilities[order, column]
         called = np.cumsum(np.where(truth[order, column], weight[0], weight[1]))
-        last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+        last = last_of_equals(ranked)
         best = np.abs(called[last] - wanted * len(ranked)).argmin()
         lower = ranked[last[best + 1]] if best + 1 < len(last) else 0.0
-        thresholds[column] = at_most((ranked[last[best]] + lower) / 2, ranked[last[best]])
+        thresholds[column] = (ranked[last[best]] + lower) / 2
     return thresholds
 
 

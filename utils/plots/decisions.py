@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
+from utils.calibration import logit, sigmoid
 from utils.metrics import f1_steps
 from utils.plots.style import BLUE, GREY, ORANGE, save, tidy
 
@@ -25,11 +26,17 @@ def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
         axis.axvline(_place(thresholds[number]), color="black", linewidth=1)
         _title(axis, classes[number], truth[:, number])
         own = probabilities[truth[:, number].astype(bool), number]
-        low = _place(np.percentile(own, 2) if len(own) else steps[-1])
-        _zoom(axis, low - 0.2, max(_place(steps[0]), low) + 0.2)
+        shown = (
+            _place([*np.percentile(own, [2, 100]), thresholds[number], *intervals[number]])
+            if len(own)
+            else _place(steps)
+        )
+        _zoom(axis, shown.min() - 0.2, shown.max() + 0.2)
+        _remark(axis, "no images" if not len(own) else "all alike" if len(steps) == 1 else "")
         axis.set_ylim(0, 1)
     _finish(figure, axes, len(classes), "threshold", "F1",
-            "F1 of each threshold. Black: the one chosen; orange: where the best lies in 95 % of bootstrap draws", path)  # fmt: skip
+            "F1 of each threshold. Black: the one chosen; orange: where the best lies in 95 % of bootstrap draws of the "
+            "positives", path)  # fmt: skip
 
 
 def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
@@ -48,7 +55,9 @@ def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
                     "o",
                     color="black",
                     markersize=4.5,
+                    clip_on=False,
                 )
+        _remark(axis, "" if positive.any() else "no images")
         axis.axhline(positive.mean(), color=GREY, linewidth=0.8, linestyle="--")
         _title(axis, classes[number], positive)
         axis.set_xlim(0, 1.02)
@@ -61,8 +70,8 @@ def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
 def reliability(truth, raw, calibrated, path, bins=15):
     """How often a class is there when so much probability is given, all classes pooled: as predicted, and calibrated.
 
-    Bins hold as many predictions each. raw, calibrated: (N, C) probabilities; the calibrated ones should come from rows
-    that were not fitted on.
+    Left on log scales, as many predictions in each dot; right in `bins` equal steps of probability. raw, calibrated: (N, C)
+    probabilities; the calibrated ones should come from rows that were not fitted on.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
     hits = np.asarray(truth).ravel()
@@ -70,18 +79,20 @@ def reliability(truth, raw, calibrated, path, bins=15):
         values = np.asarray(values).ravel()
         parts = np.array_split(np.argsort(values, kind="stable"), bins * 4)
         said, found = (np.array([column[part].mean() for part in parts if len(part)]) for column in (values, hits))
-        left.plot(said[found > 0], found[found > 0], "o", color=colour, markersize=3.5, label=name)
+        kept = (said > 0) & (found > 0)
+        left.plot(said[kept], found[kept], "o", color=colour, markersize=3.5, label=name, clip_on=False)
         edges = np.linspace(0, 1, bins + 1)
         which = np.clip(np.digitize(values, edges) - 1, 0, bins - 1)
         counts = np.bincount(which, minlength=bins)
         kept = counts > 0
         right.plot((np.bincount(which, values, bins)[kept] / counts[kept]), np.bincount(which, hits, bins)[kept] / counts[kept],
                    "o-", color=colour, markersize=3.5, label=name)  # fmt: skip
-    left.set(xscale="log", yscale="log", xlim=(1e-5, 1), ylim=(1e-5, 1))
+    left.set(xscale="log", yscale="log")
     left.set_title("As many predictions in each dot (log scales; dots at 0 left out)", loc="left", fontsize=10)
     right.set_title(f"{bins} equal steps of probability", loc="left", fontsize=10)
     for axis in (left, right):
-        axis.plot([1e-5, 1], [1e-5, 1], color="black", linewidth=0.8, linestyle="--")
+        low = axis.get_xlim()[0]
+        axis.plot([max(low, 1e-9), 1], [max(low, 1e-9), 1], color="black", linewidth=0.8, linestyle="--")
         axis.set_xlabel("probability given")
         axis.set_ylabel("share of images that have the class")
         axis.legend(frameon=False, fontsize=9, loc="upper left")
@@ -92,15 +103,19 @@ def reliability(truth, raw, calibrated, path, bins=15):
 
 def _place(probability):
     """Log odds, with 0 and 1 at the ends of the axis."""
-    p = np.clip(probability, 1e-4, 1 - 1e-4)
-    return np.log(p / (1 - p))
+    return logit(probability, 1e-9)
 
 
 def _zoom(axis, low, high):
     """Ticks at three places, named by their probabilities."""
     axis.set_xlim(low, high)
     ticks = low + (high - low) * np.array([0.1, 0.5, 0.9])
-    axis.set_xticks(ticks, [f"{1 / (1 + np.exp(-tick)):.3f}".lstrip("0") for tick in ticks], fontsize=7)
+    names = [f"{p:.3f}".lstrip("0") if p >= 0.001 else f"{p:.0e}" for p in sigmoid(ticks)]
+    axis.set_xticks(ticks, names, fontsize=7)
+
+
+def _remark(axis, text):
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=GREY, fontsize=8)
 
 
 def _common_first(truth):
@@ -116,7 +131,8 @@ def _panels(count):
 
 
 def _title(axis, name, positive):
-    axis.set_title(f"{name} ({int(np.sum(positive)):,})", loc="left", fontsize=7.5)
+    short = name if len(name) <= 25 else name[:24] + "…"
+    axis.set_title(f"{short} ({int(np.sum(positive)):,})", loc="left", fontsize=7.5)
     axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
     tidy(axis)
 

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from utils.calibration import logit
 from utils.labels import part_name
 from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE, save, tidy
 
@@ -61,9 +62,11 @@ def thresholds(classes, positives, cuts, in_sample, cross_fitted, path):
     places = np.arange(len(order))
     cuts, in_sample, cross_fitted = (np.asarray(values)[order] for values in (cuts, in_sample, cross_fitted))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.26 * len(order) + 1.4), sharey=True)
-    left.scatter(cuts, places, s=24, color=BLUE)
-    left.set_xlim(-0.02, 1.02)
-    left.set_xlabel("threshold")
+    left.scatter(logit(cuts, 1e-4), places, s=24, color=BLUE)
+    ticks = np.array([0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99])
+    left.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks], fontsize=8)
+    left.set_xlim(logit(0.00007), logit(0.995))
+    left.set_xlabel("threshold (axis of log odds)")
     left.set_title("Fitted thresholds", loc="left")
     right.hlines(places, cross_fitted, in_sample, color=GREY, linewidth=1.5)
     right.scatter(in_sample, places, s=24, facecolors="white", edgecolors=ORANGE, label="in sample", zorder=3)

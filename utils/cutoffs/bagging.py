@@ -2,9 +2,9 @@
 
 Which threshold is best in sample hangs on single positives, most where there are few. So each positive is smeared out by a
 normal kernel in the logit of its probability; each class's F1 is followed along the thresholds with a Bayesian bootstrap of
-its positives (weights from an exponential distribution: Rubin 1981), and the best thresholds of all draws are averaged, in
-the logit. With many positives the kernel is narrow and this is the exact optimum of F1, averaged over bootstraps (bagging:
-Breiman 1996).
+its positives (weights from an exponential distribution: Rubin 1981) in its numerator, and the best thresholds of all draws
+are averaged, in the logit. How wide the kernel should be is not known, so some draws have a narrow and some a wide one. With many positives
+all are narrow and this is the exact optimum of F1, averaged over bootstraps (bagging: Breiman 1996).
 """
 
 import numpy as np
@@ -12,12 +12,13 @@ from scipy.special import ndtr
 
 from utils.calibration import logit, sigmoid
 from utils.cutoffs.plain import class_weights
+from utils.metrics import last_of_equals
 
-DRAWS = 100
-WIDTH = 2.5  # of the kernel: spread of the positives x WIDTH / √positives
+WIDTHS = (1, 2, 3)  # of the kernel: spread of the positives x width / √positives
+DRAWS = 60  # of each width
 BORROWED = 5  # so many positives' worth of the usual spread is added to a class's own
-CANDIDATES = 600  # thresholds looked at in a class: each of the highest, then ever fewer
-BINS = 400  # more positives than this are gathered in so many quantiles
+CANDIDATES = 500  # thresholds looked at in a class: each of the highest, then ever fewer
+BINS = 250  # more positives than this are gathered in so many quantiles
 FLOOR = 1e-12  # probabilities below are alike
 
 
@@ -26,22 +27,21 @@ def bagged(truth, probabilities, epochs=None, shares=None):
     return draws(truth, probabilities, shares)[0]
 
 
-def draws(truth, probabilities, shares=None, width=WIDTH):
-    """-> thresholds (C,), and the best threshold of each bootstrap draw (C, DRAWS).
+def draws(truth, probabilities, shares=None, widths=WIDTHS):
+    """-> thresholds (C,), and the best threshold of each bootstrap draw (C, DRAWS x number of widths).
 
-    width: 0 does not smooth, so that the draws' spread says where the best threshold may lie. The same rows give the same
-    draws, in any order.
+    A width of 0 does not smooth. The same rows give the same draws, in any order.
     """
     rng = np.random.default_rng(0)
     positive = np.ascontiguousarray(np.asarray(truth, bool).T)
     values = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)
     own = [np.sort(logit(column[rows], FLOOR)) for column, rows in zip(values, positive, strict=True)]
-    spreads = width * _spreads(own)
-    found = np.full((len(values), DRAWS), 0.5)
+    spreads = _spreads(own)
+    found = np.full((len(values), DRAWS * len(widths)), 0.5)
     thresholds = np.full(len(values), 0.5)
     for c, weight in enumerate(class_weights(truth, shares)):
         if len(own[c]):
-            found[c] = _one_class(positive[c], values[c], own[c], spreads[c], weight, rng)
+            found[c] = _one_class(positive[c], values[c], own[c], spreads[c], weight, widths, rng)
             middle = sigmoid(logit(found[c], FLOOR).mean())
             # Rounding must not lift a threshold that all draws agree on, and 0 has no logit.
             thresholds[c] = found[c, 0] if np.ptp(found[c]) == 0 else middle if middle > 2 * FLOOR else 0.0
@@ -66,18 +66,23 @@ def _spread(column):
     return min(deviation, quartiles) if quartiles > 0 else deviation
 
 
-def _one_class(positive, values, own, spread, weight, rng):
-    """(DRAWS,): the best threshold of each draw. own: sorted logits of the positives."""
+def _one_class(positive, values, own, spread, weight, widths, rng):
+    """(DRAWS x widths,): the best threshold of each draw. own: sorted logits of the positives."""
     cuts, edges, hits, called = _candidates(positive, values)
     centres, each = own, np.ones(len(own))
     if len(own) > BINS:
         centres, each = np.quantile(own, (np.arange(BINS) + 0.5) / BINS), np.full(BINS, len(own) / BINS)
-    width = max(spread / np.sqrt(len(own)), 1e-9)
-    reached = ndtr((centres - edges[:, None]) / width)  # (cuts, positives): how much of each lies above each cut
-    weights = rng.gamma(each, size=(DRAWS, len(each))).T * weight[0]  # a sum of `each` exponentials
     calls = weight[0] * hits + weight[1] * (called - hits)
-    f1 = 2 * (reached @ weights) / (weights.sum(axis=0) + calls[:, None])
-    return cuts[f1.argmax(axis=0)]
+    best = []
+    for width in widths:
+        deviation = max(width * spread / np.sqrt(len(own)), 1e-9)
+        reached = ndtr(
+            (centres - edges[:, None]) / deviation
+        )  # (cuts, positives): how much of each lies above each cut
+        weights = rng.gamma(each, size=(DRAWS, len(each))).T * weight[0]  # a sum of `each` exponentials
+        f1 = 2 * (reached @ weights) / (weights.sum(axis=0) + calls[:, None])
+        best.append(cuts[f1.argmax(axis=0)])
+    return np.concatenate(best)
 
 
 def _candidates(positive, values):
@@ -85,12 +90,12 @@ def _candidates(positive, values):
     and the positives and images above each."""
     order = np.argsort(-values, kind="stable")
     ranked = values[order]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    last = last_of_equals(ranked)
     if len(last) > CANDIDATES:
         kept = np.unique(np.geomspace(1, len(last), CANDIDATES).astype(int)) - 1
         last = last[kept]
     lower = np.append(ranked[1:], 0.0)[last]
-    cuts = np.minimum((ranked[last] + lower) / 2, ranked[last])
+    cuts = (ranked[last] + lower) / 2
     edges = (logit(ranked[last], FLOOR) + logit(lower, FLOOR)) / 2
     edges[-1] = -np.inf  # below all: every positive is reached
     return cuts, edges, np.cumsum(positive[order])[last], last + 1
