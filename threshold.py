@@ -201,11 +201,12 @@ def report_classes(table, classes, truth, shares):
         print(f"{number:>2} {name if len(name) < 20 else name[:18] + '…':20}{table['positives'][number]:>6,}"
               f"{_number(table['thresholds'][number]):>7} {span:>12}{table['f1_in_sample'][number]:>9.3f}"
               f"{table['f1_cross_fitted'][number]:>9.3f} {f1_low:.2f}–{f1_high:.2f}{' !' if table['loose'][number] else ''}")  # fmt: skip
-    for number in np.flatnonzero(table["loose"]):
-        fewest, most = table["calls_at_interval"][number]
-        count = table["positives"][number]
-        say = f"! {classes[number]}: {plural(count, 'positive')} {'leaves' if count == 1 else 'leave'} open whether to call "
-        print(say + (f"{fewest:,} or {most:,} images" if most > fewest else f"more than {plural(fewest, 'image')}"))
+    calls = table["calls_at_interval"]
+    if loose := [
+        f"{classes[number]} {calls[number][0]:,} to {calls[number][1]:,}" for number in np.flatnonzero(table["loose"])
+    ]:
+        told = f"! so few positives leave open how many images to call: {'; '.join(loose)}"
+        print(textwrap.fill(told, 79, subsequent_indent="  "))
     always = [name for name, cut in zip(classes, table["called"], strict=True) if cut == 1]
     if always:
         print(textwrap.fill(f"called in every image: {', '.join(always)}", 79, subsequent_indent="  "))

@@ -76,8 +76,12 @@ def test_what_is_known_of_each_class_is_told(small):
     for column, ((low, high), calls) in enumerate(zip(known["interval_95"], known["calls_at_interval"], strict=True)):
         assert calls == [(probabilities[:, column] >= cut).sum() for cut in (high, low)]
         assert known["loose"][column] == (calls[1] >= 3 * max(calls[0], 1) or truth[:, column].sum() < 5)
-    told = {line.split(":")[0][2:] for line in out.splitlines() if line.startswith("! ")}
-    assert told == {name for name, loose in zip(NAMES, known["loose"], strict=True) if loose}
+    joined = " ".join(out.split())
+    flagged = {line[3:].split("  ")[0].strip() for line in out.splitlines() if line.endswith(" !")}
+    loose = {name for name, loose in zip(NAMES, known["loose"], strict=True) if loose}
+    assert flagged == loose and all(
+        f"{name} {a} to {b}" in joined for name, (a, b) in zip(NAMES, known["calls_at_interval"]) if name in loose
+    )
 
 
 def test_figures_are_drawn(small, tmp_path):
