@@ -30,7 +30,7 @@ from utils.cutoffs import read_called, read_thresholds
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_outputs, write_csv, write_json
 from utils.labels import check_ids, decode, load_classes, read_table
-from utils.outoffold import gather_members
+from utils.outoffold import find_predictions, gather_members
 from utils.predictions import check_classes, read_all, same_ids
 from utils.shift import match_calls
 
@@ -62,7 +62,7 @@ def parse_args():
     )
     arg("--report", metavar="JSON", help="with --oof: write every figure, and the weights, here")
     arg("--match-calls", action="store_true",
-        help="move each cut-off so that as large a part is called as out of fold: for darker or brighter test images")  # fmt: skip
+        help="move each cut-off so that it calls as large a part as out of fold: for darker or brighter test images")  # fmt: skip
     arg("--twins", metavar="CSV", help="near-duplicates Id,twin,bits: their predictions are averaged")
     arg(
         "--use-leak",
@@ -79,6 +79,7 @@ def parse_args():
 def main():
     args = parse_args()
     check_options(args)
+    fill_in(args)
     tables, order = read_predictions(args) if args.predictions else ({}, None)
     pairs = twins.read_pairs(args.twins, order) if args.twins else None
     known = twins.read_known(args.use_leak, classes_of(tables)) if args.use_leak else {}
@@ -96,9 +97,10 @@ def main():
         if args.match_calls:
             thresholds = match_calls(scores, called)
         decisions = scores >= thresholds
-        if known:
-            decisions = twins.carry_over(order, decisions, pairs, known)
         empty = ~decisions.any(axis=1)
+        if known:
+            decisions, told = twins.carry_over(order, decisions, pairs, known)
+            empty &= ~told
         if args.empty != "leave":
             decisions[empty, nearest(scores[empty], thresholds)] = True
         write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
@@ -109,45 +111,45 @@ def main():
 
 
 def check_options(args):
-    """Refuse options that do not go together, then fill in the defaults of those left out."""
+    """Refuse options that do not go together."""
     fitting = ("combine", "labels", "classes", "repeats", "seed", "leave_out", "report")
     deciding = ("match_calls", "twins", "use_leak", "sample", "empty", "out")
 
-    def given(name):
-        return getattr(args, name) is not None and getattr(args, name) is not False
+    def given(names):
+        found = [name for name in names if getattr(args, name) is not None and getattr(args, name) is not False]
+        return f"--{found[0].replace('_', '-')}" if found else None
 
-    wrong = [name for name in (() if args.oof else fitting) if given(name)]
-    if wrong:
-        raise InputError(f"--{wrong[0].replace('_', '-')} is for fitting a combination; add --oof, or leave it out")
+    if not args.oof and (word := given(fitting)):
+        raise InputError(f"{word} is for fitting a combination; add --oof, or leave it out")
     if not args.oof and not args.predictions:
         raise InputError("nothing to decide; name the predictions of the test set")
-    wrong = [name for name in (() if args.predictions else deciding) if given(name)]
-    if wrong:
-        raise InputError(
-            f"--{wrong[0].replace('_', '-')} is for deciding; name the predictions of the test set, or leave it out"
-        )
+    if not args.predictions and (word := given(deciding)):
+        raise InputError(f"{word} is for deciding; name the predictions of the test set, or leave it out")
     if args.oof and args.predictions and len(args.predictions) != len(args.oof):
         raise InputError(
             f"{plural(len(args.predictions), 'prediction file')}, but {plural(len(args.oof), 'network')} after --oof; give one file "
             f"of each network, in the same order"
         )
+    if args.leave_out and len(args.oof) == 1:
+        raise InputError("--leave-out needs two networks or more after --oof; leave it out")
     if args.use_leak and not args.twins:
         raise InputError(
             "--use-leak needs to know who is whose twin; add --twins, made with python -m utils.duplicates"
         )
     if args.match_calls and args.thresholds and not Path(args.thresholds).is_file():
         raise InputError(f"--match-calls needs a thresholds.json that threshold.py wrote, not {args.thresholds}")
-    args.combine, args.repeats, args.seed = (
-        args.combine or "auto",
-        2 if args.repeats is None else args.repeats,
-        args.seed or 0,
-    )
+
+
+def fill_in(args):
+    """The defaults of options left out, and the checks of their values."""
+    args.combine, args.repeats = args.combine or "auto", 2 if args.repeats is None else args.repeats
+    args.seed, args.sample = args.seed or 0, SAMPLE if args.sample is None else args.sample
+    args.out = "submission.csv" if args.out is None and args.predictions else args.out
     if not 1 <= args.repeats <= 100:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 100")
     check_least(args, seed=0)
-    args.sample = SAMPLE if args.sample is None else args.sample
-    args.out = "submission.csv" if args.out is None and args.predictions else args.out
-    read = [*args.predictions, args.sample, args.thresholds, args.labels, args.twins, args.use_leak, *(args.oof or [])]
+    files, labels, _ = find_predictions(args.oof, args.labels) if args.oof else ([], None, None)
+    read = [*args.predictions, *files, labels, args.sample, args.thresholds, args.twins, args.use_leak]
     check_outputs([args.out, args.report], read)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from utils import calibration, plots
-from utils.crossfit import cross_fit_all, deal
+from utils.crossfit import cross_fit_all, deal, held_out
 from utils.cutoffs import KNOW_SHARES, METHODS, NEED_EPOCHS, WIDTHS, draws
 from utils.cutoffs.plain import class_weights
 from utils.errors import InputError, check_least, plural, run_script
@@ -48,7 +48,7 @@ def parse_args():
         choices=["auto", *METHODS],
         default="bagged",
         metavar="METHOD",
-        help="which one to write (default: %(default)s)",
+        help=f"auto, {', '.join(METHODS)} (default: %(default)s)",
     )
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
@@ -72,7 +72,7 @@ def main():
     oof, truth, epochs = gather(files, labels_file, classes)
     shares = test_shares(args, truth, oof, classes)
     methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
-    candidates = methods if shares is None else KNOW_SHARES
+    candidates = [name for name in methods if shares is None or name in KNOW_SHARES]
     if args.method not in ("auto", *methods):
         raise InputError(
             f"{args.method} needs the epochs' predictions that train.py keeps beside oof.csv; name the run's folder, or another --method"
@@ -144,7 +144,7 @@ def by_class(truth, oof, chosen, result, shares):
 
 
 def contents(best, classes, chosen, results, table, shares, files):
-    """thresholds.json."""
+    """thresholds.json. With shares of a test set, its F1 are those of thresholds fitted without them."""
     short = ("in_sample", "cross_fitted", "cross_fitted_spread", "interval_95")
     macro = {name: {key: result[key] for key in short} for name, result in results.items()}
     return {
@@ -173,7 +173,7 @@ def draw(args, truth, oof, chosen, table, classes):
 def held_out_calibrated(truth, oof, seed):
     """Each row's probabilities calibrated on the other four fifths: (N, C)."""
     part, result = deal(truth, 1, seed)[0], np.empty(oof.shape)
-    for held in (part == number for number in range(part.max() + 1)):
+    for held in held_out(part):
         result[held] = calibration.apply(oof[held], *calibration.fit(truth[~held], oof[~held]))
     return result
 
@@ -205,9 +205,9 @@ def report_classes(table, classes, truth, shares):
     if loose := [
         f"{classes[number]} {calls[number][0]:,} to {calls[number][1]:,}" for number in np.flatnonzero(table["loose"])
     ]:
-        told = f"! so few positives leave open how many images to call: {'; '.join(loose)}"
+        told = f"! the data leave open how many images to call: {'; '.join(loose)}"
         print(textwrap.fill(told, 79, subsequent_indent="  "))
-    always = [name for name, cut in zip(classes, table["called"], strict=True) if cut == 1]
+    always = [name for name, share in zip(classes, table["called"], strict=True) if share == 1]
     if always:
         print(textwrap.fill(f"called in every image: {', '.join(always)}", 79, subsequent_indent="  "))
     if shares is not None:

@@ -60,11 +60,18 @@ def test_greedy_weights_leave_noise_out():
     assert combine.Weighted().fit(truth, members).weights[1] < 0.15
 
 
-def test_stack_is_the_highest_posterior(monkeypatch):
+def test_stack_is_the_highest_posterior():
     """Against scipy's minimiser on the stated posterior of one class: own views drawn to the common weights, others to 0."""
     truth, members = networks(rows=150, classes=2, rare=0.3)
     fitted = stack.Stack().fit(truth, members)
-    own, others = fitted._standardised(*stack._views(members))
+
+    def standardised(*columns):
+        columns = np.stack(columns, axis=1)
+        return (columns - columns.mean(axis=0)) / columns.std(axis=0)
+
+    logits, roots = np.clip(np.log(members / (1 - members)), -6, 6), np.sqrt(members)
+    own = np.stack([standardised(*logits[:, :, c], *roots[:, :, c]) for c in range(2)], axis=1)
+    others = standardised(*(roots[m, :, c] for m in range(2) for c in range(2)))
     inputs = np.concatenate([own[:, 1], others], axis=1)
     # The common weights: the mean over both classes of a ridge of precision 1.
 
@@ -252,6 +259,7 @@ def test_a_run_of_two_folds_is_one_network(atlas, run, predictions, tmp_path):
     words = ["--sample", atlas / "sample_submission.csv", "--repeats", 1, "-o", tmp_path / "s.csv"]
     out = succeed("ensemble", predictions, "--oof", run, *words).out
     assert "over 32 rows" in out and len(pd.read_csv(tmp_path / "s.csv")) == 16
+    refuse("ensemble", "--oof", run, "--report", run / "fold0/oof.csv", says="would be overwritten")
 
 
 def test_wrong_words_are_refused(two):
@@ -278,6 +286,7 @@ def test_wrong_words_are_refused(two):
     refuse("ensemble", test[0], test[0], *both, *fitting, *deciding, says="given twice")
     refuse("ensemble", *test, *both, *fitting, *deciding, "--report", folder / "s.csv", says="two outputs")
     refuse("ensemble", *test, *both, *fitting, *deciding, "-o", folder / "train.csv", says="would be overwritten")
+    refuse("ensemble", "--oof", folder / "a.csv", *fitting, "--leave-out", says="two networks or more")
     table = pd.read_csv(test[1]).rename(columns={"first": "other"})
     table.to_csv(test[1], index=False)
     refuse("ensemble", *test, *both, *fitting, *deciding, says="other classes")

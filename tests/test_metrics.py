@@ -96,7 +96,7 @@ def test_interval_holds_the_score_and_shrinks_with_rows():
     widths = []
     for rows in (200, 4000):
         decisions = probabilities[:rows] >= 0.5
-        low, high = crossfit.interval(truth[:rows], decisions, seed=0)
+        low, high = crossfit.intervals_of(truth[:rows], [decisions])[0][0]
         assert low <= metrics.macro_f1(truth[:rows], decisions) <= high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2

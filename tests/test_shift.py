@@ -111,6 +111,6 @@ def test_simulation_says_when_it_helps(small):
     out = succeed("utils.shift", folder / "oof.csv", *words, "--repeats", 3).out
     rows = {line.split()[0]: line.replace("±", " ").split() for line in out.splitlines()[2:]}
     assert set(rows) == {"nothing", "shares", "exposure"}
-    assert float(rows["exposure"][8]) > 0.02 and abs(float(rows["nothing"][4])) < 0.01
+    assert float(rows["shares"][6]) > 0 and float(rows["exposure"][8]) > 0.02 and abs(float(rows["nothing"][4])) < 0.01
     refuse("utils.shift", folder / "oof.csv", *words, "--factor", 1, says="--factor")
     refuse("utils.shift", folder / "oof.csv", *words, "--repeats", 1, says="--repeats")

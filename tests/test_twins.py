@@ -40,6 +40,13 @@ def test_labels_leak_only_when_asked_and_from_the_nearest_twin(files):
     assert told["c"] == "1" and told["a"] == "0" and "1 row got the labels of a twin" in out
 
 
+def test_a_twin_without_labels_leaves_none(files):
+    folder, call = files
+    write_labels(folder / "none.csv", {"u": ""})
+    told, _ = call("--twins", folder / "twins.csv", "--use-leak", folder / "none.csv")
+    assert str(told["c"]) == "nan" and told["d"] == "0 1"
+
+
 def test_twins_hang_together_over_images_that_are_not_decided():
     pairs = pd.DataFrame({"Id": ["a", "b"], "twin": ["t", "t"], "bits": [1.0, 1.0]})
     averaged = twins.average(["a", "b", "c"], np.array([[0.0], [1.0], [0.3]]), pairs)

@@ -51,11 +51,16 @@ def deal(truth, repeats=4, seed=0):
     return [stratified_parts(truth, min(PARTS, len(truth)), seed + repeat) for repeat in range(repeats)]
 
 
+def held_out(part):
+    """Which rows are held out, one part after the other: (N,) of `deal` -> (N,) bool each."""
+    return (part == number for number in range(part.max() + 1))
+
+
 def held_out_decisions(method, truth, probabilities, epochs=None, part=None):
     """Each row decided with thresholds fitted on the other parts, where part (N,) is one of `deal`: (N, C) bool."""
     part = deal(truth, 1)[0] if part is None else part
     decisions = np.zeros(truth.shape, bool)
-    for held in (part == number for number in range(part.max() + 1)):
+    for held in held_out(part):
         seen = None if epochs is None else epochs[:, ~held]
         decisions[held] = probabilities[held] >= method(truth[~held], probabilities[~held], seen)
     return decisions
@@ -66,24 +71,18 @@ def summaries(truth, decided, seed=0):
 
     decided: {name: ((N, C) decisions fitted on these rows, list of (N, C) of the same rows cross-fitted)}.
     """
-    both = {name: intervals for name, intervals in zip(decided, intervals_of(
-        truth, [held_out[0] for _, held_out in decided.values()], seed), strict=True)}  # fmt: skip
+    intervals = dict(zip(decided, intervals_of(truth, [apart[0] for _, apart in decided.values()], seed), strict=True))
     results = {}
-    for name, (in_sample, held_out) in decided.items():
-        classes = np.array([f1_per_class(truth, decisions) for decisions in held_out])
+    for name, (in_sample, apart) in decided.items():
+        classes = np.array([f1_per_class(truth, decisions) for decisions in apart])
         macro = classes.mean(axis=1)
         results[name] = {
             "in_sample": macro_f1(truth, in_sample), "cross_fitted": float(macro.mean()),
-            "cross_fitted_spread": float(macro.std(ddof=min(1, len(macro) - 1))), "interval_95": both[name][0],
+            "cross_fitted_spread": float(macro.std(ddof=min(1, len(macro) - 1))), "interval_95": intervals[name][0],
             "per_class": f1_per_class(truth, in_sample).tolist(), "per_class_cross_fitted": classes.mean(axis=0).tolist(),
-            "per_class_interval_95": both[name][1],
+            "per_class_interval_95": intervals[name][1],
         }  # fmt: skip
     return results
-
-
-def interval(truth, decisions, seed=0, draws=1000):
-    """95 % bootstrap interval of macro F1 over rows: [low, high]."""
-    return intervals_of(truth, [decisions], seed, draws)[0][0]
 
 
 def intervals_of(truth, decided, seed=0, draws=1000):

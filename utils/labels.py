@@ -82,6 +82,14 @@ def read_table(path, columns, what="a table", least=1):
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
+def as_number(text):
+    """The number that a cell of a table holds, None where it holds none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def check_ids(path, ids):
     """Raise InputError unless every id is a usable, unique file-name stem. `ids` is a Series in row order."""
     bad = [row for row, text in zip(ids.index, ids, strict=True) if not _usable(text)]

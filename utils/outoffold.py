@@ -86,13 +86,13 @@ def gather_members(paths, labels=None, classes=None):
     classes: names, else those of the first run, else hpa. -> members (M, N, C) float64, truth (N, C) uint8, classes, a
     sentence on rows that not all have, or None.
     """
-    found = [find_predictions([path], labels or "-") for path in paths]
+    labels = find_predictions(paths, labels)[1]
+    found = [find_predictions([path], labels) for path in paths]
     if repeated := first_repeated([file for files, *_ in found for file in files]):
         raise InputError(f"{repeated} is named for two networks; give each network once")
     known = next((names for *_, names in found if names), None)
     classes = classes or known or load_classes("hpa")
     tables = [pool(read_all(files), classes) for files, *_ in found]
-    labels = labels or find_predictions(paths)[1]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]

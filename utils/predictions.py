@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated, whole_file, write_csv
-from utils.labels import check_ids, read_table
+from utils.labels import as_number, check_ids, read_table
 
 EPOCHS = "validation"  # the folder in a run
 
@@ -56,14 +56,7 @@ def _numbers(cells):
     try:
         return cells.astype(np.float64)
     except ValueError:
-        return np.array([[_number(cell) for cell in row] for row in cells])
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
+        return np.array([[as_number(cell) for cell in row] for row in cells], np.float64)  # None becomes NaN
 
 
 def read_all(paths):

@@ -13,8 +13,9 @@ estimated     the same, changed only as far as it can be trusted: what
 known         the true shares, as threshold.py --shares is given them
 calls         as many called as out of fold: ensemble.py --match-calls
 
-What was changed: nothing; the classes' shares, by drawing images of each class
-up to --factor times less or more often; the exposure, all logits 1 lower.
+What was changed: nothing; the classes' shares, by drawing each image as often
+as the product of its classes' factors says, which go up to --factor; the
+exposure, all logits 1 lower.
 """
 
 import argparse
@@ -23,10 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import calibration
-from utils.crossfit import deal
+from utils.crossfit import deal, held_out
 from utils.cutoffs import bagged
 from utils.errors import InputError, check_least, plural, run_script
-from utils.labels import load_classes, read_table
+from utils.labels import as_number, load_classes, read_table
 from utils.metrics import macro_f1
 from utils.outoffold import find_predictions, gather
 
@@ -46,7 +47,7 @@ def estimate_shares(truth, probabilities, unlabelled):
     change = log_change(truth, probabilities, unlabelled)
     errors = []
     part = deal(truth, 1)[0]
-    for held in (part == number for number in range(part.max() + 1)):
+    for held in held_out(part):
         there = truth[held].mean(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             true_change = np.log(there / truth[~held].mean(axis=0))
@@ -103,8 +104,8 @@ def read_shares(path, classes):
     numbers = {str(number): number for number in range(len(classes))} | {name: n for n, name in enumerate(classes)}
     shares = np.full(len(classes), np.nan)
     for row, (name, text) in enumerate(zip(table["class"], table["share"], strict=True)):
-        number, share = numbers.get(name.strip()), _share(text)
-        if number is None or share is None or not np.isnan(shares[number]):
+        number, share = numbers.get(name.strip()), as_number(text)
+        if number is None or share is None or not 0 < share < 1 or not np.isnan(shares[number]):
             raise InputError(
                 f"{path}: row {row + 2} ({name}, {text}) should be a class, once, and its share of the images, above 0 and below 1"
             )
@@ -112,14 +113,6 @@ def read_shares(path, classes):
     if missing := [name for name, value in zip(classes, shares, strict=True) if np.isnan(value)]:
         raise InputError(f"{path} has no share of {missing[0]}; give each of the {len(classes)} classes one")
     return shares
-
-
-def _share(text):
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 < value < 1 else None
 
 
 def parse_args():
@@ -130,7 +123,7 @@ def parse_args():
     arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
     arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
-    arg("--factor", type=float, default=3, help="how much more or less often at most (default: %(default)s)")
+    arg("--factor", type=float, default=3, help="largest factor of a class (default: %(default)s)")
     arg("--repeats", type=int, default=10, help="simulated test sets of each kind (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     return parser.parse_args()
@@ -144,8 +137,10 @@ def main():
     files, labels, classes = find_predictions(args.predictions, args.labels)
     classes = load_classes(args.classes) if args.classes else classes or load_classes("hpa")
     oof, truth, _ = gather(files, labels, classes)
-    if len(truth) < LEAST:
-        raise InputError(f"{plural(len(truth), 'row')} are too few to simulate test sets with; give {LEAST} or more")
+    if len(truth) < 2 * LEAST:
+        raise InputError(
+            f"{plural(len(truth), 'row')} are too few to simulate test sets with; give {2 * LEAST} or more"
+        )
     table = {}
     for repeat in tqdm(range(args.repeats), desc="simulating", disable=None, leave=False):
         for kind, scores in simulate(truth, oof, args.factor, args.seed + repeat).items():

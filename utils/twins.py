@@ -6,16 +6,16 @@ import numpy as np
 
 from utils.duplicates import groups_from_pairs
 from utils.errors import InputError, plural
-from utils.labels import encode, read_labels, read_table
+from utils.labels import as_number, encode, read_labels, read_table
 
 
 def read_pairs(path, ids):
     """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float). Raises InputError where there are pairs,
     but none of an image among `ids`."""
     table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates", least=0)[["Id", "twin", "bits"]]
-    bits = [_number(text) for text in table["bits"]]
+    bits = [as_number(text) for text in table["bits"]]
     for row, (own, twin, number) in enumerate(zip(table["Id"], table["twin"], bits, strict=True)):
-        if not own or not twin or own == twin or number is None:
+        if not own or not twin or own == twin or number is None or not 0 <= number < math.inf:
             raise InputError(
                 f"{path}: row {row + 2} ({own!r}, {twin!r}) should be two different Ids and how many bits differ"
             )
@@ -24,14 +24,6 @@ def read_pairs(path, ids):
             f"{path} has no pair with an image that is to be decided; look for twins among the test images too"
         )
     return table.assign(bits=bits).sort_values("bits", kind="stable").reset_index(drop=True)
-
-
-def _number(text):
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if 0 <= number < math.inf else None
 
 
 def read_known(path, classes):
@@ -57,7 +49,10 @@ def average(ids, scores, pairs):
 
 
 def carry_over(ids, decisions, pairs, known):
-    """Decisions (N, C) with the labels of each image's nearest twin that has some. pairs: of `read_pairs`; known: {Id: labels}."""
+    """Decisions with the labels of each image's nearest twin among those known, and which images got some: (N, C), (N,) bool.
+
+    pairs: of `read_pairs`; known: {Id: labels (C,), which may be none}.
+    """
     place = {name: number for number, name in enumerate(ids)}
     decisions, done = decisions.copy(), set()
     for own, twin in zip(pairs["Id"], pairs["twin"], strict=True):  # the nearest first
@@ -66,4 +61,4 @@ def carry_over(ids, decisions, pairs, known):
                 decisions[place[mine]] = known[other]
                 done.add(mine)
     print(f"leak used: {plural(len(done), 'row')} got the labels of a twin")
-    return decisions
+    return decisions, np.array([name in done for name in ids])

@@ -1,10 +1,11 @@
 """The kit's own cut-offs: F1 smoothed over where a class's few positives happen to lie.
 
 Which threshold is best in sample hangs on single positives, most where there are few. So each positive is smeared out by a
-normal kernel in the logit of its probability; each class's F1 is followed along the thresholds with a Bayesian bootstrap of
-its positives (weights from an exponential distribution: Rubin 1981) in its numerator, and the best thresholds of all draws
-are averaged, in the logit. How wide the kernel should be is not known, so some draws have a narrow and some a wide one. With many positives
-all are narrow and this is the exact optimum of F1, averaged over bootstraps (bagging: Breiman 1996).
+normal kernel in the logit of its probability, and each class's F1 is followed along the thresholds, with its positives
+reached weighed by a Bayesian bootstrap (weights from an exponential distribution: Rubin 1981). The best thresholds of all
+draws are averaged, in the logit. How wide the kernel should be is not known, so some draws have a narrow and some a wide
+one. With many positives all are narrow and this comes close to the exact optimum of F1, averaged over bootstraps (bagging:
+Breiman 1996).
 """
 
 import numpy as np
@@ -86,8 +87,8 @@ def _one_class(positive, values, own, spread, weight, widths, rng):
 
 
 def _candidates(positive, values):
-    """Thresholds between neighbouring probabilities, falling, the last below all: -> cuts (K,), their logits (the last −∞),
-    and the positives and images above each."""
+    """Thresholds between neighbouring probabilities, falling, the last below all: -> cuts (K,), halfway in probability; where
+    the kernels are cut (K,), halfway in logit, the last −∞; and the positives and images above each."""
     order = np.argsort(-values, kind="stable")
     ranked = values[order]
     last = last_of_equals(ranked)

@@ -25,7 +25,7 @@ def _best(sure, column, useful, weight):
     """The network's probability where the calibrated one is F*/2. weight: (N,), how many images each row stands for."""
     if not useful:  # a flat calibration: all images are alike, and calling all of them is best
         return 0.0
-    order = np.argsort(-sure, kind="stable")
+    order = np.lexsort((-column, -sure))  # calibration may make images alike that the network told apart
     expected, called = np.cumsum((sure * weight)[order]), np.cumsum(weight[order])
     half = (expected / (called + expected[-1])).max()
     # Between two images the calibrated probability is a smooth function of the network's own: nothing is gained from

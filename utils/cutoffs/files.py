@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, listing
+from utils.labels import as_number
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 def read_thresholds(spec, classes):
     """(C,) thresholds from a thresholds.json that fits `classes`, or one number for all."""
-    if not Path(spec).is_file() and (number := _number(spec)) is not None:
+    if not Path(spec).is_file() and (number := as_number(spec)) is not None:
         values = [number] * len(classes)
     else:
         values = _read_json(spec, classes)
@@ -22,7 +23,8 @@ def read_thresholds(spec, classes):
 
 
 def read_called(path, classes):
-    """(C,): how large a part of the images each class of a thresholds.json is called in, counted on out-of-fold rows."""
+    """(C,): how large a part of the images each class of a thresholds.json is called in, counted on out-of-fold rows,
+    which weigh as the shares say that it was fitted for."""
     try:
         called = json.loads(Path(path).read_text(encoding="utf-8"))["per_class"]["called"]
         if not (isinstance(called, list) and len(called) == len(classes) and all(map(_is_share, called))):
@@ -36,13 +38,6 @@ def read_called(path, classes):
 
 def _is_share(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _read_json(path, classes):
