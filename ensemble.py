@@ -26,7 +26,7 @@ import pandas as pd
 from utils import blend, twins
 from utils.calibration import logit
 from utils.combine import WAYS, Mean
-from utils.cutoffs import read_called, read_thresholds
+from utils.cutoffs import FLOOR, read_called, read_thresholds
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_outputs, write_csv, write_json
 from utils.labels import check_ids, decode, load_classes, read_table
@@ -58,7 +58,7 @@ def parse_args():
     arg(
         "--leave-out",
         action="store_true",
-        help="with --oof: measure also without each network, which takes as long again",
+        help="with --oof: measure also without each network, which takes longer",
     )
     arg("--report", metavar="JSON", help="with --oof: write every figure, and the weights, here")
     arg("--match-calls", action="store_true",
@@ -148,8 +148,8 @@ def fill_in(args):
     if not 1 <= args.repeats <= 100:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 100")
     check_least(args, seed=0)
-    files, labels, _ = find_predictions(args.oof, args.labels) if args.oof else ([], None, None)
-    read = [*args.predictions, *files, labels, args.sample, args.thresholds, args.twins, args.use_leak]
+    files, args.labels, _ = find_predictions(args.oof, args.labels) if args.oof else ([], None, None)
+    read = [*args.predictions, *files, args.labels, args.sample, args.thresholds, args.twins, args.use_leak]
     check_outputs([args.out, args.report], read)
 
 
@@ -183,7 +183,7 @@ def fit(args, tables):
 
 def nearest(scores, thresholds):
     """Most likely class relative to its threshold: largest log odds over the threshold's, (N, C) -> (N,)."""
-    return (logit(scores, 1e-12) - logit(thresholds, 1e-12)).argmax(axis=1)
+    return (logit(scores, FLOOR) - logit(thresholds, FLOOR)).argmax(axis=1)
 
 
 def report(args, classes, empty, decisions):

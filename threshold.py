@@ -70,7 +70,7 @@ def main():
     out = find_place(args, [*files, labels_file])
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
     oof, truth, epochs = gather(files, labels_file, classes)
-    shares = test_shares(args, truth, oof, classes)
+    shares = shares_of_test_set(args, truth, oof, classes)
     methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
     candidates = [name for name in methods if shares is None or name in KNOW_SHARES]
     if args.method not in ("auto", *methods):
@@ -80,12 +80,12 @@ def main():
 
     results = cross_fit_all(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
     best = max(candidates, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
-    chosen = results[best].pop("thresholds")
+    chosen = results[best]["thresholds"]
     if shares is not None:
         chosen = methods[best](truth, oof, epochs, shares=shares)
     table = by_class(truth, oof, chosen, results[best], shares)
     drawn = draw(args, truth, oof, chosen, table, classes)
-    write_json(out, contents(best, classes, chosen, results, table, shares, files))
+    write_json(out, contents(best, classes, results, table, shares, files, len(oof)))
     report(results, best, truth, classes, epochs)
     report_classes(table, classes, truth, shares)
     for path in [out, *drawn]:
@@ -110,7 +110,7 @@ def find_place(args, inputs):
     return out
 
 
-def test_shares(args, truth, oof, classes):
+def shares_of_test_set(args, truth, oof, classes):
     """(C,) shares of the test set's classes, or None where nothing was said of them."""
     if args.shares:
         return read_shares(args.shares, classes)
@@ -133,7 +133,7 @@ def by_class(truth, oof, chosen, result, shares):
     with np.errstate(invalid="ignore"):
         most, fewest = ((oof >= cut).sum(axis=0) for cut in (low, high))
     return {
-        "rows": len(truth), "positives": truth.sum(axis=0).tolist(), "thresholds": chosen.tolist(),
+        "positives": truth.sum(axis=0).tolist(), "thresholds": chosen.tolist(),
         "called": np.average(oof >= chosen, axis=0, weights=np.where(truth, *class_weights(truth, shares).T[:, None])).tolist(),
         "interval_95": [None if np.isnan(a) else [a, b] for a, b in zip(low.tolist(), high.tolist(), strict=True)],
         "calls_at_interval": np.stack([fewest, most], axis=1).tolist(),
@@ -143,14 +143,13 @@ def by_class(truth, oof, chosen, result, shares):
     }  # fmt: skip
 
 
-def contents(best, classes, chosen, results, table, shares, files):
+def contents(best, classes, results, table, shares, files, rows):
     """thresholds.json. With shares of a test set, its F1 are those of thresholds fitted without them."""
     short = ("in_sample", "cross_fitted", "cross_fitted_spread", "interval_95")
     macro = {name: {key: result[key] for key in short} for name, result in results.items()}
     return {
-        "method": best, "classes": list(classes), "thresholds": chosen.tolist(), "macro_f1": macro[best],
-        "rows": table["rows"], "per_class": {key: values for key, values in table.items() if key != "rows"},
-        "methods": macro, "shares": None if shares is None else shares.tolist(),
+        "method": best, "classes": list(classes), "thresholds": table["thresholds"], "macro_f1": macro[best],
+        "rows": rows, "per_class": table, "methods": macro, "shares": None if shares is None else shares.tolist(),
         "fitted_on": [str(Path(file).resolve()) for file in files],
     }  # fmt: skip
 

@@ -41,7 +41,7 @@ def cross_fit_all(methods, truth, probabilities, epochs=None, repeats=4, seed=0,
         )
     each = repeats + 1
     fitted = {name: done[number * each : (number + 1) * each] for number, name in enumerate(methods)}
-    decided = {name: (probabilities >= thresholds, held_out) for name, (thresholds, *held_out) in fitted.items()}
+    decided = {name: (probabilities >= thresholds, apart) for name, (thresholds, *apart) in fitted.items()}
     results = summaries(truth, decided, seed)
     return {name: result | {"thresholds": fitted[name][0]} for name, result in results.items()}
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.errors import InputError, plural, run_script
-from utils.files import check_outputs, check_writable, write_csv
+from utils.files import check_outputs, write_csv
 from utils.images import check_files, find_files, parse_channels, read_plane, scan_folders
 
 BITS = 64  # a channel
@@ -92,7 +92,6 @@ def main():
     args = parse_args()
     if not 0 <= args.hash_distance < BITS // 2:
         raise InputError(f"--hash-distance {args.hash_distance} is out of range; give 0 to {BITS // 2 - 1}")
-    check_writable(args.out)
     channels = parse_channels(args.hash_channels)
     found = scan_folders(args.images)
     ids = sorted(found)

@@ -30,11 +30,9 @@ def f1_steps(truth, probabilities):
     `truth`: (N,) 0/1, `probabilities`: (N,) -> thresholds (K,) descending, F1 (K,): calling every row with probability
     >= thresholds[k] gives F1[k]. K is the number of different probabilities.
     """
-    order = np.argsort(-probabilities, kind="stable")
-    ranked = probabilities[order]
-    last = last_of_equals(ranked)  # rows of equal probability fall together
+    order, last, steps, _ = levels(probabilities)
     hits = np.cumsum(truth[order], dtype=np.int64)[last]
-    return ranked[last], f1_from_counts(hits, int(truth.sum()), last + 1)
+    return steps, f1_from_counts(hits, int(truth.sum()), last + 1)
 
 
 def best_thresholds(truth, probabilities):
@@ -89,6 +87,15 @@ def best_global_threshold(truth, probabilities):
 def last_of_equals(ranked):
     """Places of the last of each run of equal values in sorted ones: (N,) -> (K,) int."""
     return np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+
+
+def levels(values):
+    """What can be told apart by a threshold: (N,) -> order (N,), rows from the highest value on; last (K,), the place there of
+    the last row of each different value; these values (K,), falling; the next lower one of each (K,), 0 below the lowest."""
+    order = np.argsort(-values, kind="stable")
+    ranked = values[order]
+    last = last_of_equals(ranked)
+    return order, last, ranked[last], np.append(ranked[last[1:]], 0.0)
 
 
 def precision_recall(truth, decisions):

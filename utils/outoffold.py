@@ -79,14 +79,13 @@ def _gather_epochs(tables):
     return np.concatenate([part[-shared:] for part in parts], axis=1)
 
 
-def gather_members(paths, labels=None, classes=None):
+def gather_members(paths, labels, classes=None):
     """Several networks' out-of-fold predictions of the same images.
 
     paths: a run's folder (all its folds' oof.csv, each row by the network that did not see it) or one prediction file each.
-    classes: names, else those of the first run, else hpa. -> members (M, N, C) float64, truth (N, C) uint8, classes, a
-    sentence on rows that not all have, or None.
+    labels: the file of labels. classes: names, else those of the first run, else hpa. -> members (M, N, C) float64, truth
+    (N, C) uint8, classes, a sentence on rows that not all have, or None.
     """
-    labels = find_predictions(paths, labels)[1]
     found = [find_predictions([path], labels) for path in paths]
     if repeated := first_repeated([file for files, *_ in found for file in files]):
         raise InputError(f"{repeated} is named for two networks; give each network once")

@@ -5,7 +5,7 @@
 differ from the rows they are fitted on; positives and negatives then weigh as much as there will be of them.
 """
 
-from utils.cutoffs.bagging import WIDTHS, bagged, draws
+from utils.cutoffs.bagging import FLOOR, WIDTHS, bagged, draws
 from utils.cutoffs.chen import (
     GRID,
     chen_global,
@@ -33,7 +33,7 @@ NEED_EPOCHS = {"chen_smoothed", "epochs_curve"}
 KNOW_SHARES = {"bagged", "calibrated", "share"}
 
 __all__ = [
-    "GRID", "WIDTHS", "KNOW_SHARES", "METHODS", "NEED_EPOCHS", "bagged", "calibrated", "chen_global", "chen_raw", "chen_smoothed", "draws",
-    "epochs_curve", "fixed", "global_", "grid_f1", "per_class", "read_called", "read_last_epochs", "read_thresholds", "share",
-    "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
+    "FLOOR", "GRID", "KNOW_SHARES", "METHODS", "NEED_EPOCHS", "WIDTHS", "bagged", "calibrated", "chen_global", "chen_raw",
+    "chen_smoothed", "draws", "epochs_curve", "fixed", "global_", "grid_f1", "per_class", "read_called", "read_last_epochs",
+    "read_thresholds", "share", "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
 ]  # fmt: skip

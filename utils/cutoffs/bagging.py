@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from utils.calibration import logit, sigmoid
 from utils.cutoffs.plain import class_weights
-from utils.metrics import last_of_equals
+from utils.metrics import levels
 
 WIDTHS = (1, 2, 3)  # of the kernel: spread of the positives x width / √positives
 DRAWS = 60  # of each width
@@ -89,14 +89,11 @@ def _one_class(positive, values, own, spread, weight, widths, rng):
 def _candidates(positive, values):
     """Thresholds between neighbouring probabilities, falling, the last below all: -> cuts (K,), halfway in probability; where
     the kernels are cut (K,), halfway in logit, the last −∞; and the positives and images above each."""
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order]
-    last = last_of_equals(ranked)
+    order, last, upper, lower = levels(values)
     if len(last) > CANDIDATES:
         kept = np.unique(np.geomspace(1, len(last), CANDIDATES).astype(int)) - 1
-        last = last[kept]
-    lower = np.append(ranked[1:], 0.0)[last]
-    cuts = (ranked[last] + lower) / 2
-    edges = (logit(ranked[last], FLOOR) + logit(lower, FLOOR)) / 2
+        last, upper, lower = last[kept], upper[kept], lower[kept]
+    cuts = (upper + lower) / 2
+    edges = (logit(upper, FLOOR) + logit(lower, FLOOR)) / 2
     edges[-1] = -np.inf  # below all: every positive is reached
     return cuts, edges, np.cumsum(positive[order])[last], last + 1

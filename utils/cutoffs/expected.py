@@ -34,4 +34,4 @@ def _best(sure, column, useful, weight):
     ranked = column[order]
     if above == len(ranked):
         return ranked[-1] / 2
-    return (ranked[max(above, 1) - 1] + ranked[max(above, 1)]) / 2
+    return (ranked[above - 1] + ranked[above]) / 2

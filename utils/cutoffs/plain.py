@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, last_of_equals
+from utils.metrics import best_global_threshold, best_thresholds, f1_from_counts, levels
 
 SUBSAMPLES = 20
 
@@ -33,9 +33,7 @@ def subsampled(truth, probabilities, epochs=None):
 
 def _mean_of_halves(positive, values, halves):
     """All halves at once on one sorting: the row of highest F1 in each, then halfway to the next row."""
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order]
-    last = last_of_equals(ranked)
+    order, last, upper, lower = levels(values)
     inside = halves[:, order]
     called = np.cumsum(inside, axis=1, dtype=np.int32)[:, last]
     hits = np.cumsum(inside & positive[order], axis=1, dtype=np.int32)[:, last]
@@ -43,8 +41,7 @@ def _mean_of_halves(positive, values, halves):
     if not with_any.any():
         return 0.5
     best = f1_from_counts(hits, hits[:, -1:], called)[with_any].argmax(axis=1)
-    lower = np.append(ranked[last[1:]], 0.0)[best]
-    return np.mean((ranked[last[best]] + lower) / 2)
+    return np.mean((upper[best] + lower[best]) / 2)
 
 
 def share(truth, probabilities, epochs=None, shares=None):
@@ -57,13 +54,10 @@ def share(truth, probabilities, epochs=None, shares=None):
     for column, (weight, wanted) in enumerate(zip(class_weights(truth, shares), _wanted(truth, shares), strict=True)):
         if not truth[:, column].any():
             continue
-        order = np.argsort(-probabilities[:, column], kind="stable")
-        ranked = probabilities[order, column]
+        order, last, upper, lower = levels(probabilities[:, column])
         called = np.cumsum(np.where(truth[order, column], weight[0], weight[1]))
-        last = last_of_equals(ranked)
-        best = np.abs(called[last] - wanted * len(ranked)).argmin()
-        lower = ranked[last[best + 1]] if best + 1 < len(last) else 0.0
-        thresholds[column] = (ranked[last[best]] + lower) / 2
+        best = np.abs(called[last] - wanted * len(order)).argmin()
+        thresholds[column] = (upper[best] + lower[best]) / 2
     return thresholds
 
 
