@@ -5,6 +5,7 @@
     python predict.py runs/chen --ids input/sample_submission.csv -o test.csv
     python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1
     python predict.py runs/chen/fold0 --images my_cells --benchmark
+    torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
 Probabilities are averaged over flipped views (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
@@ -17,13 +18,14 @@ import time
 import torch
 from tqdm import tqdm
 
-from utils import checkpoint, inference
+from utils import checkpoint, inference, packing, ranks
 from utils.data import Normaliser, Samples, make_loader, pick_workers
-from utils.device import AMP, amp_dtype, describe, pick_device
+from utils.device import AMP, amp_dtype, describe
 from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, first_repeated
-from utils.images import check_files, find_files, most_tiles, parse_channels, scan_folders
+from utils.images import find_files, most_tiles, parse_channels, scan_folders
 from utils.labels import check_ids, read_table
+from utils.packing import open_images
 from utils.predictions import write_predictions
 from utils.speed import benchmark
 
@@ -48,6 +50,10 @@ def parse_args():
     arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
+    arg(
+        "--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept (default: %(default)s)"
+    )
+    arg("--no-cache", action="store_true", help="decode the images instead of packing them")
     arg("--benchmark", action="store_true", help="measure seconds an image by stage instead (Chen, Table III)")
     arg("-o", "--out", default="predictions.csv", help="where to write (default: %(default)s)")
     return parser.parse_args()
@@ -59,7 +65,7 @@ def main():
     check_least(args, batch_size=1, workers=-1)
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
-    device = pick_device(args.device)
+    group, device = ranks.join(args.device)
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
@@ -78,28 +84,30 @@ def main():
     if not ids:
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, found)
-    sizes = check_files(files, config["size"] if config["fit"] == "crop" else 0)
-
-    samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
+    cache = None if args.no_cache or args.benchmark else args.cache
+    images, sizes = open_images(files, channels.names, config["size"], config["fit"], cache)
+    samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device)
         benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, batch_size)
         return
-    loader = make_loader(samples, max(1, batch_size // tiles), pick_workers(args.workers, device), device)
+    workers = pick_workers(args.workers, device, group)
+    loader = make_loader(samples, max(1, batch_size // tiles), workers, device, ranks=group)
     normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
     print(
         f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
     )
-    print(f"on {describe(device, amp)}")
+    print(f"on {group.describe()}{describe(device, amp)}")
 
     started = time.time()
     with tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, batch_size, bar
+            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, batch_size, bar, group
         )
     seconds = time.time() - started
-    write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
+    if group.first:
+        write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
 
 

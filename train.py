@@ -20,24 +20,24 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from utils import augment, checkpoint, inference, losses, models, resume
+from utils import augment, inference, losses, memory, models, packing, ranks, resume
 from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
-from utils.device import AMP, amp_dtype, describe, peak_memory, pick_device
+from utils.device import AMP, amp_dtype, describe, on_device, peak_memory
 from utils.errors import InputError, check_least, plural, run_script
-from utils.files import check_name, check_writable, write_csv, write_json
-from utils.images import check_files, find_files, most_tiles, parse_channels
+from utils.files import check_name, check_writable, write_json
+from utils.images import find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.layers import STEMS
-from utils.predictions import read_predictions, write_epoch, write_predictions
+from utils.packing import open_images
+from utils.predictions import read_predictions
 from utils.recipes import RECIPES
+from utils.record import Record
 from utils.runs import write_rows
-from utils.trainer import OPTIMISERS, Trainer
+from utils.trainer import OPTIMISERS, Trainer, check_compiles
 from utils.weights import check_apart_from_start, load_start, moments_of_start
 
 
@@ -86,6 +86,7 @@ def parse_args():
     arg("--max-minutes", type=float, default=0.0, metavar="M", group=opt,
         help="stop before the epoch that would go over this time, in all, but not before the first; 0: no limit")  # fmt: skip
     arg("--batch-size", type=int, help="images a step", group=opt)
+    arg("--accumulate", type=int, default=1, metavar="N", help="parts of a batch, one in memory at a time", group=opt)
     arg("--loss", help='terms by first epoch: "1:bce 11:soft_f1+2*weighted_bce"', group=opt)
     arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
     arg("--lr", type=float, help="learning rate", group=opt)
@@ -97,14 +98,20 @@ def parse_args():
         help="halve the learning rate when training soft F1 (each step) or validation macro F1 (each epoch) stands still")  # fmt: skip
     arg("--patience", type=float, help="epochs without gain before halving", group=opt)
     arg("--min-gain", type=float, help="smallest rise that counts as gain", group=opt)
+    arg("--ema", type=float, default=0.0, metavar="DECAY",
+        help="validate and keep a moving average of the weights, 0.999 say; 0: off", group=opt)  # fmt: skip
     arg("--early-stop", type=int, help="stop after so many epochs without a better macro F1; 0: never", group=opt)
     run = parser.add_argument_group("run")
     arg("--name", help="name of the run", group=run)
     arg("--runs", default="runs", help="folder of all runs", group=run)
     arg("--seed", type=int, default=0, help="start of everything random", group=run)
     arg("--amp", choices=AMP, default="auto", help="16-bit arithmetic where the device is fast at it", group=run)
+    arg("--checkpointing", action="store_true", help="less memory: compute activations twice", group=run)
+    arg("--compile", action="store_true", help="compile the network for training; takes minutes at first", group=run)
     arg("--device", default="auto", help="cuda, cuda:1, cpu, …", group=run)
     arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
+    arg("--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept", group=run)
+    arg("--no-cache", action="store_true", help="decode the images each time instead of packing them", group=run)
     arg("--overwrite", action="store_true", help="start anew where a run of this name exists", group=run)
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
@@ -118,8 +125,10 @@ def main():
     started = time.time()
     args = parse_args()
     check_options(args)
-    device = pick_device(args.device)
+    group, device = ranks.join(args.device)
     amp = amp_dtype(args.amp, device)
+    if args.compile:
+        check_compiles(device)
     schedule = losses.parse_schedule(args.loss)
     channels = parse_channels(args.channels)
     augmentation = augment.build(args.augment, channels.names)
@@ -138,6 +147,8 @@ def main():
 
     torch.manual_seed(args.seed)
     network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
+    if args.checkpointing and not memory.checkpoint_blocks(network):
+        raise InputError(f"--checkpointing finds no blocks in {args.model}; give --accumulate to save memory instead")
     config["parameters"] = sum(weight.numel() for weight in network.parameters())
     if saved:
         started_from = f"going on from {run / 'last.pt'}"
@@ -145,34 +156,37 @@ def main():
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
-    tiles = most_tiles(check_files(files, args.size if args.fit == "crop" else 0), args.size, args.fit)
+    images, sizes = open_images(files, channels.names, args.size, args.fit, None if args.no_cache else args.cache)
+    tiles = most_tiles(sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
-    train_set = Samples(files[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
+    train_set = Samples(images[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
                         augment=augmentation, random_crop=True, seed=args.seed)  # fmt: skip
-    valid_set = Samples(files[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
+    valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
     torch.backends.cudnn.benchmark = True
     network = network.to(device, memory_format=torch.channels_last)
-    workers = pick_workers(args.workers, device)
-    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True)
-    valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device)
+    workers = pick_workers(args.workers, device, group)
+    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=group)
+    valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device, ranks=group)
 
     config["mean"], config["std"] = (None, None)
     if args.normalise == "dataset":
         known = saved["config"] if saved else moments_of_start(config) if args.layers == "last" else None
         config["mean"], config["std"] = (known["mean"], known["std"]) if known else dataset_moments(train_set)
-    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started)
+    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, group)
     if saved:
         trainer.restore(saved)
-    if args.overwrite:
-        resume.clear(run)
-    print_header(config, started_from, train_rows, valid_rows, device, amp, workers)
-    write_json(run / "config.json", config)
-    write_rows(run / "rows.csv", train_rows, valid_rows)
+    group.wait()  # until all have read what is there
+    print_header(config, started_from, train_rows, valid_rows, group.describe() + describe(device, amp), workers)
+    if group.first:
+        if args.overwrite:
+            resume.clear(run)
+        write_json(run / "config.json", config)
+        write_rows(run / "rows.csv", train_rows, valid_rows)
     try:
-        fit(trainer, train_loader, valid_loader, valid_rows, config, run)
+        fit(trainer, train_loader, valid_loader, valid_rows, group, run)
     except InputError:
-        if not (run / "last.pt").is_file():
+        if group.first and not (run / "last.pt").is_file():
             resume.clear(run)  # nothing was learned yet: leave nothing half-done
         raise
 
@@ -180,57 +194,45 @@ def main():
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
     check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
-                patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1)  # fmt: skip
+                patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1, ema=0)  # fmt: skip
     check_name(args.name)
+    if args.accumulate > args.batch_size:
+        raise InputError(
+            f"--accumulate {args.accumulate} is more parts than --batch-size {args.batch_size} has images; give fewer"
+        )
+    if args.ema >= 1:
+        raise InputError(f"--ema {args.ema:g} would never leave the first weights; give less than 1, 0.999 say")
     if args.layers == "last" and args.weights == "none":
         raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
 
 
-def fit(trainer, train_loader, valid_loader, valid_rows, config, run):
+def fit(trainer, train_loader, valid_loader, valid_rows, group, run):
     """Epochs until the end: train, validate, tell, save."""
-    truth, classes = valid_loader.dataset.targets, config["class_names"]
-    board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1)
+    truth, config, device = valid_loader.dataset.targets, trainer.config, trainer.device
+    record = Record(run, trainer, valid_rows["Id"], group.first)
     started, done_before = time.time(), trainer.epoch
-    while not trainer.finished and not trainer.out_of_time:
+    while not trainer.finished and not group.agree(trainer.out_of_time):
         clock = time.time()
         trainer.begin_epoch()
-        rows = train_epoch(trainer, train_loader, board)
-        seconds = time.time() - clock
-        _, probabilities = inference.predict(
-            [trainer.network],
-            [trainer.normaliser],
-            valid_loader,
-            trainer.device,
-            trainer.amp,
-            chunk=config["batch_size"],
-        )
-        write_epoch(run, trainer.epoch, probabilities)
+        train_epoch(trainer, train_loader, record)
+        speed = len(train_loader.dataset) / (time.time() - clock)
+        _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
+                                             chunk=config["batch_size"], ranks=group)  # fmt: skip
         threshold, score = best_global_threshold(truth, probabilities)
-        if trainer.end_epoch(score):
-            best = {"config": config, "model": trainer.network.state_dict(), "epoch": trainer.epoch, "score": score}
-            checkpoint.save(run / "best.pt", best)
-            write_predictions(run / "oof.csv", valid_rows["Id"], probabilities, classes)
-        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *trainer.curves]}
-        speed = len(train_loader.dataset) / seconds
-        valid = validation_curves(truth, probabilities, threshold, classes)
-        trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, "macro_f1": score,
-                            "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock,
-                            "peak_gb": peak_memory(trainer.device), **valid})  # fmt: skip
-        trainer.steps += rows
-        for name, value in {"macro_f1": score, **valid}.items():
-            board.add_scalar(f"validation/{name}", value, trainer.step)
-        board.flush()
-        write_csv(run / "steps.csv", pd.DataFrame(trainer.steps))
-        write_csv(run / "log.csv", pd.DataFrame(trainer.log))
-        checkpoint.save(run / "last.pt", trainer.state())
+        record.validation(probabilities, best=trainer.end_epoch(score))
+        valid = validation_curves(truth, probabilities, threshold, config["class_names"])
+        values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock,
+                  "peak_gb": peak_memory(device)}  # fmt: skip
+        means = record.epoch(values, valid)
         left = (time.time() - started) / (trainer.epoch - done_before) * (config["epochs"] - trainer.epoch)
         if config["max_minutes"]:
             left = min(left, max(0.0, 60 * config["max_minutes"] - trainer.spent))
         print_epoch(trainer, means, score, threshold, speed, left)
-    board.close()
+    record.close()
     if not trainer.finished:
         print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
-    print_summary(trainer, run, truth, classes, time.time() - started)
+    if group.first:
+        print_summary(trainer, run, truth, config["class_names"], time.time() - started)
 
 
 def validation_curves(truth, probabilities, threshold, classes):
@@ -242,29 +244,25 @@ def validation_curves(truth, probabilities, threshold, classes):
     return values | {f"f1 {name}": float(value) for name, value in zip(classes, f1, strict=True)}
 
 
-def train_epoch(trainer, loader, board):
-    """One pass over the training images: -> a row of curves for each step."""
-    loader.sampler.epoch = trainer.epoch
-    rows = []
+def train_epoch(trainer, loader, record):
+    """One pass over the training images."""
+    loader.order.epoch = trainer.epoch
     with tqdm(total=len(loader.dataset), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False) as bar:
-        for batch in batches(loader):
+        for batch in on_device(batches(loader), trainer.device):
             curves = trainer.train_step(batch)
-            rows.append({"epoch": trainer.epoch, "step": trainer.step} | curves)
-            for name, value in curves.items():
-                board.add_scalar(f"train/{name}", value, trainer.step)
-            bar.update(len(batch["rows"]))
+            record.step(curves)
+            bar.update(min(trainer.config["batch_size"], bar.total - bar.n))
             bar.set_postfix_str(f"loss {curves['loss']:.3f}")
-    return rows
 
 
-def print_header(config, started_from, train_rows, valid_rows, device, amp, workers):
+def print_header(config, started_from, train_rows, valid_rows, machine, workers):
     shown = [key for key in RECIPES["chen"] if key not in ("loss", "model")]
     print(
         f"recipe {config['recipe']}, fold {config['fold']}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate"
     )
     only = ", only the last layer trained" if config["layers"] == "last" else ""
     print(f"{config['model']}, {config['parameters']:,} parameters, {started_from}{only}")
-    print(f"on {describe(device, amp)}, {plural(workers, 'loading process', 'loading processes')}")
+    print(f"on {machine}, {plural(workers, 'loading process', 'loading processes')}")
     print(f"loss {config['loss']}")
     for what in ("loss", "augment"):
         stages = [word for word in config[what].split() if ":" in word and int(word.split(":")[0]) > config["epochs"]]

@@ -1,10 +1,13 @@
 """A tiny simulated atlas, and the scripts called as a user calls them."""
 
+import atexit
 import contextlib
 import importlib
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -18,11 +21,13 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from utils import simulate  # noqa: E402
+from utils import packing, simulate  # noqa: E402
 from utils.atlas.plan import Settings  # noqa: E402
 from utils.errors import run_script  # noqa: E402
 
 torch.set_num_threads(1)
+packing.DEFAULT = tempfile.mkdtemp(prefix="packed-")  # not the user's
+atexit.register(shutil.rmtree, packing.DEFAULT, ignore_errors=True)
 Result = namedtuple("Result", "code out err")
 
 
@@ -69,8 +74,6 @@ def atlas(tmp_path_factory):
 @pytest.fixture
 def own_atlas(atlas, tmp_path):
     """A copy of the atlas that a test may damage."""
-    import shutil
-
     return Path(shutil.copytree(atlas, tmp_path / "own"))
 
 

@@ -47,7 +47,7 @@ def loaders(tmp_path):
         chain = augment.build("1:chen 20:chen_strong", channels.names)
         samples = Samples(files, channels, 24, "resize", "none", np.ones((12, 3)), chain, seed=seed)
         loader = make_loader(samples, 4, workers, torch.device("cpu"))
-        loader.sampler.epoch = epoch
+        loader.order.epoch = epoch
         batches = list(loader)
         images = torch.cat([batch["images"] for batch in batches])
         labels = torch.cat([batch["targets"] for batch in batches])
@@ -262,9 +262,9 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
     crops = [corner.load(1, 0)] + [corner.load(epoch, 0) for epoch in range(2, 30)]
     assert any(not crop["images"].any() for crop in crops), "dark by itself"
     assert all(crop["mean"].tolist() == pytest.approx([dark.mean() / 255] * 4) for crop in crops)
-    pixels = sample["images"][0].numpy() / 255
-    assert sample["mean"].numpy() == pytest.approx(pixels.mean(axis=(1, 2)), abs=1e-6)
-    assert sample["std"].numpy() == pytest.approx(pixels.std(axis=(1, 2)), abs=1e-6)
+    pixels = sample["images"][0] / 255
+    assert sample["mean"].numpy() == pytest.approx(pixels.mean(axis=(0, 1)), abs=1e-6)
+    assert sample["std"].numpy() == pytest.approx(pixels.std(axis=(0, 1)), abs=1e-6)
 
 
 def test_the_sheet_shows_every_operation(atlas, tmp_path):

@@ -164,7 +164,7 @@ def epoch_of(folder, ids, epoch, workers, seed=0):
         seed=seed,
     )
     loader = make_loader(samples, 4, workers, torch.device("cpu"), shuffle=True)
-    loader.sampler.epoch = epoch
+    loader.order.epoch = epoch
     got = [(batch["rows"], batch["images"]) for batch in batches(loader)]
     return torch.cat([rows for rows, _ in got]), torch.cat([images for _, images in got])
 

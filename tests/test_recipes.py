@@ -75,7 +75,7 @@ def test_one_step_lowers_the_loss(recipe):
             layer.drop_rate = 0.0
     targets = (np.random.default_rng(0).random((4, 6)) < 0.4).astype(np.uint8)
     images = torch.randint(0, 256, (4, len(channels.names), 128, 128), dtype=torch.uint8)
-    batch = {"images": images, "tiles": torch.ones(4, dtype=torch.int64), "targets": torch.tensor(targets).float(),
+    batch = {"images": images, "tiles": torch.ones(4, dtype=torch.int64), "rows": torch.arange(4), "targets": torch.tensor(targets).float(),
              "mean": torch.full((4, channels.planes), 0.5), "std": torch.full((4, channels.planes), 0.3)}  # fmt: skip
     schedule = losses.parse_schedule(config["loss"])
     trainer = Trainer(network, Labels(config["channels"], targets), config, schedule, torch.device("cpu"), None, 10)

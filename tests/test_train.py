@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from utils import augment, losses, trainer
+from utils import augment, checkpoint, losses, trainer
 from utils.metrics import best_global_threshold
 from utils.predictions import read_predictions
 from utils.recipes import CHEN, GAPNET_PL, RECIPES
@@ -242,7 +242,7 @@ def rates(subject, f1s):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(losses, "curves", curves)
-        batch = {"targets": torch.tensor([[1.0, 0.0, 0.0]]), "images": None}
+        batch = {"targets": torch.tensor([[1.0, 0.0, 0.0]]), "images": None, "rows": torch.tensor([0])}
         return [subject.train_step(batch)["lr"] for _ in f1s]
 
 
@@ -430,7 +430,7 @@ def test_killed_between_the_best_and_the_last_checkpoint_an_epoch_is_repeated_wh
     atlas, folds, tmp_path, monkeypatch
 ):
     options = [*train_options(atlas, folds, tmp_path, epochs=3), "--max-minutes", 60]
-    real, epochs = train.checkpoint.save, []
+    real, epochs = checkpoint.save, []
 
     def dies(path, state):
         if path.name == "last.pt":
@@ -439,10 +439,10 @@ def test_killed_between_the_best_and_the_last_checkpoint_an_epoch_is_repeated_wh
                 raise KeyboardInterrupt
         real(path, state)
 
-    monkeypatch.setattr(train.checkpoint, "save", dies)
+    monkeypatch.setattr(checkpoint, "save", dies)
     monkeypatch.setattr(trainer.Trainer, "end_epoch", always_better)
     assert kit("train", *options).code == 130
-    monkeypatch.setattr(train.checkpoint, "save", real)
+    monkeypatch.setattr(checkpoint, "save", real)
     folder = tmp_path / "mini/fold0"
     best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
     assert (best, last) == (2, 1)

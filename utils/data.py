@@ -1,22 +1,27 @@
 """From files to batches: uint8 tensors from the workers, normalised on the device.
 
 A batch is a dict:
-    images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] where a file has 16 bits; C channels as read
+    images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] where a file has 16 bits; C channels as read, in memory last
     tiles    (B,) int64, how many consecutive tiles of `images` belong to each sample
     mean,std (B, planes) float32, the sample's own statistics (per-image normalisation only)
-    rows     (B,) int64, positions in the list of files
+    rows     (B,) int64, positions in the list of files; ~position (below 0) of one that does not count (see utils/ranks.py)
     targets  (B, classes) float32 (where labels were given)
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 from tqdm import tqdm
 
 from utils import cores
+from utils.ahead import in_order
 from utils.errors import InputError
-from utils.images import load_sample, tiles
+from utils.images import tiles
+from utils.packed import Images
+from utils.ranks import ALONE, Shares
 
 FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
@@ -25,35 +30,44 @@ NORMALISATIONS = ("dataset", "image", "none")
 class Samples(Dataset):
     """Samples of one list of files, addressed by (epoch, row) so that all that is random follows from (seed, epoch, row).
 
-    files: list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
+    images: `Images`, or a list of tuples of paths, to be decoded each time. channels: ChannelSet. size: pixels of the network's
+    square input.
     fit: ``resize`` the whole image to size², or ``crop``: one random size² crop where `random_crop`, else the tiles that
     cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which may
     change the label too, or None.
     """
 
-    def __init__(self, files, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
-        self.files, self.channels, self.size, self.fit, self.normalise = files, channels, size, fit, normalise
+    def __init__(self, images, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
+        self.images = images if isinstance(images, Images) else Images(images, size if fit == "resize" else None)
+        self.files, self.channels, self.size, self.fit, self.normalise = (
+            self.images.files,
+            channels,
+            size,
+            fit,
+            normalise,
+        )
         self.targets, self.augment, self.random_crop, self.seed = targets, augment, random_crop, seed
 
     def __len__(self):
         return len(self.files)
 
+    def __getitems__(self, keys):
+        """What a DataLoader asks for: a batch at once."""
+        self.images.will_need([max(row, ~row) for _, row in keys])
+        return [self[key] for key in keys]
+
     def __getitem__(self, key):
         epoch, row = key
         try:
-            return self.load(epoch, row)
+            return self.load(epoch, max(row, ~row)) | {"rows": row}
         except InputError as error:
             return error  # raised again in the main process, where it can be told in one sentence
 
     def load(self, epoch, row):
-        return self.prepare(self.decode(row), epoch, row)
-
-    def decode(self, row):
-        """One sample's pixels as load_sample gives them, resized where whole images are."""
-        return load_sample(self.files[row], self.size if self.fit == "resize" else None)
+        return self.prepare(self.images.read(row), epoch, row)
 
     def prepare(self, image, epoch, row):
-        """Decoded pixels -> a sample for `collate`."""
+        """Decoded pixels -> a sample for `collate`, its images (tiles, S, S, C). They may be the very pixels given."""
         sample, whole = {"rows": row}, image
         rng = np.random.default_rng((self.seed, epoch, row))
         if self.fit == "crop":
@@ -63,14 +77,14 @@ class Samples(Dataset):
             image = image[None]
         targets = None if self.targets is None else self.targets[row].astype(np.float32)
         if self.augment:  # only in training, where a sample is one image
-            before = image[0]
+            before = image[0] if image.flags.writeable else image[0].copy()  # a view of packed data is not
             augmented, targets = self.augment(before, targets, epoch, int(rng.integers(2**32)))
             image = augmented[None]
             if self.normalise == "image":
                 whole = augmented if self.fit == "resize" else emptied_alike(whole, before, augmented)
         if self.normalise == "image":
             sample["mean"], sample["std"] = moments(whole, self.channels.mix)
-        sample["images"] = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+        sample["images"] = image
         if targets is not None:
             sample["targets"] = torch.from_numpy(targets)
         return sample
@@ -106,53 +120,93 @@ def moments(image, mix=None):
 
 
 class EpochOrder(Sampler):
-    """Yields (epoch, row): shuffled from (seed, epoch) when `shuffle`, in order otherwise. Set `epoch` before each pass."""
+    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) when `shuffle`. Set `epoch` before each pass."""
 
-    def __init__(self, length, seed=0, shuffle=False):
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+    def __init__(self, rows, seed=0, shuffle=False):
+        self.rows, self.seed, self.shuffle, self.epoch = rows, seed, shuffle, 0
 
     def __len__(self):
-        return self.length
+        return len(self.rows)
 
     def __iter__(self):
-        rows = np.arange(self.length)
+        rows = np.array(self.rows, dtype=np.int64)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(rows)
         return iter([(self.epoch, int(row)) for row in rows])
 
 
-def make_loader(samples, batch_size, workers, device, shuffle=False):
-    """A DataLoader over `samples` in an `EpochOrder` (its `.sampler`), with workers that stay between epochs.
+def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE):
+    """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's share of them, prepared beside what is done
+    with them.
 
-    Shuffled, a last batch of one image is left out: another image each epoch.
+    Samples that are augmented come from `workers` processes that stay between epochs (0: from this one), others from as many
+    threads: reading and decoding need no Python, and a process would have to hand each batch over. Shuffled, a last
+    batch of one image is left out: another image each epoch.
     """
-    order = EpochOrder(len(samples), samples.seed, shuffle)
+    if not samples.augment and not shuffle:
+        return ThreadedLoader(
+            samples, batch_size, EpochOrder(range(ranks.rank, len(samples), ranks.count)), workers, device
+        )
+    order = EpochOrder(range(len(samples)), samples.seed, shuffle)
     # Batch norm learns nothing from a batch of one image.
     lonely = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
-    return DataLoader(
-        samples, batch_size, sampler=order, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
-        drop_last=lonely, generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
+    batches = BatchSampler(order, batch_size, drop_last=lonely)
+    loader = DataLoader(
+        samples, batch_sampler=Shares(batches, ranks) if ranks.count > 1 else batches, collate_fn=collate, num_workers=workers,
+        pin_memory=device.type == "cuda", persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
+        generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
     )  # fmt: skip
+    loader.order = order
+    return loader
 
 
-def pick_workers(wanted, device):
-    """Loader processes: `wanted`, or where that is -1 all cores but one beside a GPU; beside training on the CPU, which
-    wants the cores itself, one or two."""
+class ThreadedLoader:
+    """A DataLoader's part for samples in order: `threads` read samples, so that `AHEAD` batches are ready or on their way; 0 reads
+    a batch when it is asked for. On a GPU batches lie in pinned memory."""
+
+    AHEAD = 2
+
+    def __init__(self, samples, batch_size, order, threads, device):
+        self.dataset, self.order, self.threads, self.pinned = samples, order, threads, device.type == "cuda"
+        self.batches = BatchSampler(order, batch_size, drop_last=False)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        if not self.threads:
+            yield from (collate(self.dataset.__getitems__(keys), self.pinned) for keys in self.batches)
+            return
+        with ThreadPoolExecutor(self.threads) as readers, ThreadPoolExecutor(1) as joiner:
+
+            def submit(keys):
+                self.dataset.images.will_need([row for _, row in keys])
+                samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
+                return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
+
+            for batch in in_order(submit, self.batches, self.AHEAD):
+                yield batch.result()
+
+
+def pick_workers(wanted, device, ranks=ALONE):
+    """Loader processes of each rank: `wanted`, or where that is -1 this rank's part of all cores but one beside a GPU; beside
+    training on the CPU, which wants the cores itself, one or two."""
     if wanted >= 0:
         return wanted
-    return max(1, min(cores() - 1, 16)) if device.type != "cpu" else min(2, max(1, cores() // 4))
+    own = cores() // ranks.here
+    return max(1, min(own - 1, 16)) if device.type != "cpu" else min(2, max(1, own // 4))
 
 
-def collate(samples):
-    """List of samples -> batch (see the top of this file), or the first InputError among them."""
+def collate(samples, pinned=False):
+    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: images are put where
+    a GPU can fetch them by itself."""
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
     images = [sample["images"] for sample in samples]
     if len({image.dtype for image in images}) > 1:
-        images = [to_unit(image) for image in images]
-    batch = {"images": torch.cat(images), "tiles": torch.tensor([len(image) for image in images])}
+        images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
+    batch = {"images": concatenate(images, pinned), "tiles": torch.tensor([len(image) for image in images])}
     batch["rows"] = torch.tensor([sample["rows"] for sample in samples])
     for key in ("mean", "std", "targets"):
         if key in samples[0]:
@@ -160,9 +214,20 @@ def collate(samples):
     return batch
 
 
+def concatenate(images, pinned=False):
+    """[(tiles, S, S, C)] arrays -> (sum of tiles, C, S, S) tensor, channels last in memory: in a loading process at once in
+    memory that it shares with the training."""
+    shape = (sum(map(len, images)), *images[0].shape[1:])
+    joined = torch.empty(shape, dtype=torch.uint8 if images[0].dtype == np.uint8 else torch.float32, pin_memory=pinned)
+    if get_worker_info() is not None:
+        joined = joined.new(joined._typed_storage()._new_shared(joined.numel())).view(shape)
+    np.concatenate(images, out=joined.numpy())
+    return joined.permute(0, 3, 1, 2)
+
+
 def to_unit(images):
     """uint8 or float pixels -> float32 in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
 def batches(loader):
@@ -192,13 +257,13 @@ class Normaliser:
         if self.mix is not None:
             images = torch.einsum("pc,nchw->nphw", self.mix, images)
         if self.normalise == "dataset":
-            images = (images - self.mean) / self.std
+            images = (images - self.mean).div_(self.std)
         elif self.normalise == "image":
             mean, std = (
                 batch[key].to(self.device).repeat_interleave(batch["tiles"].to(self.device), dim=0)[..., None, None]
                 for key in ("mean", "std")
             )
-            images = (images - mean) / std.clamp(min=1e-6)  # a blank channel becomes zero, not NaN
+            images = (images - mean).div_(std.clamp(min=1e-6))  # a blank channel becomes zero, not NaN
         return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -207,7 +272,7 @@ def dataset_moments(samples, count=500):
     rows = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
     firsts, seconds = [], []
     for row in tqdm(rows, desc="measuring mean and spread", unit="img", disable=None, leave=False):
-        image = samples.decode(row)
+        image = samples.images.read(row)
         mean, std = moments(image, samples.channels.mix)
         firsts.append(mean.double())
         seconds.append(std.double() ** 2 + mean.double() ** 2)

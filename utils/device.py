@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from utils.ahead import in_order
 from utils.errors import InputError
 
 AMP = ("auto", "off", "bf16", "fp16")
@@ -51,6 +52,26 @@ def _cpu_has_bf16():
 
 def autocast(device, dtype):
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def on_device(batches, device):
+    """Yield batches (see utils/data.py) with their images on the device. To a GPU the next batch's travel while the present one's are
+    computed on, which needs them in pinned memory."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream(device)
+
+    def submit(batch):
+        with torch.cuda.stream(stream):
+            images = batch["images"].to(device, non_blocking=True)
+            return batch | {"images": images}, stream.record_event()
+
+    for batch, arrived in in_order(submit, batches, ahead=1):
+        here = torch.cuda.current_stream(device)
+        here.wait_event(arrived)
+        batch["images"].record_stream(here)  # or its memory could be given to the next batch too early
+        yield batch
 
 
 def peak_memory(device):

@@ -1,6 +1,8 @@
 """How the kit refuses bad input: one sentence on stderr, exit code 2, no traceback."""
 
+import os
 import sys
+import time
 
 
 class InputError(Exception):
@@ -42,6 +44,8 @@ def run_script(main):
 
 
 def _refuse(error):
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
     sys.stdout.flush()
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -1,10 +1,13 @@
 """Probabilities from networks: test-time views, tiles, folds. Shared by validation in train.py and by predict.py."""
 
+import numpy as np
 import torch
 
+from utils.ahead import in_order
 from utils.data import batches
-from utils.device import autocast
+from utils.device import autocast, on_device
 from utils.errors import InputError
+from utils.ranks import ALONE
 
 TTA = {
     1: ((),),
@@ -22,34 +25,41 @@ def views(images, count):
 
 
 @torch.inference_mode()
-def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None):
+def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE):
     """Mean of the probabilities of several networks.
 
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
     tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar to move on by samples.
-    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order.
+    ranks: those among which the samples are shared out.
+    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
     """
     for network in networks:
         network.eval()
-    rows, results = [], []
-    for batch in batches(loader):
-        batch["images"] = batch["images"].to(device, non_blocking=True)  # once for all networks
+
+    def submit(batch):
         total = 0
         for network, normaliser in zip(networks, normalisers, strict=True):
             images = normaliser(batch)
             parts = [view_probabilities(network, part, device, amp, tta, reduce) for part in images.split(chunk)]
             total = total + torch.cat(parts)
-        rows.append(batch["rows"])
-        results.append(_tile_means(total / len(networks), batch["tiles"]).cpu())
+        return batch["rows"], _tile_means(total / len(networks), batch["tiles"])
+
+    rows, results = [], []
+    # A GPU is given the next batch before the last one's results are waited for.
+    for seen, result in in_order(submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1):
+        rows.append(seen)
+        results.append(result.cpu())
         if not bool(results[-1].isfinite().all()):
-            worst = int(batch["rows"][~results[-1].isfinite().all(dim=1)][0])
+            worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
             raise InputError(
                 f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
             )
         if bar is not None:
-            bar.update(len(batch["rows"]))
-    return torch.cat(rows).numpy(), torch.cat(results).numpy()
+            bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
+    if not rows:  # fewer samples than ranks
+        return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+    return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
 
 
 def view_probabilities(network, images, device, amp, tta, reduce="mean"):

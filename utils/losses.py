@@ -79,6 +79,7 @@ def soft_f1_per_class(probabilities, targets, smooth=1.0):
 
 
 TERMS = ("bce", "weighted_bce", "pos_weight_bce", "positive_bce", "focal", "soft_f1")
+COUPLED = {"soft_f1"}  # no mean over samples: the loss of a batch is not the mean of its parts' losses
 EXAMPLE = "1:bce 11:soft_f1+2*weighted_bce"
 
 

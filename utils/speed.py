@@ -34,7 +34,9 @@ def benchmark(samples, network, normaliser, device, amp, tta, tiles, chunk):
     run = _Stages(samples, network, normaliser, device, amp, tta, BATCH if tiles == 1 else max(1, chunk // tiles))
     first = samples.files[0][0]
     height, width = read_plane(first).shape
-    report(f"{len(samples.files[0])}x{height}x{width} {first.suffix[1:]}", 1, run.measure(samples.decode, 1, SINGLES))
+    report(
+        f"{len(samples.files[0])}x{height}x{width} {first.suffix[1:]}", 1, run.measure(samples.images.read, 1, SINGLES)
+    )
     with packed(samples) as paths:
         height, width, planes = np.load(paths[0]).shape
         for batch, count in ((1, SINGLES), (BATCH, BATCH)):
@@ -51,7 +53,7 @@ def packed(samples):
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="packed-")))
             paths = [place / f"{row}.npy" for row in range(min(BATCH, len(samples)))]
             for row, path in enumerate(tqdm(paths, desc="packing", unit="img", disable=None, leave=False)):
-                np.save(path, samples.decode(row))
+                np.save(path, samples.images.read(row))
         except OSError as error:
             raise InputError(
                 f"cannot write packed copies to the temporary folder ({error.strerror or error}); set TMPDIR to a folder with room"

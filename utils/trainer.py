@@ -1,44 +1,59 @@
 """How a network is trained: one step, the learning rate's plateau, the switch of the loss, and when to stop."""
 
 import argparse
+import contextlib
 import math
 import time
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from utils import losses, models
 from utils.data import Normaliser
 from utils.device import autocast
 from utils.errors import InputError
+from utils.memory import rehearsal
+from utils.ranks import ALONE
+from utils.runs import UNSAID
 from utils.schedule import stage_at
 
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
 MEMORY = 50  # steps that the running mean of the training soft F1 looks back over
 REMEMBERED = ("epoch", "step", "stage", "best_epoch", "score", "smooth_f1", "log", "steps")
 OPTIMISERS = {
-    "adadelta": lambda parameters, a: torch.optim.Adadelta(
+    "adadelta": lambda parameters, a, fused: torch.optim.Adadelta(  # of which torch has no fused kernel
         parameters, a.lr, rho=0.9, eps=1e-6, weight_decay=a.weight_decay
     ),
-    "sgd": lambda parameters, a: torch.optim.SGD(parameters, a.lr, momentum=a.momentum, weight_decay=a.weight_decay),
-    "adam": lambda parameters, a: torch.optim.Adam(parameters, a.lr, weight_decay=a.weight_decay),
-    "adamw": lambda parameters, a: torch.optim.AdamW(parameters, a.lr, weight_decay=a.weight_decay),
+    "sgd": lambda parameters, a, fused: torch.optim.SGD(
+        parameters, a.lr, momentum=a.momentum, weight_decay=a.weight_decay, fused=fused
+    ),
+    "adam": lambda parameters, a, fused: torch.optim.Adam(parameters, a.lr, weight_decay=a.weight_decay, fused=fused),
+    "adamw": lambda parameters, a, fused: torch.optim.AdamW(parameters, a.lr, weight_decay=a.weight_decay, fused=fused),
 }
+OF_THE_DEVICE = ("fused", "foreach")  # what of an optimiser's state says how it computes, not what
 
 
 class Trainer:
     """Network, optimiser, plateau and loss schedule: all that changes while a run trains, and how one step changes it."""
 
-    def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch, started=None):
-        self.network, self.config, self.schedule, self.device, self.amp = network, config, schedule, device, amp
-        self.steps_an_epoch = steps_an_epoch
+    def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch, started=None, ranks=ALONE):
+        self.network, self.schedule, self.device, self.amp, self.ranks = network, schedule, device, amp, ranks
+        self.config, self.steps_an_epoch = UNSAID | config, steps_an_epoch
+        config = self.config
         self.spent_before, self.started = 0.0, time.time() if started is None else started
         if config["layers"] == "last":
             last = models.parameters_of(network, network.head_layers)
             for name, weight in network.named_parameters():
                 weight.requires_grad_(name in last)
         trained = [weight for weight in network.parameters() if weight.requires_grad]
-        self.optimiser = OPTIMISERS[config["optimiser"]](trained, argparse.Namespace(**config))
+        fused = True if device.type == "cuda" else None
+        self.optimiser = OPTIMISERS[config["optimiser"]](trained, argparse.Namespace(**config), fused)
+        self.average = averaging(network, config["ema"]) if config["ema"] else None
+        # What is called in training; evaluated and saved is the network itself.
+        self.parallel = ranks.wrap(network, device)
+        if config["compile"]:
+            self.parallel = torch.compile(self.parallel)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
         counts = train_set.targets.sum(axis=0, dtype=np.int64)
@@ -66,7 +81,8 @@ class Trainer:
 
     def begin_epoch(self):
         self.epoch, self.repeat = self.epoch + 1, False
-        torch.manual_seed(self.config["seed"] * 1_000_003 + self.epoch)  # dropout follows from (seed, epoch)
+        # Dropout follows from (seed, epoch), on each rank another.
+        torch.manual_seed(self.config["seed"] * 1_000_003 + self.epoch + self.ranks.rank * 2**40)
         stage, self.terms = stage_at(self.schedule, self.epoch)
         if stage != self.stage:
             self.stage = stage
@@ -85,25 +101,15 @@ class Trainer:
         A network with several outputs is trained by the same loss on each: `loss` is their sum, the other curves are the first's.
         """
         targets = batch["targets"].to(self.device, non_blocking=True)
-        images = self.normaliser(batch)
-        with autocast(self.device, self.amp):
-            outputs = self.network(images)
-        logits, *more = (part.float() for part in (outputs if isinstance(outputs, tuple) else (outputs,)))
-        values = losses.curves(logits, targets, self.class_weights, self.pos_weights)
-        loss = losses.weighted_sum(self.terms, values)
-        for other in more:
-            named = {
-                term: losses.value(term, other, targets, self.class_weights, self.pos_weights) for term in self.terms
-            }
-            loss = loss + losses.weighted_sum(self.terms, named)
-        penalty = self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss + penalty).backward()
+        loss, values = self.backward(self.normaliser(batch), targets, batch["rows"] >= 0)
         if self.config["clip"]:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.average:
+            self.average.update_parameters(self.network)
         self.step += 1
         # One wait for the device, not one a curve.
         numbers = torch.stack([loss.detach(), *(values[name].detach() for name in self.curves)]).tolist()
@@ -119,6 +125,95 @@ class Trainer:
             if since >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
                 self.plateau.step(mean)
         return curves
+
+    def backward(self, images, targets, real):
+        """Add the gradients of the loss of the whole batch, L1 penalty included, scaled by the scaler:
+        -> (loss without the penalty, {curve: value}), 0-d tensors.
+
+        The whole batch are the samples of all ranks that are `real` (n,) bool, first among each rank's. Gradients are averaged over
+        ranks, so that the loss counts as often as there are ranks to come out as its sum.
+
+        With --accumulate the batch goes through the network in parts, each with its own backward pass, so that only one part's
+        activations are in memory at a time. Where the loss couples the samples of a batch, all parts go through once before, to
+        know the loss's slope at every output.
+        """
+        whole = self.ranks.gather(targets, real)
+        images = images.tensor_split(self.count_parts(len(images)))
+        if len(images) == 1:
+            outputs = [self.ranks.gather(output, real) for output in self.outputs(images[0])]
+            values = losses.curves(outputs[0], whole, self.class_weights, self.pos_weights)
+            loss = self.loss(outputs, whole, values)
+            self.scaler.scale(loss * self.ranks.count + self.penalty()).backward()
+            return loss, values
+        slopes = self.slopes(images, whole, real) if losses.COUPLED & set(self.terms) else None
+        targets, counts = (
+            targets.tensor_split(len(images)),
+            [int(part.sum()) for part in real.tensor_split(len(images))],
+        )
+        seen = []
+        for number, (part, count) in enumerate(zip(images, counts, strict=True)):
+            last = number == len(images) - 1
+            with self.unsynced() if not last else contextlib.nullcontext():
+                outputs = self.outputs(part)
+                seen.append([output.detach() for output in outputs])
+                if slopes:
+                    total = sum((output * slope).sum() for output, slope in zip(outputs, slopes[number], strict=True))
+                elif count:
+                    mean = self.loss([output[:count] for output in outputs], targets[number][:count])
+                    total = self.scaler.scale(mean * (self.ranks.count * count / len(whole)))
+                else:  # all ranks take part in every backward pass, for nothing too
+                    total = sum(0 * output.sum() for output in outputs)
+                if last and self.config["l1"]:
+                    total = total + self.scaler.scale(self.penalty())
+                total.backward()
+        with torch.no_grad():
+            outputs = [self.ranks.gather(torch.cat(parts), real) for parts in zip(*seen, strict=True)]
+            values = losses.curves(outputs[0], whole, self.class_weights, self.pos_weights)
+            return self.loss(outputs, whole, values), values
+
+    def count_parts(self, samples):
+        """In how many parts a rank's share of a batch goes through the network: none is larger than the largest of a full batch."""
+        largest = math.ceil(math.ceil(self.config["batch_size"] / self.ranks.count) / self.config["accumulate"])
+        return math.ceil(samples / largest) if self.config["accumulate"] > 1 else 1
+
+    def slopes(self, images, targets, real):
+        """The scaled loss's derivative by every output of every part: a list (parts) of lists (outputs) of (part, C). targets: of
+        all ranks' real samples."""
+        with self.unsynced(), rehearsal(self.network, self.device):
+            # With gradients, if for nothing, so that a compiled network draws its dropout as it will again.
+            seen = [[output.detach() for output in self.outputs(part)] for part in images]
+        outputs = [torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)]
+        loss = self.loss([self.ranks.gather(output, real) for output in outputs], targets)
+        slopes = torch.autograd.grad(self.scaler.scale(loss * self.ranks.count), outputs)
+        return list(zip(*(slope.tensor_split(len(images)) for slope in slopes), strict=True))
+
+    def outputs(self, images):
+        """The network's outputs in training: a list of (B, C) float32 logits, of which the first predicts."""
+        with autocast(self.device, self.amp):
+            outputs = self.parallel(images)
+        return [output.float() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    def loss(self, outputs, targets, first=None):
+        """The stage's loss, summed over the outputs; `first`: the terms of the first of them, where they are known."""
+        total = 0.0
+        for number, output in enumerate(outputs):
+            values = first if number == 0 and first else {
+                term: losses.value(term, output, targets, self.class_weights, self.pos_weights) for term in self.terms
+            }  # fmt: skip
+            total = total + losses.weighted_sum(self.terms, values)
+        return total
+
+    def penalty(self):
+        return self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
+
+    def unsynced(self):
+        """For a backward pass after which another follows in the same step: processes that train together wait for that."""
+        return self.parallel.no_sync() if hasattr(self.parallel, "no_sync") else contextlib.nullcontext()
+
+    @property
+    def evaluated(self):
+        """The network that is validated and kept: the average of --ema, or the trained one itself."""
+        return self.average.module if self.average else self.network
 
     @property
     def lr(self):
@@ -154,7 +249,8 @@ class Trainer:
         return self.epoch >= self.config["epochs"] or 0 < self.config["early_stop"] <= since
 
     def state(self):
-        parts = {name: getattr(self, name).state_dict() for name in ("optimiser", "plateau", "scaler")}
+        kept = ["optimiser", "plateau", "scaler", *(["average"] if self.average else [])]
+        parts = {name: getattr(self, name).state_dict() for name in kept}
         return {
             "config": self.config,
             "model": self.network.state_dict(),
@@ -165,6 +261,9 @@ class Trainer:
 
     def restore(self, saved):
         self.network.load_state_dict(saved["model"])
+        own, stored = (part["param_groups"] for part in (self.optimiser.state_dict(), saved["parts"]["optimiser"]))
+        for mine, other in zip(own, stored, strict=True):
+            other.update({key: mine[key] for key in OF_THE_DEVICE if key in mine})
         for name, part in saved["parts"].items():
             if part:  # a scaler that is switched off has no state
                 getattr(self, name).load_state_dict(part)
@@ -172,3 +271,31 @@ class Trainer:
             setattr(self, name, saved[name])
         self.repeat = saved["repeat"]
         self.spent_before = saved.get("spent", sum(row["seconds"] for row in self.log))
+
+
+def averaging(network, decay):
+    """A copy of the network that `update_parameters` moves towards it: weights and floating buffers by an exponential moving
+    average, whole numbers as they are. The first update copies; after n updates the next keeps min(decay, (1 + n)/(10 + n)) of the
+    average, so that the random weights of the start are soon forgotten."""
+
+    def move(averages, currents, _):
+        if not averages[0].is_floating_point():
+            torch._foreach_copy_(averages, currents)
+            return
+        done = int(average.n_averaged)  # in main memory, so that no device is waited for
+        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + done) / (10 + done)))
+
+    average = AveragedModel(network, multi_avg_fn=move, use_buffers=True)
+    return average
+
+
+def check_compiles(device):
+    """Raise InputError where torch.compile does not work on this machine."""
+    try:
+        torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # a compiler that is missing or broken brings one of many
+        told = (str(error).strip().splitlines() or [""])[0][:120]
+        raise InputError(
+            f"--compile does not work on this machine ({type(error).__name__}: {told}); leave it out, or install "
+            f"{'a C++ compiler' if device.type == 'cpu' else 'triton and a C compiler'}"
+        ) from None

@@ -1,0 +1,156 @@
+"""Where the pixels of a list of samples come from: their files, or a packed copy that needs no decoding.
+
+utils/packing.py makes the copies. One holds the samples of one image folder as the network's side of the kit reads them (these
+channels, in this order, at this size), one record after another, memory-mapped: a sample is one copy of about 1 MB at 512²
+instead of four PNGs to decode. Uncompressed, or where the disk is short by zstd, one channel after another.
+"""
+
+import json
+import mmap
+from pathlib import Path
+
+import cv2
+import numpy as np
+import zstandard
+
+from utils.errors import InputError
+from utils.images import join_planes, load_sample
+
+FORMAT = 1
+KINDS = ("uint8", "float32")
+CODECS = ("raw", "zstd")
+RECORD = np.dtype([("pack", "i2"), ("codec", "i1"), ("kind", "i1"), ("channels", "i2"), ("height", "i4"), ("width", "i4"),
+                   ("offset", "i8"), ("length", "i8")])  # fmt: skip
+KEPT = 2**28  # bytes read from a map after which its pages are let go: they would count as this process's memory
+
+
+class Images:
+    """The samples of a list of tuples of paths, by row: `read` gives what `load_sample(files[row], size)` gives, to the bit.
+
+    table: (N,) RECORD, where each sample lies in `maps` (pack −1: nowhere, it is decoded); None: all are decoded.
+    """
+
+    def __init__(self, files, size=None, table=None, maps=()):
+        self.files, self.size, self.table, self.maps = files, size, table, maps
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, part):
+        """A slice of the samples."""
+        return Images(self.files[part], self.size, None if self.table is None else self.table[part], self.maps)
+
+    def read(self, row):
+        """(H, W, channels) uint8, or float32 in [0, 1] where a file has 16 bits. Not to be written to: it may be the map."""
+        if self.table is None or self.table[row]["pack"] < 0:
+            return load_sample(self.files[row], self.size)
+        record = self.table[row]
+        part = self.maps[record["pack"]].bytes(int(record["offset"]), int(record["length"]))
+        height, width, channels = (int(record[name]) for name in ("height", "width", "channels"))
+        kind = KINDS[record["kind"]]
+        if CODECS[record["codec"]] == "raw":
+            return part.view(kind).reshape(height, width, channels)
+        planes = np.frombuffer(zstandard.ZstdDecompressor().decompress(part), kind).reshape(channels, height, width)
+        return join_planes(list(planes))
+
+    def will_need(self, rows):
+        """Let the system fetch these samples from the disk together, if it has not got them in memory."""
+        if self.table is not None:
+            for record in self.table[rows]:
+                if record["pack"] >= 0:
+                    self.maps[record["pack"]].will_need(int(record["offset"]), int(record["length"]))
+
+
+class Map:
+    """A packed file, mapped into memory read-only. Travels to processes that are forked as it is, to others by its path."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._open()
+
+    def _open(self):
+        with open(self.path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.identity = (file.seek(0, 2), Path(self.path).stat().st_ino)
+        self._array, self._since = np.frombuffer(self._map, np.uint8), 0
+
+    def __getstate__(self):
+        return {"path": self.path, "identity": self.identity}
+
+    def __setstate__(self, state):
+        self.path = state["path"]
+        self._open()
+        size, inode = state["identity"]
+        if self.identity[0] < size or self.identity[1] != inode:
+            raise InputError(f"{self.path} was replaced while it was in use; run the command again")
+
+    def bytes(self, offset, length):
+        """(length,) uint8, a view of the map."""
+        self._since += length
+        if self._since > KEPT and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._since = length
+        return self._array[offset : offset + length]
+
+    def will_need(self, offset, length):
+        if hasattr(self._map, "madvise"):
+            start = offset - offset % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+
+
+class Index:
+    """What a packed file holds: `<base>.index`, a line of JSON for the form and one for each sample, written after its pixels.
+
+    Attributes: `records` {file name of the first channel: record}, `end` (bytes of the data that records speak of),
+    `bytes` (of the index, without a last line that was cut short).
+    """
+
+    def __init__(self, base, channels, size):
+        self.path, self.data = Path(f"{base}.index"), Path(f"{base}.bin")
+        self.header = {"format": FORMAT, "opencv": cv2.__version__, "channels": list(channels), "size": size}
+        self.read()
+
+    def read(self):
+        """Take in what is on the disk; what is of another form, or not complete, counts as nothing."""
+        self.records, self.end, self.bytes = {}, 0, 0
+        try:
+            lines, held = self.path.read_bytes().split(b"\n")[:-1], self.data.stat().st_size
+        except OSError:
+            return
+        try:
+            if not lines or json.loads(lines[0]) != self.header:
+                return
+            self.bytes = len(lines[0]) + 1
+            for line in lines[1:]:
+                name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
+                if offset < 0 or length <= 0 or offset + length > held:
+                    return
+                where = (codec, kind, shape[2], shape[0], shape[1], offset, length)
+                self.records[name] = {"stamps": stamps, "where": where, "source": tuple(source)}
+                self.end, self.bytes = max(self.end, offset + length), self.bytes + len(line) + 1
+        except (ValueError, TypeError, IndexError):
+            return  # from here on it is damaged: the rest is packed again
+
+    def fresh(self, name, stamps):
+        """The record of a sample whose files are still those that were packed, or None."""
+        record = self.records.get(name)
+        return record if record and record["stamps"] == stamps else None
+
+    def first_line(self):
+        return _line(self.header)
+
+    def remove(self):
+        """Forget it all. Who has the old data mapped keeps them."""
+        for path in (self.path, self.data):  # in this order: no index may speak of data that are not there
+            path.unlink(missing_ok=True)
+        self.read()
+
+
+def line_of(name, stamps, offset, length, shape, kind, codec, source):
+    """A sample's line of the index, as `Index.read` takes it apart."""
+    shape, source = ([int(value) for value in values] for values in (shape, source))
+    return _line([name, stamps, offset, length, shape, KINDS.index(kind), CODECS.index(codec), source])
+
+
+def _line(content):
+    return json.dumps(content).encode() + b"\n"

@@ -1,0 +1,152 @@
+"""Many processes that train or predict as one, started by torchrun: each has a number, its rank, and computes its share.
+
+Every rank keeps the same weights and takes the same decisions; the first writes the files and prints. What a step or a validation
+gives is that of all ranks' samples together, as if one process had seen them.
+"""
+
+import atexit
+import itertools
+import os
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Sampler
+
+from utils.device import pick_device
+from utils.errors import InputError
+
+PATIENCE = timedelta(hours=2)  # how long ranks wait for one that is busy, as the first may be with files
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that work together: its number `rank` of `count`, and of `here` on this machine."""
+
+    rank: int = 0
+    count: int = 1
+    here: int = 1
+
+    @property
+    def first(self):
+        return self.rank == 0
+
+    def describe(self):
+        return f"{self.count} x " if self.count > 1 else ""
+
+    def wrap(self, network, device):
+        """What to call in training instead of the network: it averages the gradients over all ranks."""
+        if self.count == 1:
+            return network
+        return DistributedDataParallel(
+            network, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        )
+
+    def share_batch_norm(self, network, device):
+        """The network with batch norm over all ranks' samples. Only GPUs can; elsewhere each rank counts its own."""
+        if self.count == 1 or device.type != "cuda":
+            return network
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+    def gather(self, part, real):
+        """The rows of all ranks' tensors (n, …) that are `real` (n,) bool. Gradients flow through this rank's alone."""
+        if self.count == 1:
+            return part
+        parts = self._all(part.detach().contiguous())
+        parts[self.rank] = part
+        marks = self._all(real.to(part.device, torch.uint8))  # gloo knows no bool
+        return torch.cat(parts)[torch.cat(marks).bool()]
+
+    def _all(self, tensor):
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        distributed.all_gather(parts, tensor)
+        return parts
+
+    def gather_rows(self, rows, values):
+        """All ranks' rows (n,), ascending, and their values (n, …): numpy arrays, the same on every rank."""
+        if self.count == 1:
+            return rows, values
+        parts = [None] * self.count
+        distributed.all_gather_object(parts, (rows, values))
+        parts = [part for part in parts if len(part[0])]  # of few samples some ranks get none
+        rows, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = rows.argsort()
+        return rows[order], values[order]
+
+    def agree(self, value):
+        """The first rank's value, on all: for what a clock decides."""
+        if self.count == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box)
+        return box[0]
+
+    def wait(self):
+        """Go on when all are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+ALONE = Ranks()
+
+
+def join(spec):
+    """The ranks torchrun has started, or `ALONE`, and this one's device: -> Ranks, torch.device. spec: as for `pick_device`.
+
+    Raises InputError where there are more ranks on a machine than GPUs.
+    """
+    if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        return ALONE, pick_device(spec)
+    rank, count, local, here = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    if rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = _NotATerminal(sys.stderr)  # one progress bar is enough
+    on_gpu = spec == "cuda" or (spec == "auto" and torch.cuda.is_available())
+    if on_gpu and here > (gpus := torch.cuda.device_count()):
+        raise InputError(
+            f"torchrun has started {here} processes on a machine of {gpus} GPUs; give --nproc-per-node {gpus}, or --device cpu"
+        )
+    device = pick_device(f"cuda:{local}" if on_gpu else "cpu" if spec == "auto" else spec)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    atexit.register(distributed.destroy_process_group)
+    return Ranks(rank, count, here), device
+
+
+class _NotATerminal:
+    def __init__(self, stream):
+        self.stream = stream
+
+    def isatty(self):
+        return False
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+class Shares(Sampler):
+    """One rank's part of each batch: every `count`-th of its keys (epoch, row).
+
+    All ranks' parts are equally long, and of at least two samples, from which batch norm can learn. Where a batch does
+    not give that, some of its samples come again as (epoch, ~row): they are computed and do not count.
+    """
+
+    def __init__(self, batches, ranks):
+        self.batches, self.ranks = batches, ranks
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for keys in self.batches:
+            own = keys[self.ranks.rank :: self.ranks.count]
+            length = max(-(-len(keys) // self.ranks.count), min(2, len(keys)))
+            spare = itertools.islice(itertools.cycle(keys), length - len(own))
+            yield own + [(epoch, ~row) for epoch, row in spare]
