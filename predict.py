@@ -46,7 +46,7 @@ def parse_args():
     )
     arg("--tta", type=int, choices=inference.TTA, default=4, help="views an image (default: %(default)s)")
     arg("--tta-reduce", choices=["mean", "max"], default="mean", help="how views are combined (default: %(default)s)")
-    arg("--batch-size", type=int, help="images in one forward pass (default: as in training)")
+    arg("--batch-size", type=int, help="images in one forward pass (default: as in training, on a CPU fewer)")
     arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
@@ -76,6 +76,7 @@ def main():
         check_fold(configs, args.fold)
     amp = amp_dtype(args.amp or config["amp"], device)
     batch_size = args.batch_size or config["batch_size"]
+    chunk = args.batch_size or inference.pick_chunk(batch_size, config["size"], device)
 
     channels = parse_channels(config["channels"])
     folders = args.images or ["input/test"]
@@ -85,12 +86,12 @@ def main():
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, found)
     cache = None if args.no_cache or args.benchmark else args.cache
-    images, sizes = open_images(files, channels.names, config["size"], config["fit"], cache)
+    images, sizes = group.in_turn(lambda: open_images(files, channels.names, config["size"], config["fit"], cache))
     samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device)
-        benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, batch_size)
+        benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
         return
     workers = pick_workers(args.workers, device, group)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, ranks=group)
@@ -103,12 +104,13 @@ def main():
     started = time.time()
     with tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, batch_size, bar, group
+            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, group
         )
     seconds = time.time() - started
     if group.first:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+    group.leave()
 
 
 def load_networks(runs, device):

@@ -143,6 +143,7 @@ def main():
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
+        group.leave()
         return
 
     torch.manual_seed(args.seed)
@@ -156,7 +157,8 @@ def main():
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
-    images, sizes = open_images(files, channels.names, args.size, args.fit, None if args.no_cache else args.cache)
+    cache = None if args.no_cache else args.cache
+    images, sizes = group.in_turn(lambda: open_images(files, channels.names, args.size, args.fit, cache))
     tiles = most_tiles(sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     train_set = Samples(images[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
@@ -164,7 +166,7 @@ def main():
     valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
     torch.backends.cudnn.benchmark = True
-    network = network.to(device, memory_format=torch.channels_last)
+    network = group.share_batch_norm(network.to(device, memory_format=torch.channels_last), device)
     workers = pick_workers(args.workers, device, group)
     train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=group)
     valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device, ranks=group)
@@ -176,6 +178,8 @@ def main():
     trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, group)
     if saved:
         trainer.restore(saved)
+    group.check_alike(images=config["rows_sha256"], statistics=(config["mean"], config["std"]), arithmetic=arithmetic,
+                      progress=(trainer.epoch, trainer.step))  # fmt: skip
     group.wait()  # until all have read what is there
     print_header(config, started_from, train_rows, valid_rows, group.describe() + describe(device, amp), workers)
     if group.first:
@@ -189,6 +193,7 @@ def main():
         if group.first and not (run / "last.pt").is_file():
             resume.clear(run)  # nothing was learned yet: leave nothing half-done
         raise
+    group.leave()
 
 
 def check_options(args):
@@ -196,9 +201,9 @@ def check_options(args):
     check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
                 patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1, ema=0)  # fmt: skip
     check_name(args.name)
-    if args.accumulate > args.batch_size:
+    if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
-            f"--accumulate {args.accumulate} is more parts than --batch-size {args.batch_size} has images; give fewer"
+            f"--accumulate {args.accumulate} leaves parts of less than two images of --batch-size {args.batch_size}; give fewer"
         )
     if args.ema >= 1:
         raise InputError(f"--ema {args.ema:g} would never leave the first weights; give less than 1, 0.999 say")
@@ -210,15 +215,17 @@ def fit(trainer, train_loader, valid_loader, valid_rows, group, run):
     """Epochs until the end: train, validate, tell, save."""
     truth, config, device = valid_loader.dataset.targets, trainer.config, trainer.device
     record = Record(run, trainer, valid_rows["Id"], group.first)
+    chunk = inference.pick_chunk(config["batch_size"], config["size"], device)
     started, done_before = time.time(), trainer.epoch
     while not trainer.finished and not group.agree(trainer.out_of_time):
         clock = time.time()
         trainer.begin_epoch()
         train_epoch(trainer, train_loader, record)
         speed = len(train_loader.dataset) / (time.time() - clock)
+        group.share_buffers(trainer.network, trainer.evaluated)
         _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
-                                             chunk=config["batch_size"], ranks=group)  # fmt: skip
-        threshold, score = best_global_threshold(truth, probabilities)
+                                             chunk=chunk, ranks=group)  # fmt: skip
+        threshold, score = group.agree(best_global_threshold(truth, probabilities))
         record.validation(probabilities, best=trainer.end_epoch(score))
         valid = validation_curves(truth, probabilities, threshold, config["class_names"])
         values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock,

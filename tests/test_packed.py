@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from utils import augment, packing
 from utils.data import Samples, batches, make_loader
+from utils.errors import InputError
 from utils.images import find_files, load_sample, parse_channels
 from utils.packed import CODECS, KEPT, Images, Index
 
@@ -32,7 +33,7 @@ def files(tmp_path):
 
 
 def opened(files, cache, size=32, fit="resize", channels=RGBY):
-    return packing.open_images(files, channels.names, size, fit, cache)[0]
+    return packing.open_images(files, channels.names, size, fit, str(cache))[0]
 
 
 def packed_rows(images):
@@ -89,6 +90,7 @@ def test_batches_are_the_same_to_the_bit_with_and_without_cache_and_for_any_work
     for codec in CODECS:
         force(monkeypatch, codec)
         sources.append(opened(files, tmp_path / codec, 32, fit))
+        assert packed_rows(sources[-1]) == list(range(20))
     for train in (True, False):
         plain = epoch(sources[0], 0, train)
         assert len(plain) == 4
@@ -112,14 +114,14 @@ def test_a_changed_file_is_packed_again(files, tmp_path, keep_times, capsys):
     """Even one of the same size that was given the old one's date."""
     opened(files, tmp_path / "cache")
     capsys.readouterr()
-    path, before = files[7][1], os.stat(files[7][1])
+    path, stored = files[7][1], [cv2.IMWRITE_PNG_COMPRESSION, 0]  # so that other pixels take as many bytes
     pixels = cv2.imread(str(path), -1)
-    cv2.imwrite(str(path), pixels[::-1])
-    with open(path, "ab") as file:
-        file.truncate(before.st_size)  # the tests' noise compresses to nearly the same
-    if keep_times:
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    cv2.imwrite(str(path), pixels[::-1])
+    cv2.imwrite(str(path), pixels, stored)
+    opened(files, tmp_path / "cache")
+    before = os.stat(path)
+    capsys.readouterr()
+    cv2.imwrite(str(path), pixels[::-1], stored)
+    assert os.stat(path).st_size == before.st_size
     if keep_times:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     images = opened(files, tmp_path / "cache")
@@ -184,8 +186,9 @@ def test_where_the_disk_is_short_it_is_compressed_and_then_left_out(files, tmp_p
 
 @pytest.mark.parametrize("already", [0, 6])
 def test_a_disk_that_becomes_full_is_given_back_and_training_goes_on(files, tmp_path, monkeypatch, capsys, already):
+    """Who has mapped what was packed before keeps it."""
     if already:
-        opened(files[:already], tmp_path / "cache")
+        other = opened(files[:already], tmp_path / "cache")
     real, calls = packing._write_all, []
 
     def full(file, content):
@@ -198,10 +201,11 @@ def test_a_disk_that_becomes_full_is_given_back_and_training_goes_on(files, tmp_
     monkeypatch.setattr(packing, "_write_all", full)
     images = opened(files, tmp_path / "cache")
     assert "the disk became full" in capsys.readouterr().out
-    assert packed_rows(images) == list(range(already))
+    assert packed_rows(images) == [] and not list((tmp_path / "cache").glob("*.bin"))
     check_all(images, files)
-    data = next((tmp_path / "cache").glob("*.bin"))
-    assert data.stat().st_size == already * 32 * 32 * 4
+    if already:
+        assert packed_rows(other) == list(range(already))
+        check_all(other, files[:already])
     monkeypatch.setattr(packing, "_write_all", real)
     assert packed_rows(opened(files, tmp_path / "cache")) == list(range(20))
 
@@ -211,6 +215,73 @@ def test_a_place_that_cannot_be_written_is_no_error(files, tmp_path, capsys):
     images = opened(files, tmp_path / "cache")
     assert packed_rows(images) == [] and "cannot be written" in capsys.readouterr().out
     check_all(images, files)
+
+
+def test_what_can_be_read_but_not_locked_is_used(files, tmp_path, monkeypatch, capsys):
+    """A packed copy on a read-only disk; rows that it lacks are decoded."""
+    opened(files[:12], tmp_path / "cache")
+    capsys.readouterr()
+
+    def refuse_lock(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(packing, "FileLock", refuse_lock)
+    assert packed_rows(opened(files[:12], tmp_path / "cache")) == list(range(12)) and capsys.readouterr().out == ""
+    images = opened(files, tmp_path / "cache")
+    assert packed_rows(images) == list(range(12)) and "Read-only file system" in capsys.readouterr().out
+    check_all(images, files)
+
+
+def test_what_is_out_of_date_does_not_pile_up(files, tmp_path):
+    for seed in range(12):
+        write_images(tmp_path / "images", IDS[:4], size=40, seed=seed)
+        images = opened(files, tmp_path / "cache")
+        check_all(images, files)
+    assert images.maps[0].path.stat().st_size <= 20 * 32 * 32 * 4 / 0.75
+
+
+def test_a_disk_that_fills_up_beside_packing_keeps_what_is_spare(files, tmp_path, monkeypatch, capsys):
+    free = iter([packing.SPARE * 2, packing.SPARE, packing.SPARE - 1])
+    monkeypatch.setattr(packing, "COMMIT", 4 * 32 * 32 * 4)
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+    images = opened(files, tmp_path / "cache")
+    assert packed_rows(images) == list(range(8)) and "12 of its images are decoded" in capsys.readouterr().out
+    check_all(images, files)
+
+
+def test_a_file_that_is_gone_is_told_in_one_sentence(files, tmp_path):
+    opened(files, tmp_path / "cache")
+    files[3][2].unlink()
+    files[3][2].symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="cannot be read"):
+        opened(files, tmp_path / "cache")
+    with pytest.raises(InputError, match="--no-cache"):
+        opened(files[:2], "")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["codec", 7], ["kind", 9], ["shape", [32, 32, 3]], ["offset", 1.5], ["length", -1], ["source", ["a", "b"]]],
+)
+def test_an_index_that_cannot_be_true_is_made_anew(files, tmp_path, wrong):
+    path = opened(files, tmp_path / "cache").maps[0].path.with_suffix(".index")
+    lines = path.read_text().splitlines()
+    record = json.loads(lines[5])
+    record[["name", "stamps", "offset", "length", "shape", "kind", "codec", "source"].index(wrong[0])] = wrong[1]
+    path.write_text("\n".join([*lines[:5], json.dumps(record), *lines[6:], ""]))
+    images = opened(files, tmp_path / "cache")
+    assert packed_rows(images) == list(range(20))
+    check_all(images, files)
+
+
+def test_damaged_compressed_pixels_are_no_pixels(files, tmp_path, monkeypatch):
+    force(monkeypatch, "zstd")
+    images = opened(files, tmp_path / "cache")
+    with open(images.maps[0].path, "r+b") as file:
+        file.seek(int(images.table[4]["offset"]))
+        file.write(b"\0" * 40)
+    with pytest.raises(InputError, match="is damaged where i04"):
+        images.read(4)
 
 
 def test_a_damaged_image_stops_it_and_the_others_stay_packed(files, tmp_path, capsys):
@@ -257,7 +328,9 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
         indexes = list(cache.glob("*.index"))
         done.append(len(indexes[0].read_bytes().splitlines()) - 1 if indexes else 0)
     assert done == sorted(done) and done[-1] > 0
-    check_all(opened(files, cache), files)
+    images = opened(files, cache)
+    assert packed_rows(images) == list(range(400))
+    check_all(images, files)
 
 
 def test_two_that_start_together_pack_once(files, tmp_path):
@@ -280,11 +353,11 @@ def test_pages_that_were_read_are_let_go(tmp_path):
     """Or the whole packed file would in time count as this process's memory."""
     write_images(tmp_path / "images", ["a"], size=16)
     files = find_files([tmp_path / "images"], ["a"], RGBY)
-    source = opened(files, tmp_path / "cache", 16).maps[0]
+    images = opened(files, tmp_path / "cache", 16)
     calls = []
-    source._map = type("Map", (), {"madvise": lambda *arguments: calls.append(arguments[1:])})()
-    for _ in range(2 * KEPT // 1024 + 2):
-        source.bytes(0, 1024)
+    images.maps[0].let_go = lambda: calls.append(1)
+    for _ in range(2 * KEPT // 1024 + 4):
+        images.read(0)
     assert len(calls) == 2
 
 
@@ -308,6 +381,7 @@ def test_a_training_packs_and_the_next_fold_and_prediction_find_it(atlas, folds,
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == (tmp_path / "c.csv").read_bytes()
     plain = train_options(atlas, folds, tmp_path, "plain")
     assert "packing" not in succeed("train", *plain, "--no-cache").out
+    assert "trained already" in succeed("train", *plain, *cache).out, "how images are read is not the result"
     weights = [torch.load(tmp_path / name / "fold0/last.pt", weights_only=True)["model"] for name in ("mini", "plain")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 

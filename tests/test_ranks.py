@@ -31,8 +31,8 @@ def torchrun(*words, ranks=2):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-def together(script, *words, ranks=2):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", packing.DEFAULT, ranks=ranks)
+def together(script, *words, ranks=2, cache=None):
+    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -143,6 +143,30 @@ def test_gone_on_with_by_another_number_of_ranks(pair, atlas, folds, tmp_path):
         assert after.select_dtypes("number").to_numpy() == pytest.approx(
             before.select_dtypes("number").to_numpy(), abs=1e-4
         )
+
+
+def test_what_is_validated_is_what_is_kept(atlas, folds, tmp_path):
+    """Each rank counts its own statistics for batch norm, and the average of the weights has others again."""
+    options = train_options(atlas, folds, tmp_path, model="liimatainen_fcn", ema=0.5, lr=0.01)
+    out = together("train", *options, cache=tmp_path / "cache")
+    assert out.count("packing 48 images") == 1, "the first rank packs, and says so"
+    words = [
+        "--images",
+        atlas / "train",
+        "--ids",
+        folds,
+        "--fold",
+        0,
+        "--tta",
+        1,
+        "--workers",
+        0,
+        "-o",
+        tmp_path / "p.csv",
+    ]
+    succeed("predict", tmp_path / "mini/fold0", *words)
+    oof, again = (read_predictions(path) for path in (tmp_path / "mini/fold0/oof.csv", tmp_path / "p.csv"))
+    assert oof.index.equals(again.index) and oof.to_numpy() == pytest.approx(again.to_numpy(), abs=1e-6)
 
 
 def test_predictions_of_three_ranks_are_those_of_one(run, atlas, predictions, tmp_path):

@@ -139,8 +139,8 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE
     """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's share of them, prepared beside what is done
     with them.
 
-    Samples that are augmented come from `workers` processes that stay between epochs (0: from this one), others from as many
-    threads: reading and decoding need no Python, and a process would have to hand each batch over. Shuffled, a last
+    Samples that are augmented or shuffled come from `workers` processes that stay between epochs (0: from this one), others from
+    as many threads: reading and decoding need no Python, and a process would have to hand each batch over. Shuffled, a last
     batch of one image is left out: another image each epoch.
     """
     if not samples.augment and not shuffle:

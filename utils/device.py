@@ -10,6 +10,7 @@ import torch
 from utils.ahead import in_order
 from utils.errors import InputError
 
+ON_DEVICE = ("images", "mean", "std", "targets")
 AMP = ("auto", "off", "bf16", "fp16")
 
 
@@ -20,6 +21,8 @@ def pick_device(spec="auto"):
     try:
         device = torch.device(spec)
         torch.zeros(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # also of threads that pin memory
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {spec!r} cannot be used ({str(error).splitlines()[0][:120]})") from None
     return device
@@ -55,8 +58,8 @@ def autocast(device, dtype):
 
 
 def on_device(batches, device):
-    """Yield batches (see utils/data.py) with their images on the device. To a GPU the next batch's travel while the present one's are
-    computed on, which needs them in pinned memory."""
+    """Yield batches (see utils/data.py) with what is computed with on the device. To a GPU the next batch travels, from pinned memory,
+    while the present one is computed on."""
     if device.type != "cuda":
         yield from batches
         return
@@ -64,14 +67,15 @@ def on_device(batches, device):
 
     def submit(batch):
         with torch.cuda.stream(stream):
-            images = batch["images"].to(device, non_blocking=True)
-            return batch | {"images": images}, stream.record_event()
+            moved = {name: batch[name].to(device, non_blocking=True) for name in ON_DEVICE if name in batch}
+            return batch, moved, stream.record_event()
 
-    for batch, arrived in in_order(submit, batches, ahead=1):
+    for batch, moved, arrived in in_order(submit, batches, ahead=1):
         here = torch.cuda.current_stream(device)
         here.wait_event(arrived)
-        batch["images"].record_stream(here)  # or its memory could be given to the next batch too early
-        yield batch
+        for tensor in moved.values():
+            tensor.record_stream(here)  # or its memory could be given to the next batch too early
+        yield batch | moved
 
 
 def peak_memory(device):

@@ -44,8 +44,11 @@ def run_script(main):
 
 
 def _refuse(error):
-    if os.environ.get("RANK", "0") != "0":
+    together = "TORCHELASTIC_RUN_ID" in os.environ
+    if together and os.environ["RANK"] != "0":
         time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if together:
+        os._exit(2)  # an ordinary end would wait for the others, who wait for this process
     return 2

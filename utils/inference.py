@@ -16,6 +16,12 @@ TTA = {
 }
 
 
+def pick_chunk(batch_size, size, device):
+    """Images of size² in one forward pass: a batch, on a CPU no more pixels than its caches hold with their features (measured: half
+    as fast with eight times as many)."""
+    return batch_size if device.type != "cpu" else max(1, min(batch_size, 2**18 // size**2))
+
+
 def views(images, count):
     """The `count` (1, 4 or 8) flipped and turned copies of (N, C, H, W) images, one after another."""
     for moves in TTA[count]:

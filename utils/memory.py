@@ -1,6 +1,6 @@
 """Less memory in training for more time: activations that are computed again in the backward pass instead of kept.
 
-`checkpoint_blocks` does it inside a network, block by block; `rehearsal` is for a batch that is passed through in parts.
+`checkpoint_blocks` does it inside a network, block by block; `rehearsal` is for a batch that goes through in parts.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def checkpoint_blocks(network):
     """Let every block of a network keep only its input in training, and compute the rest again in the backward pass.
 
-    A block is a residual block, a dense layer and the like, or the layers of an nn.Sequential up to a pooling. Results, gradients
-    and running statistics stay the same, and so do the names of the parameters. Changes the network itself.
+    A block is a residual block, a dense layer and the like, or the layers of an nn.Sequential up to a pooling. Results,
+    gradients and running statistics stay the same, and so do the names of the parameters. Changes the network itself.
     -> does it have any block?
     """
     _mark_inside([network] if isinstance(network, nn.Sequential) else network.children())
@@ -51,7 +51,7 @@ def _mark(layer, mixin):
 
 
 def _runs(layers):
-    """[(first, end)] of the runs of plain layers worth computing again: with a convolution, ended by a pooling or a block."""
+    """[(first, end)] of the runs of plain layers to compute again: with a convolution, up to a pooling or a block."""
     found, first = [], 0
     for end in range(1, len(layers) + 1):
         last = layers[end - 1]
@@ -125,8 +125,8 @@ def frozen_buffers(layers):
 
 @contextlib.contextmanager
 def rehearsal(network, device):
-    """Passes through the network that are repeated after with the same random numbers (dropout), and that count only then:
-    what batch norm counts here is forgotten."""
+    """Passes through the network that are repeated after with the same random numbers (dropout), and that count only
+    then: what batch norm counts here is forgotten."""
     chip = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
     where = (device,) if device.type == "cuda" else ()
     state, on_chip = torch.get_rng_state(), chip and chip.get_rng_state(*where)

@@ -6,7 +6,9 @@ instead of four PNGs to decode. Uncompressed, or where the disk is short by zstd
 """
 
 import json
+import math
 import mmap
+import os
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,7 @@ KINDS = ("uint8", "float32")
 CODECS = ("raw", "zstd")
 RECORD = np.dtype([("pack", "i2"), ("codec", "i1"), ("kind", "i1"), ("channels", "i2"), ("height", "i4"), ("width", "i4"),
                    ("offset", "i8"), ("length", "i8")])  # fmt: skip
-KEPT = 2**28  # bytes read from a map after which its pages are let go: they would count as this process's memory
+KEPT = 2**28  # bytes read after which the maps' pages are let go: they would count as this process's memory
 
 
 class Images:
@@ -32,6 +34,7 @@ class Images:
 
     def __init__(self, files, size=None, table=None, maps=()):
         self.files, self.size, self.table, self.maps = files, size, table, maps
+        self._since = 0
 
     def __len__(self):
         return len(self.files)
@@ -45,12 +48,23 @@ class Images:
         if self.table is None or self.table[row]["pack"] < 0:
             return load_sample(self.files[row], self.size)
         record = self.table[row]
+        self._since += int(record["length"])
+        if self._since > KEPT:
+            self._since = 0
+            for mapped in self.maps:
+                mapped.let_go()
         part = self.maps[record["pack"]].bytes(int(record["offset"]), int(record["length"]))
         height, width, channels = (int(record[name]) for name in ("height", "width", "channels"))
         kind = KINDS[record["kind"]]
         if CODECS[record["codec"]] == "raw":
             return part.view(kind).reshape(height, width, channels)
-        planes = np.frombuffer(zstandard.ZstdDecompressor().decompress(part), kind).reshape(channels, height, width)
+        try:
+            planes = np.frombuffer(zstandard.ZstdDecompressor().decompress(part), kind).reshape(channels, height, width)
+        except (zstandard.ZstdError, ValueError):
+            path = self.maps[record["pack"]].path
+            raise InputError(
+                f"{path} is damaged where {self.files[row][0].name} lies; delete it, it is made again"
+            ) from None
         return join_planes(list(planes))
 
     def will_need(self, rows):
@@ -71,8 +85,9 @@ class Map:
     def _open(self):
         with open(self.path, "rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.identity = (file.seek(0, 2), Path(self.path).stat().st_ino)
-        self._array, self._since = np.frombuffer(self._map, np.uint8), 0
+            state = os.fstat(file.fileno())
+        self.identity = (state.st_size, state.st_ino)
+        self._array = np.frombuffer(self._map, np.uint8)
 
     def __getstate__(self):
         return {"path": self.path, "identity": self.identity}
@@ -86,11 +101,12 @@ class Map:
 
     def bytes(self, offset, length):
         """(length,) uint8, a view of the map."""
-        self._since += length
-        if self._since > KEPT and hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._since = length
         return self._array[offset : offset + length]
+
+    def let_go(self):
+        """Pages that are in memory here are no longer counted as this process's; the system keeps them while it has room."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def will_need(self, offset, length):
         if hasattr(self._map, "madvise"):
@@ -102,7 +118,7 @@ class Index:
     """What a packed file holds: `<base>.index`, a line of JSON for the form and one for each sample, written after its pixels.
 
     Attributes: `records` {file name of the first channel: record}, `end` (bytes of the data that records speak of),
-    `bytes` (of the index, without a last line that was cut short).
+    `bytes` (of the index, without a last line that was cut short), `damaged` (it, or the data, are not as they were written).
     """
 
     def __init__(self, base, channels, size):
@@ -111,30 +127,33 @@ class Index:
         self.read()
 
     def read(self):
-        """Take in what is on the disk; what is of another form, or not complete, counts as nothing."""
-        self.records, self.end, self.bytes = {}, 0, 0
+        """Take in what is on the disk. Of another form, or not as it was written, it counts as nothing."""
+        self.records, self.end, self.bytes, self.damaged, self._inode = {}, 0, 0, True, None
         try:
-            lines, held = self.path.read_bytes().split(b"\n")[:-1], self.data.stat().st_size
-        except OSError:
-            return
-        try:
-            if not lines or json.loads(lines[0]) != self.header:
+            with open(self.path, "rb") as file:
+                lines, self._inode = file.read().split(b"\n")[:-1], os.fstat(file.fileno()).st_ino
+            held = self.data.stat().st_size
+            if json.loads(lines[0]) != self.header:
                 return
-            self.bytes = len(lines[0]) + 1
-            for line in lines[1:]:
-                name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
-                if offset < 0 or length <= 0 or offset + length > held:
-                    return
-                where = (codec, kind, shape[2], shape[0], shape[1], offset, length)
-                self.records[name] = {"stamps": stamps, "where": where, "source": tuple(source)}
-                self.end, self.bytes = max(self.end, offset + length), self.bytes + len(line) + 1
-        except (ValueError, TypeError, IndexError):
-            return  # from here on it is damaged: the rest is packed again
+            records = [(*_parsed(line, held), len(line) + 1) for line in lines[1:]]
+        except (OSError, ValueError, TypeError, IndexError):
+            return
+        self.bytes, self.damaged = len(lines[0]) + 1, False
+        for name, record, bytes_ in records:
+            self.records[name] = record
+            self.end, self.bytes = max(self.end, sum(record["where"][-2:])), self.bytes + bytes_
+
+    def still_there(self):
+        """Is the index on the disk the one that was read, and not one begun anew since?"""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def fresh(self, name, stamps):
         """The record of a sample whose files are still those that were packed, or None."""
         record = self.records.get(name)
-        return record if record and record["stamps"] == stamps else None
+        return record if record and stamps and record["stamps"] == stamps else None
 
     def first_line(self):
         return _line(self.header)
@@ -150,6 +169,19 @@ def line_of(name, stamps, offset, length, shape, kind, codec, source):
     """A sample's line of the index, as `Index.read` takes it apart."""
     shape, source = ([int(value) for value in values] for values in (shape, source))
     return _line([name, stamps, offset, length, shape, KINDS.index(kind), CODECS.index(codec), source])
+
+
+def _parsed(line, held):
+    """A line of `line_of` -> name, record; ValueError where it is none of data of `held` bytes."""
+    name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
+    numbers = [offset, length, *shape, kind, codec, *source]
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != 3 or len(source) != 2:
+        raise ValueError("not a record")
+    whole = math.prod(shape) * np.dtype(KINDS[kind]).itemsize
+    if offset + length > held or (CODECS[codec] == "raw" and length != whole):
+        raise ValueError("not a record of these data")
+    where = (codec, kind, shape[2], shape[0], shape[1], offset, length)
+    return name, {"stamps": stamps, "where": where, "source": tuple(source)}
 
 
 def _line(content):

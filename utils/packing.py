@@ -6,10 +6,11 @@ pixels it speaks of are on the disk, so that a kill at any moment loses what was
 
 import errno
 import hashlib
+import math
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.ahead import in_order
-from utils.errors import plural
+from utils.errors import InputError, plural
 from utils.images import check_files, load_sample
 from utils.packed import RECORD, Images, Index, Map, line_of
 
@@ -41,17 +42,19 @@ def open_images(files, channels, size, fit, cache=DEFAULT):
     size, crop = (size, 0) if fit == "resize" else (None, size)
     if cache is None:
         return Images(files, size), check_files(files, crop)
+    if not cache or "\0" in cache:
+        raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
     groups = {}
     for row, paths in enumerate(files):
-        groups.setdefault(paths[0].parent, []).append(row)
+        groups.setdefault(paths[0].parent.resolve(), []).append(row)
     packs = [_Folder(folder, rows, files, channels, size, cache) for folder, rows in groups.items()]
-    sizes = check_files(files, crop, known={row: size for pack in packs for row, size in pack.known().items()})
+    sizes = check_files(files, crop, known={row: known for pack in packs for row, known in pack.known().items()})
     table, maps = np.zeros(len(files), RECORD), []
     table["pack"] = -1
     for pack in packs:
-        records = pack.fill(sizes)
-        if records:
-            maps.append(Map(pack.index.data))
+        mapped, records = pack.fill(sizes)
+        if mapped:
+            maps.append(mapped)
             for row, record in records.items():
                 table[row] = (len(maps) - 1, *record["where"])
     return Images(files, size, table, maps), sizes
@@ -63,8 +66,8 @@ class _Folder:
     def __init__(self, folder, rows, files, channels, size, cache):
         self.folder, self.rows, self.files, self.size = folder, rows, files, size
         letters = "".join(name[0] for name in channels)
-        digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-        self.base = Path(cache) / f"{folder.resolve().name}-{digest}-{letters}-{size or 'whole'}"
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}"
         self.stamps = {row: _stamps(files[row]) for row in rows}
         self.index = Index(self.base, channels, size)
 
@@ -77,25 +80,37 @@ class _Folder:
         return {row: record for row, record in found.items() if record}
 
     def fill(self, sizes):
-        """Pack what is missing: -> {row: record} of all samples that are packed then."""
+        """Pack what is missing: -> Map, {row: record} of all samples that are packed then; None, {} where there are none."""
         try:
             with _alone(f"{self.base}.lock", self.folder):
                 self.index.read()
                 if self._missing():
                     self._pack(sizes)
-                return self._fresh()
-        except OSError as error:
-            _notice(self.folder, f"{self.base}.bin cannot be written ({error.strerror or error})")
-            return self._fresh()
+                return self._mapped()
+        except (OSError, NotImplementedError) as error:  # the second: a file system without locks
+            found = self._mapped()
+            if len(found[1]) < len(self.rows):
+                _notice(self.folder, f"{self.base}.bin cannot be written ({getattr(error, 'strerror', None) or error})")
+            return found
+
+    def _mapped(self):
+        records = self._fresh()
+        try:
+            mapped = Map(self.index.data) if records else None
+        except (OSError, ValueError):
+            mapped = None
+        # Without the lock, the data may be newer than the index that was read.
+        return (mapped, records) if mapped and self.index.still_there() else (None, {})
 
     def _missing(self):
         fresh = self._fresh()
         return [row for row in self.rows if row not in fresh]
 
     def _pack(self, sizes):
-        stale = sum(self.files[row][0].name in self.index.records for row in self._missing())
-        if not self.index.bytes or len(self.index.records) < 4 * stale:
-            self.index.remove()  # of another form, or out of date: begin anew rather than carry it along
+        stale = {self.files[row][0].name for row in self._missing()}
+        live = sum(record["where"][-1] for name, record in self.index.records.items() if name not in stale)
+        if self.index.damaged or live < 0.75 * self.index.end:
+            self.index.remove()  # begin anew rather than carry along what is out of date
         missing = self._missing()
         raw, packed = self._probe(missing, sizes)
         free = shutil.disk_usage(self.base.parent).free
@@ -116,6 +131,7 @@ class _Folder:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
+            self.index.remove()  # give the room back, to checkpoints among others
             _notice(self.folder, "the disk became full")
 
     def _probe(self, missing, sizes):
@@ -129,16 +145,13 @@ class _Folder:
 
     def _write(self, missing, codec, sizes):
         """Add records at the end of both files, the pixels of a record always before its line."""
-        begun = (self.index.end, self.index.bytes)
         with open(self.index.data, "ab", buffering=0) as data, open(self.index.path, "ab", buffering=0) as lines:
-            _cut((data, lines), begun)  # what a kill left without its line
+            os.ftruncate(data.fileno(), self.index.end)  # without what a kill left unfinished
+            os.ftruncate(lines.fileno(), self.index.bytes)
             if not self.index.bytes:
                 _write_all(lines, self.index.first_line())
             try:
                 self._append(missing, codec, sizes, data, lines)
-            except OSError:
-                _cut((data, lines), begun)  # give the room back, to checkpoints among others
-                raise
             finally:
                 self.index.read()
 
@@ -154,24 +167,30 @@ class _Folder:
             image = load_sample(self.files[row], self.size)
             return row, image.shape, image.dtype.name, _encode(image, codec)
 
-        safe = offset
+        safe, most = offset, max(math.prod(sizes[row]) for row in missing) if not self.size else self.size**2
+        ahead = max(1, min(3 * cores(), 2**28 // int(most)))  # decoded samples that wait to be written
         try:
             bar = tqdm(total=len(missing), desc="packing", unit="img", disable=None, leave=False)
             with bar, ThreadPoolExecutor(cores()) as pool:
-                for result in in_order(lambda row: pool.submit(made, row), missing, 3 * cores()):
+                results = in_order(lambda row: pool.submit(made, row), missing, ahead)
+                for done, result in enumerate(results, start=1):
                     row, shape, kind, content = result.result()
                     _write_all(data, content)
                     where = (offset, len(content), shape, kind, codec)
                     pending.append(line_of(self.files[row][0].name, self.stamps[row], *where, sizes[row]))
                     offset += len(content)
+                    bar.update()
                     if offset - safe >= COMMIT:
                         commit()
                         safe = offset
-                    bar.update()
+                        if shutil.disk_usage(self.base.parent).free < SPARE:
+                            _notice(self.folder, "the disk is filling up", f"{len(missing) - done:,} of its images")
+                            break
         except OSError:
             raise
         except BaseException:  # a damaged file, Ctrl+C: what is done is done
-            commit()
+            with suppress(OSError):
+                commit()
             raise
         commit()
 
@@ -194,8 +213,11 @@ def _encode(image, codec):
 
 def _stamps(paths):
     """What tells whether files are still the same: size and times of change of each. (One written back with its old size
-    and date has a new ctime.)"""
-    states = [os.stat(path) for path in paths]
+    and date has a new ctime.) None where one is missing."""
+    try:
+        states = [os.stat(path) for path in paths]
+    except OSError:
+        return None
     return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in states]
 
 
@@ -203,11 +225,6 @@ def _write_all(file, content):
     content = memoryview(content)
     while content:
         content = content[file.write(content) :]
-
-
-def _cut(files, lengths):
-    for file, length in zip(files, lengths, strict=True):
-        os.ftruncate(file.fileno(), length)
 
 
 @contextmanager
@@ -226,10 +243,13 @@ def _alone(path, folder):
         lock.release()
 
 
-def _notice(folder, why):
-    print(f"{folder} is not packed, its images are decoded each time: {why}", flush=True)
+def _notice(folder, why, which="its images"):
+    print(f"{folder} is not packed, {which} are decoded each time: {why}", flush=True)
 
 
 def _bytes(count):
-    """``1.05 GB``, ``33 MB``."""
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+    """``1.05 GB``, ``33 MB``, ``4.1 KB``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} KB"

@@ -4,7 +4,6 @@ Every rank keeps the same weights and takes the same decisions; the first writes
 gives is that of all ranks' samples together, as if one process had seen them.
 """
 
-import atexit
 import itertools
 import os
 import sys
@@ -13,6 +12,7 @@ from datetime import timedelta
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
@@ -20,15 +20,18 @@ from torch.utils.data import Sampler
 from utils.device import pick_device
 from utils.errors import InputError
 
-PATIENCE = timedelta(hours=2)  # how long ranks wait for one that is busy, as the first may be with files
+PATIENCE = timedelta(
+    hours=24
+)  # how long ranks wait for one that is busy, as the first may be with packing; torchrun sees the dead
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that work together: its number `rank` of `count`, and of `here` on this machine."""
+    """This process among those that work together: its number `rank` of `count`, and `local` of `here` on this machine."""
 
     rank: int = 0
     count: int = 1
+    local: int = 0
     here: int = 1
 
     @property
@@ -50,16 +53,28 @@ class Ranks:
         """The network with batch norm over all ranks' samples. Only GPUs can; elsewhere each rank counts its own."""
         if self.count == 1 or device.type != "cuda":
             return network
-        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return convert_sync_batchnorm(network)  # torch's own would lose the activation in timm's layers
 
-    def gather(self, part, real):
-        """The rows of all ranks' tensors (n, …) that are `real` (n,) bool. Gradients flow through this rank's alone."""
+    def share_buffers(self, *networks):
+        """The first rank's buffers on all: without a shared batch norm each has counted its own statistics."""
+        if self.count > 1:
+            for network in networks:
+                for buffer in network.buffers():
+                    distributed.broadcast(buffer, 0)
+
+    def which_count(self, real, device):
+        """Of all ranks' samples one after another, those that are `real` (n,) bool: for `gather`."""
+        if self.count == 1:
+            return None
+        return torch.cat(self._all(real.to(device, torch.uint8))).bool()  # gloo knows no bool
+
+    def gather(self, part, which):
+        """The rows of all ranks' tensors (n, …) that count. Gradients flow through this rank's alone."""
         if self.count == 1:
             return part
         parts = self._all(part.detach().contiguous())
         parts[self.rank] = part
-        marks = self._all(real.to(part.device, torch.uint8))  # gloo knows no bool
-        return torch.cat(parts)[torch.cat(marks).bool()]
+        return torch.cat(parts)[which]
 
     def _all(self, tensor):
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
@@ -90,6 +105,31 @@ class Ranks:
         if self.count > 1:
             distributed.barrier()
 
+    def in_turn(self, function):
+        """function(), first on one rank of each machine, then on the others, which find what it has left."""
+        if self.local:
+            self.wait()
+        result = function()
+        if not self.local:
+            self.wait()
+        return result
+
+    def check_alike(self, **values):
+        """Raise InputError on every rank unless all have the same values."""
+        if self.count == 1:
+            return
+        parts = [None] * self.count
+        distributed.all_gather_object(parts, values)
+        if differing := [name for name in values if any(part[name] != values[name] for part in parts)]:
+            raise InputError(
+                f"the processes differ in {', '.join(differing)}; all machines need the same data, and --runs on a disk they share"
+            )
+
+    def leave(self):
+        """At the end, when no other waits any more. (After a failure torchrun ends all.)"""
+        if self.count > 1:
+            distributed.destroy_process_group()
+
 
 ALONE = Ranks()
 
@@ -101,23 +141,25 @@ def join(spec):
     """
     if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return ALONE, pick_device(spec)
+    if spec not in ("auto", "cuda", "cpu"):
+        raise InputError(
+            f"--device {spec} is one device, and torchrun starts several processes; give auto, cuda or cpu"
+        )
     rank, count, local, here = (
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
     if rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         sys.stderr = _NotATerminal(sys.stderr)  # one progress bar is enough
-    on_gpu = spec == "cuda" or (spec == "auto" and torch.cuda.is_available())
+    on_gpu = spec != "cpu" and torch.cuda.is_available()
     if on_gpu and here > (gpus := torch.cuda.device_count()):
         raise InputError(
             f"torchrun has started {here} processes on a machine of {gpus} GPUs; give --nproc-per-node {gpus}, or --device cpu"
         )
     device = pick_device(f"cuda:{local}" if on_gpu else "cpu" if spec == "auto" else spec)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    atexit.register(distributed.destroy_process_group)
-    return Ranks(rank, count, here), device
+    on_gpu = {"device_id": device} if device.type == "cuda" else {}
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE, **on_gpu)
+    return Ranks(rank, count, local, here), device
 
 
 class _NotATerminal:

@@ -19,7 +19,7 @@ UNSAID = {  # what a config without these options means
 # What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
 NOT_THE_RESULT = {
     "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
-    "parameters", "checkpointing", "compile",
+    "parameters", "checkpointing", "compile", "cache", "no_cache",
 }  # fmt: skip
 ANEW = "train the fold anew, with --overwrite"
 

@@ -137,15 +137,16 @@ class Trainer:
         activations are in memory at a time. Where the loss couples the samples of a batch, all parts go through once before, to
         know the loss's slope at every output.
         """
-        whole = self.ranks.gather(targets, real)
+        which = self.ranks.which_count(real, self.device)
+        whole = self.ranks.gather(targets, which)
         images = images.tensor_split(self.count_parts(len(images)))
         if len(images) == 1:
-            outputs = [self.ranks.gather(output, real) for output in self.outputs(images[0])]
+            outputs = [self.ranks.gather(output, which) for output in self.outputs(images[0])]
             values = losses.curves(outputs[0], whole, self.class_weights, self.pos_weights)
             loss = self.loss(outputs, whole, values)
             self.scaler.scale(loss * self.ranks.count + self.penalty()).backward()
             return loss, values
-        slopes = self.slopes(images, whole, real) if losses.COUPLED & set(self.terms) else None
+        slopes = self.slopes(images, whole, which) if losses.COUPLED & set(self.terms) else None
         targets, counts = (
             targets.tensor_split(len(images)),
             [int(part.sum()) for part in real.tensor_split(len(images))],
@@ -167,23 +168,24 @@ class Trainer:
                     total = total + self.scaler.scale(self.penalty())
                 total.backward()
         with torch.no_grad():
-            outputs = [self.ranks.gather(torch.cat(parts), real) for parts in zip(*seen, strict=True)]
+            outputs = [self.ranks.gather(torch.cat(parts), which) for parts in zip(*seen, strict=True)]
             values = losses.curves(outputs[0], whole, self.class_weights, self.pos_weights)
             return self.loss(outputs, whole, values), values
 
     def count_parts(self, samples):
-        """In how many parts a rank's share of a batch goes through the network: none is larger than the largest of a full batch."""
+        """In how many parts a rank's share of a batch goes through the network: none larger than those of a full batch, but of two
+        samples at least, from which batch norm can learn."""
         largest = math.ceil(math.ceil(self.config["batch_size"] / self.ranks.count) / self.config["accumulate"])
-        return math.ceil(samples / largest) if self.config["accumulate"] > 1 else 1
+        return max(1, min(math.ceil(samples / largest), samples // 2)) if self.config["accumulate"] > 1 else 1
 
-    def slopes(self, images, targets, real):
+    def slopes(self, images, targets, which):
         """The scaled loss's derivative by every output of every part: a list (parts) of lists (outputs) of (part, C). targets: of
         all ranks' real samples."""
         with self.unsynced(), rehearsal(self.network, self.device):
             # With gradients, if for nothing, so that a compiled network draws its dropout as it will again.
             seen = [[output.detach() for output in self.outputs(part)] for part in images]
         outputs = [torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)]
-        loss = self.loss([self.ranks.gather(output, real) for output in outputs], targets)
+        loss = self.loss([self.ranks.gather(output, which) for output in outputs], targets)
         slopes = torch.autograd.grad(self.scaler.scale(loss * self.ranks.count), outputs)
         return list(zip(*(slope.tensor_split(len(images)) for slope in slopes), strict=True))
 
