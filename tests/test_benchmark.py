@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import statistics
 import tempfile
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import refuse, succeed, write_images
+from conftest import kit, refuse, succeed, write_images
 
 from utils import models
 from utils.benchmark import __main__ as command
@@ -144,6 +145,19 @@ def test_nothing_is_left_where_it_breaks_off(images, tmp_path, monkeypatch):
     (own / "a_red.png").write_bytes((own / "a_red.png").read_bytes()[:60])
     refuse("utils.benchmark.__main__", "loading", *TINY, "--images", own, says="a_red.png is cut short")
     assert os.listdir(tmp_path) == ["own"]
+
+
+def test_nothing_is_left_where_it_is_told_to_end(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def measure(found):
+        assert os.listdir(tmp_path) and found.packed()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loading, "measure", measure)
+    before = signal.getsignal(signal.SIGTERM)
+    assert kit("utils.benchmark.__main__", "loading", *TINY, "--images", images).code == 143
+    assert not os.listdir(tmp_path) and signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,10 @@ def _cpu_has_bf16():
 
 
 def autocast(device, dtype):
-    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+    """Compute in the 16-bit format, or with None in float32, also inside another autocast."""
+    if dtype or torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)
+    return contextlib.nullcontext()
 
 
 def on_device(batches, device):

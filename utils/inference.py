@@ -46,23 +46,27 @@ def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean
     def submit(batch):
         total = 0
         for network, normaliser in zip(networks, normalisers, strict=True):
-            images = normaliser(batch)
+            with autocast(device, None):
+                images = normaliser(batch)
             parts = [view_probabilities(network, part, device, amp, tta, reduce) for part in images.split(chunk)]
             total = total + torch.cat(parts)
         return batch["rows"], _tile_means(total / len(networks), batch["tiles"])
 
     rows, results = [], []
-    # A GPU is given the next batch before the last one's results are waited for.
-    for seen, result in in_order(submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1):
-        rows.append(seen)
-        results.append(result.cpu())
-        if not bool(results[-1].isfinite().all()):
-            worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
-            raise InputError(
-                f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
-            )
-        if bar is not None:
-            bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
+    with autocast(device, amp):  # around all, since it keeps the weights in 16 bits until it ends
+        # A GPU is given the next batch before the last one's results are waited for.
+        for seen, result in in_order(
+            submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1
+        ):
+            rows.append(seen)
+            results.append(result.cpu())
+            if not bool(results[-1].isfinite().all()):
+                worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
+                raise InputError(
+                    f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
+                )
+            if bar is not None:
+                bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
     if not rows:  # fewer samples than ranks
         return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())

@@ -14,7 +14,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pretrainedmodels
 import safetensors.torch
 import timm
 import torch
@@ -194,6 +193,8 @@ def _from_timm(word, size):
 
 def _imagenet_urls(name, word):
     if name == "pretrainedmodels":
+        import pretrainedmodels  # here, since it takes 480 MB and half a second
+
         settings = pretrainedmodels.pretrained_settings[word]
         return (settings.get("imagenet", next(iter(settings.values())))["url"],)
     if name not in IMAGENET_URLS:

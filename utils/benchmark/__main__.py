@@ -21,6 +21,9 @@ gone at the end.
 """
 
 import argparse
+import contextlib
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -81,8 +84,8 @@ def main():
     args = parse_args()
     wanted = check(args)
     started = time.time()
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        bench = Bench(args, Path(folder))
+    with temporary_folder() as folder:
+        bench = Bench(args, folder)
         found = {"machine": machine.describe(bench.device, bench.amp), "options": vars(args)}
         machine.report(found["machine"])
         if wanted & WITH_IMAGES:
@@ -99,6 +102,17 @@ def main():
     if args.plot:
         plots.benchmark(found, args.plot)
         print(f"-> {args.plot}")
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """A Path that goes with the context, also where the process is told to end (SIGTERM)."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            yield Path(folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check(args):

@@ -13,7 +13,7 @@ from utils.data import batches, make_loader
 from utils.errors import plural
 
 BLOCK = 6.0  # seconds that a block of steps takes, roughly
-BLOCKS_STEPS = (2, 50)  # steps of a block, at least and at most
+BLOCKS_STEPS = (3, 50)  # steps of a block, at least and at most
 NOISE = 8  # batches of noise that are taken again and again
 
 

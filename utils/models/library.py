@@ -3,7 +3,6 @@
 import difflib
 import warnings
 
-import pretrainedmodels
 import timm
 import torch
 from torch import nn
@@ -53,6 +52,8 @@ def size_for(word, size):
 
 
 def _from_cadene(word, classes, channels, stem):
+    import pretrainedmodels  # here, since it takes 480 MB and half a second
+
     if word not in pretrainedmodels.model_names:
         raise InputError(
             f"pretrainedmodels has no network {word!r}; it has {listing(pretrainedmodels.model_names, show=60)}"

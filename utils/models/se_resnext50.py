@@ -11,13 +11,14 @@ Chen, "Extracting Cellular Location of Human Proteins Using Deep Learning", sect
 `legacy_seresnext50_32x4d`, so either's weight files fit.
 """
 
-from pretrainedmodels.models.senet import se_resnext50_32x4d
 from torch import nn
 
 from utils.models.layers import check_size, widen_first
 
 
 def build(classes, channels, size, stem):
+    from pretrainedmodels.models.senet import se_resnext50_32x4d  # here, since it takes 480 MB and half a second
+
     check_size("se_resnext50_32x4d", size, 16)
     network = se_resnext50_32x4d(num_classes=1000, pretrained=None)
     network.avg_pool = nn.AdaptiveAvgPool2d(1)  # the original averages 7x7 and so takes only 224² images

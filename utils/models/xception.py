@@ -9,13 +9,14 @@
 20,833,877 parameters with 4 channels and 13 classes. timm's `legacy_xception` has the same weights.
 """
 
-from pretrainedmodels.models.xception import Xception
 from torch import nn
 
 from utils.models.layers import check_size, widen_first
 
 
 def build(classes, channels, size, stem):
+    from pretrainedmodels.models.xception import Xception  # here, since it takes 480 MB and half a second
+
     check_size("xception", size, 64)
     network = Xception(num_classes=1000)
     network.last_linear = nn.Linear(network.fc.in_features, classes)
