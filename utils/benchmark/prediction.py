@@ -1,14 +1,13 @@
 """Prediction with four views: as predict.py does it, and a plain loop in float32."""
 
-import copy
 from textwrap import fill
 
 import numpy as np
 import torch
 
 from utils import inference
-from utils.benchmark.bench import MEAN, STD, draw_labels, repeated
-from utils.benchmark.plain import PlainDataset, plain_loader, plain_predict
+from utils.benchmark import probe
+from utils.benchmark.bench import MEAN, STD, repeated
 from utils.benchmark.timing import take_turns
 from utils.data import Normaliser, make_loader
 
@@ -20,21 +19,19 @@ def measure(bench):
     count = bench.args.predicted
     images = repeated(bench.packed(), count)
     network = settled(bench.network(bench.args.size), bench)
-    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    torch.save(network.state_dict(), bench.folder / probe.SETTLED)
     normaliser = Normaliser(None, "dataset", MEAN, STD, bench.device)
     loader = make_loader(bench.samples(images), bench.batch_size, bench.workers, bench.device)
-    dataset = PlainDataset(images.files, draw_labels(count), bench.args.size, training=False)
-    other = plain_loader(dataset, bench.batch_size, bench.workers)
     chunk = inference.pick_chunk(bench.batch_size, bench.args.size, bench.device)
     said = {}
 
     def ours():
         said["kit"] = inference.predict([network], [normaliser], loader, bench.device, bench.amp, tta=4, chunk=chunk)[1]
 
-    def theirs():
-        said["plain"] = plain_predict(plain, other, MEAN, STD, bench.device)
-
-    seconds = take_turns({"kit": ours, "plain": theirs}, bench.args.repeats, bench.device, "prediction")
+    seconds = take_turns({"kit": ours}, bench.args.repeats, bench.device, "prediction")
+    # In a process of its own, whose memory is handled as the C library does by itself.
+    seconds["plain"] = probe.ask(bench, "plain")["seconds"]
+    said["plain"] = np.load(bench.folder / probe.PLAIN)
     speeds = {name: count / value for name, value in seconds.items()}
     return {
         "model": bench.args.model, "size": bench.args.size, "images": count, "batch": bench.batch_size,

@@ -1,24 +1,30 @@
-"""A process of its own for each measurement of memory: what others have left behind would count.
+"""A process of its own for what would otherwise count what others have left behind: memory, and the plain loop's speed.
 
 python -m utils.benchmark.probe '{"what": "step", …}'     # one line of JSON; what `ask` calls
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from utils.benchmark.bench import Bench, repeated
+from utils.benchmark.bench import MEAN, STD, Bench, draw_labels, repeated
+from utils.benchmark.plain import PlainDataset, plain_loader, plain_predict
 from utils.benchmark.resident import looking, most_memory
 from utils.benchmark.timing import median_within
 from utils.data import batches, make_loader
+from utils.device import keep_freed_memory
 from utils.errors import run_script
 from utils.inference import view_probabilities
 
+SETTLED, PLAIN = "settled.pt", "plain.npy"  # in the benchmark's folder
+GLIBC = (2**25, 2**26)  # the C library's thresholds once it has seen large blocks
 ROOT = Path(__file__).parents[2]
 ENOUGH = 3.0  # seconds after which a step has been timed enough
 LONGEST = 15.0  # seconds of training whose memory is looked at
@@ -27,7 +33,7 @@ LONGEST = 15.0  # seconds of training whose memory is looked at
 def ask(bench, what, **more):
     """What the function `what` finds in a new process; None where that was killed, for memory as a rule."""
     given = vars(bench.args) | {"what": what, "folder": str(bench.folder), "images": None} | more
-    if what == "training":
+    if what != "step":
         given["images"] = str(bench.images_folder)
     given["count"] = len(bench.files)
     command = [sys.executable, "-m", "utils.benchmark.probe", json.dumps(given, default=str)]
@@ -41,7 +47,7 @@ def ask(bench, what, **more):
 
 def main():
     args = argparse.Namespace(**json.loads(sys.argv[1]))
-    print(json.dumps({"step": step, "training": training}[args.what](Bench(args, Path(args.folder)))))
+    print(json.dumps({"step": step, "training": training, "plain": plain}[args.what](Bench(args, Path(args.folder)))))
 
 
 def step(bench):
@@ -85,6 +91,24 @@ def training(bench):
         "batch": bench.batch_size,
         "rows": [{"process": name} | row for name, row in largest.items()],
     }
+
+
+def plain(bench):
+    """Seconds that a plain loop takes to predict, with the weights of `SETTLED`; its probabilities go to `PLAIN`."""
+    keep_freed_memory(*GLIBC)
+    network = bench.network(bench.args.size).to(memory_format=torch.contiguous_format)
+    network.load_state_dict(torch.load(bench.folder / SETTLED, weights_only=True))
+    count, said = bench.args.predicted, []
+    files = repeated(bench.decoded(), count).files
+    dataset = PlainDataset(files, draw_labels(count), bench.args.size, training=False)
+    loader = plain_loader(dataset, bench.batch_size, bench.workers)
+
+    def predict():
+        said.append(plain_predict(network, loader, MEAN, STD, bench.device))
+
+    seconds = median_within(predict, bench.args.repeats, math.inf, bench.device)
+    np.save(bench.folder / PLAIN, said[-1])
+    return {"seconds": seconds}
 
 
 if __name__ == "__main__":
