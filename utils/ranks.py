@@ -20,9 +20,8 @@ from torch.utils.data import Sampler
 from utils.device import pick_device
 from utils.errors import InputError
 
-PATIENCE = timedelta(
-    hours=24
-)  # how long ranks wait for one that is busy, as the first may be with packing; torchrun sees the dead
+# How long ranks wait for one that is busy, as the first may be with packing. The dead are noticed by torchrun.
+PATIENCE = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Ranks:
         return rows[order], values[order]
 
     def agree(self, value):
-        """The first rank's value, on all: for what a clock decides."""
+        """The first rank's value, on all: for what a clock or rounding decides."""
         if self.count == 1:
             return value
         box = [value]
@@ -126,9 +125,13 @@ class Ranks:
             )
 
     def leave(self):
-        """At the end, when no other waits any more. (After a failure torchrun ends all.)"""
+        """End this process, when all have come to their end. (After a failure torchrun ends all.) At once, since taking down a process
+        group beside DistributedDataParallel can wait for ever (seen with torch 2.6 and gloo)."""
         if self.count > 1:
-            distributed.destroy_process_group()
+            self.wait()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
 
 ALONE = Ranks()
