@@ -31,6 +31,7 @@ OPTIMISERS = {
     "adam": lambda parameters, a, fused: torch.optim.Adam(parameters, a.lr, weight_decay=a.weight_decay, fused=fused),
     "adamw": lambda parameters, a, fused: torch.optim.AdamW(parameters, a.lr, weight_decay=a.weight_decay, fused=fused),
 }
+COMPILES = (2, 15)  # the oldest torch whose compiled training was seen to equal the plain one
 OF_THE_DEVICE = ("fused", "foreach")  # what of an optimiser's state says how it computes, not what
 
 
@@ -292,7 +293,7 @@ def averaging(network, decay):
 
 
 def check_compiles(device):
-    """Raise InputError where torch.compile does not work on this machine."""
+    """Raise InputError where torch.compile does not work on this machine, or not rightly."""
     try:
         torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # a compiler that is missing or broken brings one of many
@@ -301,3 +302,8 @@ def check_compiles(device):
             f"--compile does not work on this machine ({type(error).__name__}: {told}); leave it out, or install "
             f"{'a C++ compiler' if device.type == 'cpu' else 'triton and a C compiler'}"
         ) from None
+    if (version := tuple(int(part) for part in torch.__version__.split(".")[:2])) < COMPILES:
+        # 2.6 lets what is computed again change batch norm's statistics a second time.
+        raise InputError(
+            f"--compile needs torch {COMPILES[0]}.{COMPILES[1]} or newer, here is {version[0]}.{version[1]}; leave it out, or update torch"
+        )
