@@ -110,7 +110,7 @@ def main():
     if group.first:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
-    group.leave()
+    group.wait()  # none leaves while another still hears from it
 
 
 def load_networks(runs, device):

@@ -143,7 +143,6 @@ def main():
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
-        group.leave()
         return
 
     torch.manual_seed(args.seed)
@@ -193,7 +192,7 @@ def main():
         if group.first and not (run / "last.pt").is_file():
             resume.clear(run)  # nothing was learned yet: leave nothing half-done
         raise
-    group.leave()
+    group.wait()  # none leaves while another still hears from it
 
 
 def check_options(args):

@@ -92,6 +92,23 @@ def train_options(atlas, folds, runs, name="mini", fold=0, **more):
     return [word for key, value in options.items() for word in (f"--{key}", value)]
 
 
+def stop_in_epoch(monkeypatch, number, command):
+    """Train with a command line until Ctrl+C in the epoch of that number."""
+    import train
+
+    real, calls = train.train_epoch, []
+
+    def stops(*arguments):
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", stops)
+        assert kit("train", *command).code == 130
+
+
 @pytest.fixture(scope="session")
 def run(atlas, folds, tmp_path_factory):
     """A run of two trained folds."""

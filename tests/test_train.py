@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import kit, refuse, succeed, train_options
+from conftest import kit, refuse, stop_in_epoch, succeed, train_options
 from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -124,17 +124,7 @@ def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkey
     )
     options |= {"plateau": "step", "patience": 0, "min-gain": 1}
     succeed("train", *train_options(atlas, folds, tmp_path, "whole", **options))
-    real, calls = train.train_epoch, []
-
-    def stops_in_third(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(train, "train_epoch", stops_in_third)
-    assert kit("train", *train_options(atlas, folds, tmp_path, "parts", **options)).code == 130
-    monkeypatch.setattr(train, "train_epoch", real)
+    stop_in_epoch(monkeypatch, 3, train_options(atlas, folds, tmp_path, "parts", **options))
     assert "going on from" in succeed("train", *train_options(atlas, folds, tmp_path, "parts", **options)).out
     whole, parts = tmp_path / "whole" / "fold0", tmp_path / "parts" / "fold0"
     assert same(weights_of(whole), weights_of(parts)) and same(

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import kit, refuse, succeed, train_options
+from conftest import refuse, stop_in_epoch, succeed, train_options
 from torch import nn
 
-import train
 from utils import losses, memory, models, trainer
 from utils.errors import InputError
 from utils.recipes import RECIPES
@@ -294,17 +293,7 @@ def test_an_averaged_run_gone_on_with_ends_as_if_never_stopped(atlas, folds, tmp
     options = dict(model="liimatainen_fcn", epochs=3, ema=0.9, accumulate=2, loss="1:bce 2:soft_f1+bce", lr=0.01)
     options |= {"batch-size": 8}
     succeed("train", *train_options(atlas, folds, tmp_path, "whole", **options))
-    real, calls = train.train_epoch, []
-
-    def stops_in_third(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(train, "train_epoch", stops_in_third)
-    assert kit("train", *train_options(atlas, folds, tmp_path, "parts", **options)).code == 130
-    monkeypatch.setattr(train, "train_epoch", real)
+    stop_in_epoch(monkeypatch, 3, train_options(atlas, folds, tmp_path, "parts", **options))
     assert "going on from" in succeed("train", *train_options(atlas, folds, tmp_path, "parts", **options)).out
     folders = [tmp_path / name / "fold0" for name in ("whole", "parts")]
     for name in ("steps.csv", "oof.csv", *(f"validation/epoch{epoch:03}.npy" for epoch in (1, 2, 3))):

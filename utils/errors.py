@@ -33,6 +33,8 @@ def run_script(main):
     """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130."""
     try:
         main()
+        if _among_others():
+            _end_at_once(0)
     except InputError as error:
         sys.exit(_refuse(error))
     except KeyboardInterrupt:
@@ -44,11 +46,23 @@ def run_script(main):
 
 
 def _refuse(error):
-    together = "TORCHELASTIC_RUN_ID" in os.environ
-    if together and os.environ["RANK"] != "0":
+    if _among_others() and os.environ["RANK"] != "0":
         time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    if together:
-        os._exit(2)  # an ordinary end would wait for the others, who wait for this process
+    print(f"error: {error}", file=sys.stderr)
+    if _among_others():
+        _end_at_once(2)
     return 2
+
+
+def _among_others():
+    """Is this one of torchrun's processes?"""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _end_at_once(code):
+    """An ordinary end takes down the process group: after a failure it would wait for the others, who wait for this process,
+    and with torch 2.6 and gloo it was seen to wait for ever after success too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -124,15 +124,6 @@ class Ranks:
                 f"the processes differ in {', '.join(differing)}; all machines need the same data, and --runs on a disk they share"
             )
 
-    def leave(self):
-        """End this process, when all have come to their end. (After a failure torchrun ends all.) At once, since taking down a process
-        group beside DistributedDataParallel can wait for ever (seen with torch 2.6 and gloo)."""
-        if self.count > 1:
-            self.wait()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-
 
 ALONE = Ranks()
 
