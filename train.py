@@ -11,11 +11,13 @@ The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), last.pt and best.pt, log.csv (a row an epoch),
 steps.csv and TensorBoard events (every step), oof.csv (best epoch's
 probabilities for the validation fold) and validation/ (every epoch's, in 16
-bits). Interrupted, the same command goes on after the last finished epoch and
-ends with the same weights (with --max-minutes perhaps an epoch earlier).
+bits). Interrupted in any way, the same command goes on with the step after
+the last one saved and ends with the same weights (on a CPU to the bit; with
+--max-minutes perhaps an epoch earlier). Ctrl+C and SIGTERM save first.
 """
 
 import argparse
+import contextlib
 import time
 from pathlib import Path
 
@@ -24,20 +26,22 @@ import torch
 from tqdm import tqdm
 
 from utils import augment, inference, losses, memory, models, packing, ranks, resume
+from utils.clock import parse_span
 from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, on_device, peak_memory
-from utils.errors import InputError, check_least, plural, run_script
+from utils.errors import InputError, check_least, run_script
 from utils.files import check_name, check_writable, write_json
 from utils.images import find_files, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
-from utils.metrics import best_global_threshold, f1_per_class, precision_recall
+from utils.metrics import best_global_threshold, f1_per_class
 from utils.models.layers import STEMS
 from utils.packing import open_images
-from utils.predictions import read_predictions
 from utils.recipes import RECIPES
 from utils.record import Record
+from utils.report import print_epoch, print_header, print_summary
 from utils.runs import write_rows
-from utils.trainer import OPTIMISERS, Trainer, check_compiles
+from utils.stopping import Stop, Stopped
+from utils.trainer import OPTIMISERS, NotFinite, Trainer, check_compiles
 from utils.weights import check_apart_from_start, load_start, moments_of_start
 
 
@@ -101,6 +105,8 @@ def parse_args():
     arg("--ema", type=float, default=0.0, metavar="DECAY",
         help="validate and keep a moving average of the weights, 0.999 say; 0: off", group=opt)  # fmt: skip
     arg("--early-stop", type=int, help="stop after so many epochs without a better macro F1; 0: never", group=opt)
+    arg("--skip-nan", type=int, default=0, metavar="N", group=opt,
+        help="batches of NaN or infinite loss or gradient to leave out, in all, before training stops")  # fmt: skip
     run = parser.add_argument_group("run")
     arg("--name", help="name of the run", group=run)
     arg("--runs", default="runs", help="folder of all runs", group=run)
@@ -112,6 +118,10 @@ def parse_args():
     arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
     arg("--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept", group=run)
     arg("--no-cache", action="store_true", help="decode the images each time instead of packing them", group=run)
+    arg("--save-every", default="10min", metavar="SPAN", group=run,
+        help="45s, 10min, 1h30m: save within epochs too; 0: only at their ends")  # fmt: skip
+    arg("--time-limit", default="0", metavar="SPAN", group=run,
+        help="8h30m say: after this time finish the step, save and end; 0: none")  # fmt: skip
     arg("--overwrite", action="store_true", help="start anew where a run of this name exists", group=run)
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
@@ -126,16 +136,34 @@ def main():
     args = parse_args()
     check_options(args)
     group, device = ranks.join(args.device)
-    amp = amp_dtype(args.amp, device)
     if args.compile:
         check_compiles(device)
+    run = Path(args.runs) / args.name / f"fold{args.fold}"
+    check_writable(run / "last.pt")
+    stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.first)
+    with resume.hold(run) if group.first else contextlib.nullcontext():
+        if ready := prepare(args, group, device, run, started):
+            try:
+                with stop:
+                    fit(*ready, stop)
+            except Stopped as stopped:
+                print(f"{stopped}; the same command goes on")
+            except InputError:
+                if group.first and not (run / "last.pt").is_file():
+                    resume.clear(run)  # nothing was learned yet: leave nothing half-done
+                raise
+        group.wait()  # none leaves while another still hears from it
+
+
+def prepare(args, group, device, run, started):
+    """Read, check and pack all that a training needs: -> trainer, loaders of training and validation, record; None where it is
+    trained already."""
+    amp = amp_dtype(args.amp, device)
     schedule = losses.parse_schedule(args.loss)
     channels = parse_channels(args.channels)
     augmentation = augment.build(args.augment, channels.names)
     classes = load_classes(args.classes)
     train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, single=args.single_label)
-    run = Path(args.runs) / args.name / f"fold{args.fold}"
-    check_writable(run / "last.pt")
 
     arithmetic = str(amp or torch.float32).removeprefix("torch.")
     config = vars(args) | {"class_names": classes, "planes": channels.planes, "arithmetic": arithmetic}
@@ -143,7 +171,7 @@ def main():
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
-        return
+        return None
 
     torch.manual_seed(args.seed)
     network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
@@ -176,7 +204,7 @@ def main():
         config["mean"], config["std"] = (known["mean"], known["std"]) if known else dataset_moments(train_set)
     trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, group)
     if saved:
-        trainer.restore(saved)
+        resume.restore(trainer, saved, run / "last.pt")
     group.check_alike(images=config["rows_sha256"], statistics=(config["mean"], config["std"]), arithmetic=arithmetic,
                       progress=(trainer.epoch, trainer.step))  # fmt: skip
     group.wait()  # until all have read what is there
@@ -186,19 +214,20 @@ def main():
             resume.clear(run)
         write_json(run / "config.json", config)
         write_rows(run / "rows.csv", train_rows, valid_rows)
-    try:
-        fit(trainer, train_loader, valid_loader, valid_rows, group, run)
-    except InputError:
-        if group.first and not (run / "last.pt").is_file():
-            resume.clear(run)  # nothing was learned yet: leave nothing half-done
-        raise
-    group.wait()  # none leaves while another still hears from it
+    ids = train_rows["Id"].tolist(), valid_rows["Id"].tolist()
+    return (
+        trainer,
+        train_loader,
+        valid_loader,
+        Record(run, trainer, ids, parse_span("--save-every", args.save_every), group.first),
+    )
 
 
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
     check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
-                patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1, ema=0)  # fmt: skip
+                patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1, ema=0, skip_nan=0)  # fmt: skip
+    parse_span("--save-every", args.save_every)
     check_name(args.name)
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
@@ -210,35 +239,46 @@ def check_options(args):
         raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
 
 
-def fit(trainer, train_loader, valid_loader, valid_rows, group, run):
-    """Epochs until the end: train, validate, tell, save."""
-    truth, config, device = valid_loader.dataset.targets, trainer.config, trainer.device
-    record = Record(run, trainer, valid_rows["Id"], group.first)
+def fit(trainer, train_loader, valid_loader, record, stop):
+    """Epochs until the end: train, validate, tell, save. Raises Stopped, all saved, where it is to end before."""
+    truth, config, device, group = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.ranks
     chunk = inference.pick_chunk(config["batch_size"], config["size"], device)
-    started, done_before = time.time(), trainer.epoch
+    started = time.time()
     while not trainer.finished and not group.agree(trainer.out_of_time):
-        clock = time.time()
-        trainer.begin_epoch()
-        train_epoch(trainer, train_loader, record)
-        speed = len(train_loader.dataset) / (time.time() - clock)
+        train_epoch(trainer, train_loader, record, stop)
+        speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         group.share_buffers(trainer.network, trainer.evaluated)
+        # Ranks may have unequal numbers of batches to validate, so they cannot agree on a stop between them.
+        between = None if group.count > 1 else lambda: save_or_stop(trainer, record, stop)
         _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
-                                             chunk=chunk, ranks=group)  # fmt: skip
+                                             chunk=chunk, ranks=group, between=between)  # fmt: skip
         threshold, score = group.agree(best_global_threshold(truth, probabilities))
+        seconds = trainer.seconds_in_epoch
         record.validation(probabilities, best=trainer.end_epoch(score))
         valid = validation_curves(truth, probabilities, threshold, config["class_names"])
-        values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": time.time() - clock,
+        values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": seconds,
                   "peak_gb": peak_memory(device)}  # fmt: skip
         means = record.epoch(values, valid)
-        left = (time.time() - started) / (trainer.epoch - done_before) * (config["epochs"] - trainer.epoch)
-        if config["max_minutes"]:
-            left = min(left, max(0.0, 60 * config["max_minutes"] - trainer.spent))
-        print_epoch(trainer, means, score, threshold, speed, left)
+        print_epoch(trainer, means, score, threshold, speed)
+        if not trainer.finished and group.most(bool(stop.why), device):
+            raise Stopped(f"stopped {stop.why or 'by a signal'} after epoch {trainer.epoch}, saved in {record.last}")
     record.close()
     if not trainer.finished:
         print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
     if group.first:
-        print_summary(trainer, run, truth, config["class_names"], time.time() - started)
+        print_summary(trainer, record, truth, time.time() - started)
+
+
+def save_or_stop(trainer, record, stop):
+    """Between two batches: save the state where it is time to; where the run is to stop raise Stopped after that."""
+    wish = trainer.ranks.most(2 if stop.why else int(record.due), trainer.device)
+    if wish:
+        record.save()
+    if wish == 2:
+        where = (
+            f"step {trainer.step:,} (batch {trainer.position:,} of {trainer.steps_an_epoch:,} of epoch {trainer.epoch})"
+        )
+        raise Stopped(f"stopped {stop.why or 'by a signal'} after {where}, saved in {record.last}")
 
 
 def validation_curves(truth, probabilities, threshold, classes):
@@ -250,72 +290,24 @@ def validation_curves(truth, probabilities, threshold, classes):
     return values | {f"f1 {name}": float(value) for name, value in zip(classes, f1, strict=True)}
 
 
-def train_epoch(trainer, loader, record):
-    """One pass over the training images."""
-    loader.order.epoch = trainer.epoch
-    with tqdm(total=len(loader.dataset), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False) as bar:
+def train_epoch(trainer, loader, record, stop):
+    """One pass over the training images, or the rest of one that was interrupted."""
+    trainer.begin_epoch()
+    done = trainer.position * trainer.config["batch_size"]
+    loader.order.epoch, loader.order.skip = trainer.epoch, done
+    bar = tqdm(total=len(loader.dataset), initial=min(done, len(loader.dataset)), desc=f"epoch {trainer.epoch}", unit="img",
+               disable=None, leave=False)  # fmt: skip
+    with bar:
         for batch in on_device(batches(loader), trainer.device):
-            curves = trainer.train_step(batch)
-            record.step(curves)
+            try:
+                curves = trainer.train_step(batch)
+            except NotFinite as trouble:
+                record.left_out(trouble.what, sorted(sum(trainer.ranks.collect(trouble.rows), [])))
+            else:
+                record.step(curves)
+                bar.set_postfix_str(f"loss {curves['loss']:.3f}")
             bar.update(min(trainer.config["batch_size"], bar.total - bar.n))
-            bar.set_postfix_str(f"loss {curves['loss']:.3f}")
-
-
-def print_header(config, started_from, train_rows, valid_rows, machine, workers):
-    shown = [key for key in RECIPES["chen"] if key not in ("loss", "model")]
-    print(
-        f"recipe {config['recipe']}, fold {config['fold']}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate"
-    )
-    only = ", only the last layer trained" if config["layers"] == "last" else ""
-    print(f"{config['model']}, {config['parameters']:,} parameters, {started_from}{only}")
-    print(f"on {machine}, {plural(workers, 'loading process', 'loading processes')}")
-    print(f"loss {config['loss']}")
-    for what in ("loss", "augment"):
-        stages = [word for word in config[what].split() if ":" in word and int(word.split(":")[0]) > config["epochs"]]
-        if stages:
-            print(f"never reached in {plural(config['epochs'], 'epoch')}: {what} {' '.join(stages)}")
-    line = "options"
-    for word in [f"{key}={config[key]}" for key in [*shown, "seed"]]:
-        if len(line) + len(word) > 78:
-            print(line)
-            line = "       "
-        line += f" {word}"
-    print(line)
-    print(f"\n{'epoch':8}{'training loss':34}{'best F1':>8} {'cut-off':>7} {'img/s':>7} {'left':>8}")
-
-
-def print_epoch(trainer, means, score, threshold, speed, left):
-    terms = " ".join(f"{name} {means[name]:.3f}" for name in trainer.terms)
-    best = "*" if trainer.best_epoch == trainer.epoch else " "
-    count = f"{trainer.epoch}/{trainer.config['epochs']}"
-    print(f"{count:8}{terms:34}{score:>7.4f}{best} {threshold:>7.3f} {speed:>7.0f} {_clock(left):>8}", flush=True)
-
-
-def print_summary(trainer, run, truth, classes, seconds):
-    """Per-class table of the best epoch, at the threshold that was best for all classes together."""
-    oof = read_predictions(run / "oof.csv").to_numpy()
-    threshold, score = best_global_threshold(truth, oof)
-    called = oof >= threshold
-    precision, recall = precision_recall(truth, called)
-    print(f"\n{'':3}{'class':31}{'images':>7}{'called':>8}{'F1':>7}{'precision':>11}{'recall':>8}")
-    for number, values in enumerate(
-        zip(classes, truth.sum(0), called.sum(0), f1_per_class(truth, called), precision, recall, strict=True)
-    ):
-        name, images, calls, f1, p, r = values
-        print(f"{number:>2} {name[:30]:31}{images:>7,}{calls:>8,}{f1:>7.3f}{p:>11.3f}{r:>8.3f}")
-    if (truth.sum(1) == 1).all():
-        right, label = oof.argmax(1) == truth.argmax(1), truth.argmax(1)
-        by_class = np.mean([right[label == number].mean() for number in np.unique(label)])
-        print(f"most likely class: accuracy {right.mean():.4f}, mean class accuracy {by_class:.4f}")
-    print(
-        f"best epoch {trainer.best_epoch} of {trainer.epoch}: macro F1 {score:.4f} at one cut-off {threshold:.3f},\n"
-        f"chosen on these very images\n{_clock(seconds)} -> {run / 'best.pt'}, {run / 'oof.csv'}"
-    )
-
-
-def _clock(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+            save_or_stop(trainer, record, stop)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,9 @@ class Scaled:
     def __init__(self):
         self.calls = []
 
+    def is_enabled(self):
+        return True
+
     def scale(self, value):
         self.calls.append("scale")
         return value * 1024

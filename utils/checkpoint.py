@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from utils import models
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.files import whole_file
 from utils.runs import fold_files
 
@@ -27,7 +27,7 @@ def load_tensors(path, device="cpu"):
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except UNREADABLE as error:
-        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({_first_line(error)})") from None
+        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({first_line(error)})") from None
 
 
 def load(path, device="cpu"):
@@ -56,9 +56,7 @@ def load_network(path, device="cpu"):
         )
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: the weights do not fit the network its config names ({_first_line(error)})"
-        ) from None
+        raise InputError(f"{path}: the weights do not fit the network its config names ({first_line(error)})") from None
     return network.to(device).eval(), config
 
 
@@ -70,8 +68,3 @@ def find_checkpoints(run):
     if found := fold_files(run, "best.pt", itself=True):
         return found
     raise InputError(f"{run} holds no best.pt and no fold<k>/best.pt; give a run that train.py wrote")
-
-
-def _first_line(error):
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:160] if lines else type(error).__name__

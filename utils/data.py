@@ -120,10 +120,11 @@ def moments(image, mix=None):
 
 
 class EpochOrder(Sampler):
-    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) when `shuffle`. Set `epoch` before each pass."""
+    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) when `shuffle`, without the first `skip`. Set `epoch` and
+    `skip` before each pass."""
 
     def __init__(self, rows, seed=0, shuffle=False):
-        self.rows, self.seed, self.shuffle, self.epoch = rows, seed, shuffle, 0
+        self.rows, self.seed, self.shuffle, self.epoch, self.skip = rows, seed, shuffle, 0, 0
 
     def __len__(self):
         return len(self.rows)
@@ -132,7 +133,7 @@ class EpochOrder(Sampler):
         rows = np.array(self.rows, dtype=np.int64)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(rows)
-        return iter([(self.epoch, int(row)) for row in rows])
+        return iter([(self.epoch, int(row)) for row in rows[self.skip :]])
 
 
 def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE):

@@ -16,6 +16,12 @@ def listing(items, show=3):
     return head if len(items) <= show else f"{head} and {len(items) - show:,} more"
 
 
+def first_line(error, most=160):
+    """What an exception says first, at most so many characters of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:most] if lines else type(error).__name__
+
+
 def plural(count, noun, nouns=None):
     """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``; `nouns` where an s is not enough."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

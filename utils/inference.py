@@ -30,13 +30,15 @@ def views(images, count):
 
 
 @torch.inference_mode()
-def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE):
+def predict(
+    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE, between=None
+):
     """Mean of the probabilities of several networks.
 
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
     tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar to move on by samples.
-    ranks: those among which the samples are shared out.
+    ranks: those among which the samples are shared out. between: called after every batch.
     Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
     """
     for network in networks:
@@ -64,6 +66,8 @@ def predict(networks, normalisers, loader, device, amp=None, tta=1, reduce="mean
                 raise InputError(
                     f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
                 )
+            if between:
+                between()
             if bar is not None:
                 bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
     if not rows:  # fewer samples than ranks

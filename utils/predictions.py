@@ -99,6 +99,12 @@ def epoch_file(run, epoch):
     return Path(run) / EPOCHS / f"epoch{epoch:03}.npy"
 
 
+def epoch_files(run):
+    """[(epoch, path)] of the epochs that are there."""
+    found = [(path.stem.removeprefix("epoch"), path) for path in (Path(run) / EPOCHS).glob("epoch*.npy")]
+    return [(int(number), path) for number, path in found if number.isdecimal()]
+
+
 def _read_epoch(path, shape):
     try:
         values = np.load(path, allow_pickle=False)

@@ -84,9 +84,7 @@ class Ranks:
         """All ranks' rows (n,), ascending, and their values (n, …): numpy arrays, the same on every rank."""
         if self.count == 1:
             return rows, values
-        parts = [None] * self.count
-        distributed.all_gather_object(parts, (rows, values))
-        parts = [part for part in parts if len(part[0])]  # of few samples some ranks get none
+        parts = [part for part in self.collect((rows, values)) if len(part[0])]  # of few samples some ranks get none
         rows, values = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = rows.argsort()
         return rows[order], values[order]
@@ -113,12 +111,25 @@ class Ranks:
             self.wait()
         return result
 
+    def most(self, number, device):
+        """The largest of all ranks' whole numbers, on all."""
+        if self.count == 1:
+            return number
+        box = torch.tensor(number, device=device)
+        distributed.all_reduce(box, distributed.ReduceOp.MAX)
+        return int(box)
+
+    def collect(self, value):
+        """All ranks' values, in their order: a list."""
+        if self.count == 1:
+            return [value]
+        parts = [None] * self.count
+        distributed.all_gather_object(parts, value)
+        return parts
+
     def check_alike(self, **values):
         """Raise InputError on every rank unless all have the same values."""
-        if self.count == 1:
-            return
-        parts = [None] * self.count
-        distributed.all_gather_object(parts, values)
+        parts = self.collect(values)
         if differing := [name for name in values if any(part[name] != values[name] for part in parts)]:
             raise InputError(
                 f"the processes differ in {', '.join(differing)}; all machines need the same data, and --runs on a disk they share"

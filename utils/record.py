@@ -1,33 +1,58 @@
 """What a training leaves in its run directory while it goes on. (What is there is read by utils/runs.py.)"""
 
+import time
+
 import numpy as np
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
 from utils import checkpoint
+from utils.errors import InputError, listing
 from utils.files import write_csv
-from utils.predictions import write_epoch, write_predictions
+from utils.predictions import EPOCHS, epoch_files, write_epoch, write_predictions
 
 
 class Record:
-    """The files of one run. Among ranks that train together (utils/ranks.py) only the first writes, the others' calls do nothing.
+    """The files of one run. Among ranks that train together (utils/ranks.py) only the first writes.
 
-    ids: of the validation rows, in the order of all probabilities given (N, classes).
+    ids: of the training and of the validation rows, two lists; the second in the order of all probabilities given (N, classes).
+    every: seconds after which `due` asks for the state to be saved, beside the end of each epoch; 0: only then.
     """
 
-    def __init__(self, run, trainer, ids, writes=True):
-        self.run, self.trainer, self.ids, self.writes, self.rows = run, trainer, ids, writes, []
+    def __init__(self, run, trainer, ids, every, writes=True):
+        self.run, self.trainer, self.every, self.writes = run, trainer, every, writes
+        self.last = run / "last.pt"
+        self.train_ids, self.valid_ids = ids
         self.board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1) if writes else None
+        self.saved_step, self.saved_at, self.seconds = trainer.step, time.monotonic(), 0.0
+        if writes:
+            self._settle()
 
     def step(self, curves):
         """Note the curves of the step just made."""
-        self.rows.append({"epoch": self.trainer.epoch, "step": self.trainer.step} | curves)
+        trainer = self.trainer
+        trainer.steps.append({"epoch": trainer.epoch, "step": trainer.step} | curves)
         if self.writes:
             self._points("train", curves)
 
+    @property
+    def due(self):
+        return bool(self.every) and time.monotonic() - self.saved_at >= self.every
+
+    def save(self):
+        """Write last.pt, from which the run can go on with the very next step. To be called on every rank, between two steps."""
+        clock, trainer = time.monotonic(), self.trainer
+        trainer.check_finite()
+        state = trainer.state()
+        if self.writes:
+            self._write_logs()
+            checkpoint.save(self.last, state)
+        self.saved_step, self.saved_at = trainer.step, time.monotonic()
+        self.seconds += self.saved_at - clock
+
     def validation(self, probabilities, best):
         """Keep an epoch's validation; as the `best` so far with the weights that gave it."""
-        trainer = self.trainer
+        clock, trainer = time.monotonic(), self.trainer
         if not self.writes:
             return
         write_epoch(self.run, trainer.epoch, probabilities)
@@ -35,23 +60,56 @@ class Record:
             weights = trainer.evaluated.state_dict()
             state = {"config": trainer.config, "model": weights, "epoch": trainer.epoch, "score": trainer.score}
             checkpoint.save(self.run / "best.pt", state)
-            write_predictions(self.run / "oof.csv", self.ids, probabilities, trainer.config["class_names"])
+            write_predictions(self.run / "oof.csv", self.valid_ids, probabilities, trainer.config["class_names"])
+        self.seconds += time.monotonic() - clock
 
     def epoch(self, values, valid):
         """End an epoch's row of log.csv, from the means of its steps, `values` and `valid`; -> the means. last.pt comes last: it says
         that the rest is there."""
         trainer = self.trainer
-        means = {name: float(np.mean([row[name] for row in self.rows])) for name in ["loss", *trainer.curves]}
+        rows = [row for row in trainer.steps if row["epoch"] == trainer.epoch]
+        if not rows:
+            raise InputError(f"no batch of epoch {trainer.epoch} gave a number; try a lower --lr or --amp off")
+        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *trainer.curves]}
         trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, **values, **valid})
-        trainer.steps += self.rows
-        self.rows = []
         if self.writes:
             self._points("validation", {"macro_f1": values["macro_f1"], **valid})
             self.board.flush()
-            write_csv(self.run / "steps.csv", pd.DataFrame(trainer.steps))
-            write_csv(self.run / "log.csv", pd.DataFrame(trainer.log))
-            checkpoint.save(self.run / "last.pt", trainer.state())
+        self.save()
         return means
+
+    def left_out(self, trouble, rows):
+        """Take note of a batch of the training `rows` that nothing was learned from. Raises InputError once there are more of them
+        than --skip-nan allows."""
+        trainer, ids = self.trainer, [self.train_ids[row] for row in rows]
+        where = f"{trouble} at step {trainer.step:,} (epoch {trainer.epoch}) on the images {listing(ids, show=16)}"
+        trainer.left_out += 1
+        if trainer.left_out <= trainer.config["skip_nan"]:
+            print(
+                f"{where}: batch {trainer.left_out} of at most {trainer.config['skip_nan']} that are left out",
+                flush=True,
+            )
+            return
+        last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing was saved yet"
+        raise InputError(
+            f"{where}; {last}; leave such batches out with --skip-nan {trainer.left_out + 4}, or train anew (--overwrite) with a "
+            "lower --lr or --amp off"
+        )
+
+    def _settle(self):
+        """Take back what a killed process has left behind after it had saved the state to go on from."""
+        done = self.trainer.epoch - (self.trainer.position > 0)
+        later = [path for epoch, path in epoch_files(self.run) if epoch > done]
+        for path in [*self.run.glob(".*.part"), *self.run.glob(".*.probe"), *(self.run / EPOCHS).glob(".*.part"), *later]:
+            path.unlink()
+        self._write_logs()
+
+    def _write_logs(self):
+        for name, rows in (("log.csv", self.trainer.log), ("steps.csv", self.trainer.steps)):
+            if rows:
+                write_csv(self.run / name, pd.DataFrame(rows))
+            else:
+                (self.run / name).unlink(missing_ok=True)
 
     def close(self):
         if self.writes:

@@ -8,11 +8,13 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from utils import checkpoint
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.predictions import EPOCHS
 from utils.runs import NOT_THE_RESULT, UNSAID
-from utils.trainer import REMEMBERED
+from utils.trainer import STATE
 
 
 def provenance(train_rows, valid_rows):
@@ -51,8 +53,10 @@ def find(run, config, overwrite):
     saved = checkpoint.load(existing[0])
     old = UNSAID | saved["config"]
     changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
-    if "recipe" not in saved["config"] or (existing[0].name == "last.pt" and not set(REMEMBERED) <= set(saved)):
-        raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
+    if "recipe" not in saved["config"] or (existing[0].name == "last.pt" and not set(STATE) <= set(saved)):
+        raise InputError(
+            f"{existing[0]} was not made by this version of train.py; choose another --name or give --overwrite"
+        )
     if changed:
         long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
         shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
@@ -66,12 +70,55 @@ def find(run, config, overwrite):
     return saved | {"repeat": repeat}
 
 
+def restore(trainer, saved, path):
+    """`trainer.restore`; raises InputError naming the `path` where what was saved does not fit."""
+    try:
+        trainer.restore(saved)
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{path} is damaged or of another network ({first_line(error)}); choose another --name or give --overwrite"
+        ) from None
+
+
+@contextlib.contextmanager
+def hold(run):
+    """Be the only process that trains into the folder `run`. Raises InputError where another one does.
+
+    The lock goes with the process, however that ends. Folders made for it that hold nothing then are removed.
+    """
+    path = run / ".lock"
+    lock, made = FileLock(path), [folder for folder in (run, *run.parents) if not folder.exists()]
+    try:
+        while not (lock.is_locked and path.is_file()):  # who held it before may have removed it meanwhile
+            lock.release()
+            run.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another process is training into {run} at this moment; wait for its end, or choose another --name"
+        ) from None
+    except NotImplementedError:
+        print(f"{run} lies on a file system without locks; see to it that no other process trains into it")
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); free the place or choose another") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        remove_empty(made)
+
+
+def remove_empty(folders):
+    for folder in folders:
+        with contextlib.suppress(OSError):  # others' files stay, and then their folder
+            folder.rmdir()
+
+
 def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
     for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "config.json"):
         (run / name).unlink(missing_ok=True)
     for name in ("tensorboard", EPOCHS, "figures"):
         shutil.rmtree(run / name, ignore_errors=True)
-    for folder in (run, run.parent):
-        with contextlib.suppress(OSError):  # others' files stay, and then their folder
-            folder.rmdir()
+    remove_empty([run, run.parent])

@@ -20,7 +20,8 @@ from utils.schedule import stage_at
 
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
 MEMORY = 50  # steps that the running mean of the training soft F1 looks back over
-REMEMBERED = ("epoch", "step", "stage", "best_epoch", "score", "smooth_f1", "log", "steps")
+REMEMBERED = ("epoch", "position", "step", "left_out", "stage", "best_epoch", "score", "smooth_f1", "log")
+STATE = (*REMEMBERED, "config", "model", "finished", "spent_in_epoch", "random", "steps", "parts")
 OPTIMISERS = {
     "adadelta": lambda parameters, a, fused: torch.optim.Adadelta(  # of which torch has no fused kernel
         parameters, a.lr, rho=0.9, eps=1e-6, weight_decay=a.weight_decay
@@ -35,8 +36,20 @@ COMPILES = (2, 15)  # the oldest torch whose compiled training was seen to equal
 OF_THE_DEVICE = ("fused", "foreach")  # what of an optimiser's state says how it computes, not what
 
 
+class NotFinite(Exception):
+    """The loss of a batch, or its gradient, is NaN or infinite; the weights are as before it. `rows`: of this rank's samples."""
+
+    def __init__(self, what, rows):
+        super().__init__(what)
+        self.what, self.rows = what, rows
+
+
 class Trainer:
-    """Network, optimiser, plateau and loss schedule: all that changes while a run trains, and how one step changes it."""
+    """Network, optimiser, plateau and loss schedule: all that changes while a run trains, and how one step changes it.
+
+    `epoch` is that of the last step, `position` the number of its batches that were trained on, 0 when it is complete, and `step`
+    that of all batches so far, of which `left_out` were not learned from.
+    """
 
     def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch, started=None, ranks=ALONE):
         self.network, self.schedule, self.device, self.amp, self.ranks = network, schedule, device, amp, ranks
@@ -47,7 +60,7 @@ class Trainer:
             last = models.parameters_of(network, network.head_layers)
             for name, weight in network.named_parameters():
                 weight.requires_grad_(name in last)
-        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        trained = self.trained = [weight for weight in network.parameters() if weight.requires_grad]
         fused = True if device.type == "cuda" else None
         self.optimiser = OPTIMISERS[config["optimiser"]](trained, argparse.Namespace(**config), fused)
         self.average = averaging(network, config["ema"]) if config["ema"] else None
@@ -65,8 +78,9 @@ class Trainer:
         if "pos_weight_bce" in self.curves:
             self.pos_weights = losses.odds_against(counts, len(train_set.targets)).to(device)
         self.weights = [weight for weight in trained if weight.ndim > 1]  # what L1 shrinks: not biases
-        self.epoch = self.step = self.stage = self.best_epoch = 0
+        self.epoch = self.position = self.step = self.left_out = self.stage = self.best_epoch = 0
         self.score, self.smooth_f1, self.log, self.steps = -1.0, 0.0, [], []
+        self.spent_in_epoch, self.epoch_started = 0.0, self.started
         self.repeat = False  # must one epoch be trained before the time limit counts?
         self.new_plateau()
 
@@ -81,13 +95,11 @@ class Trainer:
         self.smooth_f1 = 0.0
 
     def begin_epoch(self):
-        self.epoch, self.repeat = self.epoch + 1, False
-        # Dropout follows from (seed, epoch), on each rank another.
-        torch.manual_seed(self.config["seed"] * 1_000_003 + self.epoch + self.ranks.rank * 2**40)
-        stage, self.terms = stage_at(self.schedule, self.epoch)
-        if stage != self.stage:
-            self.stage = stage
-            self.new_plateau()
+        """Make ready for the next epoch, or for the rest of one that was interrupted."""
+        if not self.position:
+            self.next_epoch()
+        _, self.terms = stage_at(self.schedule, self.epoch)
+        self.epoch_started = time.time() - self.spent_in_epoch
         self.network.train()
         if self.config["layers"] == "last":
             for name, layer in self.network.named_modules():
@@ -96,28 +108,44 @@ class Trainer:
                 ):
                     layer.eval()  # its running statistics belong to what is not trained
 
+    def next_epoch(self):
+        self.epoch, self.repeat, self.spent_in_epoch = self.epoch + 1, False, 0.0
+        self.seed(self.epoch)
+        stage, _ = stage_at(self.schedule, self.epoch)
+        if stage != self.stage:
+            self.stage = stage
+            self.new_plateau()
+
+    def seed(self, number):
+        """Let dropout follow from (seed, number), on each rank another."""
+        torch.manual_seed(self.config["seed"] * 1_000_003 + number + self.ranks.rank * 2**40)
+
     def train_step(self, batch):
         """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and what else the schedule names.
 
         A network with several outputs is trained by the same loss on each: `loss` is their sum, the other curves are the first's.
+        Raises NotFinite before anything is learned from a batch of which nothing can be learned.
         """
         targets = batch["targets"].to(self.device, non_blocking=True)
         self.optimiser.zero_grad(set_to_none=True)
+        buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
         loss, values = self.backward(self.normaliser(batch), targets, batch["rows"] >= 0)
-        if self.config["clip"]:
-            self.scaler.unscale_(self.optimiser)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
+        norm = self.gradient_norm()
+        self.step, self.position = self.step + 1, self.position + 1
+        # One wait for the device, not one a curve.
+        numbers = torch.stack([loss.detach(), norm, *(values[name].detach() for name in self.curves)]).tolist()
+        if not all(math.isfinite(number) for number in numbers[:2]):
+            for buffer, before in zip(self.network.buffers(), buffers):  # batch norm has counted what was no number
+                buffer.copy_(before)
+            what = (
+                f"the loss became {numbers[0]}" if not math.isfinite(numbers[0]) else f"a gradient became {numbers[1]}"
+            )
+            raise NotFinite(what, batch["rows"][batch["rows"] >= 0].tolist())
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average:
             self.average.update_parameters(self.network)
-        self.step += 1
-        # One wait for the device, not one a curve.
-        numbers = torch.stack([loss.detach(), *(values[name].detach() for name in self.curves)]).tolist()
-        if not math.isfinite(numbers[0]):
-            raise InputError(
-                f"the loss became {numbers[0]} at step {self.step} (epoch {self.epoch}); try a lower --lr or --amp off"
-            )
+        del numbers[1]
         curves = {"lr": self.lr} | dict(zip(["loss", *self.curves], numbers, strict=True))
         if self.config["plateau"] == "step":
             self.smooth_f1 += (1 - curves["soft_f1"] - self.smooth_f1) / MEMORY
@@ -126,6 +154,17 @@ class Trainer:
             if since >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
                 self.plateau.step(mean)
         return curves
+
+    def gradient_norm(self):
+        """The norm of all gradients, 0-d, after clipping them to --clip. In float16 the scaler looks after those that are infinite,
+        and 0 is told where nothing has to be clipped."""
+        weights = [weight for weight in self.trained if weight.grad is not None]
+        if self.config["clip"]:
+            self.scaler.unscale_(self.optimiser)
+            norm = torch.nn.utils.clip_grad_norm_(weights, self.config["clip"])
+        elif not self.scaler.is_enabled():
+            norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
+        return torch.zeros((), device=self.device) if self.scaler.is_enabled() else norm
 
     def backward(self, images, targets, real):
         """Add the gradients of the loss of the whole batch, L1 penalty included, scaled by the scaler:
@@ -228,7 +267,13 @@ class Trainer:
             self.plateau.step(score)
         if better := score > self.score:
             self.score, self.best_epoch = score, self.epoch
+        self.position, self.spent_in_epoch = 0, 0.0
         return better
+
+    @property
+    def seconds_in_epoch(self):
+        """Seconds since the epoch began, without those between a stop and going on."""
+        return time.time() - self.epoch_started
 
     @property
     def spent(self):
@@ -239,30 +284,35 @@ class Trainer:
     def out_of_time(self):
         """Would one more epoch, as long as the longest so far, go over --max-minutes?"""
         budget = 60 * self.config["max_minutes"]
-        return (
-            bool(budget and self.epoch and not self.repeat)
-            and self.spent + max(row["seconds"] for row in self.log) > budget
-        )
+        asked = budget and self.log and not self.repeat and not self.position
+        return bool(asked) and self.spent + max(row["seconds"] for row in self.log) > budget
 
     @property
     def finished(self):
         """All epochs done, or none better for --early-stop epochs since the last change of loss."""
+        if self.position:
+            return False
         last_change = max(first for first, _ in self.schedule if first <= self.config["epochs"])
         since = self.epoch - max(self.best_epoch, last_change - 1)
         return self.epoch >= self.config["epochs"] or 0 < self.config["early_stop"] <= since
 
     def state(self):
+        """All that the rest of the training follows from, beside the data. To be called on every rank."""
         kept = ["optimiser", "plateau", "scaler", *(["average"] if self.average else [])]
-        parts = {name: getattr(self, name).state_dict() for name in kept}
+        names = list(self.steps[0]) if self.steps else []
         return {
             "config": self.config,
             "model": self.network.state_dict(),
             "finished": self.finished,
             "spent": self.spent,
-            "parts": parts,
+            "spent_in_epoch": self.seconds_in_epoch if self.position else 0.0,
+            "random": self.ranks.collect(random_state(self.device)),
+            "steps": {name: torch.from_numpy(np.array([row[name] for row in self.steps])) for name in names},
+            "parts": {name: getattr(self, name).state_dict() for name in kept},
         } | {name: getattr(self, name) for name in REMEMBERED}
 
     def restore(self, saved):
+        """Become what `state` has described."""
         self.network.load_state_dict(saved["model"])
         own, stored = (part["param_groups"] for part in (self.optimiser.state_dict(), saved["parts"]["optimiser"]))
         for mine, other in zip(own, stored, strict=True):
@@ -272,8 +322,33 @@ class Trainer:
                 getattr(self, name).load_state_dict(part)
         for name in REMEMBERED:
             setattr(self, name, saved[name])
-        self.repeat = saved["repeat"]
+        columns = [values.tolist() for values in saved["steps"].values()]
+        self.steps = [dict(zip(saved["steps"], row, strict=True)) for row in zip(*columns, strict=True)]
+        self.repeat, self.spent_in_epoch = saved["repeat"], saved["spent_in_epoch"]
         self.spent_before = saved.get("spent", sum(row["seconds"] for row in self.log))
+        if len(saved["random"]) == self.ranks.count:
+            set_random_state(saved["random"][self.ranks.rank], self.device)
+        else:  # on another number of GPUs: as good, but not the same
+            self.seed(self.step)
+
+    def check_finite(self):
+        """Raise InputError where the weights are no longer numbers: such a state is not worth keeping."""
+        floats = [value for value in self.network.state_dict().values() if value.is_floating_point()]
+        if not torch.nn.utils.get_total_norm(floats).isfinite():
+            raise InputError(f"weights became infinite or NaN before step {self.step} (epoch {self.epoch})")
+
+
+def random_state(device):
+    """What torch draws from next, on the CPU and on the device: {name: (n,) uint8}."""
+    return {"cpu": torch.get_rng_state()} | (
+        {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    )
+
+
+def set_random_state(state, device):
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 def averaging(network, decay):
