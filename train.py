@@ -248,8 +248,10 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         train_epoch(trainer, train_loader, record, stop)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         group.share_buffers(trainer.network, trainer.evaluated)
-        # Ranks may have unequal numbers of batches to validate, so they cannot agree on a stop between them.
-        between = None if group.count > 1 else lambda: save_or_stop(trainer, record, stop)
+        # Ranks may have unequal numbers of batches to validate, so they cannot agree on a stop between them; and who has made no
+        # step since the start goes on to the epoch's end, or a limit shorter than a validation would never get any further.
+        divisible = group.count == 1 and trainer.step > record.first_step
+        between = (lambda: save_or_stop(trainer, record, stop)) if divisible else None
         _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
                                              chunk=chunk, ranks=group, between=between)  # fmt: skip
         threshold, score = group.agree(best_global_threshold(truth, probabilities))

@@ -31,6 +31,7 @@ import make_folds  # noqa: E402
 import train  # noqa: E402
 from utils import checkpoint, inference, packing, record, simulate  # noqa: E402
 from utils.errors import run_script  # noqa: E402
+from utils.runs import NOT_THE_RESULT  # noqa: E402
 from utils.trainer import Trainer  # noqa: E402
 
 COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-size": 12, "lr": 0.001, "workers": 0, "amp": "off",
@@ -84,7 +85,9 @@ def attack(kind, kills, rng, folder, data):
                 if rng.random() < 0.3:
                     shutil.rmtree(folder / f"cache-{kind}", ignore_errors=True)
             differing = differences(undisturbed / "gapnet_pl/fold0", tried / "gapnet_pl/fold0")
-            print(*(f"{kind}, run {runs}: {what} differs" for what in differing), sep="\n", end="\n" if differing else "")
+            print(
+                *(f"{kind}, run {runs}: {what} differs" for what in differing), sep="\n", end="\n" if differing else ""
+            )
             runs, faults = runs + 1, faults + len(differing)
             shutil.rmtree(tried)
     where = ", ".join(f"{phase} {met[phase]}" for phase in PHASES if met[phase])
@@ -180,7 +183,10 @@ def quiet(main, words):
 
 def differences(one, other):
     """What differs between two run directories: a list of names."""
-    names = [{path.relative_to(run).as_posix() for path in run.rglob("*") if "tensorboard" not in path.parts} for run in (one, other)]
+    names = [
+        {path.relative_to(run).as_posix() for path in run.rglob("*") if "tensorboard" not in path.parts}
+        for run in (one, other)
+    ]
     differing = sorted(names[0] ^ names[1])
     for name in sorted(names[0] & names[1]):
         if name.endswith(".pt"):
@@ -197,7 +203,9 @@ def differences(one, other):
 def comparable(state):
     """A checkpoint without what the clock or the places of files decide."""
     state = {key: value for key, value in state.items() if key not in CHANGING}
-    state["config"] = {key: value for key, value in state["config"].items() if key not in ("runs", "cache", "save_every")}
+    state["config"] = {
+        key: value for key, value in state["config"].items() if key not in NOT_THE_RESULT - {"mean", "std"}
+    }
     if "log" in state:
         state["log"] = [{key: value for key, value in row.items() if key not in BY_THE_CLOCK} for row in state["log"]]
     return state

@@ -5,7 +5,7 @@ import re
 from utils.errors import InputError
 
 UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)(d|h|min|m|s)")
+_PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|min|m|s)")
 
 
 def parse_span(option, text):

@@ -24,7 +24,8 @@ class Record:
         self.last = run / "last.pt"
         self.train_ids, self.valid_ids = ids
         self.board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1) if writes else None
-        self.saved_step, self.saved_at, self.seconds = trainer.step, time.monotonic(), 0.0
+        self.first_step = self.saved_step = trainer.step
+        self.saved_at, self.seconds = time.monotonic(), 0.0
         if writes:
             self._settle()
 
@@ -100,7 +101,12 @@ class Record:
         """Take back what a killed process has left behind after it had saved the state to go on from."""
         done = self.trainer.epoch - (self.trainer.position > 0)
         later = [path for epoch, path in epoch_files(self.run) if epoch > done]
-        for path in [*self.run.glob(".*.part"), *self.run.glob(".*.probe"), *(self.run / EPOCHS).glob(".*.part"), *later]:
+        for path in [
+            *self.run.glob(".*.part"),
+            *self.run.glob(".*.probe"),
+            *(self.run / EPOCHS).glob(".*.part"),
+            *later,
+        ]:
             path.unlink()
         self._write_logs()
 

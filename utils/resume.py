@@ -8,6 +8,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from utils import checkpoint
@@ -53,10 +54,10 @@ def find(run, config, overwrite):
     saved = checkpoint.load(existing[0])
     old = UNSAID | saved["config"]
     changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
-    if "recipe" not in saved["config"] or (existing[0].name == "last.pt" and not set(STATE) <= set(saved)):
-        raise InputError(
-            f"{existing[0]} was not made by this version of train.py; choose another --name or give --overwrite"
-        )
+    if "recipe" not in saved["config"]:
+        raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
+    if existing[0].name == "last.pt" and not set(STATE) <= set(saved):
+        raise InputError(f"{existing[0]} is of another version of train.py; choose another --name or give --overwrite")
     if changed:
         long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
         shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
@@ -73,11 +74,30 @@ def find(run, config, overwrite):
 def restore(trainer, saved, path):
     """`trainer.restore`; raises InputError naming the `path` where what was saved does not fit."""
     try:
+        _check_state(trainer, saved)
         trainer.restore(saved)
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{path} is damaged or of another network ({first_line(error)}); choose another --name or give --overwrite"
         ) from None
+
+
+def _check_state(trainer, saved):
+    """Raise ValueError (or what comes of wrong types) for what `Trainer.restore` would take over and training stumble over later."""
+    counts = [saved[name] for name in ("epoch", "position", "step", "left_out", "stage", "best_epoch")]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("counts of epochs and steps that are no numbers")
+    if saved["position"] > trainer.steps_an_epoch or saved["stage"] >= len(trainer.schedule):
+        raise ValueError("a step that this training does not have")
+    rows = [*saved["log"], {name: saved[name] for name in ("score", "smooth_f1", "spent_in_epoch")}]
+    if not all(type(value) in (int, float) for row in rows for value in row.values()):
+        raise ValueError("a log without numbers")
+    if not all("seconds" in row for row in saved["log"]):
+        raise ValueError("a log without times")
+    for number, kept in saved["parts"]["optimiser"]["state"].items():
+        shapes = {value.shape for value in kept.values() if isinstance(value, torch.Tensor) and value.ndim}
+        if not shapes <= {trainer.trained[number].shape}:
+            raise ValueError("an optimiser of other weights")
 
 
 @contextlib.contextmanager
