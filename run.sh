@@ -7,6 +7,7 @@
 #   bash run.sh networks the five networks of one comparison, five minutes and three seeds each, about 40 minutes
 set -euo pipefail
 cd "$(dirname "$0")"
+trap 'exit 130' INT # train.py saves and ends well, and bash would go on with the next command
 
 environment() {
   local wanted have=.venv/requirements.installed python

@@ -144,7 +144,7 @@ def main():
     with resume.hold(run) if group.first else contextlib.nullcontext():
         if ready := prepare(args, group, device, run, started):
             try:
-                with stop:
+                with stop, contextlib.closing(ready[-1]):
                     fit(*ready, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command goes on")
@@ -264,7 +264,6 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         print_epoch(trainer, means, score, threshold, speed)
         if not trainer.finished and group.most(bool(stop.why), device):
             raise Stopped(f"stopped {stop.why or 'by a signal'} after epoch {trainer.epoch}, saved in {record.last}")
-    record.close()
     if not trainer.finished:
         print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
     if group.first:

@@ -68,7 +68,7 @@ def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, u
     assert differences(undisturbed, tmp_path / "mini/fold0") == []
 
 
-@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_training_between_two_steps(words, undisturbed, tmp_path, monkeypatch, which):
     real, started = Trainer.train_step, []
 
@@ -81,7 +81,7 @@ def test_a_signal_ends_a_training_between_two_steps(words, undisturbed, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", interrupted)
         result = kit("train", *words(tmp_path))
-    name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl+C"}[which]
+    name = "Ctrl+C" if which is signal.SIGINT else which.name
     assert started and result.code == 0 and f"stopped by {name} after step 5" in result.out
     assert torch.load(tmp_path / "mini/fold0/last.pt", weights_only=True)["step"] == 5
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "a script that goes on can be stopped"
@@ -123,6 +123,17 @@ def test_a_second_ctrl_c_ends_a_training_at_once_and_harms_nothing(words, undist
     assert torch.load(tmp_path / "mini/fold0/last.pt", weights_only=True)["step"] == 4
     succeed("train", *words(tmp_path), "--save-every", 0)
     assert differences(undisturbed, tmp_path / "mini/fold0") == []
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Stop(time.time()) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.2)
+            assert stop.why is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_has_one_writer(words, tmp_path):

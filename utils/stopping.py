@@ -1,11 +1,14 @@
 """Ending a training early without losing a step: at a time limit, or when a signal asks for it."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 
 SIGNALS = {signal.SIGINT: "Ctrl+C", signal.SIGTERM: "SIGTERM"}
+if hasattr(signal, "SIGHUP"):
+    SIGNALS[signal.SIGHUP] = "SIGHUP"  # the terminal has gone away
 APART = 1.0  # seconds: `timeout` and torchrun may send a signal twice at once, a person needs longer
 
 
@@ -14,8 +17,8 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Why a training is to stop, if it is. As a context it takes SIGINT and SIGTERM in: the first asks for a stop, which the
-    training makes when it is ready for it; a second Ctrl+C ends the process at once.
+    """Why a training is to stop, if it is. As a context it takes signals in, where they are not ignored: the first asks for a stop,
+    which the training makes when it is ready for it; a second Ctrl+C ends the process at once.
 
     The signals are heard by a thread, so that the second one ends a step that takes long inside torch too.
     limit: seconds from the time `started` on; 0: none. tells: say on stderr that a signal was heard.
@@ -37,7 +40,8 @@ class Stop:
             return self  # only there can signals be taken in
         self.ear, mouth = os.pipe()
         os.set_blocking(mouth, False)
-        self.before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as by nohup
+        self.before = {number: signal.signal(number, lambda *_: None) for number in heard}
         self.mouth, self.fd_before = mouth, signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
@@ -66,4 +70,5 @@ class Stop:
 
     def _tell(self, what):
         if self.tells:
-            os.write(2, f"\n{what}\n".encode())
+            with contextlib.suppress(OSError):  # no terminal any more
+                os.write(2, f"\n{what}\n".encode())
