@@ -40,7 +40,7 @@ KINDS = {  # each with dropout and batch norm
     "ema": {"optimiser": "adam", "ema": 0.9, "loss": "1:bce 3:soft_f1+bce", "plateau": "step", "patience": 0.1, "clip": 1},
     "workers": {"optimiser": "sgd", "workers": 2, "accumulate": 2, "loss": "1:bce 2:soft_f1", "plateau": "epoch"},
     "early-stop": {"optimiser": "adadelta", "lr": 0.5, "augment": "1:d4 3:chen", "epochs": 40, "early-stop": 6, "fit": "crop",
-                   "normalise": "image", "l1": 1e-5},
+                   "normalise": "image", "l1": 1e-5, "amp": "auto"},
 }  # fmt: skip
 PHASES = ("start", "packing", "step", "between", "checkpoint", "other files", "validation")
 BY_THE_CLOCK = ["seconds", "images_per_second", "peak_gb"]  # columns of log.csv
