@@ -181,12 +181,12 @@ def main():
                       progress=(trainer.epoch, trainer.step))  # fmt: skip
     group.wait()  # until all have read what is there
     print_header(config, started_from, train_rows, valid_rows, group.describe() + describe(device, amp), workers)
-    if group.first:
-        if args.overwrite:
-            resume.clear(run)
-        write_json(run / "config.json", config)
-        write_rows(run / "rows.csv", train_rows, valid_rows)
     try:
+        if group.first:
+            if args.overwrite:
+                resume.clear(run)
+            write_json(run / "config.json", config)
+            write_rows(run / "rows.csv", train_rows, valid_rows)
         fit(trainer, train_loader, valid_loader, valid_rows, group, run)
     except InputError:
         if group.first and not (run / "last.pt").is_file():

@@ -21,6 +21,14 @@ def plural(count, noun, nouns=None):
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def data_size(count):
+    """Bytes as a reader wants them: ``1.05 GB``, ``33 MB``, ``4.1 KB``, ``1 byte``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return plural(count, "byte")
+
+
 def check_least(args, **least):
     """Refuse options below their least value (or absurdly large, or NaN); an option that is None was not given."""
     for name, minimum in least.items():

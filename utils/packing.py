@@ -4,7 +4,6 @@ A packed copy is only ever added to, under a lock: two trainings that start toge
 pixels it speaks of are on the disk, so that a kill at any moment loses what was decoded in the last seconds and nothing else.
 """
 
-import errno
 import hashlib
 import math
 import os
@@ -20,9 +19,10 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.ahead import in_order
-from utils.errors import InputError, plural
+from utils.errors import InputError, data_size, plural
 from utils.images import check_files, load_sample
 from utils.packed import RECORD, Images, Index, Map, line_of
+from utils.part import NO_ROOM
 
 DEFAULT = "input/packed"
 SPARE = 2 * 10**9  # bytes of the disk that packing leaves free: checkpoints and logs are to come
@@ -118,18 +118,18 @@ class _Folder:
         if codec is None:
             _notice(
                 self.folder,
-                f"{_bytes(raw)}, or {_bytes(packed)} compressed, do not fit on the disk with {_bytes(free)} free",
+                f"{data_size(raw)}, or {data_size(packed)} compressed, do not fit on the disk with {data_size(free)} free",
             )
             return
-        size = _bytes(raw) if codec == "raw" else f"about {_bytes(packed)}, compressed for want of room"
+        size = data_size(raw) if codec == "raw" else f"about {data_size(packed)}, compressed for want of room"
         print(
-            f"packing {plural(len(missing), 'image')} of {self.folder} into {self.base}.bin: {size}; {_bytes(free)} free",
+            f"packing {plural(len(missing), 'image')} of {self.folder} into {self.base}.bin: {size}; {data_size(free)} free",
             flush=True,
         )
         try:
             self._write(missing, codec, sizes)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in NO_ROOM:
                 raise
             self.index.remove()  # give the room back, to checkpoints among others
             _notice(self.folder, "the disk became full")
@@ -245,11 +245,3 @@ def _alone(path, folder):
 
 def _notice(folder, why, which="its images"):
     print(f"{folder} is not packed, {which} are decoded each time: {why}", flush=True)
-
-
-def _bytes(count):
-    """``1.05 GB``, ``33 MB``, ``4.1 KB``."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count / 1e3:.3g} KB"

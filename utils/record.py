@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from torch.utils.tensorboard import SummaryWriter
 
 from utils import checkpoint
+from utils.board import Board
 from utils.files import write_csv
 from utils.predictions import write_epoch, write_predictions
 
@@ -17,7 +17,7 @@ class Record:
 
     def __init__(self, run, trainer, ids, writes=True):
         self.run, self.trainer, self.ids, self.writes, self.rows = run, trainer, ids, writes, []
-        self.board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1) if writes else None
+        self.board = Board(run / "tensorboard", purge_step=trainer.step + 1) if writes else None
 
     def step(self, curves):
         """Note the curves of the step just made."""
