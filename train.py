@@ -28,15 +28,15 @@ from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, 
 from utils.device import AMP, amp_dtype, describe, on_device, peak_memory
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_name, check_writable, write_json
-from utils.images import find_files, most_tiles, parse_channels
+from utils.images import most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class, precision_recall
 from utils.models.layers import STEMS
-from utils.packing import open_images
 from utils.predictions import read_predictions
+from utils.readable import open_readable, write_skipped
 from utils.recipes import RECIPES
 from utils.record import Record
-from utils.runs import write_rows
+from utils.runs import UNSAID, write_rows
 from utils.trainer import OPTIMISERS, Trainer, check_compiles
 from utils.weights import check_apart_from_start, load_start, moments_of_start
 
@@ -112,6 +112,12 @@ def parse_args():
     arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
     arg("--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept", group=run)
     arg("--no-cache", action="store_true", help="decode the images each time instead of packing them", group=run)
+    arg(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that cannot be read; skipped.csv lists them",
+        group=run,
+    )
     arg("--overwrite", action="store_true", help="start anew where a run of this name exists", group=run)
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
@@ -155,9 +161,10 @@ def main():
     else:
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
-    files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
-    cache = None if args.no_cache else args.cache
-    images, sizes = group.in_turn(lambda: open_images(files, channels.names, args.size, args.fit, cache))
+    train_rows, valid_rows, images, sizes, skipped = open_readable(
+        train_rows, valid_rows, channels, config, saved and (UNSAID | saved["config"])["skipped"], group
+    )
+    config["skipped"] = skipped["Id"].tolist()
     tiles = most_tiles(sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     train_set = Samples(images[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
@@ -187,9 +194,12 @@ def main():
                 resume.clear(run)
             write_json(run / "config.json", config)
             write_rows(run / "rows.csv", train_rows, valid_rows)
+            if not saved:
+                write_skipped(run, skipped)
         fit(trainer, train_loader, valid_loader, valid_rows, group, run)
     except InputError:
         if group.first and not (run / "last.pt").is_file():
+            write_skipped(run, skipped[:0])
             resume.clear(run)  # nothing was learned yet: leave nothing half-done
         raise
     group.wait()  # none leaves while another still hears from it

@@ -9,10 +9,10 @@ class InputError(Exception):
     """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to mend it."""
 
 
-def listing(items, show=3):
+def listing(items, show=3, sep=", "):
     """First few of `items` and how many more there are: ``'a, b, c and 7 more'``."""
     items = [str(item) for item in items]
-    head = ", ".join(items[:show])
+    head = sep.join(items[:show])
     return head if len(items) <= show else f"{head} and {len(items) - show:,} more"
 
 
