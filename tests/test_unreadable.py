@@ -73,12 +73,13 @@ def last_of(run):
 
 def test_all_are_told_before_the_first_epoch(damaged, folds, tmp_path, options):
     atlas, bad, former = damaged
-    message = refuse("train", *train_options(atlas, folds, tmp_path), *options, says=["6 unusable image files", "and 3 more", "--skip-bad"])  # fmt: skip
+    words = [*train_options(atlas, folds, tmp_path), *options]
+    message = refuse("train", *words, says=["6 unusable image files", "and 3 more", "--skip-bad"])
     assert sum(str(path) in message or path.name in message for path in former) == 3
     assert not (tmp_path / "mini").exists()
     for path in list(former)[1:]:
         path.write_bytes(former[path])
-    only = refuse("train", *train_options(atlas, folds, tmp_path), *options, says=["damaged and cannot be decoded", next(iter(bad))])  # fmt: skip
+    only = refuse("train", *words, says=["damaged and cannot be decoded", next(iter(bad))])
     assert "unusable" not in only
 
 
@@ -127,7 +128,9 @@ def test_without_bad_images_the_option_changes_nothing(atlas, folds, run, tmp_pa
 
 
 @pytest.mark.parametrize("how", [["--skip-bad"], []])
-def test_a_run_that_goes_on_leaves_out_the_same_even_when_files_were_mended(damaged, folds, tmp_path, monkeypatch, options, how):  # fmt: skip
+def test_a_run_that_goes_on_leaves_out_the_same_even_when_files_were_mended(
+    damaged, folds, tmp_path, monkeypatch, options, how
+):
     atlas, bad, former = damaged
     words = [*train_options(atlas, folds, tmp_path), *options]
     succeed("train", *train_options(atlas, folds, tmp_path, "whole"), "--skip-bad", *options)
