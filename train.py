@@ -8,11 +8,12 @@
     python train.py --fold 0 --loss "1:bce 4:soft_f1+weighted_bce"
 
 The run directory holds config.json (every option), rows.csv (the images
-trained and validated on), last.pt and best.pt, log.csv (a row an epoch),
-steps.csv and TensorBoard events (every step), oof.csv (best epoch's
-probabilities for the validation fold) and validation/ (every epoch's, in 16
-bits). Interrupted, the same command goes on after the last finished epoch and
-ends with the same weights (with --max-minutes perhaps an epoch earlier).
+trained and validated on), skipped.csv (those that --skip-bad left out),
+last.pt and best.pt, log.csv (a row an epoch), steps.csv and TensorBoard events
+(every step), oof.csv (best epoch's probabilities for the validation fold) and
+validation/ (every epoch's, in 16 bits). Interrupted, the same command goes on
+after the last finished epoch and ends with the same weights (with
+--max-minutes perhaps an epoch earlier).
 """
 
 import argparse
@@ -39,6 +40,7 @@ from utils.record import Record
 from utils.runs import UNSAID, write_rows
 from utils.trainer import OPTIMISERS, Trainer, check_compiles
 from utils.weights import check_apart_from_start, load_start, moments_of_start
+from utils.workers import naming_what_they_held
 
 
 def parse_args():
@@ -196,7 +198,8 @@ def main():
             write_rows(run / "rows.csv", train_rows, valid_rows)
             if not saved:
                 write_skipped(run, skipped)
-        fit(trainer, train_loader, valid_loader, valid_rows, group, run)
+        with naming_what_they_held(train_loader):
+            fit(trainer, train_loader, valid_loader, valid_rows, group, run)
     except InputError:
         if group.first and not (run / "last.pt").is_file():
             write_skipped(run, skipped[:0])
