@@ -47,6 +47,8 @@ def harm(monkeypatch, victim, what):
 
 def none_left():
     gc.collect()
+    for process in multiprocessing.active_children():
+        process.join(30)
     return not multiprocessing.active_children()
 
 
