@@ -51,13 +51,13 @@ def open_readable(train, valid, channels, options, before, group):
 
 
 def _look_at_all(files, channels, options, group):
-    """Images, sizes, {row: [what is wrong]}. Ranks pack in turn, and share out the decoding of what is not packed."""
+    """Images, sizes, {row: [what is wrong]}. The ranks of a machine share out the decoding of what is not packed."""
     cache = None if options["no_cache"] else options["cache"]
     images, sizes, bad = group.in_turn(
         lambda: open_sound(files, channels.names, options["size"], options["fit"], cache)
     )
     unseen = [row for row in images.decoded().tolist() if row not in bad]
-    return images, sizes, group.union(bad | undecodable(files, unseen[group.rank :: group.count]))
+    return images, sizes, group.union(bad | undecodable(files, unseen[group.local :: group.here]))
 
 
 def undecodable(files, rows):
