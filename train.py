@@ -8,12 +8,13 @@
     python train.py --fold 0 --loss "1:bce 4:soft_f1+weighted_bce"
 
 The run directory holds config.json (every option), rows.csv (the images
-trained and validated on), last.pt and best.pt, log.csv (a row an epoch),
-steps.csv and TensorBoard events (every step), oof.csv (best epoch's
-probabilities for the validation fold) and validation/ (every epoch's, in 16
-bits). Interrupted in any way, the same command goes on with the step after
-the last one saved and ends with the same weights (on a CPU to the bit; with
---max-minutes perhaps an epoch earlier). Ctrl+C and SIGTERM save first.
+trained and validated on), skipped.csv (those that --skip-bad left out),
+last.pt and best.pt, log.csv (a row an epoch), steps.csv and TensorBoard events
+(every step), oof.csv (best epoch's probabilities for the validation fold) and
+validation/ (every epoch's, in 16 bits). Interrupted in any way, the same
+command goes on with the step after the last one saved and ends with the same
+weights (on a CPU to the bit; with --max-minutes perhaps an epoch earlier).
+Ctrl+C and SIGTERM save first.
 """
 
 import argparse
@@ -30,19 +31,20 @@ from utils.clock import parse_span
 from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, on_device, peak_memory
 from utils.errors import InputError, check_least, run_script
-from utils.files import check_name, check_writable, write_json
-from utils.images import find_files, most_tiles, parse_channels
+from utils.files import check_name, check_writable
+from utils.images import most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class
 from utils.models.layers import STEMS
-from utils.packing import open_images
+from utils.readable import open_readable
 from utils.recipes import RECIPES
 from utils.record import Record
 from utils.report import print_epoch, print_header, print_summary
-from utils.runs import write_rows
+from utils.runs import UNSAID
 from utils.stopping import Stop, Stopped
 from utils.trainer import OPTIMISERS, NotFinite, Trainer, check_compiles
 from utils.weights import check_apart_from_start, load_start, moments_of_start
+from utils.workers import naming_what_they_held
 
 
 def parse_args():
@@ -118,6 +120,12 @@ def parse_args():
     arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
     arg("--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept", group=run)
     arg("--no-cache", action="store_true", help="decode the images each time instead of packing them", group=run)
+    arg(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that cannot be read; skipped.csv lists them",
+        group=run,
+    )
     arg("--save-every", default="10min", metavar="SPAN", group=run,
         help="45s, 10min, 1h30m: save within epochs too; 0: only at their ends")  # fmt: skip
     arg("--time-limit", default="0", metavar="SPAN", group=run,
@@ -144,8 +152,10 @@ def main():
     with resume.hold(run) if group.first else contextlib.nullcontext():
         if ready := prepare(args, group, device, run, started):
             try:
-                with stop, contextlib.closing(ready[-1]):
-                    fit(*ready, stop)
+                trainer, train_loader, valid_loader, record = ready
+                record.begin()
+                with stop, contextlib.closing(record), naming_what_they_held(train_loader):
+                    fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command goes on")
             except InputError:
@@ -183,9 +193,10 @@ def prepare(args, group, device, run, started):
     else:
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
-    files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
-    cache = None if args.no_cache else args.cache
-    images, sizes = group.in_turn(lambda: open_images(files, channels.names, args.size, args.fit, cache))
+    train_rows, valid_rows, images, sizes, skipped = open_readable(
+        train_rows, valid_rows, channels, config, saved and (UNSAID | saved["config"])["skipped"], group
+    )
+    config["skipped"] = skipped["Id"].tolist()
     tiles = most_tiles(sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     train_set = Samples(images[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
@@ -209,17 +220,12 @@ def prepare(args, group, device, run, started):
                       progress=(trainer.epoch, trainer.step))  # fmt: skip
     group.wait()  # until all have read what is there
     print_header(config, started_from, train_rows, valid_rows, group.describe() + describe(device, amp), workers)
-    if group.first:
-        if args.overwrite:
-            resume.clear(run)
-        write_json(run / "config.json", config)
-        write_rows(run / "rows.csv", train_rows, valid_rows)
-    ids = train_rows["Id"].tolist(), valid_rows["Id"].tolist()
+    every = parse_span("--save-every", args.save_every)
     return (
         trainer,
         train_loader,
         valid_loader,
-        Record(run, trainer, ids, parse_span("--save-every", args.save_every), group.first),
+        Record(run, trainer, train_rows, valid_rows, skipped, every, group.first),
     )
 
 

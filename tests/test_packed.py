@@ -386,9 +386,10 @@ def test_a_training_packs_and_the_next_fold_and_prediction_find_it(atlas, folds,
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_nothing_is_packed_before_every_file_was_looked_at(own_atlas, folds, tmp_path):
-    path = sorted((own_atlas / "train").glob("*_red.png"))[-1]
-    path.write_bytes(path.read_bytes()[:-30])
-    words = [*train_options(own_atlas, folds, tmp_path), "--cache", tmp_path / "cache"]
-    refuse("train", *words, says="cut short")
+def test_nothing_is_packed_where_an_image_is_too_small(own_atlas, folds, tmp_path):
+    """Every file is looked at before the long work."""
+    for path in sorted((own_atlas / "train").glob("*.png"))[-4:]:
+        cv2.imwrite(str(path), np.zeros((20, 20), np.uint8))
+    words = [*train_options(own_atlas, folds, tmp_path, fit="crop"), "--cache", tmp_path / "cache"]
+    refuse("train", *words, says="1 image smaller than the crop of 32")
     assert not (tmp_path / "cache").exists()

@@ -22,6 +22,7 @@ from utils.errors import InputError
 from utils.images import tiles
 from utils.packed import Images
 from utils.ranks import ALONE, Shares
+from utils.workers import FREE, Start, new_ledger
 
 FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
@@ -47,6 +48,7 @@ class Samples(Dataset):
             normalise,
         )
         self.targets, self.augment, self.random_crop, self.seed = targets, augment, random_crop, seed
+        self.ledger = None  # in a loading process: its id, and the row it holds (see utils/workers.py)
 
     def __len__(self):
         return len(self.files)
@@ -58,10 +60,22 @@ class Samples(Dataset):
 
     def __getitem__(self, key):
         epoch, row = key
+        position = max(row, ~row)
+        self.hold(position)
         try:
-            return self.load(epoch, max(row, ~row)) | {"rows": row}
+            return self.load(epoch, position) | {"rows": row}
         except InputError as error:
             return error  # raised again in the main process, where it can be told in one sentence
+        except MemoryError:
+            return InputError(f"no memory was left to read {self.files[position][0]}; give fewer --workers")
+        except Exception as error:
+            raise RuntimeError(f"{self.files[position][0]} could not be read") from error
+        finally:
+            self.hold(FREE)
+
+    def hold(self, row):
+        if self.ledger is not None:
+            self.ledger[1] = row
 
     def load(self, epoch, row):
         return self.prepare(self.images.read(row), epoch, row)
@@ -138,7 +152,7 @@ class EpochOrder(Sampler):
 
 def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE):
     """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's share of them, prepared beside what is done
-    with them.
+    with them. Of processes the loader's `.ledger` tells what they hold, as `new_ledger`.
 
     Samples that are augmented or shuffled come from `workers` processes that stay between epochs (0: from this one), others from
     as many threads: reading and decoding need no Python, and a process would have to hand each batch over. Shuffled, a last
@@ -152,12 +166,14 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE
     # Batch norm learns nothing from a batch of one image.
     lonely = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
     batches = BatchSampler(order, batch_size, drop_last=lonely)
+    ledger = new_ledger(workers)
     loader = DataLoader(
         samples, batch_sampler=Shares(batches, ranks) if ranks.count > 1 else batches, collate_fn=collate, num_workers=workers,
         pin_memory=device.type == "cuda", persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
+        worker_init_fn=Start(ledger) if workers else None,
         generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
     )  # fmt: skip
-    loader.order = order
+    loader.order, loader.ledger = order, ledger
     return loader
 
 

@@ -9,10 +9,10 @@ class InputError(Exception):
     """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to mend it."""
 
 
-def listing(items, show=3):
+def listing(items, show=3, sep=", "):
     """First few of `items` and how many more there are: ``'a, b, c and 7 more'``."""
     items = [str(item) for item in items]
-    head = ", ".join(items[:show])
+    head = sep.join(items[:show])
     return head if len(items) <= show else f"{head} and {len(items) - show:,} more"
 
 
@@ -25,6 +25,14 @@ def first_line(error, most=160):
 def plural(count, noun, nouns=None):
     """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``; `nouns` where an s is not enough."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def data_size(count):
+    """Bytes as a reader wants them: ``1.05 GB``, ``33 MB``, ``4.1 KB``, ``1 byte``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return plural(count, "byte")
 
 
 def check_least(args, **least):

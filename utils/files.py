@@ -2,35 +2,38 @@
 
 import json
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.part import Part, no_room, opened
 
 
 @contextmanager
 def whole_file(path, mode="w"):
-    """Open `path` for writing so that readers see the old file or the complete new one, never a part.
+    """Open `path` for writing (``w``, UTF-8, or ``wb``) so that readers see the old file or the complete new one, never a part.
 
-    Raises InputError when the place cannot be written. On any exception in the body the old file stays as it was.
+    Raises InputError when the place cannot be written; where room is wanting, after the body, since then it is known how much.
+    On any exception in the body the old file stays as it was.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.part")  # the same name each time: what a killed process left is overwritten
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    part = Part(
+        path.with_name(f".{path.name}.part")
+    )  # the same name each time: what a killed process left is overwritten
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, mode, **text) as file:
+        part.create()
+        with opened(part, mode) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+            part.move_to(path)
+        if part.error:
+            raise InputError(no_room(path, part.size, part.error)) from part.error
     except OSError as error:
         raise InputError(
             f"cannot write {path} ({error.strerror or error}); free the place or choose another"
         ) from error
     finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+        part.remove()
 
 
 def write_json(path, content):

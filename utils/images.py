@@ -102,40 +102,62 @@ def find_files(folders, ids, channels, found=None):
     return [tuple(found[id_][name] for name in channels.names) for id_ in ids]
 
 
-def check_files(files, crop=0, known=None):
+def check_files(files, crop=0):
     """Look at head and tail of every file before long work starts; returns the sizes, an array (N, 2) of height, width.
 
-    `files` is a list of tuples of paths. known: {row: (height, width)} of samples that need no look. Raises InputError on
-    files that are cut short or no images, and on samples whose channels differ in size or that are smaller than `crop`
-    pixels: how many, and the first few. Damage inside a file shows only when it is read.
+    `files` is a list of tuples of paths. Raises InputError on samples that `look_at_files` finds bad, how many and the first
+    few, and on those that `check_crop` refuses.
     """
-    sizes, broken, unequal = dict(known or {}), [], []
+    sizes, bad = look_at_files(files)
+    if bad:
+        raise InputError(told(bad))
+    check_crop(files, sizes, crop)
+    return sizes
+
+
+def look_at_files(files, known=None):
+    """Look at head and tail of every file: -> sizes (N, 2) of height, width, {row: [what is wrong]} of the bad samples.
+
+    Bad are files that cannot be read, are cut short or no images of the kit's, and channels that differ in size. known: {row:
+    (height, width)} of samples that need no look. Raises InputError where a file is missing: the folder may be the wrong one.
+    Damage inside a file shows only when it is decoded.
+    """
+    sizes, bad = dict(known or {}), {}
     rows = [row for row in range(len(files)) if row not in sizes]
     quiet = None if len(rows) > 2000 else True
     for row in tqdm(rows, desc="checking images", unit="img", disable=quiet, leave=False):
-        shapes = {}
+        shapes, wrong = {}, []
         for path in files[row]:
             try:
                 shapes[path.name] = image_size(path)
             except InputError as error:
-                broken.append(str(error))
+                if not path.exists():
+                    raise
+                wrong.append(str(error))
         if len(set(shapes.values())) > 1:
-            unequal.append(", ".join(f"{name} {w}x{h}" for name, (h, w) in shapes.items()))
+            wrong.append("channels of unequal size: " + ", ".join(f"{name} {w}x{h}" for name, (h, w) in shapes.items()))
+        if wrong:
+            bad[row] = wrong
         sizes[row] = next(iter(shapes.values()), (0, 0))
-    if broken:
-        raise InputError(
-            broken[0] if len(broken) == 1 else f"{plural(len(broken), 'unusable image file')}: {'; '.join(broken[:3])}"
-        )
-    if unequal:
-        raise InputError(f"{plural(len(unequal), 'sample')} with channels of unequal size: {'; '.join(unequal[:3])}")
-    sizes = np.array([sizes[row] for row in range(len(files))]).reshape(-1, 2)
+    return np.array([sizes[row] for row in range(len(files))]).reshape(-1, 2), bad
+
+
+def told(bad):
+    """What is wrong with bad samples, {row: [what is wrong]}: how many files, and the first few."""
+    wrong = [what for whats in bad.values() for what in whats]
+    if len(wrong) == 1:
+        return wrong[0]
+    return f"{plural(len(wrong), 'unusable image file')}: {listing(wrong, sep='; ')}"
+
+
+def check_crop(files, sizes, crop):
+    """Raise InputError where a sample of these `sizes` (N, 2) is smaller than `crop` pixels."""
     if len(small := np.flatnonzero(sizes.min(axis=1) < crop)):
         height, width = sizes[small[0]]
         raise InputError(
             f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}; "
             f"give larger images, or train with --size {sizes.min()} or less, or --fit resize"
         )
-    return sizes
 
 
 def image_size(path):

@@ -40,8 +40,9 @@ class Images:
         return len(self.files)
 
     def __getitem__(self, part):
-        """A slice of the samples."""
-        return Images(self.files[part], self.size, None if self.table is None else self.table[part], self.maps)
+        """A slice of the samples, or those of a list of rows."""
+        files = self.files[part] if isinstance(part, slice) else [self.files[row] for row in part]
+        return Images(files, self.size, None if self.table is None else self.table[part], self.maps)
 
     def read(self, row):
         """(H, W, channels) uint8, or float32 in [0, 1] where a file has 16 bits. Not to be written to: it may be the map."""
@@ -66,6 +67,11 @@ class Images:
                 f"{path} is damaged where {self.files[row][0].name} lies; delete it, it is made again"
             ) from None
         return join_planes(list(planes))
+
+    def decoded(self):
+        """The rows that lie nowhere packed and are decoded each time."""
+        rows = np.arange(len(self))
+        return rows if self.table is None else rows[self.table["pack"] < 0]
 
     def will_need(self, rows):
         """Let the system fetch these samples from the disk together, if it has not got them in memory."""

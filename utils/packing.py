@@ -4,7 +4,6 @@ A packed copy is only ever added to, under a lock: two trainings that start toge
 pixels it speaks of are on the disk, so that a kill at any moment loses what was decoded in the last seconds and nothing else.
 """
 
-import errno
 import hashlib
 import math
 import os
@@ -20,9 +19,10 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.ahead import in_order
-from utils.errors import InputError, plural
-from utils.images import check_files, load_sample
+from utils.errors import InputError, data_size, plural
+from utils.images import check_crop, load_sample, look_at_files, told
 from utils.packed import RECORD, Images, Index, Map, line_of
+from utils.part import NO_ROOM
 
 DEFAULT = "input/packed"
 SPARE = 2 * 10**9  # bytes of the disk that packing leaves free: checkpoints and logs are to come
@@ -36,28 +36,41 @@ def open_images(files, channels, size, fit, cache=DEFAULT):
 
     files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: the folder of
     packed copies, made where it is missing; None packs nothing.
-    Raises InputError for files that cannot be used, as `check_files` does, before anything is packed. That a copy cannot
+    Raises InputError for files that cannot be used: all those that are found while the others are packed. That a copy cannot
     be written is no error: a sentence says so, and the samples are decoded each time.
     """
+    images, sizes, bad = open_sound(files, channels, size, fit, cache)
+    if bad:
+        raise InputError(told(bad))
+    return images, sizes
+
+
+def open_sound(files, channels, size, fit, cache=DEFAULT):
+    """As `open_images`, but bad samples are handed back: -> Images, sizes, {row: [what is wrong]}. Damage inside a file is
+    among it only where the sample was to be packed. Raises InputError on missing files and images smaller than the crop."""
     size, crop = (size, 0) if fit == "resize" else (None, size)
-    if cache is None:
-        return Images(files, size), check_files(files, crop)
+    packs = [] if cache is None else _folders(files, channels, size, cache)
+    sizes, bad = look_at_files(files, {row: known for pack in packs for row, known in pack.known().items()})
+    sound = [row for row in range(len(files)) if row not in bad]
+    check_crop([files[row] for row in sound], sizes[sound], crop)
+    table, maps = np.zeros(len(files), RECORD), []
+    table["pack"] = -1
+    for pack in packs:
+        mapped, records = pack.fill(sizes, bad)
+        if mapped:
+            maps.append(mapped)
+            for row, record in records.items():
+                table[row] = (len(maps) - 1, *record["where"])
+    return Images(files, size, table if packs else None, maps), sizes, bad
+
+
+def _folders(files, channels, size, cache):
     if not cache or "\0" in cache:
         raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
     groups = {}
     for row, paths in enumerate(files):
         groups.setdefault(paths[0].parent.resolve(), []).append(row)
-    packs = [_Folder(folder, rows, files, channels, size, cache) for folder, rows in groups.items()]
-    sizes = check_files(files, crop, known={row: known for pack in packs for row, known in pack.known().items()})
-    table, maps = np.zeros(len(files), RECORD), []
-    table["pack"] = -1
-    for pack in packs:
-        mapped, records = pack.fill(sizes)
-        if mapped:
-            maps.append(mapped)
-            for row, record in records.items():
-                table[row] = (len(maps) - 1, *record["where"])
-    return Images(files, size, table, maps), sizes
+    return [_Folder(folder, rows, files, channels, size, cache) for folder, rows in groups.items()]
 
 
 class _Folder:
@@ -68,6 +81,7 @@ class _Folder:
         letters = "".join(name[0] for name in channels)
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
         self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}"
+        self.bad = {}
         self.stamps = {row: _stamps(files[row]) for row in rows}
         self.index = Index(self.base, channels, size)
 
@@ -79,8 +93,13 @@ class _Folder:
         found = {row: self.index.fresh(self.files[row][0].name, self.stamps[row]) for row in self.rows}
         return {row: record for row, record in found.items() if record}
 
-    def fill(self, sizes):
-        """Pack what is missing: -> Map, {row: record} of all samples that are packed then; None, {} where there are none."""
+    def fill(self, sizes, bad):
+        """Pack what is missing: -> Map, {row: record} of all samples that are packed then; None, {} where there are none.
+
+        bad: {row: [what is wrong]}: samples to pass over; those that cannot be decoded are added.
+        """
+        self.bad = bad
+        self.rows = [row for row in self.rows if row not in bad]
         try:
             with _alone(f"{self.base}.lock", self.folder):
                 self.index.read()
@@ -89,7 +108,7 @@ class _Folder:
                 return self._mapped()
         except (OSError, NotImplementedError) as error:  # the second: a file system without locks
             found = self._mapped()
-            if len(found[1]) < len(self.rows):
+            if len(found[1]) < len(self._sound(self.rows)):
                 _notice(self.folder, f"{self.base}.bin cannot be written ({getattr(error, 'strerror', None) or error})")
             return found
 
@@ -106,6 +125,9 @@ class _Folder:
         fresh = self._fresh()
         return [row for row in self.rows if row not in fresh]
 
+    def _sound(self, rows):
+        return [row for row in rows if row not in self.bad]
+
     def _pack(self, sizes):
         stale = {self.files[row][0].name for row in self._missing()}
         live = sum(record["where"][-1] for name, record in self.index.records.items() if name not in stale)
@@ -118,18 +140,18 @@ class _Folder:
         if codec is None:
             _notice(
                 self.folder,
-                f"{_bytes(raw)}, or {_bytes(packed)} compressed, do not fit on the disk with {_bytes(free)} free",
+                f"{data_size(raw)}, or {data_size(packed)} compressed, do not fit on the disk with {data_size(free)} free",
             )
             return
-        size = _bytes(raw) if codec == "raw" else f"about {_bytes(packed)}, compressed for want of room"
+        size = data_size(raw) if codec == "raw" else f"about {data_size(packed)}, compressed for want of room"
         print(
-            f"packing {plural(len(missing), 'image')} of {self.folder} into {self.base}.bin: {size}; {_bytes(free)} free",
+            f"packing {plural(len(missing), 'image')} of {self.folder} into {self.base}.bin: {size}; {data_size(free)} free",
             flush=True,
         )
         try:
-            self._write(missing, codec, sizes)
+            self._write(self._sound(missing), codec, sizes)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in NO_ROOM:
                 raise
             self.index.remove()  # give the room back, to checkpoints among others
             _notice(self.folder, "the disk became full")
@@ -137,10 +159,17 @@ class _Folder:
     def _probe(self, missing, sizes):
         """Bytes that the missing samples will take uncompressed and compressed, judged by a few of them."""
         rows = [missing[i] for i in np.unique(np.linspace(0, len(missing) - 1, PROBES).astype(int))]
-        images = [load_sample(self.files[row], self.size) for row in rows]
+        images = []
+        for row in rows:
+            try:
+                images.append(load_sample(self.files[row], self.size))
+            except InputError as error:
+                self.bad[row] = [str(error)]
+        pixels = len(missing) * self.size**2 if self.size else int(sizes[missing].prod(axis=1).sum())
+        if not images:
+            return (pixels * len(self.files[missing[0]]),) * 2  # as 8 bits that do not shrink
         a_pixel = sum(image.nbytes for image in images) / sum(image.shape[0] * image.shape[1] for image in images)
         shrinks = sum(len(_encode(image, "zstd")) for image in images) / sum(image.nbytes for image in images)
-        pixels = len(missing) * self.size**2 if self.size else int(sizes[missing].prod(axis=1).sum())
         return round(pixels * a_pixel), round(pixels * a_pixel * shrinks * 1.1)
 
     def _write(self, missing, codec, sizes):
@@ -165,21 +194,28 @@ class _Folder:
 
         def made(row):
             image = load_sample(self.files[row], self.size)
-            return row, image.shape, image.dtype.name, _encode(image, codec)
+            return image.shape, image.dtype.name, _encode(image, codec)
 
-        safe, most = offset, max(math.prod(sizes[row]) for row in missing) if not self.size else self.size**2
+        safe, most = (
+            offset,
+            max((math.prod(sizes[row]) for row in missing), default=1) if not self.size else self.size**2,
+        )
         ahead = max(1, min(3 * cores(), 2**28 // int(most)))  # decoded samples that wait to be written
         try:
             bar = tqdm(total=len(missing), desc="packing", unit="img", disable=None, leave=False)
             with bar, ThreadPoolExecutor(cores()) as pool:
                 results = in_order(lambda row: pool.submit(made, row), missing, ahead)
-                for done, result in enumerate(results, start=1):
-                    row, shape, kind, content = result.result()
+                for done, (row, result) in enumerate(zip(missing, results, strict=True), start=1):
+                    bar.update()
+                    try:
+                        shape, kind, content = result.result()
+                    except InputError as error:
+                        self.bad[row] = [str(error)]
+                        continue
                     _write_all(data, content)
                     where = (offset, len(content), shape, kind, codec)
                     pending.append(line_of(self.files[row][0].name, self.stamps[row], *where, sizes[row]))
                     offset += len(content)
-                    bar.update()
                     if offset - safe >= COMMIT:
                         commit()
                         safe = offset
@@ -188,7 +224,7 @@ class _Folder:
                             break
         except OSError:
             raise
-        except BaseException:  # a damaged file, Ctrl+C: what is done is done
+        except BaseException:  # Ctrl+C: what is done is done
             with suppress(OSError):
                 commit()
             raise
@@ -245,11 +281,3 @@ def _alone(path, folder):
 
 def _notice(folder, why, which="its images"):
     print(f"{folder} is not packed, {which} are decoded each time: {why}", flush=True)
-
-
-def _bytes(count):
-    """``1.05 GB``, ``33 MB``, ``4.1 KB``."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count / 1e3:.3g} KB"

@@ -89,6 +89,14 @@ class Ranks:
         order = rows.argsort()
         return rows[order], values[order]
 
+    def union(self, found):
+        """All ranks' dicts as one, in the order of its keys, the same on every rank."""
+        parts = [found]
+        if self.count > 1:
+            parts = [None] * self.count
+            distributed.all_gather_object(parts, found)
+        return dict(sorted(item for part in parts for item in part.items()))
+
     def agree(self, value):
         """The first rank's value, on all: for what a clock or rounding decides."""
         if self.count == 1:

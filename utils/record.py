@@ -4,30 +4,42 @@ import time
 
 import numpy as np
 import pandas as pd
-from torch.utils.tensorboard import SummaryWriter
 
-from utils import checkpoint
+from utils import checkpoint, resume
+from utils.board import Board
 from utils.errors import InputError, listing
-from utils.files import write_csv
+from utils.files import write_csv, write_json
 from utils.predictions import EPOCHS, epoch_files, write_epoch, write_predictions
+from utils.readable import write_skipped
+from utils.runs import write_rows
 
 
 class Record:
     """The files of one run. Among ranks that train together (utils/ranks.py) only the first writes.
 
-    ids: of the training and of the validation rows, two lists; the second in the order of all probabilities given (N, classes).
+    train_rows, valid_rows, skipped: of the images trained and validated on, and left out, three DataFrames; the second in the order
+    of all probabilities given (N, classes).
     every: seconds after which `due` asks for the state to be saved, beside the end of each epoch; 0: only then.
     """
 
-    def __init__(self, run, trainer, ids, every, writes=True):
+    def __init__(self, run, trainer, train_rows, valid_rows, skipped, every, writes=True):
         self.run, self.trainer, self.every, self.writes = run, trainer, every, writes
+        self.train_rows, self.valid_rows, self.skipped = train_rows, valid_rows, skipped
         self.last = run / "last.pt"
-        self.train_ids, self.valid_ids = ids
-        self.board = SummaryWriter(run / "tensorboard", purge_step=trainer.step + 1) if writes else None
         self.first_step = self.saved_step = trainer.step
         self.saved_at, self.seconds = time.monotonic(), 0.0
-        if writes:
-            self._settle()
+
+    def begin(self):
+        """Write what is known before the first step, and take back what a killed process has left."""
+        if not self.writes:
+            return
+        if not self.trainer.step:
+            resume.clear(self.run)
+            write_skipped(self.run, self.skipped)
+        write_json(self.run / "config.json", self.trainer.config)
+        write_rows(self.run / "rows.csv", self.train_rows, self.valid_rows)
+        self._settle()
+        self.board = Board(self.run / "tensorboard", purge_step=self.trainer.step + 1)
 
     def step(self, curves):
         """Note the curves of the step just made."""
@@ -61,7 +73,7 @@ class Record:
             weights = trainer.evaluated.state_dict()
             state = {"config": trainer.config, "model": weights, "epoch": trainer.epoch, "score": trainer.score}
             checkpoint.save(self.run / "best.pt", state)
-            write_predictions(self.run / "oof.csv", self.valid_ids, probabilities, trainer.config["class_names"])
+            write_predictions(self.run / "oof.csv", self.valid_rows["Id"], probabilities, trainer.config["class_names"])
         self.seconds += time.monotonic() - clock
 
     def epoch(self, values, valid):
@@ -82,7 +94,7 @@ class Record:
     def left_out(self, trouble, rows):
         """Take note of a batch of the training `rows` that nothing was learned from. Raises InputError once there are more of them
         than --skip-nan allows."""
-        trainer, ids = self.trainer, [self.train_ids[row] for row in rows]
+        trainer, ids = self.trainer, self.train_rows["Id"].iloc[rows]
         where = f"{trouble} at step {trainer.step:,} (epoch {trainer.epoch}) on the images {listing(ids, show=16)}"
         trainer.left_out += 1
         if trainer.left_out <= trainer.config["skip_nan"]:

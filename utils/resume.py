@@ -49,6 +49,10 @@ def _version(package):
 def find(run, config, overwrite):
     """The state to go on from, or None. A run of other options or other rows is not continued, nor overwritten unasked."""
     existing = [run / name for name in ("last.pt", "best.pt") if (run / name).is_file()]
+    if not (overwrite or existing) and (run / "oof.csv").is_file():
+        raise InputError(
+            f"{run} holds the oof.csv of a run whose checkpoints are gone; choose another --name or give --overwrite"
+        )
     if overwrite or not existing:
         return None
     saved = checkpoint.load(existing[0])
@@ -137,7 +141,7 @@ def remove_empty(folders):
 
 def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
-    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "config.json"):
+    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json"):
         (run / name).unlink(missing_ok=True)
     for name in ("tensorboard", EPOCHS, "figures"):
         shutil.rmtree(run / name, ignore_errors=True)

@@ -16,11 +16,13 @@ Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 UNSAID = {  # what a config without these options means
     "layers": "all", "single_label": False, "max_minutes": 0.0, "accumulate": 1, "ema": 0.0, "checkpointing": False, "compile": False,
     "skip_nan": 0,
+    "skip_bad": False, "skipped": [],
 }  # fmt: skip
 # What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
 NOT_THE_RESULT = {
     "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
     "parameters", "checkpointing", "compile", "cache", "no_cache", "save_every", "time_limit", "skip_nan",
+    "skip_bad", "skipped",
 }  # fmt: skip
 ANEW = "train the fold anew, with --overwrite"
 

@@ -1,0 +1,208 @@
+"""Loading processes that die, raise, or are sent signals."""
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
+
+from utils.packed import Images
+from utils.trainer import Trainer
+
+
+def die_by(signal_):
+    return lambda: os.kill(os.getpid(), signal_)
+
+
+def raise_(error):
+    raise error
+
+
+@pytest.fixture
+def victim(folds):
+    """An image that fold 0 trains on, in the middle of the table."""
+    table = pd.read_csv(folds, dtype=str)
+    return table["Id"][table["fold"] != "0"].iloc[20]
+
+
+def harm(monkeypatch, victim, what):
+    """Let reading the victim do `what` in loading processes."""
+    real, main = Images.read, os.getpid()
+
+    def read(self, row):
+        if os.getpid() != main and victim in self.files[row][0].name:
+            what()
+        return real(self, row)
+
+    monkeypatch.setattr(Images, "read", read)
+
+
+def none_left():
+    gc.collect()
+    for process in multiprocessing.active_children():
+        process.join(30)
+    return not multiprocessing.active_children()
+
+
+DEATHS = {
+    "killed": (die_by(signal.SIGKILL), ["was killed", "signal: Killed", "memory", "fewer --workers"]),
+    "crashed": (lambda: ctypes.string_at(0), ["crashed", "Segmentation fault"]),
+    "bus error": (die_by(signal.SIGBUS), ["died", "/dev/shm"]),
+    "exited": (lambda: os._exit(1), ["died", "exit code 1"]),
+    "left": (lambda: os._exit(0), ["died", "exited unexpectedly"]),
+}
+
+
+@pytest.mark.parametrize("way", DEATHS)
+def test_who_dies_is_told_with_the_file_it_held(atlas, folds, tmp_path, monkeypatch, victim, way):
+    what, said = DEATHS[way]
+    harm(monkeypatch, victim, what)
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    refuse("train", *words, says=[*said, f"it held {atlas / 'train' / victim}", "the same command goes on"])
+    assert not (tmp_path / "mini").exists() and none_left()
+
+
+def test_a_death_in_a_later_epoch_leaves_what_the_command_goes_on_from(
+    atlas, folds, run, tmp_path, monkeypatch, victim
+):
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    stop_in_epoch(monkeypatch, 2, words)
+    with monkeypatch.context() as patch:
+        harm(patch, victim, die_by(signal.SIGKILL))
+        refuse("train", *words, says=["was killed", victim])
+    succeed("train", *words)
+    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_two_that_die_at_once_are_both_named(atlas, folds, tmp_path, monkeypatch, victim):
+    """Or one, where the error comes before the other has died; never an image that none of them held."""
+    harm(monkeypatch, "", lambda: os._exit(3))
+    message = refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=["it held", "exit code 3"])
+    assert 1 <= message.count("_blue.png") <= 2
+
+
+def test_a_process_between_two_images_blames_none(atlas, folds, tmp_path, monkeypatch):
+    from utils import data
+
+    main = os.getpid()
+    monkeypatch.setattr(
+        data, "concatenate", lambda *_: os.kill(os.getpid(), signal.SIGKILL) if os.getpid() != main else None
+    )
+    words = train_options(atlas, folds, tmp_path, workers=1, normalise="none")
+    assert ".png" not in refuse("train", *words, says=["was killed", "it held no image"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_want_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
+    from utils import packed
+
+    monkeypatch.setattr(packed, "load_sample", lambda files, size: raise_(MemoryError()) if victim in files[0].name
+                        else torch.zeros(32, 32, 4, dtype=torch.uint8).numpy())  # fmt: skip
+    words = [*train_options(atlas, folds, tmp_path, workers=workers, normalise="none"), "--no-cache"]
+    refuse("train", *words, says=["no memory was left", victim, "fewer --workers"])
+    assert none_left()
+
+
+def test_a_fault_of_the_kit_names_the_file_too(atlas, folds, tmp_path, monkeypatch, victim):
+    harm(monkeypatch, victim, lambda: raise_(ZeroDivisionError("for the test")))
+    with pytest.raises(RuntimeError, match=f"(?s)for the test.*{victim}_blue.png could not be read"):
+        kit("train", *train_options(atlas, folds, tmp_path, workers=2))
+    assert none_left()
+
+
+def test_signals_to_the_processes_do_not_disturb_a_training(atlas, folds, run, tmp_path, monkeypatch):
+    """As Ctrl+C in a terminal, or a batch system, send them to all at once."""
+    real, sent = Trainer.train_step, set()
+
+    def step(self, batch):
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGINT)
+            subprocess.run(["kill", "-TERM", str(process.pid)], check=True)
+            sent.add(process.pid)
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
+    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
+    assert len(sent) == 2 and all(torch.equal(one[key], other[key]) for key in one) and none_left()
+
+
+def test_a_process_that_is_stuck_ends_with_the_training(atlas, folds, tmp_path, monkeypatch):
+    """Each process gives a batch of 16; one never gives the next."""
+    read = []
+    harm(monkeypatch, "", lambda: time.sleep(10_000) if len(read) == 16 else read.append(1))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: raise_(KeyboardInterrupt()))
+    assert kit("train", *train_options(atlas, folds, tmp_path, workers=2)).code == 130
+    assert none_left()
+
+
+DRIVER = """
+import multiprocessing, os, signal, sys, time
+multiprocessing.set_start_method("fork")
+import train
+from utils.errors import run_script
+from utils.packed import Images
+from utils.trainer import Trainer
+
+how, victim, main = sys.argv[1], sys.argv[2], os.getpid()
+sys.argv = ["train.py", *sys.argv[3:]]
+real, step, seen = Images.read, Trainer.train_step, []
+
+def read(self, row):
+    if os.getpid() != main:
+        if how == "dies" and victim in self.files[row][0].name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen.append(row)
+        if how == "stuck" and len(seen) > 16:
+            time.sleep(10_000)
+    return real(self, row)
+
+def killed(self, batch):
+    if how != "dies":
+        print("pids", *[process.pid for process in multiprocessing.active_children()], flush=True)
+        os.kill(main, signal.SIGKILL)
+    return step(self, batch)
+
+Images.read, Trainer.train_step = read, killed
+run_script(train.main)
+"""
+
+
+def drive(how, victim, words):
+    command = [sys.executable, "-c", DRIVER, how, victim, *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
+    done = drive("dies", victim, train_options(atlas, folds, tmp_path, workers=2))
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("libpng", "\r"))]
+    assert done.returncode == 2 and len(said) == 1 and said[0].startswith("error: ") and victim in said[0], done.stderr
+
+
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["at work", "stuck"])
+def test_the_processes_end_where_the_training_is_killed(atlas, folds, tmp_path, victim, how):
+    done = drive(how, victim, train_options(atlas, folds, tmp_path, workers=2))
+    pids = [int(word) for line in done.stdout.splitlines() if line.startswith("pids") for word in line.split()[1:]]
+    assert done.returncode == -signal.SIGKILL and len(pids) == 2, done.stderr
+    for _ in range(300):
+        if not any(map(running, pids)):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"still there: {pids}")

@@ -1,0 +1,94 @@
+"""The file that a complete one is made of: where the disk has no room for it, it tells how much room it would have needed."""
+
+import errno
+import io
+import os
+import shutil
+from contextlib import contextmanager, suppress
+
+from utils.errors import data_size
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, or the size of one file is exhausted
+
+
+class Part(io.RawIOBase):
+    """A file written once from beginning to end.
+
+    When there is no room for it, at whatever moment, it gives back what it took and goes on counting what it is given, so
+    that whoever writes need not notice. `error` is then the OSError, and `size` in the end the bytes of the whole. Other
+    OSErrors are raised. It has no file descriptor: some libraries would write past it.
+    """
+
+    def __init__(self, path):
+        self.path, self.size, self.error, self._file = path, 0, None, None
+
+    def create(self):
+        """Make the file and the folders it lies in."""
+        with self._noting():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        length = memoryview(data).nbytes
+        if not self.error:
+            with self._noting():
+                length = self._file.write(data)  # perhaps less, then the rest comes again
+        self.size += length
+        return length
+
+    def move_to(self, path):
+        """Make the file safe on the disk, then let it take the place of the one at `path`, and make that safe too."""
+        if not self.error:
+            with self._noting():
+                os.fsync(self._file.fileno())
+                self._file.close()  # some file systems say only now that they are full
+                os.replace(self.path, path)
+                _sync_folder(path.parent)
+
+    def remove(self):
+        """Remove the file where it still lies beside its place."""
+        with suppress(OSError):
+            if self._file:
+                self._file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _noting(self):
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self.error = error
+            self.remove()
+
+
+def opened(part, mode):
+    """The file object that writes to `part` in mode ``w`` (UTF-8) or ``wb``."""
+    buffered = io.BufferedWriter(part)
+    return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding="utf-8", newline="")
+
+
+def no_room(path, size, error):
+    """The sentence for a file of `size` bytes that an OSError of `NO_ROOM` kept from `path`."""
+    if error.errno == errno.ENOSPC:
+        folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(folder).free
+        why = f"{data_size(free)} are free on the disk" + (", but not for one more file" if free > size else "")
+    else:
+        why = "more than the quota leaves" if error.errno == errno.EDQUOT else "more than a file may take up here"
+    return f"cannot write {path}: it needs {data_size(size)}, {why}; free the place or choose another"
+
+
+def _sync_folder(folder):
+    """Make the names in a folder safe, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

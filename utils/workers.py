@@ -1,0 +1,77 @@
+"""The processes that load training samples: which signals end them, and whose file one held that died."""
+
+import os
+import re
+import signal
+import threading
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import get_worker_info
+
+from utils.errors import InputError, listing
+
+FREE = -1  # the row of a process that is between two samples
+DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)  # what torch says
+AGAIN = "the same command goes on from the last checkpoint"
+CAUSES = {  # a word of torch's message, what happened, what to do
+    "Killed": ("was killed", "memory may have run out: give fewer --workers"),
+    "Bus error": ("died", "shared memory may have run out: enlarge /dev/shm, or give fewer --workers"),
+    "Segmentation fault": ("crashed", "fetch its files again, or leave its row out"),
+    "": ("died", "memory may have run out: give fewer --workers"),
+}
+
+
+def new_ledger(workers):
+    """(workers, 2) int64 in memory that all processes share: each worker's process id, and the row it holds or `FREE`."""
+    return torch.full((workers, 2), FREE).share_memory_()
+
+
+class Start:
+    """What a DataLoader calls first in each worker. The dataset's `ledger` becomes the worker's own line."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def __call__(self, worker):
+        line = self.ledger[worker]
+        line[0] = os.getpid()
+        get_worker_info().dataset.ledger = line
+        # Ctrl+C and a batch system's signals reach all processes of a training, which may want to end its step first.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "sigtimedwait"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_for_the_parent, args=[os.getppid()], daemon=True).start()
+
+
+def _end_for_the_parent(parent):
+    """End this process, whatever it does, when the parent wants it or is gone."""
+    while os.getppid() == parent:
+        sent = signal.sigtimedwait({signal.SIGTERM}, 2)
+        if sent and sent.si_pid == parent:
+            break
+    os._exit(0)
+
+
+@contextmanager
+def naming_what_they_held(loader):
+    """Where a worker of `loader` dies meanwhile, which torch raises at any point, raise InputError with the file it held."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not DIED.match(str(error)):
+            raise
+        raise InputError(_obituary(loader, error)) from None
+
+
+def _obituary(loader, error):
+    pids = set()
+    while error:  # the first cause says most
+        if match := DIED.match(str(error)):
+            pids |= {int(pid) for pid in match[1].split(",")}
+            how = match[2].split(". ")[0].strip(" .")
+        error = error.__cause__ or error.__context__
+    rows = [row for pid, row in loader.ledger.tolist() if pid in pids and row != FREE]
+    held = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
+    fate, advice = next(cause for word, cause in CAUSES.items() if word in how)
+    return f"a loading process {fate} while it held {held} ({how}); {advice}; {AGAIN}"
