@@ -6,14 +6,24 @@ from pathlib import Path
 import torch
 
 from utils import models
-from utils.errors import InputError
+from utils.config import check_config
+from utils.data import FITS, NORMALISATIONS
+from utils.device import AMP
+from utils.errors import InputError, listing
 from utils.files import whole_file
+from utils.models.layers import STEMS
 from utils.runs import fold_files
+from utils.torchfile import check_torch_file
 
 KEYS = {"config", "model", "epoch", "score"}  # what every checkpoint of the kit holds
 NEEDED = ("model", "class_names", "channels", "planes", "stem", "size", "fit", "normalise", "mean", "std", "amp",
           "batch_size")  # fmt: skip
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError)
+WORDS = {"fit": FITS, "normalise": NORMALISATIONS, "amp": AMP, "stem": STEMS}
+UNCHECKED_SIZE = 2048  # pixels up to which a network may be built without knowing beforehand what it takes
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, MemoryError,
+    AssertionError, OverflowError,
+)  # fmt: skip
 
 
 def save(path, state):
@@ -23,7 +33,9 @@ def save(path, state):
 
 
 def load_tensors(path, device="cpu"):
-    """What torch.save wrote, executing nothing in it: tensors and plain values, or InputError."""
+    """What torch.save wrote, executing nothing in it and allocating no more than it holds: tensors and plain values, or
+    InputError."""
+    check_torch_file(path)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except UNREADABLE as error:
@@ -31,14 +43,27 @@ def load_tensors(path, device="cpu"):
 
 
 def load(path, device="cpu"):
-    """Read a checkpoint of the kit. Raises InputError where it is none."""
+    """Read a checkpoint of the kit: a dict with KEYS, its config as `check_config` wants it. Raises InputError where it is none."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist; train.py writes it")
     state = load_tensors(path, device)
     if not isinstance(state, dict) or not set(state) >= KEYS or not isinstance(state["config"], dict):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.pt or last.pt")
+    check_config(path, state["config"], WORDS)
+    score = state["score"]
+    if not is_state(state["model"]):
+        raise InputError(f"{path}: its weights are no tensors with names; give a checkpoint that train.py wrote")
+    if type(state["epoch"]) is not int or not (score is None or type(score) in (int, float)):
+        raise InputError(f"{path}: its epoch or score is no number; give a checkpoint that train.py wrote")
     return state
+
+
+def is_state(content):
+    """Is it a state dict: names and tensors?"""
+    return isinstance(content, dict) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    )
 
 
 def load_network(path, device="cpu"):
@@ -47,19 +72,42 @@ def load_network(path, device="cpu"):
     config = state["config"]
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: its config lacks {', '.join(missing)}; give a checkpoint that train.py wrote")
-    moments = [config[key] for key in ("mean", "std") if isinstance(config[key], list)]
-    if config["normalise"] == "dataset" and [len(values) for values in moments] != [config["planes"]] * 2:
-        raise InputError(f"{path}: its config lacks the mean and std of its {config['planes']} planes")
     try:
-        network = models.build(
-            config["model"], len(config["class_names"]), config["planes"], config["size"], config["stem"]
-        )
+        _check_without_memory(config, state["model"])
+        network = _build(config)
+        _check_shapes(network, state["model"])
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{path}: the weights do not fit the network its config names ({_first_line(error)})"
         ) from None
     return network.to(device).eval(), config
+
+
+def _build(config):
+    return models.build(config["model"], len(config["class_names"]), config["planes"], config["size"], config["stem"])
+
+
+def _check_without_memory(config, weights):
+    """`_check_shapes` before anything is allocated: a config may ask for a network of any size."""
+    try:
+        with torch.device("meta"):
+            network = _build(config)
+    except (InputError, NotImplementedError):
+        if config["size"] > UNCHECKED_SIZE:
+            raise
+        return  # some networks of the libraries cannot be built without numbers
+    _check_shapes(network, weights)
+
+
+def _check_shapes(network, weights):
+    """Raise RuntimeError unless `weights` are those of the network, by names, shapes and kinds of numbers."""
+    own = network.state_dict()
+    if differing := sorted(set(own) ^ set(weights)):
+        raise RuntimeError(f"{listing(differing)} missing or too many")
+    for key, value in own.items():
+        if weights[key].shape != value.shape or weights[key].is_floating_point() != value.is_floating_point():
+            raise RuntimeError(f"{key} has the shape {tuple(weights[key].shape)}, not {tuple(value.shape)}")
 
 
 def find_checkpoints(run):
