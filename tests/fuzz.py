@@ -177,8 +177,8 @@ def attempt(kind, folder, number, random):
     try:
         return Verdict(number, judge(targets.words(command, folder, kind), folder, before), command), mutant
     finally:
-        clean(folder, before)
         path.write_bytes(whole)
+        clean(folder, before)
 
 
 def judge(words, folder, before):
@@ -234,8 +234,10 @@ def listing(folder):
 
 
 def clean(folder, before):
-    """Put back what a command wrote."""
-    shutil.rmtree(folder / "out", ignore_errors=True)
+    """Put back what a command wrote, and packed copies that it made anew."""
+    for name in ("out", "cache"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.copytree(folder / "whole", folder / "cache")
     for path in set(listing(folder)) - set(before):
         os.unlink(path)
 

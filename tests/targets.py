@@ -17,7 +17,7 @@ from utils import models, packing
 from utils.weights import GAPNET_AUTHORS
 
 Kind = namedtuple("Kind", "file structure commands")
-CLASSES = "Nucleus Golgi Cytosol Vesicles".split()
+CLASSES = ("Nucleus", "Golgi", "Cytosol", "Vesicles")
 HASH_OFF = "--hash-distance -1"
 
 EVALUATE = "utils.evaluate {run}/fold0/oof.csv --labels {labels} --classes {classes} --thresholds 0.5 -o {out}/e.json"
@@ -63,8 +63,8 @@ KINDS = {
     "weights": Kind("start.pt", mutators.state, [START]),
     "safetensors": Kind("start.safetensors", mutators.damage, [START.replace("{start}", "{tensors}")]),
     "resume": Kind("resume/mini/fold0/last.pt", mutators.state, [TRAIN.replace("{out}", "{resume}")]),
-    "index": Kind("cache", mutators.lines, [PACKED]),
-    "data": Kind("cache", mutators.damage, [PACKED]),
+    "index": Kind("cache", mutators.lines, [f"{PACKED} --images {{train}}"]),
+    "data": Kind("cache", mutators.damage, [f"{PACKED} --images {{train}}"]),
 }  # fmt: skip
 PATHS = {
     "labels": "labels.csv", "folds": "folds.csv", "classes": "classes.csv", "predictions": "predictions.csv", "sample": "sample.csv",
@@ -163,3 +163,4 @@ def _pack(folder):
     finally:
         packing.choose = real
     shutil.rmtree(folder / "out")
+    shutil.copytree(folder / "cache", folder / "whole")

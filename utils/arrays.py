@@ -1,6 +1,7 @@
 """numpy's files: arrays of numbers only, and no more of them than the file has bytes for."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 
@@ -11,7 +12,7 @@ from utils.reading import file_size
 
 MOST_BYTES = 2**30  # of one array of an .npz, unpacked
 UNREADABLE = (OSError, ValueError, LookupError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError,
-              RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+              RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def read_npy(path, mend):

@@ -51,12 +51,35 @@ def load(path, device="cpu"):
     if not isinstance(state, dict) or not set(state) >= KEYS or not isinstance(state["config"], dict):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.pt or last.pt")
     check_config(path, state["config"], WORDS)
-    score = state["score"]
     if not is_state(state["model"]):
         raise InputError(f"{path}: its weights are no tensors with names; give a checkpoint that train.py wrote")
-    if type(state["epoch"]) is not int or not (score is None or type(score) in (int, float)):
-        raise InputError(f"{path}: its epoch or score is no number; give a checkpoint that train.py wrote")
+    for key, fits in PROGRESS.items():
+        if key in state and not fits(state[key]):
+            raise InputError(f"{path}: its {key} is not what train.py writes; give a checkpoint that it wrote")
     return state
+
+
+def _is_count(value):
+    return type(value) is int and 0 <= value < 2**48
+
+
+def _is_number(value):
+    return type(value) in (int, float)
+
+
+def _are_rows(value):
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and all(isinstance(key, str) and _is_number(cell) for key, cell in row.items())
+        for row in value
+    )
+
+
+# What a checkpoint says of the training's progress, in best.pt the first two.
+PROGRESS = {
+    "epoch": _is_count, "score": lambda value: value is None or _is_number(value), "step": _is_count, "stage": _is_count,
+    "best_epoch": _is_count, "smooth_f1": _is_number, "spent": _is_number, "finished": lambda value: type(value) is bool,
+    "log": _are_rows, "steps": _are_rows,
+}  # fmt: skip
 
 
 def is_state(content):

@@ -9,11 +9,9 @@ MOST_PLANES = 64
 
 
 def check_config(path, config, words=None):
-    """Raise InputError, naming the file `path`, unless `config` is a dict of plain values (see `check_plain`) in which each
+    """Raise InputError, naming the file `path`, unless `config`, a dict, is of plain values (see `check_plain`) in which each
     of the keys of `VALUES` that is there has such a value, and each of `words` {key: allowed texts} one of these."""
     try:
-        if not isinstance(config, dict):
-            raise ValueError("no table of keys and values")
         check_plain(config)
     except ValueError as error:
         raise InputError(f"{path}: its config cannot be used ({error}); give one that train.py wrote") from None

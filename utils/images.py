@@ -1,5 +1,6 @@
 """Finding, checking and reading microscope images: one file a channel, `<Id>_<red|green|blue|yellow>.<ending>`."""
 
+import logging
 import os
 import re
 import struct
@@ -17,9 +18,9 @@ from utils.errors import InputError, listing, plural
 from utils.files import is_stem
 from utils.reading import file_size
 
-warnings.filterwarnings(
-    "ignore", module="PIL"
-)  # what it grumbles about in a damaged file, image_size says in one sentence
+# What Pillow grumbles about in a damaged file, image_size says in one sentence.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
 ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
 MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
@@ -172,7 +173,7 @@ def image_size(path):
         height, width = _size_by_pillow(path, length, tail, kind)
     if not 0 < height * width <= MOST_PIXELS:
         raise InputError(
-            f"{path} claims {width}x{height} pixels, more than {MOST_SIDE}x{MOST_SIDE} or none; save it smaller"
+            f"{path} claims {width}x{height} pixels: none, or more than {MOST_SIDE}x{MOST_SIDE}; save it smaller"
         )
     return height, width
 
@@ -188,6 +189,8 @@ def _size_by_pillow(path, length, tail, kind):
             width, height = image.size
             mode, pages = image.mode, _pages(image)
             whole = _tiff_end(image) <= length if image.format == "TIFF" else b"\xff\xd9" in tail
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
     except UNREADABLE:
         raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
     if pages > 1:
@@ -202,7 +205,7 @@ def _size_by_pillow(path, length, tail, kind):
 # What Pillow may raise for a damaged file.
 UNREADABLE = (
     OSError, LookupError, SyntaxError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
-    struct.error, Image.DecompressionBombError,
+    struct.error,
 )  # fmt: skip
 
 

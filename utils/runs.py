@@ -44,9 +44,9 @@ def read_config(folder, *keys):
     """A fold's config.json as a dict that has at least `class_names` and `keys`."""
     path = Path(folder) / "config.json"
     config = read_json(path, "a run's config", ANEW)
-    check_config(path, config)
-    if missing := [key for key in ("class_names", *keys) if key not in config]:
+    if missing := [key for key in ("class_names", *keys) if not isinstance(config, dict) or key not in config]:
         raise InputError(f"{path} is not a run's config (it lacks {', '.join(missing)}); {ANEW}")
+    check_config(path, config)
     return config
 
 
@@ -91,4 +91,7 @@ def best_epoch(folder):
     if not path.is_file():
         return None
     log = read_numbers(path, ["epoch", "macro_f1"])
-    return int(log["epoch"][log["macro_f1"].idxmax()])
+    best = float(log["epoch"][log["macro_f1"].idxmax()])
+    if not best.is_integer() or not 0 < best < 10**6:
+        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {ANEW}")
+    return int(best)

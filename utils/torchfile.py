@@ -47,11 +47,13 @@ def check_torch_file(path):
 
 def _check_zip(file):
     """The records of a zip archive lie one after another, uncompressed, and each storage's has the bytes it should have."""
-    size = file.seek(0, 2)
+    size = file.seek(-22, 2) + 22
+    if file.read(4) != b"PK\x05\x06":  # else zip readers differ on where the directory is
+        raise ValueError("not a zip archive as torch writes it")
     with zipfile.ZipFile(file) as archive:
         entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
         names = {entry.filename for entry in entries}
-        if archive.comment or len(names) < len(entries) or not entries or entries[0].header_offset:
+        if len(names) < len(entries) or not entries or entries[0].header_offset:
             raise ValueError("not a zip archive as torch writes it")
         ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
         for entry, end in zip(entries, ends, strict=True):
