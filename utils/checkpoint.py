@@ -43,7 +43,8 @@ def load_tensors(path, device="cpu"):
 
 
 def load(path, device="cpu"):
-    """Read a checkpoint of the kit: a dict with KEYS, its config as `check_config` wants it. Raises InputError where it is none."""
+    """Read a checkpoint of the kit: a dict with KEYS, its config as `check_config` wants it, and where that names a network,
+    with weights that fit it. Raises InputError where it is none."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; train.py writes it")
@@ -56,6 +57,8 @@ def load(path, device="cpu"):
     for key, fits in PROGRESS.items():
         if key in state and not fits(state[key]):
             raise InputError(f"{path}: its {key} is not what train.py writes; give a checkpoint that it wrote")
+    if set(state["config"]) >= set(NEEDED):
+        _check_without_memory(path, state)
     return state
 
 
@@ -74,11 +77,20 @@ def _are_rows(value):
     )
 
 
+def _are_parts(value):
+    """The states of optimiser, plateau and what else changes while a run trains."""
+    if not isinstance(value, dict) or not all(isinstance(part, dict) for part in value.values()):
+        return False
+    optimiser = value.get("optimiser", {})
+    state, groups = optimiser.get("state"), optimiser.get("param_groups")
+    return isinstance(state, dict) and isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+
+
 # What a checkpoint says of the training's progress, in best.pt the first two.
 PROGRESS = {
     "epoch": _is_count, "score": lambda value: value is None or _is_number(value), "step": _is_count, "stage": _is_count,
     "best_epoch": _is_count, "smooth_f1": _is_number, "spent": _is_number, "finished": lambda value: type(value) is bool,
-    "log": _are_rows, "steps": _are_rows,
+    "log": _are_rows, "steps": _are_rows, "parts": _are_parts,
 }  # fmt: skip
 
 
@@ -96,14 +108,10 @@ def load_network(path, device="cpu"):
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: its config lacks {', '.join(missing)}; give a checkpoint that train.py wrote")
     try:
-        _check_without_memory(config, state["model"])
         network = _build(config)
-        _check_shapes(network, state["model"])
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: the weights do not fit the network its config names ({_first_line(error)})"
-        ) from None
+        raise _misfit(path, error) from None
     return network.to(device).eval(), config
 
 
@@ -111,26 +119,28 @@ def _build(config):
     return models.build(config["model"], len(config["class_names"]), config["planes"], config["size"], config["stem"])
 
 
-def _check_without_memory(config, weights):
-    """`_check_shapes` before anything is allocated: a config may ask for a network of any size."""
+def _check_without_memory(path, state):
+    """Raise InputError unless the weights are those of the network that the config names, by names, shapes and kinds of numbers;
+    before anything is allocated, since a config may ask for a network of any size."""
+    config, weights = state["config"], state["model"]
     try:
         with torch.device("meta"):
-            network = _build(config)
+            own = _build(config).state_dict()
     except (InputError, NotImplementedError):
         if config["size"] > UNCHECKED_SIZE:
             raise
         return  # some networks of the libraries cannot be built without numbers
-    _check_shapes(network, weights)
-
-
-def _check_shapes(network, weights):
-    """Raise RuntimeError unless `weights` are those of the network, by names, shapes and kinds of numbers."""
-    own = network.state_dict()
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _misfit(path, error) from None
     if differing := sorted(set(own) ^ set(weights)):
-        raise RuntimeError(f"{listing(differing)} missing or too many")
+        raise _misfit(path, f"{listing(differing)} missing or too many")
     for key, value in own.items():
         if weights[key].shape != value.shape or weights[key].is_floating_point() != value.is_floating_point():
-            raise RuntimeError(f"{key} has the shape {tuple(weights[key].shape)}, not {tuple(value.shape)}")
+            raise _misfit(path, f"{key} has the shape {tuple(weights[key].shape)}, not {tuple(value.shape)}")
+
+
+def _misfit(path, why):
+    return InputError(f"{path}: the weights do not fit the network its config names ({_first_line(why)})")
 
 
 def find_checkpoints(run):
