@@ -19,10 +19,12 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter, defaultdict, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,9 +32,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import mutators  # noqa: E402
 import targets  # noqa: E402
 from conftest import ROOT, kit  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-SECONDS = 10  # a mutant may take
+SECONDS = 10  # a mutant may compute
+PATIENCE = 60  # seconds it may take, on a machine that others use too
+DRAWN = 0.05  # of the figures are drawn: it takes a second each, and only a few of the values matter to it
 MEMORY = 3 * 2**30  # bytes of address space that it may take beside what the process has already
 Verdict = namedtuple("Verdict", "number name command")  # name: "succeeded", "refused" or the first line of a fault
 
@@ -104,7 +109,7 @@ def verdicts(kind, base, args):
             process.start()
             there.close()
             with contextlib.suppress(EOFError):
-                while number < end and here.poll(6 * SECONDS):
+                while number < end and here.poll(2 * PATIENCE):
                     verdict, mutant = here.recv()
                     yield verdict, mutant
                     number = verdict.number + 1
@@ -175,15 +180,28 @@ def attempt(kind, folder, number, random):
     path.write_bytes(mutant)
     before = listing(folder)
     try:
-        return Verdict(number, judge(targets.words(command, folder, kind), folder, before), command), mutant
+        with contextlib.nullcontext() if random.random() < DRAWN else mock.patch.object(Figure, "savefig", _undrawn):
+            verdict = judge(targets.words(command, folder, kind), folder, before)
+        return Verdict(number, verdict, command), mutant
     finally:
         path.write_bytes(whole)
         clean(folder, before)
 
 
+def _undrawn(_, file, **__):
+    file.write(b"no figure")
+
+
 def judge(words, folder, before):
     """ "succeeded", "refused", or what is wrong."""
-    signal.signal(signal.SIGALRM, _alarm)
+    clock, spent = time.monotonic(), time.process_time()
+
+    def alarm(*_):
+        if time.process_time() - spent >= SECONDS or time.monotonic() - clock >= PATIENCE:
+            raise Hang
+        signal.alarm(1)
+
+    signal.signal(signal.SIGALRM, alarm)
     signal.alarm(SECONDS)
     try:
         result = kit(*words)
@@ -206,10 +224,6 @@ def judge(words, folder, before):
     if left := sorted(set(listing(folder).items()) ^ set(before.items())):
         return f"{words[0]}: refused, but {Path(left[0][0]).name} was written"
     return "refused"
-
-
-def _alarm(*_):
-    raise Hang
 
 
 def _where(trace):
