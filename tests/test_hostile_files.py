@@ -5,13 +5,15 @@ import os
 import struct
 import zipfile
 
+import fuzz
 import mutators
 import numpy as np
 import pandas as pd
 import pytest
 import targets
+import torch
 import zstandard
-from conftest import kit, refuse, write_images
+from conftest import kit, refuse, succeed, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +99,35 @@ def test_too_many_cells(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("Id\n" + "," * 200)
     with pytest.raises(InputError, match="more than 100 cells"):
         read_table(tmp_path / "t.csv", ["Id"])
+
+
+@pytest.mark.parametrize("strange", ["../../x $\\frac$ %s {0}", "/tmp/" + "x" * 300])
+def test_names_of_classes_are_never_places_nor_formulas(own_files, strange):
+    """In a run whose every file has such a class: what is written lies where the command says."""
+    for folder in (own_files / "run/fold0", own_files / "run/fold1"):
+        for file in [*folder.glob("*.csv"), folder / "config.json"]:
+            named = json.dumps(strange) if file.suffix == ".json" else strange
+            known = '"Golgi"' if file.suffix == ".json" else "Golgi"
+            file.write_text(file.read_text().replace(known, named))
+        state = torch.load(folder / "best.pt", weights_only=True)
+        state["config"]["class_names"][1] = strange
+        torch.save(state, folder / "best.pt")
+    before = fuzz.listing(own_files)
+    classes = f"class,name\n0,Nucleus\n1,{strange}\n2,Cytosol\n3,Vesicles\n"
+    (own_files / "classes.csv").write_text(classes)
+    after = fuzz.listing(own_files)
+    for text in (
+        f"{targets.THRESHOLD} --figures {{out}}/figures",
+        f"{targets.EVALUATE} --plot {{out}}/e.png",
+        f"{targets.FOLDS} --plot {{out}}/f.png",
+        targets.COMPARE,
+        targets.PLOTS,
+        targets.PREDICT,
+    ):
+        succeed(*command(own_files, text))
+    new = {path for path, state in fuzz.listing(own_files).items() if after.get(path) != state}
+    assert new and all(path.startswith(str(own_files / "out")) for path in new) and set(after) == set(before)
+    assert sorted(path.name for path in own_files.parent.iterdir()) == ["own"]
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "", " ", "a\nb", "a\0b", "x" * 300])

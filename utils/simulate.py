@@ -29,7 +29,7 @@ from utils.atlas import layout
 from utils.atlas.plan import SPLITS, Settings, plan_image
 from utils.errors import InputError, plural, run_script
 from utils.files import check_writable, write_csv, write_json
-from utils.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, read_table
+from utils.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, read_labels, read_table
 from utils.reading import read_json
 
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
@@ -163,7 +163,7 @@ def _summary(out, settings, drawn, seconds):
     files = [entry for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
     megabytes = sum(entry.stat().st_size for entry in files) / 1e6
     names = CYTO_CLASSES if settings.form == "cyto" else HPA_CLASSES
-    targets = pd.read_csv(out / "train.csv", dtype=str, keep_default_na=False)["Target"]
+    targets = read_labels(out / "train.csv", names)["Target"]
     counts = Counter(int(word) for target in targets for word in target.split())
     rarest = sorted(range(len(names)), key=lambda number: counts[number])[:5]
     print(f"{out}: {plural(len(files) // 4, 'image')} in {plural(len(files), 'file')}, {megabytes:,.1f} MB")
