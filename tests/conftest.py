@@ -144,10 +144,8 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def own_files(files, tmp_path):
-    """A copy that a test may damage. Pictures keep their times, by which packed copies know them."""
-    import fuzz
-
-    return Path(shutil.copytree(files, tmp_path / "own", copy_function=fuzz.copy_same))
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(files, tmp_path / "own"))
 
 
 def write_images(

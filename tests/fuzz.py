@@ -114,13 +114,16 @@ def verdicts(kind, base, args):
                     yield verdict, mutant
                     number = verdict.number + 1
             if number < end:
+                process.join(1)
                 process.kill()
                 process.join()
                 code = process.exitcode
                 name = "hung where no alarm reaches" if code == -signal.SIGKILL else f"the process died with {code}"
-                random_ = random.Random(f"{args.seed} {kind} {number}")
-                mutant = mutate(kind, targets.victim(base, kind, random_).read_bytes(), random_)
-                yield Verdict(number, name, ""), mutant
+                path = targets.victim(Path(folder), kind, random.Random(f"{args.seed} {kind} {number}"))
+                yield (
+                    Verdict(number, name, f"--seed {args.seed} --first {number} --mutants 1 {kind}"),
+                    path.read_bytes(),
+                )
                 number += 1
             process.join()
 
@@ -139,19 +142,15 @@ def quietly(function, *arguments):
 
 def work(pipe, kind, base, folder, seed, first, end):
     """Try the mutants `first` to `end`, and send each verdict."""
-    shutil.copytree(base, folder, dirs_exist_ok=True, copy_function=copy_same)
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    if kind in targets.PACKED_KINDS:
+        targets.pack(folder)
     (folder / "empty").mkdir()
     os.chdir(folder / "empty")
     limit_memory()
     for number in range(first, end):
         verdict, mutant = attempt(kind, folder, number, random.Random(f"{seed} {kind} {number}"))
         pipe.send((verdict, None if verdict.name in ("succeeded", "refused") else mutant))
-
-
-def copy_same(source, target):
-    """Pictures are linked: packed copies know them by their times, and nothing writes to them."""
-    pictures = Path(source).suffix == ".png" and Path(source).parent.name in ("train", "test")
-    os.link(source, target) if pictures else shutil.copy2(source, target)
 
 
 def limit_memory():
@@ -251,7 +250,8 @@ def clean(folder, before):
     """Put back what a command wrote, and packed copies that it made anew."""
     for name in ("out", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    shutil.copytree(folder / "whole", folder / "cache")
+    if (folder / "whole").exists():
+        shutil.copytree(folder / "whole", folder / "cache")
     for path in set(listing(folder)) - set(before):
         os.unlink(path)
 

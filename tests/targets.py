@@ -66,6 +66,7 @@ KINDS = {
     "index": Kind("cache", mutators.lines, [f"{PACKED} --images {{train}}"]),
     "data": Kind("cache", mutators.damage, [f"{PACKED} --images {{train}}"]),
 }  # fmt: skip
+PACKED_KINDS = ("index", "data")
 PATHS = {
     "labels": "labels.csv", "folds": "folds.csv", "classes": "classes.csv", "predictions": "predictions.csv", "sample": "sample.csv",
     "twins": "twins.csv", "shares": "shares.csv", "solution": "solution.csv", "few": "few.csv", "thresholds": "thresholds.json",
@@ -83,7 +84,7 @@ def words(command, folder, kind):
 
 def victim(folder, kind, random):
     """The file in `folder` that is to be damaged."""
-    if kind not in ("index", "data"):
+    if kind not in PACKED_KINDS:
         return folder / KINDS[kind].file
     return random.choice(sorted((folder / "cache").glob("*.index" if kind == "index" else "*.bin")))
 
@@ -96,6 +97,10 @@ def make(folder):
     folder.mkdir(parents=True, exist_ok=True)
     train, test = ([f"{letter}{number:02}" for number in range(count)] for letter, count in (("i", 24), ("t", 4)))
     write_images(folder / "train", train, size=32)
+    for path in (folder / "train").iterdir():
+        assert cv2.imwrite(
+            str(path), cv2.blur(cv2.imread(str(path), 0), (9, 9)) // 16 * 16
+        )  # so that zstd has something to do
     write_images(folder / "test", test, size=32, seed=1)
     for ending in ("png", "tif", "jpg"):
         write_images(folder / ending, ["a", "b"], size=24, ending=ending, seed=2)
@@ -123,7 +128,7 @@ def make(folder):
         {key: value.contiguous() for key, value in state["model"].items()}, folder / "start.safetensors"
     )
     _write_authors(folder / "authors.npz")
-    _pack(folder)
+    shutil.rmtree(folder / "out", ignore_errors=True)
 
 
 def _run(command, folder):
@@ -153,8 +158,9 @@ def _write_authors(path):
     np.savez(path, **names)
 
 
-def _pack(folder):
-    """The test pictures uncompressed, the training pictures with zstd: a command reads both."""
+def pack(folder):
+    """Pack the test pictures uncompressed, the training pictures with zstd; in place, since a packed copy knows where its pictures
+    lie and when they were written."""
     real = packing.choose
     try:
         for part, codec in (("test", "raw"), ("train", "zstd")):

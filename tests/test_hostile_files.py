@@ -94,6 +94,13 @@ def test_what_a_file_says_is_quoted_in_one_printable_line_of_bounded_length(tmp_
     assert message.isprintable() and len(message) < 2100 and "a\\nb" in message and "\\x1b[2J" in message
 
 
+def test_a_file_of_labels_whose_name_no_file_can_have(own_files):
+    """A run's config names it."""
+    path = own_files / "run/fold0/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": "x" * 300}))
+    refuse(*command(own_files, targets.THRESHOLD), says="does not exist")
+
+
 def test_too_many_cells(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.labels.MOST_CELLS", 100)
     (tmp_path / "t.csv").write_text("Id\n" + "," * 200)

@@ -1,6 +1,7 @@
 """Class lists and label tables: reading, checking, and turning `Target` strings into a 0/1 matrix and back."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,10 @@ def load_classes(spec):
 def read_table(path, columns, what="a table", least=1):
     """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least so many rows."""
     path = Path(path)
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+    if not os.path.isfile(path):  # pathlib's raises where the name is too long
+        state = (
+            "is a folder" if os.path.isdir(path) else "is no regular file" if os.path.exists(path) else "does not exist"
+        )
         raise InputError(f"{path} {state}; it should be {what} with the columns {','.join(columns)}")
     header, rows = _read_rows(path)
     if not header and not rows:
