@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils import checkpoint
+from utils import checkpoint, models
 from utils.config import check_config
 from utils.errors import InputError, one_line
 from utils.reading import check_plain
@@ -154,10 +154,10 @@ class Tensor:
         return self.call
 
 
-def legacy(content, keys, storages):
+def legacy(content, keys, storages, part=None):
     """A file of torch before 1.6: five pickles, then each storage's length and bytes."""
     parts = [pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2), pickle.dumps({"little_endian": True}, 2)]
-    return b"".join([*parts, pickled(content, None), pickle.dumps(keys, 2), *storages])
+    return b"".join([*parts, pickled(content, part), pickle.dumps(keys, 2), *storages])
 
 
 def zipped(content, storages):
@@ -173,12 +173,20 @@ def zipped(content, storages):
 FOUR = struct.pack("<q", 4) + np.arange(4, dtype=np.float32).tobytes()
 
 
-def test_the_published_form_before_torch_1_6_is_read(tmp_path):
-    """Of which these tests' attacks are variations."""
+def test_the_published_forms_before_torch_1_6_are_read(tmp_path):
+    """Of which these tests' attacks are variations. Before torch 0.4 a tensor was made by another function, and where several
+    shared a storage each had a part of it."""
     (tmp_path / "x.pth").write_bytes(legacy({"a": Tensor(Stored("0", 4), 0, (2, 2), (2, 1))}, ["0"], [FOUR]))
     assert read_state(tmp_path / "x.pth")[0]["a"].tolist() == [[0, 1], [2, 3]]
     (tmp_path / "x.pt").write_bytes(zipped({"a": Tensor(Stored("0", 4), 1, (3,), (1,))}, {"0": FOUR[8:]}))
     assert read_state(tmp_path / "x.pt")[0]["a"].tolist() == [1, 2, 3]
+    oldest = Tensor(Stored("0", 4), 0, (2,), (1,))
+    oldest.call = torch._utils._rebuild_tensor, oldest.call[1][:4]
+    (tmp_path / "x.pth").write_bytes(legacy({"a": oldest}, ["0"], [FOUR], part=("1", 1, 2)))
+    assert read_state(tmp_path / "x.pth")[0]["a"].tolist() == [1, 2]
+    for part in (("1", 1, 4), ("1", -1, 2), ("1", 3, 1)):
+        (tmp_path / "x.pth").write_bytes(legacy({"a": oldest}, ["0"], [FOUR], part=part))
+        refused(tmp_path / "x.pth", "not a checkpoint of tensors")
 
 
 @pytest.mark.parametrize("tensor, keys", [
@@ -278,11 +286,14 @@ def test_configs_of_absurd_networks(files, tmp_path, monkeypatch, changed, says)
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
+    real, devices = models.build, []
+    monkeypatch.setattr(models, "build", lambda *words: devices.append(torch.empty(0).device.type) or real(*words))
     state = shell(files)
     torch.save(state | {"config": state["config"] | changed}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=says) as told:
         checkpoint.load_network(tmp_path / "x.pt")
     assert len(one_line(str(told.value))) < 2100
+    assert set(devices) <= {"meta"}, "nothing was allocated"
 
 
 @pytest.mark.parametrize("key, value", [

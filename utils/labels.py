@@ -32,7 +32,7 @@ HPA_TO_CYTO = (
     "Microtubules", "Centrosome", "Centrosome", "Vesicles", "Plasma membrane",
     "Plasma membrane", "Mitochondria", "Cytosol", "Cytosol", "Cytosol", "Cytosol",
 )  # fmt: skip
-MOST_BYTES, MOST_CELLS = 2**30, 10**8  # of a table
+MOST_BYTES, MOST_CELLS = 2**30, 3 * 10**7  # of a table: a million rows of 28 classes
 CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 
-MOST_JSON = 2**26  # bytes
+MOST_JSON = 2**24  # bytes
 DEEPEST = 20  # lists in lists: what is nested deeper cannot be printed or compared
 MOST_ITEMS = 10**6
 
@@ -87,9 +87,9 @@ def is_text(value):
 
 
 def _unique(pairs):
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:40]!r} twice")
+    content = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key[:40]!r} twice")
+        content[key] = value
     return content
