@@ -21,7 +21,7 @@ from utils.arrays import read_npy, read_npz
 from utils.cutoffs import read_thresholds
 from utils.errors import InputError, one_line
 from utils.labels import check_ids, read_labels, read_table
-from utils.packed import Images, Index, Map, line_of
+from utils.packed import RECORD, Images, Index, Map, _unpacked
 from utils.packing import open_images
 from utils.reading import read_json
 from utils.runs import read_config
@@ -225,13 +225,28 @@ def test_a_frame_that_claims_to_unpack_to_more_is_not_unpacked(packed):
             read_all(rows, cache)
 
 
-def test_a_file_cut_off_while_it_is_mapped_does_not_end_the_process(packed):
-    rows, cache, index, data = packed
-    opened, _ = open_images(rows, ["green"], 16, "resize", cache)
-    os.truncate(data, 10)
-    with pytest.raises(InputError, match="damaged"):
-        opened.read(1)
-    opened.will_need([0, 1])
+def test_a_frame_of_another_length_is_not_unpacked():
+    frame = zstandard.ZstdCompressor().compress(bytes(2**24))
+    with pytest.raises(ValueError, match="another length"):
+        _unpacked(frame, 256)
+    assert len(_unpacked(frame, 2**24)) == 2**24
+
+
+def test_a_file_cut_off_while_it_is_mapped_does_not_end_the_process(tmp_path):
+    """As touching a page of the map that is no longer in the file would."""
+    path = tmp_path / "x.bin"
+    path.write_bytes(bytes(64**2 * 20))
+    table = np.zeros(20, RECORD)
+    for row in range(20):
+        table[row] = (0, 0, 0, 1, 64, 64, 64**2 * row, 64**2)
+    opened = Images([(tmp_path / f"{row}_green.png",) for row in range(20)], 64, table, [Map(path)])
+    assert opened.read(19).shape == (64, 64, 1)
+    os.truncate(path, 5000)
+    for row in (1, 19):
+        with pytest.raises(InputError, match=f"damaged where {row}_green.png lies"):
+            opened.read(row)
+    opened.will_need(range(20))
+    assert opened.read(0).shape == (64, 64, 1)
 
 
 LINES = [
@@ -264,14 +279,3 @@ def test_any_bytes_as_an_index_are_records_or_damage(tmp_path_factory, data):
     base.with_suffix(".index").write_bytes(header + data)
     index = Index(base, ["green"], 16)
     assert index.damaged or index.end <= 1000
-
-
-def test_a_raw_record_of_another_length_is_told(tmp_path):
-    """As after a file cut off behind the index's back."""
-    (tmp_path / "x.bin").write_bytes(bytes(100))
-    table = np.zeros(1, dtype=[("pack", "i2"), ("codec", "i1"), ("kind", "i1"), ("channels", "i2"), ("height", "i4"), ("width", "i4"),
-                               ("offset", "i8"), ("length", "i8")])  # fmt: skip
-    table[0] = (0, 0, 0, 1, 16, 16, 0, 256)
-    with pytest.raises(InputError, match="damaged where a_green.png lies"):
-        Images([(tmp_path / "a_green.png",)], 16, table, [Map(tmp_path / "x.bin")]).read(0)
-    assert line_of("a", [], 0, 256, (16, 16, 1), "uint8", "raw", (16, 16)).endswith(b"\n")
