@@ -20,11 +20,19 @@ def check_config(path, config, words=None):
             shown = repr(config[key])
             shown = shown if len(shown) < 60 else f"{shown[:57]}..."
             raise InputError(f"{path}: {key} in its config should be {what}, not {shown}; give one that train.py wrote")
-    planes = config.get("planes")
-    if planes and "channels" in config and planes != parse_channels(config["channels"]).planes:
-        raise InputError(f"{path}: its config has {planes} planes, which its channels {config['channels']} do not give")
-    known = [_of_planes(config.get(key), planes) for key in ("mean", "std")]
-    if planes and config.get("normalise") == "dataset" and not all(known):
+    if "channels" in config:
+        _check_planes(path, config, parse_channels(config["channels"]).planes)
+
+
+def _check_planes(path, config, planes):
+    """What must have as many values as the channels give planes."""
+    if config.get("planes", planes) != planes:
+        raise InputError(
+            f"{path}: its config has {config['planes']} planes, which its channels {config['channels']} do not give"
+        )
+    moments = [config.get("mean"), config.get("std")]
+    needed = "planes" in config and config.get("normalise") == "dataset"
+    if (needed or moments != [None, None]) and not all(_of_planes(values, planes) for values in moments):
         raise InputError(f"{path}: its config lacks the mean and std of its {planes} planes")
 
 
