@@ -276,7 +276,8 @@ def test_a_key_whose_hash_would_overflow_the_stack(tmp_path):
     ({"stem": "none"}, "stem in its config should be one of"), ({"fit": 1}, "fit in its config"), ({"normalise": "x"}, "normalise in its"),
     ({"amp": None}, "amp in its config"), ({"batch_size": 0}, "batch_size in its"), ({"batch_size": 2**31}, "batch_size in its"),
     ({"channels": "rgbyx"}, "channels in its config"), ({"channels": {"r": 1}}, "channels in its config"),
-    ({"mean": [0.1, 0.2, 0.3, "0.4"]}, "lacks the mean and std"), ({"mean": "a", "normalise": "none"}, "lacks the mean and std"), ({"fold": -3}, "fold in its config"), ({"name": "a\nb"}, "name in its"),
+    ({"mean": [0.1, 0.2, 0.3, "0.4"]}, "lacks the mean and std"),
+    ({"mean": "a", "normalise": "none"}, "lacks the mean and std"), ({"fold": -3}, "fold in its config"), ({"name": "a\nb"}, "name in its"),
 ])  # fmt: skip
 def test_configs_of_absurd_networks(files, tmp_path, monkeypatch, changed, says):
     """Neither allocated nor looked for on the network."""
