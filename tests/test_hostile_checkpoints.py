@@ -20,6 +20,7 @@ from utils import checkpoint, models
 from utils.config import check_config
 from utils.errors import InputError, one_line
 from utils.reading import check_plain
+from utils.torchfile import check_torch_file
 from utils.weights import read_state
 
 
@@ -207,6 +208,8 @@ def test_the_published_forms_before_torch_1_6_are_read(tmp_path):
 def test_storages_and_tensors_that_claim_what_is_not_there(tmp_path, tensor, keys):
     (tmp_path / "x.pth").write_bytes(legacy({"a": tensor}, keys, [FOUR]))
     refused(tmp_path / "x.pth", "not a checkpoint of tensors")
+    with pytest.raises(InputError):  # before torch opens it
+        check_torch_file(tmp_path / "x.pth")
     if keys == ["0"]:
         (tmp_path / "x.pt").write_bytes(zipped({"a": tensor}, {"0": FOUR[8:]}))
         refused(tmp_path / "x.pt", "not a checkpoint of tensors")
