@@ -132,6 +132,22 @@ def thresholds(run, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """One small file of each kind that the scripts read, and a run (see tests/targets.py). Never written to: use `own_files`."""
+    import targets
+
+    folder = tmp_path_factory.mktemp("targets") / "base"
+    targets.make(folder)
+    return folder
+
+
+@pytest.fixture
+def own_files(files, tmp_path):
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(files, tmp_path / "own"))
+
+
 def write_images(
     folder, ids, channels=("red", "green", "blue", "yellow"), size=16, ending="png", dtype=np.uint8, seed=0
 ):

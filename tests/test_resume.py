@@ -172,18 +172,18 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(words, run, tmp_path):
     path = tmp_path / "mini/fold0/last.pt"
     whole = torch.load(path, weights_only=True)
     for change, says in [
-        ({"model": {}}, "damaged or of another network"),
-        ({"parts": whole["parts"] | {"optimiser": {"state": {}, "param_groups": []}}}, "damaged"),
+        ({"model": {}}, "do not fit the network"),
+        ({"parts": whole["parts"] | {"optimiser": {"state": {}, "param_groups": []}}}, "damaged or of another network"),
         ({"parts": {}}, "damaged"),
-        ({"steps": {"step": torch.zeros(2), "loss": torch.zeros(1)}}, "damaged"),
+        ({"steps": {"step": torch.zeros(2), "loss": torch.zeros(1)}}, "its steps is not"),
         ({"random": [{"cpu": torch.zeros(3, dtype=torch.uint8)}]}, "damaged"),
-        ({"step": "many"}, "damaged"),
-        ({"position": -1}, "damaged"),
+        ({"step": "many"}, "its step is not"),
+        ({"position": -1}, "its position is not"),
         ({"position": 99}, "damaged"),
         ({"stage": 2}, "damaged"),
-        ({"log": [{"seconds": "long"}]}, "damaged"),
+        ({"log": [{"seconds": "long"}]}, "its log is not"),
         ({"log": [{"epoch": 1}]}, "damaged"),
-        ({"score": None}, "damaged"),
+        ({"score": "high"}, "its score is not"),
         ({"parts": whole["parts"] | {"optimiser": other_shapes(whole["parts"]["optimiser"])}}, "damaged"),
     ]:
         torch.save(whole | change, path)

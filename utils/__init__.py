@@ -2,7 +2,12 @@
 
 import os
 
-import cv2
+# What a picture's header may claim, here and to OpenCV, which reads this when it is imported: see utils/images.py.
+MOST_PIXELS = 2**26
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged file the kit says one sentence
+
+import cv2  # noqa: E402
 
 # Processes are the kit's parallelism. OpenCV's own threads would fight them over the cores, and a process forked while
 # they live can hang (OpenCV 4.10 does, in setNumThreads), so they are switched off before any can start.

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.errors import InputError
-from utils.images import CHANNELS, image_size, read_plane
+from utils.images import CHANNELS, UNREADABLE, image_size, read_plane
 
 
 def unusable(found, ids):
@@ -48,5 +48,5 @@ def _check_tiff(path):
     try:
         with Image.open(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is damaged and cannot be decoded ({str(error)[:60]}); fetch it again") from None

@@ -51,6 +51,8 @@ def run_script(main):
             _end_at_once(0)
     except InputError as error:
         sys.exit(_refuse(error))
+    except MemoryError as error:
+        sys.exit(_refuse(f"the memory is not enough ({error}); give smaller files, or fewer at once"))
     except KeyboardInterrupt:
         print("\nstopped by Ctrl+C", file=sys.stderr)
         sys.exit(130)
@@ -63,10 +65,17 @@ def _refuse(error):
     if _among_others() and os.environ["RANK"] != "0":
         time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
     if _among_others():
         _end_at_once(2)
     return 2
+
+
+def one_line(text, most=2000):
+    """`text` as one line for a terminal, whatever file it quotes: what cannot be printed is escaped, the middle of a very long
+    one left out."""
+    text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def _among_others():

@@ -15,7 +15,6 @@ validated on an image of the same Id.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from utils.files import check_writable, write_json
 from utils.labels import encode, load_classes, read_labels, read_table, read_truth
 from utils.metrics import READINGS, class_scores, multilabel_scores
 from utils.predictions import check_classes, read_predictions
+from utils.reading import read_json
 from utils.runs import ANEW, fold_files
 from utils.significance import mcnemar
 
@@ -113,7 +113,8 @@ def fitted_on(thresholds, predictions):
     """Does a thresholds.json name this file among those it was fitted on?"""
     if thresholds is None or not Path(thresholds).is_file():
         return False
-    files = json.loads(Path(thresholds).read_text(encoding="utf-8")).get("fitted_on")
+    content = read_json(thresholds, "a thresholds.json", "fit it with threshold.py")
+    files = content.get("fitted_on") if isinstance(content, dict) else None
     return isinstance(files, list) and str(Path(predictions).resolve()) in files
 
 

@@ -59,9 +59,20 @@ def first_repeated(paths):
     return None
 
 
+def is_stem(text):
+    """Can files be called `text` and an ending? Only printable, no folder in it, and room for the ending in 255 bytes."""
+    return (
+        text == text.strip()
+        and text not in ("", ".", "..")
+        and text.isprintable()
+        and not set(text) & set("/\\")
+        and len(text.encode()) <= 240
+    )
+
+
 def check_name(name):
     """Raise InputError unless a run can be called `name`: it becomes a folder."""
-    if set(name) & set("/\\\0") or name in ("", ".", ".."):
+    if not is_stem(name):
         raise InputError(f"--name {name!r} is not usable as a folder's name; use letters, digits, - and _")
 
 

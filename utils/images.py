@@ -1,5 +1,6 @@
 """Finding, checking and reading microscope images: one file a channel, `<Id>_<red|green|blue|yellow>.<ending>`."""
 
+import logging
 import os
 import re
 import struct
@@ -12,13 +13,21 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from utils import MOST_PIXELS
 from utils.errors import InputError, listing, plural
+from utils.files import is_stem
+from utils.reading import file_size
 
-warnings.filterwarnings(
-    "ignore", module="PIL"
-)  # what it grumbles about in a damaged file, image_size says in one sentence
+# What Pillow grumbles about in a damaged file, image_size says in one sentence.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
 ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
+MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
+MOST_BYTES = 2**30  # of a file: the largest picture with four channels of 16 bits has half of it
+MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; encoders write ten
+MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF",
+         b"II+\0": "TIFF", b"MM\0+": "TIFF"}  # fmt: skip
 _NAME = re.compile(rf"(.+)_({'|'.join(CHANNELS.values())})\.({'|'.join(ENDINGS)})", re.IGNORECASE)
 
 
@@ -70,6 +79,10 @@ def scan_folder(folder):
                 if match[2].lower() in sample:
                     twice.append(entry.name)
                 sample[match[2].lower()] = Path(entry.path)
+    if odd := [name for name in found if not is_stem(name)]:
+        raise InputError(
+            f"{folder}: {plural(len(odd), 'Id')} not usable: {listing(map(repr, odd))}; rename these images"
+        )
     if twice:
         raise InputError(f"{folder}: {plural(len(twice), 'channel')} in two files: {listing(twice)}; keep one of each")
     return found
@@ -161,25 +174,46 @@ def check_crop(files, sizes, crop):
 
 
 def image_size(path):
-    """(height, width) from the header alone, after checking that the file's end is there too."""
+    """(height, width) from the header alone, after checking that the file's end is there too.
+
+    Raises InputError for what is no PNG, JPEG or TIFF of one picture with 8 or 16 bits, and for more than MOST_PIXELS pixels.
+    """
+    length = file_size(path, MOST_BYTES)
     try:
         with open(path, "rb") as file:
             head = file.read(24)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
-            tail = file.read()
+            file.seek(max(0, length - 64))
+            tail = file.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24:
+    kind = _kind(head)
+    if kind == "PNG" and len(head) == 24:
         if b"IEND" not in tail:
             raise InputError(f"{path} is cut short (a PNG without its end); fetch it again")
         width, height = struct.unpack(">II", head[16:24])
-        return height, width
+    else:
+        height, width = _size_by_pillow(path, length, tail, kind)
+    if not 0 < height * width <= MOST_PIXELS:
+        raise InputError(
+            f"{path} claims {width}x{height} pixels: none, or more than {MOST_SIDE}x{MOST_SIDE}; save it smaller"
+        )
+    return height, width
+
+
+def _kind(head):
+    return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+
+
+def _size_by_pillow(path, length, tail, kind):
+    """(height, width) of a JPEG or TIFF."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("JPEG", "TIFF") if kind else ()) as image:
             width, height = image.size
-            mode, pages = image.mode, getattr(image, "n_frames", 1)
-            whole = _tiff_end(image) <= os.path.getsize(path) if image.format == "TIFF" else b"\xff\xd9" in tail
-    except (OSError, KeyError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+            mode, pages = image.mode, _pages(image)
+            whole = _tiff_end(image) <= length if image.format == "TIFF" else b"\xff\xd9" in tail
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
+    except UNREADABLE:
         raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
     if pages > 1:
         raise InputError(f"{path} holds {pages} pictures; save each channel as one picture")
@@ -188,6 +222,24 @@ def image_size(path):
     if not whole:
         raise InputError(f"{path} is cut short; fetch it again")
     return height, width
+
+
+# What Pillow may raise for a damaged file.
+UNREADABLE = (
+    OSError, LookupError, SyntaxError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
+    struct.error,
+)  # fmt: skip
+
+
+def _pages(image, most=100):
+    """How many pictures a file holds; no more than `most` are counted, since a TIFF may chain them without end."""
+    for page in range(1, most):
+        try:
+            image.seek(page)
+        except EOFError:
+            image.seek(0)
+            return page
+    return most
 
 
 def _tiff_end(image):
@@ -201,21 +253,31 @@ def read_plane(path):
 
     Grey stored in RGB, in all three planes or in one of them (Cyto Challenge), becomes the brightest plane a pixel.
     """
+    file_size(path, MOST_BYTES)
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    try:
-        plane = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:  # more pixels than OpenCV takes
-        plane = None
+    plane = _decode(data)
     if plane is None:
+        image_size(path)  # says what is wrong with the header
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
     if plane.ndim == 3:
         plane = plane[..., :3].max(axis=-1)  # a fourth plane would be opacity
     if plane.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} holds {plane.dtype} pixels; save it with 8 or 16 bits")
     return plane
+
+
+def _decode(data):
+    """A file's bytes (N,) uint8 -> pixels, None where they are no usable picture."""
+    kind = _kind(data[:24].tobytes())
+    if kind is None or (kind == "JPEG" and data.tobytes().count(b"\xff\xda") > MOST_SCANS):
+        return None
+    try:
+        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError):  # among others more pixels than OpenCV takes
+        return None
 
 
 def load_sample(paths, size=None):

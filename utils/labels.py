@@ -1,12 +1,15 @@
 """Class lists and label tables: reading, checking, and turning `Target` strings into a 0/1 matrix and back."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from utils.errors import InputError, listing, plural
+from utils.files import is_stem
+from utils.reading import file_size
 
 HPA_CLASSES = (
     "Nucleoplasm", "Nuclear membrane", "Nucleoli", "Nucleoli fibrillar center", "Nuclear speckles", "Nuclear bodies",
@@ -29,6 +32,7 @@ HPA_TO_CYTO = (
     "Microtubules", "Centrosome", "Centrosome", "Vesicles", "Plasma membrane",
     "Plasma membrane", "Mitochondria", "Cytosol", "Cytosol", "Cytosol", "Cytosol",
 )  # fmt: skip
+MOST_BYTES, MOST_CELLS = 2**30, 3 * 10**7  # of a table: a million rows of 28 classes
 CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES}
 
 
@@ -53,16 +57,12 @@ def load_classes(spec):
 def read_table(path, columns, what="a table", least=1):
     """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least so many rows."""
     path = Path(path)
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # pathlib's raises where the name is too long
+        state = (
+            "is a folder" if os.path.isdir(path) else "is no regular file" if os.path.exists(path) else "does not exist"
+        )
         raise InputError(f"{path} {state}; it should be {what} with the columns {','.join(columns)}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a CSV file ({error})") from None
-    while rows and not rows[-1]:
-        rows.pop()  # blank lines at the end
+    header, rows = _read_rows(path)
     if not header and not rows:
         raise InputError(f"{path} is empty; it should have the columns {','.join(columns)}")
     if missing := [column for column in columns if column not in header]:
@@ -82,6 +82,24 @@ def read_table(path, columns, what="a table", least=1):
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
+def _read_rows(path):
+    """The header and the rows of a CSV, lists of str, without blank lines at the end."""
+    file_size(path, MOST_BYTES)
+    rows, cells = [], 0
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for row in csv.reader(file, strict=True):
+                cells += len(row)
+                if cells > MOST_CELLS:
+                    raise InputError(f"{path} has more than {MOST_CELLS:,} cells; give a smaller table")
+                rows.append(row)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is not a CSV file ({error})") from None
+    while len(rows) > 1 and not rows[-1]:
+        rows.pop()
+    return (rows[0], rows[1:]) if rows else ([], [])
+
+
 def as_number(text):
     """The number that a cell of a table holds, None where it holds none."""
     try:
@@ -92,7 +110,7 @@ def as_number(text):
 
 def check_ids(path, ids):
     """Raise InputError unless every id is a usable, unique file-name stem. `ids` is a Series in row order."""
-    bad = [row for row, text in zip(ids.index, ids, strict=True) if not _usable(text)]
+    bad = [row for row, text in zip(ids.index, ids, strict=True) if not is_stem(text)]
     if bad:
         rows = listing([f"row {row + 2} ({ids[row]!r})" for row in bad])
         raise InputError(
@@ -103,10 +121,6 @@ def check_ids(path, ids):
         raise InputError(
             f"{path}: {plural(len(repeated), 'Id')} more than once: {listing(repeated)}; keep one row of each"
         )
-
-
-def _usable(text):
-    return bool(text) and text == text.strip() and text not in (".", "..") and not set(text) & set("/\\\0")
 
 
 def read_labels(path, classes, column="Target"):

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from utils.crossfit import held_out_decisions
 from utils.cutoffs import per_class
 from utils.errors import InputError
+from utils.labels import read_table
 from utils.metrics import class_scores
 from utils.runs import best_epoch, read_numbers
 from utils.significance import wilcoxon
@@ -54,8 +55,9 @@ def costs(fold):
             ("epoch_seconds", "images_per_second", "peak_gb", "epochs", "best", "minutes"), np.nan
         )
     log = read_numbers(path, ["seconds", "images_per_second"])
-    table = pd.read_csv(path)
-    peak = table["peak_gb"].max() if "peak_gb" in table.columns else np.nan  # some systems do not say
+    table = read_table(path, ["seconds"])
+    told = table["peak_gb"] if "peak_gb" in table.columns else pd.Series(dtype=object)  # some systems do not say
+    peak = pd.to_numeric(told, errors="coerce").max()
     return row | {
         "epoch_seconds": log["seconds"].mean(), "images_per_second": log["images_per_second"].mean(), "peak_gb": peak,
         "epochs": len(log), "best": best_epoch(fold.folder), "minutes": log["seconds"].sum() / 60,

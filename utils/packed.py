@@ -15,14 +15,17 @@ import cv2
 import numpy as np
 import zstandard
 
+from utils import MOST_PIXELS
 from utils.errors import InputError
 from utils.images import join_planes, load_sample
+from utils.reading import file_size
 
 FORMAT = 1
 KINDS = ("uint8", "float32")
 CODECS = ("raw", "zstd")
 RECORD = np.dtype([("pack", "i2"), ("codec", "i1"), ("kind", "i1"), ("channels", "i2"), ("height", "i4"), ("width", "i4"),
                    ("offset", "i8"), ("length", "i8")])  # fmt: skip
+MOST_INDEX = 2**30  # bytes
 KEPT = 2**28  # bytes read after which the maps' pages are let go: they would count as this process's memory
 
 
@@ -57,11 +60,12 @@ class Images:
         part = self.maps[record["pack"]].bytes(int(record["offset"]), int(record["length"]))
         height, width, channels = (int(record[name]) for name in ("height", "width", "channels"))
         kind = KINDS[record["kind"]]
-        if CODECS[record["codec"]] == "raw":
-            return part.view(kind).reshape(height, width, channels)
         try:
-            planes = np.frombuffer(zstandard.ZstdDecompressor().decompress(part), kind).reshape(channels, height, width)
-        except (zstandard.ZstdError, ValueError):
+            if CODECS[record["codec"]] == "raw":
+                return part.view(kind).reshape(height, width, channels)
+            planes = np.frombuffer(_unpacked(part, height * width * channels * np.dtype(kind).itemsize), kind)
+            planes = planes.reshape(channels, height, width)
+        except (zstandard.ZstdError, ValueError, MemoryError):
             path = self.maps[record["pack"]].path
             raise InputError(
                 f"{path} is damaged where {self.files[row][0].name} lies; delete it, it is made again"
@@ -79,6 +83,13 @@ class Images:
             for record in self.table[rows]:
                 if record["pack"] >= 0:
                     self.maps[record["pack"]].will_need(int(record["offset"]), int(record["length"]))
+
+
+def _unpacked(part, length):
+    """Undo zstd: what claims to be another length than `length` is not unpacked at all. Raises ValueError or ZstdError."""
+    if zstandard.frame_content_size(part) not in (-1, length):
+        raise ValueError("another length")
+    return zstandard.ZstdDecompressor().decompress(part, max_output_size=length)
 
 
 class Map:
@@ -106,8 +117,9 @@ class Map:
             raise InputError(f"{self.path} was replaced while it was in use; run the command again")
 
     def bytes(self, offset, length):
-        """(length,) uint8, a view of the map."""
-        return self._array[offset : offset + length]
+        """(length,) uint8, a view of the map; shorter where the file is. A part of the map beyond the end of the file, cut off
+        since it was opened, would end the process when touched."""
+        return self._array[offset : min(offset + length, self._map.size())]
 
     def let_go(self):
         """Pages that are in memory here are no longer counted as this process's; the system keeps them while it has room."""
@@ -117,7 +129,8 @@ class Map:
     def will_need(self, offset, length):
         if hasattr(self._map, "madvise"):
             start = offset - offset % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+            if start < len(self._map):
+                self._map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
 
 
 class Index:
@@ -136,13 +149,14 @@ class Index:
         """Take in what is on the disk. Of another form, or not as it was written, it counts as nothing."""
         self.records, self.end, self.bytes, self.damaged, self._inode = {}, 0, 0, True, None
         try:
+            file_size(self.path, MOST_INDEX)
             with open(self.path, "rb") as file:
                 lines, self._inode = file.read().split(b"\n")[:-1], os.fstat(file.fileno()).st_ino
-            held = self.data.stat().st_size
+            held = file_size(self.data)
             if json.loads(lines[0]) != self.header:
                 return
-            records = [(*_parsed(line, held), len(line) + 1) for line in lines[1:]]
-        except (OSError, ValueError, TypeError, IndexError):
+            records = [(*_parsed(line, held, self.header), len(line) + 1) for line in lines[1:]]
+        except (OSError, ValueError, TypeError, IndexError, RecursionError, InputError):
             return
         self.bytes, self.damaged = len(lines[0]) + 1, False
         for name, record, bytes_ in records:
@@ -177,12 +191,19 @@ def line_of(name, stamps, offset, length, shape, kind, codec, source):
     return _line([name, stamps, offset, length, shape, KINDS.index(kind), CODECS.index(codec), source])
 
 
-def _parsed(line, held):
-    """A line of `line_of` -> name, record; ValueError where it is none of data of `held` bytes."""
+def _parsed(line, held, header):
+    """A line of `line_of` -> name, record; ValueError where it is none of data of `held` bytes, of an index with this header."""
     name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
     numbers = [offset, length, *shape, kind, codec, *source]
     if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != 3 or len(source) != 2:
         raise ValueError("not a record")
+    expected = [header["size"]] * 2 if header["size"] else list(source)
+    if (
+        not isinstance(name, str)
+        or shape != [*expected, len(header["channels"])]
+        or not 0 < math.prod(source) <= MOST_PIXELS
+    ):
+        raise ValueError("not a record of such pictures")
     whole = math.prod(shape) * np.dtype(KINDS[kind]).itemsize
     if offset + length > held or (CODECS[codec] == "raw" and length != whole):
         raise ValueError("not a record of these data")

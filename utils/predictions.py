@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.arrays import read_npy
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated, whole_file, write_csv
 from utils.labels import as_number, check_ids, read_table
@@ -106,10 +107,7 @@ def epoch_files(run):
 
 
 def _read_epoch(path, shape):
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({str(error)[:100]}); train the fold anew") from None
+    values = read_npy(path, "train the fold anew")
     if values.shape != shape:
         raise InputError(f"{path} has the shape {values.shape}, the fold's oof.csv {shape}; train the fold anew")
     return values.astype(np.float64)

@@ -55,7 +55,10 @@ def find(run, config, overwrite):
         )
     if overwrite or not existing:
         return None
-    saved = checkpoint.load(existing[0])
+    try:
+        saved = checkpoint.load(existing[0])
+    except InputError as error:
+        raise InputError(f"{error}; or start anew, with --overwrite or another --name") from None
     old = UNSAID | saved["config"]
     changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
     if "recipe" not in saved["config"]:
@@ -88,14 +91,8 @@ def restore(trainer, saved, path):
 
 def _check_state(trainer, saved):
     """Raise ValueError (or what comes of wrong types) for what `Trainer.restore` would take over and training stumble over later."""
-    counts = [saved[name] for name in ("epoch", "position", "step", "left_out", "stage", "best_epoch")]
-    if not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("counts of epochs and steps that are no numbers")
     if saved["position"] > trainer.steps_an_epoch or saved["stage"] >= len(trainer.schedule):
         raise ValueError("a step that this training does not have")
-    rows = [*saved["log"], {name: saved[name] for name in ("score", "smooth_f1", "spent_in_epoch")}]
-    if not all(type(value) in (int, float) for row in rows for value in row.values()):
-        raise ValueError("a log without numbers")
     if not all("seconds" in row for row in saved["log"]):
         raise ValueError("a log without times")
     for number, kept in saved["parts"]["optimiser"]["state"].items():

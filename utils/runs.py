@@ -1,16 +1,17 @@
 """What a trained fold leaves beside its weights: writing its rows, reading the rest."""
 
-import json
 from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from utils.config import check_config
 from utils.errors import InputError
 from utils.files import write_csv
 from utils.labels import encode, read_labels, read_table
 from utils.predictions import read_predictions
+from utils.reading import read_json
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 UNSAID = {  # what a config without these options means
@@ -45,15 +46,11 @@ def write_rows(path, train, valid):
 def read_config(folder, *keys):
     """A fold's config.json as a dict that has at least `class_names` and `keys`."""
     path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(name, str) for name in config["class_names"]):
-            raise TypeError("class_names are no names")
-        if missing := [key for key in keys if key not in config]:
-            raise KeyError(*missing)
-        return config
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a run's config ({str(error)[:100]}); {ANEW}") from None
+    config = read_json(path, "a run's config", ANEW)
+    if missing := [key for key in ("class_names", *keys) if not isinstance(config, dict) or key not in config]:
+        raise InputError(f"{path} is not a run's config (it lacks {', '.join(missing)}); {ANEW}")
+    check_config(path, config)
+    return config
 
 
 def read_fold(folder, *keys):
@@ -97,4 +94,7 @@ def best_epoch(folder):
     if not path.is_file():
         return None
     log = read_numbers(path, ["epoch", "macro_f1"])
-    return int(log["epoch"][log["macro_f1"].idxmax()])
+    best = float(log["epoch"][log["macro_f1"].idxmax()])
+    if not best.is_integer() or not 0 < best < 10**6:
+        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {ANEW}")
+    return int(best)

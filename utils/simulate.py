@@ -11,7 +11,6 @@ an atlas can be made again by itself: `--ids FILE.csv` makes the images of its c
 """
 
 import argparse
-import json
 import os
 import signal
 import time
@@ -30,7 +29,8 @@ from utils.atlas import layout
 from utils.atlas.plan import SPLITS, Settings, plan_image
 from utils.errors import InputError, plural, run_script
 from utils.files import check_writable, write_csv, write_json
-from utils.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, read_table
+from utils.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, read_labels, read_table
+from utils.reading import read_json
 
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
 GENERATOR = 2  # raise it when a change makes other pictures: an atlas then is not completed by another generator
@@ -77,12 +77,11 @@ def _open_atlas(out, settings):
             raise InputError(f"{out} holds data that utils.simulate did not make; choose another --out")
         check_writable(note)
         return "new"
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        state = found.pop("state")
-        generator = found.pop("generator")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{note} holds no settings of an atlas; choose another --out or delete {out}") from error
+    what, mend = "the settings of an atlas", f"choose another --out or delete {out}"
+    found = read_json(note, what, mend)
+    if not isinstance(found, dict) or not {"state", "generator"} <= set(found):
+        raise InputError(f"{note} is not {what}; {mend}")
+    state, generator = found.pop("state"), found.pop("generator")
     if generator != GENERATOR:
         raise InputError(f"{out} was drawn by another version of this kit; choose another --out or delete it")
     if found != asdict(settings):
@@ -164,7 +163,7 @@ def _summary(out, settings, drawn, seconds):
     files = [entry for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
     megabytes = sum(entry.stat().st_size for entry in files) / 1e6
     names = CYTO_CLASSES if settings.form == "cyto" else HPA_CLASSES
-    targets = pd.read_csv(out / "train.csv", dtype=str, keep_default_na=False)["Target"]
+    targets = read_labels(out / "train.csv", names)["Target"]
     counts = Counter(int(word) for target in targets for word in target.split())
     rarest = sorted(range(len(names)), key=lambda number: counts[number])[:5]
     print(f"{out}: {plural(len(files) // 4, 'image')} in {plural(len(files), 'file')}, {megabytes:,.1f} MB")

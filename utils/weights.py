@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,17 @@ import timm
 import torch
 
 from utils import checkpoint, models
+from utils.arrays import read_npz
+from utils.checkpoint import is_state
+from utils.config import check_config
 from utils.errors import InputError, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.images import parse_channels
 from utils.labels import CYTO_CLASSES, read_table
 from utils.models import library
 from utils.models.layers import widen_stem
+from utils.reading import file_size
+from utils.torchfile import check_torch_file
 
 # Where ImageNet files are published, in the order they are tried: the name pretrainedmodels uses and the name timm uses for
 # the same tensors, or torchvision's. The letters after the dash begin the file's SHA-256.
@@ -178,6 +182,8 @@ def _not_to_be_had(name, files):
 def _from_timm(word, size):
     names = [f"{word}{ending}" for ending in (".safetensors", ".bin", ".pth")]
     local = next((WEIGHT_FOLDER / file for file in names if (WEIGHT_FOLDER / file).is_file()), None)
+    if local and local.suffix != ".safetensors":
+        check_torch_file(local)
     overlay = {"file": str(local)} if local else {}
     WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
     try:
@@ -217,17 +223,20 @@ def read_state(path):
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state, config = content[key], content.get("config") or {}
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not is_state(state):
         raise InputError(f"{path} holds no state dict (names and tensors)")
+    if isinstance(config, dict) and config:
+        check_config(path, config)
     if all(key.startswith("module.") for key in state):  # saved from several GPUs
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state), config if isinstance(config, dict) else {}
 
 
 def _read_safetensors(path):
+    file_size(path)
     try:
         return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (*checkpoint.UNREADABLE, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a safetensors file ({str(error)[:120]})") from None
 
 
@@ -236,11 +245,8 @@ def read_gapnet_authors(path):
     own = list(models.build("gapnet_pl", len(CYTO_CLASSES), 4).state_dict())
     sources = [f"{kind}-{i + 1}/{part}_{tail}" for kind, count, tail in (("ConvLayer", 8, "conv"), ("FC", 3, "dense"))
                for i in range(count) for part in "Wb"]  # fmt: skip
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            tensors = [torch.from_numpy(arrays[source].astype(np.float32)) for source in sources]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not the GapNet-PL authors' weight file ({str(error)[:120]})") from None
+    arrays = read_npz(path, sources, "the GapNet-PL authors' weight file")
+    tensors = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
     return {key: _to_torch(tensor) for key, tensor in zip(own, tensors, strict=True)}
 
 

@@ -1,14 +1,15 @@
 """Reading thresholds.json."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError, listing
 from utils.labels import as_number
+from utils.reading import read_json
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+UNREADABLE = (ValueError, KeyError, TypeError)  # of a content of other types
+WHAT, MEND = "a thresholds.json with classes and thresholds", "fit it with threshold.py"
 
 
 def read_thresholds(spec, classes):
@@ -16,7 +17,7 @@ def read_thresholds(spec, classes):
     if not Path(spec).is_file() and (number := as_number(spec)) is not None:
         values = [number] * len(classes)
     else:
-        values = _read_json(spec, classes)
+        values = _read_fitted(spec, classes)
     if not all(map(_is_share, values)):
         raise InputError(f"{spec}: every threshold must be a number from 0 to 1; fit them with threshold.py")
     return np.array(values, np.float64)
@@ -26,7 +27,7 @@ def read_called(path, classes):
     """(C,): how large a part of the images each class of a thresholds.json is called in, counted on out-of-fold rows,
     which weigh as the shares say that it was fitted for."""
     try:
-        called = json.loads(Path(path).read_text(encoding="utf-8"))["per_class"]["called"]
+        called = read_json(path, WHAT, MEND)["per_class"]["called"]
         if not (isinstance(called, list) and len(called) == len(classes) and all(map(_is_share, called))):
             raise ValueError(f"per_class: called is no list of {len(classes)} shares")
         return np.array(called, np.float64)
@@ -40,16 +41,14 @@ def _is_share(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _read_json(path, classes):
+def _read_fitted(path, classes):
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist; fit it with threshold.py, or give a number such as 0.5")
+    content = read_json(path, WHAT, MEND)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
         names, values = list(content["classes"]), list(content["thresholds"])
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; fit it with threshold.py, or give a number such as 0.5") from None
     except UNREADABLE as error:
-        raise InputError(
-            f"{path} is not a thresholds.json with classes and thresholds ({str(error)[:100]}); fit it with threshold.py"
-        ) from None
+        raise InputError(f"{path} is not {WHAT} ({str(error)[:100]}); {MEND}") from None
     if names != classes or len(values) != len(names):
         differing = sorted(set(map(str, names)) ^ set(classes)) or ["their order or number"]
         raise InputError(

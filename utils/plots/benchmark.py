@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 
-from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
+from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, arrange, save, tidy
 
 
 def benchmark(found, path):
@@ -22,7 +22,7 @@ def benchmark(found, path):
     machine = found["machine"]
     where = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
     figure.suptitle(f"{where}, {machine['arithmetic']}, torch {machine['torch']}", x=0.01, ha="left", fontsize=11)
-    figure.tight_layout(h_pad=2, w_pad=2)
+    arrange(figure, h_pad=2, w_pad=2)
     save(figure, path)
 
 

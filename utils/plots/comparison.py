@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots.style import COLOURS, GREY, save, tidy
+from utils.plots.style import COLOURS, GREY, arrange, save, tidy
 
 
 def methods_by_class(table, positives, path):
@@ -59,5 +59,5 @@ def confusion(matrices, classes, path):
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("said")
     axes[0, 0].set_ylabel("true (images)")
-    figure.tight_layout()
+    arrange(figure)
     save(figure, path)

@@ -6,7 +6,7 @@ from sklearn.metrics import precision_recall_curve
 
 from utils.calibration import logit, sigmoid
 from utils.metrics import f1_steps
-from utils.plots.style import BLUE, GREY, ORANGE, save, tidy
+from utils.plots.style import BLUE, GREY, ORANGE, arrange, save, tidy
 
 COLUMNS = 7
 
@@ -97,7 +97,7 @@ def reliability(truth, raw, calibrated, path, bins=15):
         axis.set_ylabel("share of images that have the class")
         axis.legend(frameon=False, fontsize=9, loc="upper left")
         tidy(axis)
-    figure.tight_layout()
+    arrange(figure)
     save(figure, path)
 
 
@@ -145,5 +145,5 @@ def _finish(figure, axes, count, x, y, title, path):
         if place % columns == 0:
             axis.set_ylabel(y, fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    figure.tight_layout()
+    arrange(figure)
     save(figure, path)

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots.style import BLUE, save
+from utils.plots.style import BLUE, arrange, save
 
 
 def overlay(image):
@@ -77,7 +77,7 @@ def gallery(images, titles, columns=8):
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         axis.imshow(overlay(image))
         axis.set_title(title, fontsize=9, loc="left", pad=2)
-    figure.tight_layout(pad=0.3)
+    arrange(figure, pad=0.3)
     return figure
 
 
@@ -94,5 +94,5 @@ def operations(pictures, names, path, columns=4):
     for axis, (title, image) in zip(axes.ravel(), pictures, strict=False):
         axis.imshow(in_colour(image, names, top))
         axis.set_title(title, fontsize=9, loc="left", pad=3)
-    figure.tight_layout(pad=0.4)
+    arrange(figure, pad=0.4)
     save(figure, path, dpi=90)

@@ -5,7 +5,7 @@ import numpy as np
 
 from utils.calibration import logit
 from utils.labels import part_name
-from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE, save, tidy
+from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE, arrange, save, tidy
 
 
 def fold_split(labels, fold, dealt, parts, classes, path):
@@ -108,7 +108,7 @@ def realism(curves, size, path):
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, fontsize=12)
     note = f"All planes at {size}². Lines: median over images; bands and whiskers: 10 to 90 % of images"
     figure.text(0.01, 0.995, note, va="top", fontsize=12)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / figure.get_figheight()))
+    arrange(figure, rect=(0, 0, 1, 1 - 0.35 / figure.get_figheight()))
     save(figure, path)
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from utils.plots.style import ABOVE, BLUE, GREY, ORANGE, save, tidy
+from utils.plots.style import ABOVE, BLUE, GREY, ORANGE, arrange, save, tidy
 
 NINE = {
     "loss": "total loss", "bce": "BCE", "weighted_bce": "weighted BCE", "positive_bce": "positive BCE (positives × 21)",
@@ -65,7 +65,7 @@ def nine_curves(steps, switches, path):
     changes = "; ".join(f"from step {step:,}: {loss}" for step, loss in switches)
     figure.suptitle(f"Training, every step (running mean over {span}). Dashed: the loss changes, {changes}" if switches
                     else f"Training, every step (running mean over {span})", x=0.01, ha="left", fontsize=11)  # fmt: skip
-    figure.tight_layout()
+    arrange(figure)
     save(figure, path)
 
 
@@ -114,7 +114,7 @@ def class_curves(log, classes, positives, switches, path, columns=7):
     figure.supxlabel("epoch", fontsize=9)
     figure.suptitle("Validation F1 of each class (validation images), at each epoch's best one cut-off; grey: macro F1",
                     x=0.01, ha="left", fontsize=10)  # fmt: skip
-    figure.tight_layout()
+    arrange(figure)
     save(figure, path)
 
 
