@@ -16,6 +16,7 @@ from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
 
 from utils.packed import Images
 from utils.trainer import Trainer
+from utils.workers import Start
 
 
 def die_by(signal_):
@@ -134,6 +135,19 @@ def test_signals_to_the_processes_do_not_disturb_a_training(atlas, folds, run, t
     succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
     one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
     assert len(sent) == 2 and all(torch.equal(one[key], other[key]) for key in one) and none_left()
+
+
+def test_signals_while_the_processes_start_do_not_either(atlas, folds, tmp_path, monkeypatch):
+    real = Start.__call__
+
+    def start(self, worker):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        real(self, worker)
+
+    monkeypatch.setattr(Start, "__call__", start)
+    succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "the main process hears them again"
 
 
 def test_a_process_that_is_stuck_ends_with_the_training(atlas, folds, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from utils.errors import InputError
 from utils.images import tiles
 from utils.packed import Images
 from utils.ranks import ALONE, Shares
-from utils.workers import FREE, Start, new_ledger
+from utils.workers import FREE, Start, deaf, new_ledger
 
 FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
@@ -249,7 +249,9 @@ def to_unit(images):
 
 def batches(loader):
     """Iterate a loader, raising in the main process what a worker found wrong with a file."""
-    for batch in loader:
+    with deaf():  # the processes start here
+        iterator = iter(loader)
+    for batch in iterator:
         if isinstance(batch, InputError):
             raise batch
         yield batch

@@ -37,11 +37,23 @@ class Start:
         line = self.ledger[worker]
         line[0] = os.getpid()
         get_worker_info().dataset.ledger = line
-        # Ctrl+C and a batch system's signals reach all processes of a training, which may want to end its step first.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if hasattr(signal, "sigtimedwait"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             threading.Thread(target=_end_for_the_parent, args=[os.getppid()], daemon=True).start()
+
+
+@contextmanager
+def deaf():
+    """Processes started meanwhile hear no Ctrl+C and no signal of a batch system. Both reach all processes of a training, whose
+    main one may want to end its step first, and needs the others alive. (Their SIGTERM is for `Start` to hear.)"""
+    if not hasattr(signal, "sigtimedwait"):  # as on macOS
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_for_the_parent(parent):
@@ -69,7 +81,7 @@ def _obituary(loader, error):
     while error:  # the first cause says most
         if match := DIED.match(str(error)):
             pids |= {int(pid) for pid in match[1].split(",")}
-            how = match[2].split(". ")[0].strip(" .")
+            how = match[2].split(". ")[0].strip(" .").removeprefix("is ")
         error = error.__cause__ or error.__context__
     rows = [row for pid, row in loader.ledger.tolist() if pid in pids and row != FREE]
     held = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
