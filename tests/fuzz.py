@@ -4,9 +4,11 @@
     python tests/fuzz.py --mutants 500 --seed 1 png tiff
     python tests/fuzz.py --jobs 4 --keep /tmp/faults
 
-A mutant is a file of one kind (see tests/targets.py), damaged byte by byte or in its structure. A command that reads it must end
-with exit code 0, or with code 2, one `error: …` sentence and nothing written; within 10 seconds and the memory that normal
-use fits in. Anything else is a fault: the mutant is kept, the command shown, and the exit code is 1.
+A mutant is a file of one kind (see tests/targets.py), damaged byte by byte or
+in its structure. A command that reads it must end with exit code 0, or with
+code 2, one `error: …` sentence and nothing written; within 10 seconds of
+computing and the memory that normal use fits in. Anything else is a fault: the
+mutant is kept, the command shown, and the exit code is 1.
 """
 
 import argparse

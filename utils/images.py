@@ -28,6 +28,11 @@ MOST_BYTES = 2**30  # of a file: the largest picture with four channels of 16 bi
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; encoders write ten
 MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF",
          b"II+\0": "TIFF", b"MM\0+": "TIFF"}  # fmt: skip
+# What Pillow may raise for a damaged file.
+UNREADABLE = (
+    OSError, LookupError, SyntaxError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
+    struct.error,
+)  # fmt: skip
 _NAME = re.compile(rf"(.+)_({'|'.join(CHANNELS.values())})\.({'|'.join(ENDINGS)})", re.IGNORECASE)
 
 
@@ -222,13 +227,6 @@ def _size_by_pillow(path, length, tail, kind):
     if not whole:
         raise InputError(f"{path} is cut short; fetch it again")
     return height, width
-
-
-# What Pillow may raise for a damaged file.
-UNREADABLE = (
-    OSError, LookupError, SyntaxError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
-    struct.error,
-)  # fmt: skip
 
 
 def _pages(image, most=100):
