@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import warnings
 import zipfile
 
 import fuzz
@@ -175,6 +176,14 @@ def test_arrays_that_are_not_what_they_claim(tmp_path, monkeypatch, number):
     with pytest.raises(InputError, match="x.npz is not it"):
         read_npz(tmp_path / "x.npz", ["a"], "it")
     assert not (tmp_path / "EVIL").exists()
+
+
+def test_an_array_written_by_python_2_is_read_without_a_word(tmp_path):
+    header = shaped("(2L,)")
+    (tmp_path / "x.npy").write_bytes(npy(header, np.array([1, 2], np.float32).tobytes()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_npy(tmp_path / "x.npy", "mend it").tolist() == [1, 2]
 
 
 def test_an_array_that_unpacks_to_more_than_is_allowed(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 
@@ -48,7 +49,9 @@ def _read_array(file, size):
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version}")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a header written by Python 2, or damaged
+        shape, fortran, dtype = read_header(file)
     if dtype.kind not in "fiub" or dtype.fields or dtype.shape:
         raise ValueError(f"values of the type {dtype}, which are no plain numbers")
     length = math.prod(shape) * dtype.itemsize
