@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -38,6 +39,7 @@ class Start:
         line[0] = os.getpid()
         get_worker_info().dataset.ledger = line
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.excepthook = lambda *_: None  # the thread that hands memory over would complain when the main process ends
         if hasattr(signal, "sigtimedwait"):
             threading.Thread(target=_end_for_the_parent, args=[os.getppid()], daemon=True).start()
 
@@ -49,7 +51,7 @@ def deaf():
     if not hasattr(signal, "sigtimedwait"):  # as on macOS
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
