@@ -46,6 +46,14 @@ def refused(path, says):
         assert str(path) in str(told.value)
 
 
+@pytest.mark.parametrize("config", [None, 0, "a", [], torch.ones(2), torch.zeros(0)])
+def test_weights_beside_a_config_that_is_none(files, tmp_path, config):
+    state = shell(files)
+    torch.save({"model": state["model"], "config": config}, tmp_path / "x.pt")
+    found, said = read_state(tmp_path / "x.pt")
+    assert set(found) == set(state["model"]) and said == {}
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("bomb", [
     Bomb(os.mkdir, "EVIL"), Bomb(bytearray, 10**12), Bomb(eval, "1"), Bomb(set, [1]), Bomb(complex, 1, 2), Bomb(print, "EVIL"),

@@ -222,14 +222,14 @@ def read_state(path):
     state, config = content, {}
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
-            state, config = content[key], content.get("config") or {}
+            state, config = content[key], content.get("config")
     if not is_state(state):
         raise InputError(f"{path} holds no state dict (names and tensors)")
-    if isinstance(config, dict) and config:
-        check_config(path, config)
+    config = config if isinstance(config, dict) else {}
+    check_config(path, config)
     if all(key.startswith("module.") for key in state):  # saved from several GPUs
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state), config if isinstance(config, dict) else {}
+    return dict(state), config
 
 
 def _read_safetensors(path):
