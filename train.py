@@ -37,6 +37,7 @@ from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class
 from utils.models.layers import STEMS
 from utils.readable import open_readable
+from utils.reading import is_line
 from utils.recipes import RECIPES
 from utils.record import Record
 from utils.report import print_epoch, print_header, print_summary
@@ -130,7 +131,7 @@ def parse_args():
         help="45s, 10min, 1h30m: save within epochs too; 0: only at their ends")  # fmt: skip
     arg("--time-limit", default="0", metavar="SPAN", group=run,
         help="8h30m say: after this time finish the step, save and end; 0: none")  # fmt: skip
-    arg("--overwrite", action="store_true", help="start anew where a run of this name exists", group=run)
+    arg("--overwrite", action="store_true", help="start anew, each time, where a run of this name exists", group=run)
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
     first.add_argument("--recipe", default="chen")
@@ -147,19 +148,19 @@ def main():
     if args.compile:
         check_compiles(device)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
-    check_writable(run / "last.pt")
     stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.first)
     with resume.hold(run) if group.first else contextlib.nullcontext():
+        check_writable(run / "last.pt")
         if ready := prepare(args, group, device, run, started):
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
-                with stop, contextlib.closing(record), naming_what_they_held(train_loader):
+                with stop, contextlib.closing(record), naming_what_they_held(train_loader, record.last):
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
-                print(f"{stopped}; the same command goes on")
-            except InputError:
-                if group.first and not (run / "last.pt").is_file():
+                print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
+            except Exception:
+                if group.first and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
                     resume.clear(run)  # nothing was learned yet: leave nothing half-done
                 raise
         group.wait()  # none leaves while another still hears from it
@@ -235,6 +236,10 @@ def check_options(args):
                 patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1, ema=0, skip_nan=0)  # fmt: skip
     parse_span("--save-every", args.save_every)
     check_name(args.name)
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not is_line(text):
+                raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is empty or not one line of text; mend it")
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
             f"--accumulate {args.accumulate} leaves parts of less than two images of --batch-size {args.batch_size}; give fewer"
@@ -254,12 +259,8 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         train_epoch(trainer, train_loader, record, stop)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         group.share_buffers(trainer.network, trainer.evaluated)
-        # Ranks may have unequal numbers of batches to validate, so they cannot agree on a stop between them; and who has made no
-        # step since the start goes on to the epoch's end, or a limit shorter than a validation would never get any further.
-        divisible = group.count == 1 and trainer.step > record.first_step
-        between = (lambda: save_or_stop(trainer, record, stop)) if divisible else None
         _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
-                                             chunk=chunk, ranks=group, between=between)  # fmt: skip
+                                             chunk=chunk, ranks=group, between=watch(trainer, valid_loader, record, stop))  # fmt: skip
         threshold, score = group.agree(best_global_threshold(truth, probabilities))
         seconds = trainer.seconds_in_epoch
         record.validation(probabilities, best=trainer.end_epoch(score))
@@ -276,16 +277,27 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         print_summary(trainer, record, truth, time.time() - started)
 
 
-def save_or_stop(trainer, record, stop):
-    """Between two batches: save the state where it is time to; where the run is to stop raise Stopped after that."""
-    wish = trainer.ranks.most(2 if stop.why else int(record.due), trainer.device)
+def watch(trainer, loader, record, stop):
+    """What to call between batches of a validation, so that it can be saved before and stopped in."""
+    # Ranks may have one batch more or less than others; only as many as all have can they agree after.
+    shared = iter(range(-(-(len(loader.dataset) // trainer.ranks.count) // loader.batch_size)))
+    # Without a step since the start a limit shorter than a validation would never let it get any further.
+    limited = trainer.step > record.first_step
+    return lambda: next(shared, None) is not None and save_or_stop(trainer, record, stop, limited)
+
+
+def save_or_stop(trainer, record, stop, limited=True):
+    """Between two batches: save the state where it is time to; where the run is to stop raise Stopped after that. limited: does
+    the time limit count?"""
+    why = stop.why if limited else stop.by_signal
+    wish = trainer.ranks.most(2 if why else int(record.due), trainer.device)
     if wish:
         record.save()
     if wish == 2:
         where = (
             f"step {trainer.step:,} (batch {trainer.position:,} of {trainer.steps_an_epoch:,} of epoch {trainer.epoch})"
         )
-        raise Stopped(f"stopped {stop.why or 'by a signal'} after {where}, saved in {record.last}")
+        raise Stopped(f"stopped {why or 'by a signal'} after {where}, saved in {record.last}")
 
 
 def validation_curves(truth, probabilities, threshold, classes):

@@ -29,7 +29,7 @@ from tqdm import tqdm  # noqa: E402
 
 import make_folds  # noqa: E402
 import train  # noqa: E402
-from utils import checkpoint, inference, packing, record, simulate  # noqa: E402
+from utils import checkpoint, inference, readable, record, simulate  # noqa: E402
 from utils.errors import run_script  # noqa: E402
 from utils.runs import NOT_THE_RESULT  # noqa: E402
 from utils.trainer import Trainer  # noqa: E402
@@ -40,7 +40,7 @@ KINDS = {  # each with dropout and batch norm
     "ema": {"optimiser": "adam", "ema": 0.9, "loss": "1:bce 3:soft_f1+bce", "plateau": "step", "patience": 0.1, "clip": 1},
     "workers": {"optimiser": "sgd", "workers": 2, "accumulate": 2, "loss": "1:bce 2:soft_f1", "plateau": "epoch"},
     "early-stop": {"optimiser": "adadelta", "lr": 0.5, "augment": "1:d4 3:chen", "epochs": 40, "early-stop": 6, "fit": "crop",
-                   "normalise": "image", "l1": 1e-5, "amp": "auto"},
+                   "max-minutes": 90, "limit": 70, "normalise": "image", "l1": 1e-5, "amp": "auto"},
 }  # fmt: skip
 PHASES = ("start", "packing", "step", "between", "checkpoint", "other files", "validation")
 BY_THE_CLOCK = ["seconds", "images_per_second", "peak_gb"]  # columns of log.csv
@@ -158,7 +158,7 @@ def watch(phase, at_file):
 
         return deadly
 
-    packing.open_images = train.open_images = during("packing", packing.open_images)
+    readable.open_sound = during("packing", readable.open_sound)
     train.fit = during("between", train.fit)
     Trainer.train_step = during("step", Trainer.train_step)
     checkpoint.save = during("checkpoint", checkpoint.save)

@@ -56,7 +56,7 @@ def test_weights_beside_a_config_that_is_none(files, tmp_path, config):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("bomb", [
-    Bomb(os.mkdir, "EVIL"), Bomb(bytearray, 10**12), Bomb(eval, "1"), Bomb(set, [1]), Bomb(complex, 1, 2), Bomb(print, "EVIL"),
+    Bomb(os.mkdir, "EVIL"), Bomb(bytearray, 10**12), Bomb(eval, "1"), Bomb(frozenset, [1]), Bomb(complex, 1, 2), Bomb(print, "EVIL"),
 ])  # fmt: skip
 def test_no_pickle_calls_anything(files, tmp_path, monkeypatch, zipped, bomb):
     monkeypatch.chdir(tmp_path)
@@ -196,6 +196,22 @@ def test_the_published_forms_before_torch_1_6_are_read(tmp_path):
     for part in (("1", 1, 4), ("1", -1, 2), ("1", 3, 1)):
         (tmp_path / "x.pth").write_bytes(legacy({"a": oldest}, ["0"], [FOUR], part=part))
         refused(tmp_path / "x.pth", "not a checkpoint of tensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_checkpoints_of_other_training_scripts_are_read(tmp_path, zipped):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.SGD([weight], 0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [1, 2])  # whose milestones are a Counter
+    state = {"model": {"w": weight}, "optimizer": optimiser.state_dict(), "lr_scheduler": schedule.state_dict(), "seen": {1, 2},
+             "dtype": torch.bfloat16, "device": torch.device("cpu"), "bytes": b"\x00abc", "repeated": torch.ones(1).expand(9),
+             "complex": torch.ones(2, dtype=torch.complex64)}  # fmt: skip
+    torch.save(state, tmp_path / "other.pth", _use_new_zipfile_serialization=zipped)
+    read = checkpoint.load_tensors(tmp_path / "other.pth")
+    assert read["lr_scheduler"]["milestones"] == schedule.milestones and read["bytes"] == state["bytes"]
+    assert (
+        torch.equal(read["repeated"], state["repeated"]) and read["dtype"] is torch.bfloat16 and read["seen"] == {1, 2}
+    )
 
 
 @pytest.mark.parametrize("tensor, keys", [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kills import differences
 from test_ranks import together
 
-from utils import data, resume
+from utils import data, inference, resume
 from utils.clock import UNITS, clock, parse_span
 from utils.errors import InputError
 from utils.stopping import Stop
@@ -165,6 +165,63 @@ def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbe
         (run / name).write_bytes(b"half")
     succeed("train", *words(tmp_path))
     assert differences(undisturbed, run) == []
+
+
+def test_a_finished_run_without_its_state_is_kept(words, tmp_path):
+    succeed("train", *words(tmp_path))
+    run = tmp_path / "mini/fold0"
+    for gone, says in (("last.pt", "no last.pt to go on from"), ("best.pt", "checkpoints are gone")):
+        (run / gone).unlink()
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        refuse("train", *words(tmp_path), says=[str(run), says, "--overwrite"])
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert "best epoch" in succeed("train", *words(tmp_path), "--overwrite").out
+
+
+def test_who_starts_anew_is_told_how_not_to(words, tmp_path):
+    for _ in range(2):
+        out = succeed("train", *words(tmp_path), "--overwrite", "--time-limit", "0.001s").out
+        assert "after step 1 " in out and "the same command without --overwrite goes on" in out
+    assert "going on from" in succeed("train", *words(tmp_path)).out
+
+
+def test_a_signal_in_a_validation_that_was_gone_on_with_ends_it(words, undisturbed, tmp_path, monkeypatch):
+    per_epoch = len(pd.read_csv(undisturbed / "steps.csv")) // 3
+    for _ in range(per_epoch):
+        succeed("train", *words(tmp_path), "--time-limit", "0.001s")
+    real, calls = inference.view_probabilities, []
+
+    def interrupted(*arguments):
+        calls.append(os.kill(os.getpid(), signal.SIGTERM) if not calls else None)
+        time.sleep(0.2)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "view_probabilities", interrupted)
+        out = succeed("train", *words(tmp_path)).out
+    assert f"stopped by SIGTERM after step {per_epoch} (batch {per_epoch} of {per_epoch} of epoch 1)" in out
+    assert not (tmp_path / "mini/fold0/log.csv").exists()
+    succeed("train", *words(tmp_path))
+    assert differences(undisturbed, tmp_path / "mini/fold0") == []
+
+
+def test_a_training_goes_on_where_its_terminal_has_gone_away(words, undisturbed, tmp_path):
+    ours, its = os.openpty()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "train.py", *map(str, words(tmp_path))]
+    process = subprocess.Popen(command, stdout=its, stderr=its, env=environment, cwd=tmp_path)
+    os.close(ours)
+    os.close(its)
+    assert process.wait(timeout=120) == 0
+    assert differences(undisturbed, tmp_path / "mini/fold0") == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_what_is_printed_is_no_error(run, tmp_path):
+    command = [sys.executable, ROOT / "threshold.py", run, "-o", tmp_path / "t.json", "--repeats", "1"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr and (tmp_path / "t.json").is_file()
 
 
 def test_a_damaged_or_foreign_state_is_refused_and_kept(words, run, tmp_path):

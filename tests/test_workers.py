@@ -67,7 +67,7 @@ def test_who_dies_is_told_with_the_file_it_held(atlas, folds, tmp_path, monkeypa
     what, said = DEATHS[way]
     harm(monkeypatch, victim, what)
     words = train_options(atlas, folds, tmp_path, workers=2)
-    refuse("train", *words, says=[*said, f"it held {atlas / 'train' / victim}", "the same command goes on"])
+    refuse("train", *words, says=[*said, f"it held {atlas / 'train' / victim}", "the same command "])
     assert not (tmp_path / "mini").exists() and none_left()
 
 

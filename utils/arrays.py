@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.reading import file_size
 
 MOST_BYTES = 2**30  # of one array of an .npz, unpacked
@@ -23,7 +23,7 @@ def read_npy(path, mend):
         with open(path, "rb") as file:
             return _read_array(file, size)
     except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read ({_told(error)}); {mend}") from None
+        raise InputError(f"{path} cannot be read ({first_line(error, 100)}); {mend}") from None
 
 
 def read_npz(path, names, what):
@@ -33,7 +33,7 @@ def read_npz(path, names, what):
         with zipfile.ZipFile(path) as archive:
             return [_read_member(archive, archive.getinfo(f"{name}.npy")) for name in names]
     except UNREADABLE as error:
-        raise InputError(f"{path} is not {what} ({_told(error)})") from None
+        raise InputError(f"{path} is not {what} ({first_line(error, 100)})") from None
 
 
 def _read_member(archive, member):
@@ -58,7 +58,3 @@ def _read_array(file, size):
     if min(shape, default=0) < 0 or length != size - file.tell():
         raise ValueError(f"its header says {length:,} bytes, {size - file.tell():,} are there")
     return np.frombuffer(file.read(length), dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _told(error):
-    return (str(error).partition("\n")[0] or type(error).__name__)[:100]

@@ -98,7 +98,8 @@ def _are_parts(value):
 PROGRESS = {
     "epoch": _is_count, "score": lambda value: value is None or _is_number(value), "step": _is_count, "stage": _is_count,
     "best_epoch": _is_count, "smooth_f1": _is_number, "spent": _is_number, "finished": lambda value: type(value) is bool,
-    "log": _are_rows, "steps": _are_columns, "parts": _are_parts, "position": _is_count, "left_out": _is_count,
+    "log": _are_rows, "steps": lambda value: _are_columns(value) or _are_rows(value), "parts": _are_parts,
+    "position": _is_count, "left_out": _is_count,
     "spent_in_epoch": _is_number, "random": lambda value: isinstance(value, list) and all(is_state(state) for state in value),
 }  # fmt: skip
 

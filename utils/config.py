@@ -2,7 +2,7 @@
 
 from utils.errors import InputError
 from utils.images import MOST_SIDE, parse_channels
-from utils.reading import check_plain
+from utils.reading import check_plain, is_line
 
 MOST_CLASSES = 10_000
 MOST_PLANES = 64
@@ -49,14 +49,14 @@ def _one_of(words):
 
 
 def _line(value):
-    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 4096
+    return isinstance(value, str) and is_line(value)
 
 
 def _class_names(value):
     return (
         isinstance(value, list)
         and 0 < len(value) <= MOST_CLASSES
-        and all(_line(name) and name != "Id" for name in value)
+        and all(_line(name) and name.isprintable() and name != "Id" for name in value)
         and len(set(value)) == len(value)
     )
 
@@ -68,6 +68,10 @@ def _channels(value):
         return False
 
 
+def _ids(value):
+    return isinstance(value, list) and all(map(_line, value))
+
+
 _TEXT = ("a text of one line", _line)
 VALUES = {
     "class_names": (f"a list of at most {MOST_CLASSES:,} different printable names other than Id", _class_names),
@@ -75,5 +79,5 @@ VALUES = {
     "size": _whole(1, MOST_SIDE), "stem": _TEXT, "fit": _TEXT, "normalise": _TEXT, "amp": _TEXT,
     "batch_size": _whole(1, 2**20), "fold": _whole(0, 10**6),
     "folds": ("the name of a file", _line), "name": _TEXT, "loss": _TEXT, "recipe": _TEXT, "rows_sha256": _TEXT,
-    "parameters": _whole(0, 2**50),
+    "parameters": _whole(0, 2**50), "skipped": ("a list of Ids", _ids),
 }  # fmt: skip

@@ -185,7 +185,7 @@ class ThreadedLoader:
 
     def __init__(self, samples, batch_size, order, threads, device):
         self.dataset, self.order, self.threads, self.pinned = samples, order, threads, device.type == "cuda"
-        self.batches = BatchSampler(order, batch_size, drop_last=False)
+        self.batch_size, self.batches = batch_size, BatchSampler(order, batch_size, drop_last=False)
 
     def __len__(self):
         return len(self.batches)

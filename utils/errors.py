@@ -1,5 +1,6 @@
 """How the kit refuses bad input: one sentence on stderr, exit code 2, no traceback."""
 
+import errno
 import os
 import sys
 import time
@@ -44,7 +45,12 @@ def check_least(args, **least):
 
 
 def run_script(main):
-    """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130."""
+    """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130.
+
+    What is printed is an extra: where the terminal is gone or a log's disk is full, the script goes on without.
+    """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_Output, streams)
     try:
         main()
         if _among_others():
@@ -59,6 +65,41 @@ def run_script(main):
     except BrokenPipeError:  # the reader of a pipe (`| head`) went away: nothing left to say, and nobody to say it to
         sys.stderr.close()
         sys.exit(141)
+    except RuntimeError as error:
+        if not (_among_others() and ("gloo" in str(error) or type(error).__name__.startswith("Dist"))):
+            raise
+        time.sleep(10)  # another process has ended, and says why
+        _end_at_once(2)
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+class _Output:
+    """A stream that falls silent where nothing can be written to it any more."""
+
+    GONE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self._try(self.stream.write, text)
+
+    def flush(self):
+        return self._try(self.stream.flush)
+
+    def _try(self, action, *arguments):
+        try:
+            return action(*arguments)
+        except OSError as error:
+            if error.errno not in self.GONE:
+                raise
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, self.stream.fileno())  # for what is still in the stream's own memory too
+            os.close(silence)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 def _refuse(error):

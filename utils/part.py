@@ -8,6 +8,11 @@ from contextlib import contextmanager, suppress
 
 from utils.errors import data_size
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, or the size of one file is exhausted
 
 
@@ -26,7 +31,7 @@ class Part(io.RawIOBase):
         """Make the file and the folders it lies in."""
         with self._noting():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+            self._file = _open_alone(self.path)
 
     def writable(self):
         return True
@@ -44,17 +49,18 @@ class Part(io.RawIOBase):
         if not self.error:
             with self._noting():
                 os.fsync(self._file.fileno())
-                self._file.close()  # some file systems say only now that they are full
                 os.replace(self.path, path)
+                moved, self._file = self._file, None
+                moved.close()
                 _sync_folder(path.parent)
 
     def remove(self):
         """Remove the file where it still lies beside its place."""
-        with suppress(OSError):
-            if self._file:
+        if self._file:  # else it is another's
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            with suppress(OSError):
                 self._file.close()
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
 
     @contextmanager
     def _noting(self):
@@ -65,6 +71,27 @@ class Part(io.RawIOBase):
                 raise
             self.error = error
             self.remove()
+
+
+def _open_alone(path):
+    """Open a new or left-over file at `path` for writing, as the only process that does. Raises BlockingIOError otherwise."""
+    while True:
+        file = open(path, "ab", buffering=0)  # noqa: SIM115
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                file.truncate(0)
+                return file
+        except BlockingIOError as error:
+            file.close()
+            raise BlockingIOError(error.errno, "another process is writing it") from None
+        except FileNotFoundError:
+            pass  # it was put in its place meanwhile: what is open here may be the complete file
+        except OSError:  # a file system without locks
+            file.truncate(0)
+            return file
+        file.close()
 
 
 def opened(part, mode):

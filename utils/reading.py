@@ -86,6 +86,11 @@ def is_text(value):
     )
 
 
+def is_line(text):
+    """Is it a text, not empty, that can be printed as one line?"""
+    return 0 < len(text) <= 4096 and is_text(text) and not set(text) & set("\t\n\r")
+
+
 def _unique(pairs):
     content = {}
     for key, value in pairs:

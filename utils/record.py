@@ -119,7 +119,7 @@ class Record:
             *(self.run / EPOCHS).glob(".*.part"),
             *later,
         ]:
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._write_logs()
 
     def _write_logs(self):

@@ -1,6 +1,7 @@
 """Going on with a run that was stopped: what its result depends on, what is there already, starting anew."""
 
 import contextlib
+import errno
 import hashlib
 import platform
 import shutil
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from utils import checkpoint
 from utils.errors import InputError, first_line
-from utils.predictions import EPOCHS
+from utils.predictions import EPOCHS, epoch_files
 from utils.runs import NOT_THE_RESULT, UNSAID
 from utils.trainer import STATE
 
@@ -63,8 +64,6 @@ def find(run, config, overwrite):
     changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
     if "recipe" not in saved["config"]:
         raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
-    if existing[0].name == "last.pt" and not set(STATE) <= set(saved):
-        raise InputError(f"{existing[0]} is of another version of train.py; choose another --name or give --overwrite")
     if changed:
         long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
         shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
@@ -72,7 +71,15 @@ def find(run, config, overwrite):
             f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite"
         )
     if existing[0].name == "best.pt":
-        return None  # stopped in the last moments of the first epoch, which is trained again
+        if saved["epoch"] == 1 and len(epoch_files(run)) <= 1:
+            return None  # stopped in the last moments of the first epoch, which is trained again
+        raise InputError(
+            f"{run} holds a best.pt, but no last.pt to go on from; choose another --name or give --overwrite"
+        )
+    if saved.get("finished"):
+        return saved
+    if not set(STATE) <= set(saved):
+        raise InputError(f"{existing[0]} is of another version of train.py; choose another --name or give --overwrite")
     # Stopped after writing best.pt, before last.pt: that epoch is to be trained again, whatever the time.
     repeat = len(existing) > 1 and checkpoint.load(existing[1])["epoch"] > saved["epoch"]
     return saved | {"repeat": repeat}
@@ -108,7 +115,10 @@ def hold(run):
     The lock goes with the process, however that ends. Folders made for it that hold nothing then are removed.
     """
     path = run / ".lock"
-    lock, made = FileLock(path), [folder for folder in (run, *run.parents) if not folder.exists()]
+    lock, made = (
+        FileLock(path, fallback_to_soft=False),
+        [folder for folder in (run, *run.parents) if not folder.exists()],
+    )
     try:
         while not (lock.is_locked and path.is_file()):  # who held it before may have removed it meanwhile
             lock.release()
@@ -118,10 +128,10 @@ def hold(run):
         raise InputError(
             f"another process is training into {run} at this moment; wait for its end, or choose another --name"
         ) from None
-    except NotImplementedError:
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise InputError(f"cannot write {path} ({error.strerror}); free the place or choose another") from error
         print(f"{run} lies on a file system without locks; see to it that no other process trains into it")
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); free the place or choose another") from error
     try:
         yield
     finally:

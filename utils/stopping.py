@@ -30,9 +30,12 @@ class Stop:
     @property
     def why(self):
         """None: go on. Otherwise the reason to stop, to stand after "stopped"."""
-        if self.signalled is not None:
-            return f"by {SIGNALS[self.signalled]}"
-        return "at the time limit" if self.limit and time.time() >= self.ends else None
+        return self.by_signal or ("at the time limit" if self.limit and time.time() >= self.ends else None)
+
+    @property
+    def by_signal(self):
+        """`why`, as far as signals go."""
+        return f"by {SIGNALS[self.signalled]}" if self.signalled is not None else None
 
     def __enter__(self):
         self.before = None
@@ -40,9 +43,9 @@ class Stop:
             return self  # only there can signals be taken in
         self.ear, mouth = os.pipe()
         os.set_blocking(mouth, False)
+        self.mouth, self.fd_before = mouth, signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
         heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as by nohup
         self.before = {number: signal.signal(number, lambda *_: None) for number in heard}
-        self.mouth, self.fd_before = mouth, signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
         return self

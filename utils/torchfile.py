@@ -10,7 +10,7 @@ import pickletools
 import zipfile
 from collections import namedtuple
 
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.reading import file_size
 
 MOST_PICKLE = 2**27  # bytes of a file's structure, without its tensors
@@ -19,9 +19,14 @@ LEGACY = 0x1950A86A20F9469CFC6C  # what a file of torch before 1.6 begins with
 ITEM_BYTES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
     "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
+    "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16,
 }  # fmt: skip
 TENSORS = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
-CALLED = (*TENSORS, "torch._utils _rebuild_parameter", "collections OrderedDict", "torch Size")
+CALLED = (*TENSORS, "torch._utils _rebuild_parameter", "collections OrderedDict", "collections Counter", "torch Size",
+          "torch device", "__builtin__ set", "builtins set", "_codecs encode")  # fmt: skip
+DTYPES = {"torch float32", "torch float64", "torch float16", "torch bfloat16", "torch int64", "torch int32", "torch int16",
+          "torch int8", "torch uint8", "torch bool", "torch complex64", "torch complex128"}  # fmt: skip
+EXPANDED = 2**24  # numbers of a tensor that repeats what it has
 
 _Name = namedtuple("_Name", "name")  # a class or function that a pickle names
 _Storage = namedtuple("_Storage", "key bytes items")
@@ -41,8 +46,7 @@ def check_torch_file(path):
             _check_zip(file) if zipped else _check_legacy(file)
     except (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError, zipfile.BadZipFile,
             NotImplementedError) as error:  # fmt: skip
-        told = str(error).strip().partition("\n")[0][:120] or type(error).__name__
-        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({told})") from None
+        raise InputError(f"{path} is not a checkpoint of tensors and plain values ({first_line(error, 120)})") from None
 
 
 def _check_zip(file):
@@ -184,6 +188,8 @@ class _Walk:
 
 def _named(name):
     module, _, word = name.partition(" ")
+    if name in DTYPES:
+        return _THING
     if name not in CALLED and not (module in ("torch", "torch.cuda") and word in ITEM_BYTES):
         raise ValueError(f"it names {name[:80]}, which no tensor needs")
     return _Name(name)
@@ -201,6 +207,8 @@ def _call(function, arguments):
         raise ValueError("a call of what is no function")
     if function.name == "torch Size":
         return arguments.items[0]
+    if function.name == "_codecs encode" and arguments.items[1:] != ["latin1"]:
+        raise ValueError("bytes written in an unusual way")
     if function.name in TENSORS:
         storage, offset, size, stride = arguments.items[:4]
         _check_tensor(storage, offset, _sizes(size), _sizes(stride))
@@ -215,7 +223,7 @@ def _check_tensor(storage, offset, size, stride):
     for length in size:
         count *= length
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if count > storage.items or (count and last >= storage.items):
+    if count > max(storage.items, EXPANDED) or (count and last >= storage.items):
         raise ValueError(f"a tensor of {count:,} numbers where {storage.items:,} are")
 
 

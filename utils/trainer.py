@@ -21,7 +21,7 @@ from utils.schedule import stage_at
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
 MEMORY = 50  # steps that the running mean of the training soft F1 looks back over
 REMEMBERED = ("epoch", "position", "step", "left_out", "stage", "best_epoch", "score", "smooth_f1", "log")
-STATE = (*REMEMBERED, "config", "model", "finished", "spent_in_epoch", "random", "steps", "parts")
+STATE = (*REMEMBERED, "config", "model", "finished", "spent", "spent_in_epoch", "random", "steps", "parts")
 OPTIMISERS = {
     "adadelta": lambda parameters, a, fused: torch.optim.Adadelta(  # of which torch has no fused kernel
         parameters, a.lr, rho=0.9, eps=1e-6, weight_decay=a.weight_decay
@@ -324,8 +324,7 @@ class Trainer:
             setattr(self, name, saved[name])
         columns = [values.tolist() for values in saved["steps"].values()]
         self.steps = [dict(zip(saved["steps"], row, strict=True)) for row in zip(*columns, strict=True)]
-        self.repeat, self.spent_in_epoch = saved["repeat"], saved["spent_in_epoch"]
-        self.spent_before = saved.get("spent", sum(row["seconds"] for row in self.log))
+        self.repeat, self.spent_before, self.spent_in_epoch = saved["repeat"], saved["spent"], saved["spent_in_epoch"]
         if len(saved["random"]) == self.ranks.count:
             set_random_state(saved["random"][self.ranks.rank], self.device)
         else:  # on another number of GPUs: as good, but not the same
@@ -333,9 +332,12 @@ class Trainer:
 
     def check_finite(self):
         """Raise InputError where the weights are no longer numbers: such a state is not worth keeping."""
-        floats = [value for value in self.network.state_dict().values() if value.is_floating_point()]
-        if not torch.nn.utils.get_total_norm(floats).isfinite():
-            raise InputError(f"weights became infinite or NaN before step {self.step} (epoch {self.epoch})")
+        kept = [*self.network.state_dict().values(), *self.evaluated.state_dict().values()]
+        if not torch.nn.utils.get_total_norm([value for value in kept if value.is_floating_point()]).isfinite():
+            raise InputError(
+                f"weights became infinite or NaN at step {self.step:,} (epoch {self.epoch}) or the one before, and were not saved; "
+                "train anew (--overwrite) with a lower --lr or --amp off"
+            )
 
 
 def random_state(device):

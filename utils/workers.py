@@ -14,7 +14,6 @@ from utils.errors import InputError, listing
 
 FREE = -1  # the row of a process that is between two samples
 DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)  # what torch says
-AGAIN = "the same command goes on from the last checkpoint"
 CAUSES = {  # a word of torch's message, what happened, what to do
     "Killed": ("was killed", "memory may have run out: give fewer --workers"),
     "Bus error": ("died", "shared memory may have run out: enlarge /dev/shm, or give fewer --workers"),
@@ -68,14 +67,16 @@ def _end_for_the_parent(parent):
 
 
 @contextmanager
-def naming_what_they_held(loader):
-    """Where a worker of `loader` dies meanwhile, which torch raises at any point, raise InputError with the file it held."""
+def naming_what_they_held(loader, last):
+    """Where a worker of `loader` dies meanwhile, which torch raises at any point, raise InputError with the file it held. last: the
+    path of the state to go on from, which may not exist yet."""
     try:
         yield
     except RuntimeError as error:
         if not DIED.match(str(error)):
             raise
-        raise InputError(_obituary(loader, error)) from None
+        again = f"goes on from {last}" if last.is_file() else "starts anew"
+        raise InputError(f"{_obituary(loader, error)}; the same command {again}") from None
 
 
 def _obituary(loader, error):
@@ -88,4 +89,4 @@ def _obituary(loader, error):
     rows = [row for pid, row in loader.ledger.tolist() if pid in pids and row != FREE]
     held = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
     fate, advice = next(cause for word, cause in CAUSES.items() if word in how)
-    return f"a loading process {fate} while it held {held} ({how}); {advice}; {AGAIN}"
+    return f"a loading process {fate} while it held {held} ({how}); {advice}"
