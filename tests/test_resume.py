@@ -156,7 +156,6 @@ def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbe
     succeed("train", *words(tmp_path), "--time-limit", "0.001s")
     for name in (
         ".oof.csv.part",
-        ".last.pt.77.probe",
         "log.csv",
         "validation/epoch009.npy",
         "validation/.epoch001.npy.part",

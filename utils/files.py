@@ -1,7 +1,7 @@
 """Files appear whole or not at all: written beside their place, flushed to disk, then renamed."""
 
 import json
-import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,8 +104,7 @@ def check_writable(path):
         if not folder.is_dir():
             raise InputError(f"cannot write {path}: {folder} is not a folder")
         # Asking os.access is not enough: root may "write" to a read-only file system. Only trying tells.
-        probe = folder / f".{path.name}.{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
+        path.with_name(f".{path.name}.part").exists()  # raises where the name is too long
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error

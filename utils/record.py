@@ -115,7 +115,6 @@ class Record:
         later = [path for epoch, path in epoch_files(self.run) if epoch > done]
         for path in [
             *self.run.glob(".*.part"),
-            *self.run.glob(".*.probe"),
             *(self.run / EPOCHS).glob(".*.part"),
             *later,
         ]:
