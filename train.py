@@ -238,8 +238,8 @@ def check_options(args):
     check_name(args.name)
     for name, value in vars(args).items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not is_line(text):
-                raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is empty or not one line of text; mend it")
+            if text and isinstance(text, str) and not is_line(text):
+                raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; mend it")
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
             f"--accumulate {args.accumulate} leaves parts of less than two images of --batch-size {args.batch_size}; give fewer"
