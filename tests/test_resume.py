@@ -1,6 +1,7 @@
 """A training that ends in whatever way goes on as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from conftest import ROOT, kit, refuse, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 from kills import differences
-from test_ranks import together
+from test_ranks import together, torchrun
 
 from utils import data, inference, resume
 from utils.clock import UNITS, clock, parse_span
@@ -345,6 +346,23 @@ def test_torchrun_hands_a_signal_on(words, tmp_path):
     out = process.communicate(timeout=120)[0]
     assert "stopped by SIGTERM after" in out, out
     assert torch.load(tmp_path / "mini/fold0/last.pt", weights_only=True)["step"] > 0
+
+
+def test_odd_options_are_refused_at_once_or_gone_on_with(words, folds, tmp_path):
+    refuse("train", *words(tmp_path), "--loss", "1:bce\n2:soft_f1", says=["--loss", "not one line of text"])
+    table = tmp_path / "ex\u3000p é" / "folds.csv"
+    table.parent.mkdir()
+    shutil.copy(folds, table)
+    options = [*words(tmp_path), "--folds", table]
+    succeed("train", *options, "--time-limit", "0.001s")
+    assert "going on from" in succeed("train", *options).out
+
+
+def test_where_one_process_is_refused_the_others_end_without_a_word(words, tmp_path):
+    with resume.hold(tmp_path / "mini/fold0"):
+        done = torchrun(ROOT / "train.py", *words(tmp_path))
+    assert done.returncode and done.stderr.count("error: ") == 1 and "another process is training" in done.stderr
+    assert "[rank" not in done.stderr and "gloo" not in done.stderr, done.stderr
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.sampled_from(sorted(UNITS))), min_size=1, max_size=4))
