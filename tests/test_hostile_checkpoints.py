@@ -214,6 +214,23 @@ def test_the_checkpoints_of_other_training_scripts_are_read(tmp_path, zipped):
     )
 
 
+@pytest.mark.parametrize("said", ["storage", ("storage",), (), None, 7])
+def test_a_storage_that_is_named_by_something_else(tmp_path, said):
+    class Odd(pickle.Pickler):
+        def persistent_id(self, value):
+            return said if value == "HERE" else None
+
+    stream = io.BytesIO()
+    Odd(stream, 2).dump({"a": "HERE"})
+    torch.save({"a": 1}, tmp_path / "x.pt")
+    whole = rewritten(
+        (tmp_path / "x.pt").read_bytes(), lambda name, data: stream.getvalue() if "data.pkl" in name else data
+    )
+    (tmp_path / "x.pt").write_bytes(whole)
+    with pytest.raises(InputError, match="x.pt is not a checkpoint"):
+        read_state(tmp_path / "x.pt")
+
+
 @pytest.mark.parametrize("tensor, keys", [
     (Tensor(Stored("0", 10**12), 0, (4,), (1,)), ["0"]),  # a storage larger than the file
     (Tensor(Stored("0", 4), 0, (10**6, 10**6), (1, 1)), ["0"]),  # a tensor larger than its storage

@@ -44,7 +44,7 @@ def check_torch_file(path):
         with open(path, "rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
             _check_zip(file) if zipped else _check_legacy(file)
-    except (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError, zipfile.BadZipFile,
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, RecursionError, zipfile.BadZipFile,
             NotImplementedError) as error:  # fmt: skip
         raise InputError(f"{path} is not a checkpoint of tensors and plain values ({first_line(error, 120)})") from None
 
