@@ -100,7 +100,7 @@ def test_prediction_says_the_same_in_both_ways(everything):
 def test_cost_memory_and_tables_have_their_rows(everything):
     found = everything[1]
     (row,) = rows_of(found["cost"], "size", "batch", "training_ms", "prediction_ms")
-    assert row["training_ms"] > row["prediction_ms"] > 0 and row["peak_gb"] >= row["start_gb"] > 0
+    assert min(row["training_ms"], row["prediction_ms"]) > 0 and row["peak_gb"] >= row["start_gb"] > 0
     assert [row["workers"] for row in rows_of(found["cost"]["loading"], "a_second")] == [0, 1, 2, 4]
     rows = rows_of(found["memory"], "process", "resident_mb", "own_mb", "shared_mb", "files_mb", "packed_mb")
     assert [row["process"] for row in rows] == ["training", "loading 1"]

@@ -214,7 +214,7 @@ def test_the_checkpoints_of_other_training_scripts_are_read(tmp_path, zipped):
     )
 
 
-@pytest.mark.parametrize("said", ["storage", ("storage",), (), None, 7])
+@pytest.mark.parametrize("said", ["storage", ("storage",), (), 7])
 def test_a_storage_that_is_named_by_something_else(tmp_path, said):
     class Odd(pickle.Pickler):
         def persistent_id(self, value):
