@@ -1,11 +1,14 @@
-"""Kill trainings with kill -9 at random moments, over and over, and compare what they end with to one that was left alone.
+"""Kill trainings with kill -9 at random moments, over and over, and compare what
+they end with to one that was left alone.
 
-    python tests/kills.py                     # 200 kills of each kind of training, about 20 minutes on a core
+    python tests/kills.py                 # 200 kills of each kind, 6 minutes
     python tests/kills.py --kills 40 --seed 1 ema
 
-Weights, optimiser, logs, predictions have to be the same to the bit. Half of the kills come after a random time, half just before
-or after a file is put in its place or made safe on the disk. Each life of a training is a process forked from this one, which has
-imported everything, so that it takes a second and not ten. Exits with 1 where anything differs.
+Weights, optimiser, logs, predictions have to be the same to the bit. Half of
+the kills come after a random time, half just before or after a file is put in
+its place or made safe on the disk. Each life of a training is a process forked
+from this one, which has imported everything, so that it takes a second and not
+ten. Exits with 1 where anything differs.
 """
 
 import argparse
@@ -49,7 +52,13 @@ CHANGING = {"spent", "spent_in_epoch"}  # of last.pt
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kinds", nargs="*", help=f"of training: {', '.join(KINDS)}; all if none is given")
+    parser.add_argument(
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        choices=[*KINDS, []],
+        help=f"of training: {', '.join(KINDS)}; all if none is given",
+    )
     parser.add_argument("--kills", type=int, default=200, help="of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="start of everything random (default: %(default)s)")
     args = parser.parse_args()

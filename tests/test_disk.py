@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -304,3 +305,17 @@ def test_a_board_that_cannot_be_opened_is_told_once(tmp_path, capsys):
     board.flush()
     board.close()
     assert capsys.readouterr().out.count("no longer written") == 1
+
+
+def test_two_processes_do_not_write_one_file_at_once(tmp_path):
+    path = tmp_path / "x.csv"
+    with whole_file(path) as file:
+        file.write("first\n")
+        with pytest.raises(InputError, match="x.csv .another process is writing it."), whole_file(path) as other:
+            other.write("second\n")
+        file.write("first again\n")
+    assert path.read_text() == "first\nfirst again\n" and content(tmp_path).keys() == {Path("x.csv")}
+    (tmp_path / ".x.csv.part").write_text("what a killed process left")
+    with whole_file(path) as file:
+        file.write("third\n")
+    assert path.read_text() == "third\n" and content(tmp_path).keys() == {Path("x.csv")}

@@ -81,7 +81,7 @@ def find(run, config, overwrite):
     if not set(STATE) <= set(saved):
         raise InputError(f"{existing[0]} is of another version of train.py; choose another --name or give --overwrite")
     # Stopped after writing best.pt, before last.pt: that epoch is to be trained again, whatever the time.
-    repeat = len(existing) > 1 and checkpoint.load(existing[1])["epoch"] > saved["epoch"]
+    repeat = not saved["position"] and len(existing) > 1 and checkpoint.load(existing[1])["epoch"] > saved["epoch"]
     return saved | {"repeat": repeat}
 
 

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from utils import losses, models
 from utils.data import Normaliser
 from utils.device import autocast
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.memory import rehearsal
 from utils.ranks import ALONE
 from utils.runs import UNSAID
@@ -332,8 +332,9 @@ class Trainer:
 
     def check_finite(self):
         """Raise InputError where the weights are no longer numbers: such a state is not worth keeping."""
-        kept = [*self.network.state_dict().values(), *self.evaluated.state_dict().values()]
-        if not torch.nn.utils.get_total_norm([value for value in kept if value.is_floating_point()]).isfinite():
+        networks = [self.network, *([self.average.module] if self.average else [])]
+        kept = [value for network in networks for value in network.state_dict().values() if value.is_floating_point()]
+        if not torch.nn.utils.get_total_norm(kept).isfinite():
             raise InputError(
                 f"weights became infinite or NaN at step {self.step:,} (epoch {self.epoch}) or the one before, and were not saved; "
                 "train anew (--overwrite) with a lower --lr or --amp off"
@@ -374,9 +375,8 @@ def check_compiles(device):
     try:
         torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # a compiler that is missing or broken brings one of many
-        told = (str(error).strip().splitlines() or [""])[0][:120]
         raise InputError(
-            f"--compile does not work on this machine ({type(error).__name__}: {told}); leave it out, or install "
+            f"--compile does not work on this machine ({type(error).__name__}: {first_line(error, 120)}); leave it out, or install "
             f"{'a C++ compiler' if device.type == 'cpu' else 'triton and a C compiler'}"
         ) from None
     if (version := tuple(int(part) for part in torch.__version__.split(".")[:2])) < COMPILES:

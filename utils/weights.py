@@ -21,7 +21,7 @@ from utils import checkpoint, models
 from utils.arrays import read_npz
 from utils.checkpoint import is_state
 from utils.config import check_config
-from utils.errors import InputError, listing, plural, run_script
+from utils.errors import InputError, first_line, listing, plural, run_script
 from utils.files import check_writable, write_json
 from utils.images import parse_channels
 from utils.labels import CYTO_CLASSES, read_table
@@ -166,7 +166,7 @@ def imagenet_state(name, size):
             torch.hub.download_url_to_file(url, str(WEIGHT_FOLDER / file), hash_prefix=prefix and prefix[1])
             return WEIGHT_FOLDER / file, read_state(WEIGHT_FOLDER / file)[0]
         except (OSError, RuntimeError) as error:  # no network, no such file, or a file whose hash is wrong
-            print(f"  not to be had there ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
+            print(f"  not to be had there ({first_line(error)})")
     raise _not_to_be_had(name, names)
 
 
