@@ -65,11 +65,8 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
     save(figure, path)
 
 
-def gallery(images, titles, columns=8):
-    """Fields side by side in the microscope's colours, for notebooks: a matplotlib Figure.
-
-    images: list of (H, W, 4). titles: one a picture.
-    """
+def gallery(images, titles, path, columns=6):
+    """Fields side by side in the microscope's colours. images: list of (H, W, 4). titles: one a picture."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, 2.12 * rows), squeeze=False)
     for axis in axes.ravel():
@@ -78,7 +75,7 @@ def gallery(images, titles, columns=8):
         axis.imshow(overlay(image))
         axis.set_title(title, fontsize=9, loc="left", pad=2)
     arrange(figure, pad=0.3)
-    return figure
+    save(figure, path, dpi=90)
 
 
 def operations(pictures, names, path, columns=4):

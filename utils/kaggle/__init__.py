@@ -1,0 +1,3 @@
+"""Kaggle: fetching the competition's files, and running the kit where there is no internet."""
+
+COMPETITION = "human-protein-atlas-image-classification"
