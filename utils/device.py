@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def pick_device(spec="auto"):
         spec = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(spec)
+        if device.type == "cuda":
+            check_built_for(device)
         torch.zeros(1, device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # also of threads that pin memory
@@ -30,6 +33,31 @@ def pick_device(spec="auto"):
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {spec!r} cannot be used ({str(error).splitlines()[0][:120]})") from None
     return device
+
+
+def check_built_for(device):
+    """Raise InputError where this build of torch has no code for the GPU: it would fail at the first operation, after the images
+    are packed. A cubin runs on its own major version from its minor version on, PTX on whatever is newer (CUDA C++ Programming
+    Guide, "Binary Compatibility" and "PTX Compatibility"); code for sm_90a or compute_90a only on just that one."""
+    own, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    known = [match for name in built if (match := _ARCHITECTURE.fullmatch(name))]
+
+    def runs(kind, capability, ending):
+        if ending == "a":
+            return own == capability
+        older = own[0] == capability[0] if kind == "sm" or ending == "f" else True
+        return older and own >= capability
+
+    if known and not any(
+        runs(kind, (int(major), int(minor)), ending) for kind, major, minor, ending in map(re.Match.groups, known)
+    ):
+        raise InputError(
+            f"this torch ({torch.__version__}) was not built for {torch.cuda.get_device_name(device)} (sm_{own[0]}{own[1]}; it has "
+            f"{', '.join(built)}); choose another GPU, on Kaggle T4 x2, or give --device cpu"
+        )
+
+
+_ARCHITECTURE = re.compile(r"(sm|compute)_([0-9]+)([0-9])([af]?)")
 
 
 def keep_freed_memory(mmap_threshold=2**30, trim_threshold=2**31 - 1):

@@ -24,20 +24,26 @@ def provenance(train_rows, valid_rows):
     text = "\n".join(
         f"{part['Id'].str.cat(part['Target'], sep=',').str.cat(sep=';')}" for part in (train_rows, valid_rows)
     )
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        commit = commit.stdout.strip() or None
-    except (OSError, subprocess.TimeoutExpired):
-        commit = None
     packages = ["torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy",
                 "pandas"]  # fmt: skip
     return {
         "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
-        "commit": commit,
+        "commit": _commit(Path(__file__).parent.parent),
     }
+
+
+def _commit(kit):
+    """The kit's commit: of a copy that was uploaded (utils/kaggle/upload.py) what commit.txt in it says, else git's; or None."""
+    try:
+        return (kit / "commit.txt").read_text(encoding="utf-8").strip()[:100] or None
+    except (OSError, UnicodeDecodeError):
+        pass
+    try:
+        done = subprocess.run(["git", "-C", str(kit), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def _version(package):

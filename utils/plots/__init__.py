@@ -5,7 +5,7 @@ from utils.plots.comparison import confusion, methods_by_class
 from utils.plots.decisions import f1_curves, precision_recall_by_class, reliability
 from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
 from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
-from utils.plots.tables import fold_split, realism, thresholds
+from utils.plots.tables import class_shares, fold_split, realism, thresholds
 from utils.plots.training import (
     NINE,
     class_curves,
@@ -17,8 +17,8 @@ from utils.plots.training import (
 )
 
 __all__ = [
-    "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "benchmark", "class_curves", "confusion", "contact_sheet", "f1_curves", "fold_split",
-    "gallery", "in_colour", "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine",
+    "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "benchmark", "class_curves", "class_shares", "confusion", "contact_sheet",
+    "f1_curves", "fold_split", "gallery", "in_colour", "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine",
     "precision_recall", "precision_recall_by_class", "realism", "reliability", "save", "split", "stretch", "thresholds",
     "tidy", "validation",
 ]  # fmt: skip

@@ -125,3 +125,21 @@ def _one_side(row, place, shares, powers, kilobytes, colour):
                    **lines)  # fmt: skip
     jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(kilobytes))
     row[2].scatter(place + jitter, kilobytes, s=14, color=colour, alpha=0.5, linewidth=0, zorder=3)
+
+
+def class_shares(classes, called, labelled, path):
+    """In how many of a hundred test images each class was called, beside its share of the training labels: two arrays (C,) in [0, 1]."""
+    order = np.argsort(labelled, kind="stable")
+    names, at = [classes[i] for i in order], np.arange(len(classes))
+    figure, axis = plt.subplots(figsize=(9, 0.22 * len(classes) + 1.2))
+    axis.barh(at, 100 * np.asarray(called)[order], color=BLUE, label="test images that were given the class")
+    axis.plot(
+        100 * np.asarray(labelled)[order], at, "o", color=ORANGE, markersize=5, label="training images that have it"
+    )
+    axis.set_yticks(at, names, fontsize=9)
+    axis.set_xlabel("of 100 images")
+    axis.set_ylim(-0.7, len(classes) - 0.3)
+    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    tidy(axis, grid="x")
+    arrange(figure)
+    save(figure, path)
