@@ -66,9 +66,9 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
 
 
 def gallery(images, titles, path, columns=6):
-    """Fields side by side in the microscope's colours. images: list of (H, W, 4). titles: one a picture."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, 2.12 * rows), squeeze=False)
+    """Fields side by side in the microscope's colours. images: list of (H, W, 4). titles: one a picture, of one line or more."""
+    rows, lines = -(-len(images) // columns), max(title.count("\n") for title in titles)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, (2.12 + 0.16 * lines) * rows), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
