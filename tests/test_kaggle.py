@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 import zipfile
 from importlib.metadata import distribution
@@ -18,15 +17,13 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, refuse, succeed, train_options
+from conftest import ROOT, succeed
 
-from utils.errors import InputError
-from utils.kaggle import COMPETITION, kernel, manifest, metadata, outputs, places, upload, wheels
+from utils.kaggle import COMPETITION, manifest, metadata, wheels
 
 NOTEBOOK = ROOT / "notebooks" / metadata.NOTEBOOK
 TINY = ("--size 32 --fit resize --normalise dataset --augment d4 --epochs 2 --batch-size 8 --optimiser adam --lr 0.001 --workers 0 "
         "--amp off --weights none")  # fmt: skip
-FILES = ("kit", "wheels", "upload.json")
 
 # ---- the image, the wheels, the layout
 
@@ -141,9 +138,13 @@ def run_kernel(kaggle, image, confined, capsys, **settings):
     before = listing(kaggle)
     words = [image, ROOT / "tests/sandbox.py", given, out, working, *["confined"] * confined]
     own = ["unshare", "--user", "--map-root-user", "--net", "--mount"] if confined else []
+    how = (
+        "namespaces: no network, all read-only but the working folder"
+        if confined
+        else "no namespaces here: connections refused"
+    )
     with capsys.disabled():
-        print(f"\n[{'namespaces: no network, all read-only but the working folder' if confined else 'no namespaces here: connections refused'}]",
-              end=" ")  # fmt: skip
+        print(f"\n[{how}]", end=" ")
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON", "KAGGLE"))
     }

@@ -29,7 +29,7 @@ from utils.kaggle.manifest import MANIFEST, sizes_below
 from utils.reading import file_size
 
 ROOT = Path(__file__).parent.parent.parent
-KIT = ("*.py", "utils", "requirements.txt")
+KIT = (":(glob)*.py", "utils", "requirements.txt")  # for git: the scripts of the top folder, not those of tests/
 KEPT = ("best.pt", "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")  # of a fold
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 
