@@ -207,6 +207,21 @@ def test_a_finished_fold_is_not_trained_again(session, run, capsys):
     assert not commands and "trained already" in capsys.readouterr().out
 
 
+def test_at_the_end_what_is_no_output_goes_after_the_last_use_of_its_packages(session, unfinished, monkeypatch, capsys):
+    found, _ = session
+    shutil.copytree(unfinished[0] / "runs", found.runs)
+    touch(found.scratch / "packages/munch.py", found.working / "submission.csv")
+    real = outputs.progress
+    monkeypatch.setattr(
+        outputs, "progress", lambda folder: real(folder) if found.scratch.exists() else pytest.fail("too late")
+    )
+    monkeypatch.chdir(found.working)
+    kernel.close(found, ["mini"])
+    out = capsys.readouterr().out
+    assert not found.scratch.exists() and "submission.csv" in out and "best.pt" in out
+    assert "mini/fold0 is not finished (epoch 1, step 2)" in out and "attach this kernel's output" in out
+
+
 @pytest.mark.parametrize("reserve", ["9h", "10h"])
 def test_a_reserve_of_the_whole_session_is_refused(tmp_path, reserve):
     with says("RESERVE", "leaves nothing of SESSION"):

@@ -224,17 +224,21 @@ def close(session, names):
     """Remove what is no output, list the rest, and say what to do where a fold is not finished."""
     from utils.kaggle.outputs import progress
 
+    folders = [folder for name in names for folder in sorted((session.runs / name).glob("fold*"))]
+    reached = {
+        folder: progress(folder) for folder in folders
+    }  # first, since networks are built of packages in the scratch folder
     os.chdir(session.working)
     shutil.rmtree(session.scratch, ignore_errors=True)
     for path in sorted(session.working.rglob("*")):
         if path.is_file() and path.suffix in (".csv", ".pt"):
             print(f"{data_size(path.stat().st_size):>10}  {path.relative_to(session.working)}")
-    for name in names:
-        for folder in sorted((session.runs / name).glob("fold*")):
-            so_far = progress(folder)
-            if so_far and not so_far.finished:
-                print(f"{name}/{folder.name} is not finished (epoch {so_far.epoch}, step {so_far.step:,}): attach this kernel's output"
-                      f" (Add Input, Your Work) and run the notebook again with the same settings; it goes on from here")  # fmt: skip
+    for folder, so_far in reached.items():
+        if so_far and not so_far.finished:
+            print(
+                f"{folder.parent.name}/{folder.name} is not finished (epoch {so_far.epoch}, step {so_far.step:,}): attach this kernel's "
+                "output (Add Input, Your Work) and run the notebook again with the same settings; it goes on from here"
+            )
 
 
 def _tell_errors_in_one_line():
