@@ -46,9 +46,8 @@ def take_over(sources, runs, names):
             continue
         copy_whole(folder, place)
         used.append(source)
-        print(
-            f"{name}/{fold} taken over from {source}: {'finished, ' if far.finished else ''}epoch {far.epoch}, step {far.step:,}"
-        )
+        where = f"epoch {far.epoch}, step {far.step:,}" if not far.finished else "trained"
+        print(f"{name}/{fold} taken over from {source}: {where}")
     return list(dict.fromkeys(used))
 
 
