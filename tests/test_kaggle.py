@@ -149,7 +149,10 @@ def run_kernel(kaggle, image, confined, capsys, **settings):
         name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON", "KAGGLE"))
     }
     environment |= {"KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PIP_NO_INDEX": "1"}
-    environment |= {} if confined else {"REFUSE_CONNECTIONS": "1"}
+    if (
+        not confined
+    ):  # there the input could be written to: that nothing is, but Python's own bytecode, is compared below
+        environment |= {"REFUSE_CONNECTIONS": "1", "PYTHONPYCACHEPREFIX": str(kaggle / "temp/bytecode")}
     done = subprocess.run([*own, *map(str, words)], env=environment, capture_output=True, text=True, cwd=working)
     assert done.returncode in (0, 3), done.stderr
     ran = nbformat.read(out, as_version=4)
