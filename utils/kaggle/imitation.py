@@ -15,11 +15,10 @@ SETTINGS = Settings(240, 24, size=64, seed=4, power=0.5)
 
 def imitate(kaggle, settings=SETTINGS):
     """Make `kaggle`/input with the competition's files, simulated, and the kit's data set, as Kaggle mounts them, all files read-only;
-    and an empty `kaggle`/working. What an earlier imitation left is replaced. No wheels: at home nothing is lacking."""
+    and an empty `kaggle`/working. The folder `kaggle` is made anew each time. No wheels: at home nothing is lacking."""
     kaggle = Path(kaggle)
     competition, dataset = kaggle / "input/competitions" / COMPETITION, kaggle / "input/datasets/you/hpa-kit"
-    for left in (kaggle / "working", kaggle / "upload", dataset):
-        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(kaggle, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
         write_atlas(competition, settings, workers=cores())
     upload.build(kaggle / "upload", "you", "hpa-kit", with_wheels=False)
