@@ -16,6 +16,12 @@ def show(draw, *arguments, **options):
         display(Image(path.read_bytes(), format="jpeg"))
 
 
+def show_file(path):
+    """Show a picture that a script has drawn."""
+    path = Path(path)
+    display(Image(path.read_bytes(), format="jpeg" if path.suffix in (".jpg", ".jpeg") else "png"))
+
+
 def run(*words):
     """Run a script or a module of the kit and show what it prints: run("train.py", "--fold", 0), run("-m", "utils.score", …).
 

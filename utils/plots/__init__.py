@@ -1,7 +1,7 @@
 """The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
 from utils.plots.benchmark import benchmark
-from utils.plots.comparison import confusion, methods_by_class
+from utils.plots.comparison import confusion, learning_curves, methods_by_class
 from utils.plots.decisions import f1_curves, precision_recall_by_class, reliability
 from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
 from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
@@ -18,7 +18,7 @@ from utils.plots.training import (
 
 __all__ = [
     "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "benchmark", "class_curves", "confusion", "contact_sheet", "f1_curves", "fold_split",
-    "gallery", "in_colour", "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine",
+    "gallery", "in_colour", "learning_curves", "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine",
     "precision_recall", "precision_recall_by_class", "realism", "reliability", "save", "split", "stretch", "thresholds",
     "tidy", "validation",
 ]  # fmt: skip
