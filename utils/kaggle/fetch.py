@@ -4,7 +4,7 @@
     python -m utils.kaggle.fetch --check      # only looks
 
 Wanted are train.csv, sample_submission.csv, and the folders train/ and test/
-with four channels of each Id in them. Archives that lie there already (train.zip,
+with four channels of each Id in them. Archives that lie there (train.zip,
 test.zip, or the whole competition's) are unpacked; others are fetched with the
 official client (pip install kaggle; kaggle auth login), from an account that
 has accepted the competition's rules. Unpacking goes on where it was stopped.
