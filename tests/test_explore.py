@@ -157,6 +157,9 @@ def test_folds_are_made_of_whole_and_of_partial_data(tmp_path, atlas, ids):
     assert overview.fold_options(whole, tmp_path / "x.csv", most=47)[-1] == -1, (
         "31,072 images are not read for a figure"
     )
+    root = lay_out(tmp_path / "one_lacks", atlas, ids)
+    (root / f"train/{ids[0]}_yellow.png").unlink()
+    assert "--images" in overview.fold_options(open_data(root, ""), tmp_path / "x.csv")
     part = open_data(lay_out(tmp_path / "input", atlas, ids[:5], more=ids[5:]), "")
     assert "near-duplicates: not" in succeed("make_folds", *overview.fold_options(part, tmp_path / "part.csv")).out
     assert [len(pd.read_csv(tmp_path / name)) for name in ("whole.csv", "part.csv")] == [48, 48]
@@ -182,7 +185,7 @@ def test_brightness_table(capsys):
     assert table["train"].tolist() == pytest.approx([0.2, 0.2, 0.2, 0.4]) and table.index.tolist() == COLOURS
     assert table["change, %"].tolist() == pytest.approx([-50, -50, -50, 25])
     assert table.loc["blue", "test, published"] == 0.0407 and table.loc["yellow", "train, published"] == 0.0828
-    alone = brightness.brightness_table({"train": means["train"], "test": np.empty((0, 0))})
+    alone = brightness.brightness_table({"train": means["train"], "test": np.empty(0)})
     assert alone.columns.tolist() == ["train"]
 
 
@@ -403,8 +406,10 @@ def test_figure_of_brightness_shows_shares_and_means(drawn):
         marks = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "^"]
         assert marks == [brightness.PUBLISHED[part][COLOURS[number]] for part in ("train", "test")]
         assert f"{means['test'][:, number].mean():.4f}" in axis.get_legend().get_texts()[1].get_text()
-    alone = drawn(plots.intensity_shift, {"train": means["train"], "test": np.empty((0, 0))}, COLOURS)
-    assert len(alone.axes[0].get_legend().get_texts()) == 1
+    alone = drawn(
+        plots.intensity_shift, {"train": means["train"], "test": np.empty(0)}, COLOURS, published=brightness.PUBLISHED
+    )
+    assert [text.get_text()[:5] for text in alone.axes[0].get_legend().get_texts()] == ["train", "test,"]
 
 
 def test_figures_of_pictures_are_readable(drawn, copies, atlas, folds):

@@ -93,11 +93,12 @@ def open_data(folder, what, real=False):
     if not train:
         return None
     told = f"{what}: {plural(len(labels), 'labelled sample')}, {plural(len(whole['test']), 'test sample')}"
-    lacking = [f"{id_} has no {listing(missing)}" for found in there.values() for id_, files in found.items()
+    lacking = [f"{id_} has no {' and no '.join(missing)}" for found in there.values() for id_, files in found.items()
                if (missing := [name for name in CHANNELS.values() if name not in files])]  # fmt: skip
+    few = listing(lacking, show=2, sep="; ")
     notes = [
         (len(labels) > len(train), f"{plural(len(train), 'labelled sample')} with all four images"),
-        (bool(lacking), f"{plural(len(lacking), 'sample')} left out for a missing channel ({listing(lacking)})"),
+        (bool(lacking), f"{plural(len(lacking), 'sample')} left out for a missing channel ({few})"),
         (
             len(whole["train"]) > len(train),
             f"{plural(len(whole['train']) - len(train), 'sample')} of train/ without a label",

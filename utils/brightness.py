@@ -33,6 +33,6 @@ def brightness_table(means, published=None):
     table = pd.DataFrame({part: means[part].mean(axis=0) for part in parts}, index=list(CHANNELS.values()))
     if len(parts) == 2:
         table["change, %"] = 100 * (table["test"] / table["train"] - 1)
-    for part in parts if published else []:
+    for part in published or {}:
         table[f"{part}, published"] = pd.Series(published[part])
     return table

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from utils.images import scan_folder
 from utils.labels import TEST, encode, read_folds
 
 
@@ -46,8 +47,10 @@ def split_of(path, classes):
 
 def fold_options(data, out, folds=5, most=5000):
     """The options with which make_folds.py deals out the labels of the Data (utils.at_hand) into the table `out`. Near-duplicates are
-    looked for where every image is there and there are at most `most`."""
+    looked for where there are at most `most` samples and the two channels that tell them are there of all."""
     options = ["--labels", data.folder / "train.csv", "--folds", folds, "--seed", 0, "-o", out]
-    if len(data.train) < len(data.labels) or len(data.train) > most:
+    there = scan_folder(data.folder / "train")
+    whole = all({"green", "blue"} <= set(there.get(id_, ())) for id_ in data.labels["Id"])
+    if len(data.labels) > most or not whole:
         return [*options, "--hash-distance", -1]
     return [*options, "--images", data.folder / "train", "--allow-unlabelled"]

@@ -139,21 +139,15 @@ def intensity_shift(means, names, path, published=None):
                 label=label,
             )
             axis.axvline(values.mean(), color=colour, linewidth=1.8, linestyle="--")
-            if published:
-                axis.plot(
-                    published[part][name],
-                    0,
-                    "^",
-                    color=colour,
-                    markeredgecolor="black",
-                    markersize=11,
-                    clip_on=False,
-                    zorder=4,
-                )
+        for part, colour in (("train", BLUE), ("test", ORANGE)) if published else ():
+            label = None if len(means[part]) else f"{part}, published mean"
+            style = dict(color=colour, markeredgecolor="black", markersize=11, linestyle="", clip_on=False, zorder=4)
+            axis.plot(published[part][name], 0, "^", label=label, **style)
         stripe = Rectangle((0, 1.0), 1, 0.035, transform=axis.transAxes, color=PAPER[name], clip_on=False)
         axis.add_patch(stripe)
         axis.set_title(f"{name}: {STAINS[name]}", loc="left", fontsize=11, pad=9)
-        axis.set_xlim(0, top)
+        axis.set_xlim(0, max([top, *(1.05 * published[part][name] for part in published or ())]))
+        axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
         axis.set_xlabel("mean grey value of an image (0 black, 1 white)")
         axis.set_ylabel("percent of the images")
         axis.legend(frameon=False, fontsize=9, loc="upper right")
