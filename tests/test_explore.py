@@ -1,5 +1,6 @@
 """What explore.ipynb shows: which data, its numbers against pandas, Pillow and closed forms, its figures, and the notebook itself."""
 
+import io
 import shutil
 
 import cv2
@@ -13,7 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 from test_notebooks import run
 
-from utils import augment, brightness, kinds, lookalikes, overview, plots, realism
+from utils import augment, brightness, kinds, lookalikes, notebook, overview, plots, realism
 from utils.at_hand import find_data, open_data
 from utils.atlas.plan import Settings, label_sets
 from utils.augment_sheet import examples
@@ -275,10 +276,11 @@ def test_pairs_are_picked_from_both_and_their_labels_named(copies):
     assert np.array_equal(shown[0][0][1], data.image(inside["twin"].iloc[0], 64))
     only = lookalikes.side_by_side(data, pairs[pairs["where"] == "train and test"], HPA_CLASSES, count=4, size=64)
     assert len(only) == 4
-    targets = {"a": "0 25", "b": "25 0", "c": "0"}
-    words = [lookalikes.labels_in_words(pair, targets, HPA_CLASSES) for pair in ("ab", "ac", "cx", "xy")]
+    targets = {"a": "0 25", "b": "25 0", "c": "0", "d": ""}
+    words = [lookalikes.labels_in_words(pair, targets, HPA_CLASSES) for pair in ("ab", "ac", "cx", "xy", "cd")]
     assert words[0] == "same labels: Nucleoplasm, Cytosol" and words[2] == "label of the training image: Nucleoplasm"
     assert words[1] == "labels differ: Nucleoplasm, Cytosol | Nucleoplasm" and words[3].startswith("no labels")
+    assert words[4] == "labels differ: Nucleoplasm | no class"
     table = pd.DataFrame([tuple("ab"), tuple("ac"), tuple("ax")], columns=["Id", "twin"])
     assert lookalikes.same_labels(table, targets) == [True, False, None]
 
@@ -437,6 +439,15 @@ def test_figure_of_sizes(drawn):
         "20 x 20, 8-bit grey, png": 7,
         "30 x 40, 8-bit grey, tif": 2,
     }
+
+
+def test_show_makes_a_jpeg_of_at_most_a_thousand_pixels(monkeypatch):
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda picture: shown.append(Image.open(io.BytesIO(picture.data))))
+    for columns in (2, 8):
+        notebook.show(plots.gallery, [np.full((8, 8, 4), 99, np.uint8)], ["one"], columns=columns)
+    assert [picture.format for picture in shown] == ["JPEG", "JPEG"]
+    assert shown[0].width < 1000 == shown[1].width and shown[1].getpixel((999, 5)) == (255, 255, 255)
 
 
 # The notebook

@@ -67,9 +67,9 @@ def find_data(root="input", small=SMALL):
     where `root`/explore holds another atlas.
     """
     root = Path(root)
+    lacking = f"no train.csv with samples in train/ lies in {root}"
     data = open_data(root, "the competition's files", True)
     if data is None:
-        lacking = "in input/ no train.csv with samples in train/"
         data = open_data(root / "demo", f"{lacking}, so the simulated atlas of bash run.sh")
     if data is None:
         write_atlas(root / "explore", small, workers=cores())

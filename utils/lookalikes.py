@@ -83,8 +83,9 @@ def side_by_side(data, pairs, classes, count=8, size=256):
 
 def labels_in_words(ids, targets, classes):
     """What the labels of a pair are: ``same labels: Nucleoli, Cytosol``. targets: {Id: Target} of the labelled images."""
-    named = [", ".join(classes[int(word)] for word in targets[id_].split()) for id_ in ids if id_ in targets]
-    if len(named) == 2:
-        first, second = (set(targets[id_].split()) for id_ in ids)
-        return f"same labels: {named[0]}" if first == second else f"labels differ: {' | '.join(named)}"
+    words = [[classes[int(word)] for word in targets[id_].split()] for id_ in ids if id_ in targets]
+    named = [", ".join(one) or "no class" for one in words]
+    if len(words) == 2:
+        alike = set(words[0]) == set(words[1])
+        return f"same labels: {named[0]}" if alike else f"labels differ: {' | '.join(named)}"
     return f"label of the training image: {named[0]}" if named else "no labels: both are test images"
