@@ -30,19 +30,6 @@ def run(notebook, place):
     )
 
 
-def test_explore_shows_the_simulated_atlas_when_there_is_nothing_else(tmp_path):
-    text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
-    assert pictures == 3 and "16 simulated" in text and " real" not in text
-
-
-def test_explore_mixes_real_and_simulated_fields(tmp_path, atlas):
-    shutil.copytree(atlas / "train", tmp_path / "kit/input/train")
-    shutil.copy(atlas / "train.csv", tmp_path / "kit/input/train.csv")
-    text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
-    answers = text.splitlines()[-1]
-    assert pictures == 3 and answers.count("real") == answers.count("simulated") == 16
-
-
 def test_a_made_up_person_meets_a_made_up_machine_when_there_is_neither(tmp_path):
     text, pictures = run(ROOT / "notebooks/human_vs_machine.ipynb", tmp_path / "kit")
     assert pictures == 2 and "MADE-UP person" in text and "McNemar's test on the 120 images" in text
