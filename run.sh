@@ -2,6 +2,9 @@
 # The competition in order, on a simulated atlas.
 #   bash run.sh          environment, data, folds, training of two folds, prediction, thresholds, submission, score
 #   bash run.sh test     the same environment, all tests
+#   bash run.sh real     Kaggle's own data: all folds of Chen's recipe, the submission, and the line that submits it.
+#                        bash run.sh real gapnet_pl --size 256 --fit resize: another recipe, other options of train.py;
+#                        FOLDS=5 bash run.sh real: five folds instead of ten
 #   bash run.sh chen     Chen's recipe at 128 pixels, half an hour on two cores, with its figures and tables
 #   bash run.sh losses   what the switch of the loss is worth: four losses, three seeds each, about 40 minutes
 #   bash run.sh networks the five networks of one comparison, five minutes and three seeds each, about 40 minutes
@@ -55,6 +58,19 @@ once() {
   fi
 }
 
+# The same, unless that file is there and newer than the networks of the run.
+renew() {
+  local file=$1 best
+  shift
+  for best in "$run"/fold*/best.pt; do
+    if [ "$best" -nt "$file" ]; then
+      step "$@"
+      return
+    fi
+  done
+  once "$file" "$@"
+}
+
 demo() {
   local data=input/demo run=runs/demo fold
   step python -m utils.simulate --out $data --train 2000 --test 400 --size 128 --power 0.5 --seed 0
@@ -64,10 +80,10 @@ demo() {
       --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
       --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
   done
-  once $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
-  once $run/thresholds.json python threshold.py $run -o $run/thresholds.json --plot $run/thresholds.png
-  once $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
-  once $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
+  renew $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
+  renew $run/thresholds.json python threshold.py $run -o $run/thresholds.json --plot $run/thresholds.png
+  renew $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
+  renew $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
   printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
 }
@@ -86,6 +102,42 @@ chen() {
     once $run/other$tta.csv python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
     step python -m utils.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
   done
+}
+
+real() {
+  local recipe=chen run name word before= fold folds gpus data=input
+  if [[ ${1:--} != -* ]]; then
+    recipe=$1
+    shift
+  fi
+  name=$recipe
+  for word in "$@"; do
+    [ "$before" = --name ] && name=$word
+    case $word in --name=*) name=${word#*=} ;; esac
+    before=$word
+  done
+  run=runs/$name
+  .venv/bin/python train.py --fold 0 --recipe "$recipe" "$@" --help >/dev/null # refuses a wrong word before all is fetched
+  step python -m utils.kaggle.fetch
+  once $data/folds.csv python make_folds.py --folds "${FOLDS:-10}" --plot $data/folds.png
+  folds=$(.venv/bin/python -c "
+import torch
+from utils.kaggle.submit import fold_numbers
+print(torch.cuda.device_count(), *fold_numbers('$data/folds.csv'))")
+  gpus=${folds%% *}
+  folds=${folds#* }
+  for fold in $folds; do
+    if [ "$gpus" -gt 1 ]; then
+      step torchrun --nproc-per-node "$gpus" train.py --recipe "$recipe" --name "$name" --fold "$fold" "$@"
+    else
+      step python train.py --recipe "$recipe" --name "$name" --fold "$fold" "$@"
+    fi
+    step python -m utils.kaggle.submit "$run" --trained --fold "$fold"
+  done
+  renew "$run/test.csv" python predict.py "$run" --images $data/test --ids $data/sample_submission.csv -o "$run/test.csv" --tta 4
+  renew "$run/thresholds.json" python threshold.py "$run" -o "$run/thresholds.json" --plot "$run/thresholds.png"
+  renew "$run/submission.csv" python ensemble.py "$run/test.csv" --thresholds "$run/thresholds.json" --sample $data/sample_submission.csv -o "$run/submission.csv"
+  step python -m utils.kaggle.submit "$run" --file "$run/submission.csv"
 }
 
 # Train on one core, beside as many other trainings as there are cores; the failure of one ends everything.
@@ -158,12 +210,16 @@ networks() {
       environment
       "$1"
       ;;
+    real)
+      environment
+      "$@"
+      ;;
     test)
       environment
       step python -m pytest -q -n 2 tests
       ;;
     *)
-      echo "error: unknown word '$1'; use: bash run.sh, or with test, chen, losses or networks" >&2
+      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, chen, losses or networks" >&2
       exit 2
       ;;
   esac

@@ -10,7 +10,7 @@ import pytest
 from conftest import refuse, succeed, train_options
 from sklearn import metrics as sk
 
-from utils import methods
+from utils import compare, methods
 from utils.crossfit import held_out_decisions
 from utils.cutoffs import per_class
 from utils.labels import CYTO_CLASSES, encode
@@ -99,8 +99,15 @@ def test_tables_of_methods_are_scikit_learns(runs, folds, tmp_path):
     assert costs.loc["1:bce", "epoch_seconds"] == pytest.approx(log["seconds"].mean())
     peaks = [pd.read_csv(runs / name / "fold0/log.csv")["peak_gb"].max() for name in ("a0", "a1")]
     assert min(peaks) > 0.01 and costs.loc["1:bce", "peak_gb"] == pytest.approx(np.mean(peaks))
-    assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("classes.png", "curves.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert all(len(line) <= 80 for line in out.splitlines() if "->" not in line)
+    found = compare.read_runs([runs / "b0", runs / "a0", runs / "a1"])
+    table, comparison, _ = compare.side_by_side(found)
+    curves = compare.logs(found, table, comparison)
+    assert list(curves) == comparison.order
+    lasts = [float(log["seconds"].iloc[-1]) for log in curves["1:bce"]]
+    assert lasts == [pd.read_csv(runs / name / "fold0/log.csv")["seconds"].iloc[-1] for name in ("a0", "a1")]
 
 
 def test_folds_of_a_run_are_pooled(run, folds, tmp_path):
@@ -180,7 +187,7 @@ def test_the_papers_table_2_gives_its_table_1():
     f1 = np.array([row.split() for row in PAPER.splitlines()], float).T
     names = ["GapNet-PL", "M-CNN", "DenseNet-121", "DeepLoc", "Convolutional MIL"]
     comparison = methods.Comparison.__new__(methods.Comparison)
-    comparison.classes, comparison.runs = list(CYTO_CLASSES), dict.fromkeys(names, 1)
+    comparison.classes, comparison.groups = list(CYTO_CLASSES), dict.fromkeys(names, [None])
     comparison.by_class = {name: dict.fromkeys(methods.SCORES, column) for name, column in zip(names, f1, strict=True)}
     table = comparison.methods()
     assert table["method"].tolist() == names

@@ -146,3 +146,9 @@ def test_an_unfinished_fold_takes_its_state_along(tmp_path, atlas, folds, monkey
     stop_in_epoch(monkeypatch, 2, train_options(atlas, folds, tmp_path))
     files = upload.run_files([tmp_path / "mini"])
     assert files["runs/mini/fold0/last.pt"] == tmp_path / "mini/fold0/last.pt" and "runs/mini/fold0/steps.csv" in files
+
+
+def test_the_commands_help_fits_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = succeed("utils.kaggle.upload", "--help").out
+    assert "--weights" in out and not [line for line in out.splitlines() if len(line) > 79]

@@ -1,12 +1,16 @@
 """The notebooks run from top to bottom, without the competition's files and with them, and are committed with pictures."""
 
 import shutil
+import subprocess
+from itertools import pairwise
 
 import nbclient
 import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT
+
+from utils import notebook
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -24,19 +28,6 @@ def run(notebook, place):
     return "".join(output.get("text", "") for output in outputs), sum(
         "image/jpeg" in o.get("data", {}) for o in outputs
     )
-
-
-def test_explore_shows_the_simulated_atlas_when_there_is_nothing_else(tmp_path):
-    text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
-    assert pictures == 3 and "16 simulated" in text and " real" not in text
-
-
-def test_explore_mixes_real_and_simulated_fields(tmp_path, atlas):
-    shutil.copytree(atlas / "train", tmp_path / "kit/input/train")
-    shutil.copy(atlas / "train.csv", tmp_path / "kit/input/train.csv")
-    text, pictures = run(ROOT / "notebooks/explore.ipynb", tmp_path / "kit")
-    answers = text.splitlines()[-1]
-    assert pictures == 3 and answers.count("real") == answers.count("simulated") == 16
 
 
 def test_a_made_up_person_meets_a_made_up_machine_when_there_is_neither(tmp_path):
@@ -65,9 +56,56 @@ def test_compare_trains_two_tiny_networks_when_there_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebooks_are_committed_with_their_pictures_and_small(path):
-    notebook = nbformat.read(path, as_version=4)
-    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in ran)
-    assert any("image/jpeg" in output.get("data", {}) for cell in ran for output in cell.outputs)
+def test_notebooks_are_committed_as_they_ran_and_small(path):
+    cells = nbformat.read(path, as_version=4).cells
+    ran = [cell for cell in cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
+    assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
+    assert any(figures(cell) for cell in ran)
     assert path.stat().st_size < 1.5e6
+    text = path.read_text()
+    assert not [
+        place for place in (str(ROOT), "/tmp/", "/root/", "/home/") if place in text
+    ]  # of the machine it ran on
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_sentence_stands_before_each_figure(path):
+    cells = nbformat.read(path, as_version=4).cells
+    for before, cell in pairwise(cells):
+        if figures(cell):
+            assert figures(cell) == 1, cell.source
+            assert before.cell_type == "markdown" and before.source.rstrip().endswith("."), cell.source
+
+
+def test_all_notebooks_start_alike():
+    first = [
+        next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+        for path in NOTEBOOKS
+    ]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "compare",
+        "explore",
+        "human_vs_machine",
+        "inspect_run",
+        "kaggle_kernel",
+    ]
+    starts = {
+        source.partition("sys.path.insert")[0] for path, source in zip(NOTEBOOKS, first) if path.stem != "kaggle_kernel"
+    }
+    assert len(starts) == 1
+
+
+def figures(cell):
+    kinds = ("image/jpeg", "image/png", "image/svg+xml")
+    return sum(any(kind in output.get("data", {}) for kind in kinds) for output in cell.get("outputs", []))
+
+
+def test_a_command_that_fails_ends_a_notebook(tmp_path, capsys):
+    (tmp_path / "well.py").write_text("print('one'); print('two')")
+    (tmp_path / "badly.py").write_text("import sys; print('said', flush=True); sys.exit('why')")
+    notebook.run(tmp_path / "well.py", "a word")
+    assert capsys.readouterr().out.splitlines() == [f'$ python {tmp_path / "well.py"} "a word"', "one", "two"]
+    with pytest.raises(subprocess.CalledProcessError):
+        notebook.run(tmp_path / "badly.py")
+    assert capsys.readouterr().out.splitlines()[1:] == ["said", "why"]

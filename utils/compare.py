@@ -58,7 +58,12 @@ def parse_args():
         help="a predictions file in each run's folder, or its only fold's, such as test.csv",
     )
     arg("--labels", metavar="CSV", help="Id,Target: what is true of --predictions")
-    arg("-o", "--out", metavar="FOLDER", help="write runs.csv, methods.csv, classes.csv, costs.csv, classes.png here")
+    arg(
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        help="write runs.csv, methods.csv, classes.csv, costs.csv, classes.png, curves.png here",
+    )
     return parser.parse_args()
 
 
@@ -68,7 +73,8 @@ def main():
         raise InputError("--predictions and --labels belong together; give both or neither")
     if args.out:
         check_writable(Path(args.out) / "runs.csv")
-    table, comparison, note = side_by_side(read_runs(args.runs), args.decide, args.predictions, args.labels)
+    runs = read_runs(args.runs)
+    table, comparison, note = side_by_side(runs, args.decide, args.predictions, args.labels)
     print_groups(table)
     if note:
         print(f"\n{note}")
@@ -83,7 +89,11 @@ def main():
         write_csv(out / "classes.csv", by_class)
         write_csv(out / "costs.csv", comparison.cost.rename_axis("method").reset_index())
         plots.methods_by_class(by_class, comparison.positives, out / "classes.png")
-        print(f"-> {out}/: runs.csv, methods.csv, classes.csv, costs.csv, classes.png")
+        files = "runs.csv, methods.csv, classes.csv, costs.csv, classes.png"
+        if curves := logs(runs, table, comparison):
+            plots.learning_curves(curves, out / "curves.png")
+            files += ", curves.png"
+        print(f"-> {out}/: {files}")
 
 
 def side_by_side(runs, decide="half", predictions=None, labels=None):
@@ -104,6 +114,18 @@ def side_by_side(runs, decide="half", predictions=None, labels=None):
     groups = [[measured[row] for row in rows] for rows in table.groupby("what", sort=False).indices.values()]
     comparison = methods.Comparison(dict(zip(methods.short_names(groups, differing), groups, strict=True)), decide)
     return table, comparison, methods.other_rows(groups)
+
+
+def logs(runs, table, comparison):
+    """The log.csv of every fold by method, the best method first: {name: [DataFrame seconds, macro_f1]}; a fold without a log
+    (utils.baseline) is left out. The arguments are those that `side_by_side` took and gave."""
+    names = dict(zip(table["what"].unique(), comparison.cost.index, strict=True))
+    found = {name: [] for name in comparison.order}
+    for run, what in zip(runs, table["what"], strict=True):
+        for fold in run.folds:
+            if (path := fold.folder / "log.csv").is_file():
+                found[names[what]].append(read_numbers(path, ["seconds", "macro_f1"]))
+    return {name: tables for name, tables in found.items() if tables}
 
 
 def read_runs(paths):

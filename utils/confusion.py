@@ -100,6 +100,16 @@ def count(true, said, classes):
     return np.bincount(true * classes + said, minlength=classes * classes).reshape(classes, classes)
 
 
+def of_one_class(truth, probabilities):
+    """How a network does on the images of exactly one class, if it may name one: confusion matrix (C, C), scores of
+    `single_scores`, number of images. truth (N, C) 0/1, probabilities (N, C). Raises InputError where no image has just one."""
+    rows = np.flatnonzero(truth.sum(axis=1) == 1)
+    if not len(rows):
+        raise InputError("no image has exactly one class; give images that have")
+    true, said = truth[rows].argmax(axis=1), probabilities[rows].argmax(axis=1)
+    return count(true, said, truth.shape[1]), single_scores(true, said, np.union1d(true, said)), len(rows)
+
+
 def single_scores(true, said, classes):
     """Table 3: accuracy, and F1, precision, recall as means over `classes`, the numbers of those that occur or that anyone said."""
     scores = multilabel_scores(true[:, None] == classes, said[:, None] == classes)

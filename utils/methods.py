@@ -77,7 +77,7 @@ class Comparison:
                     f"{run.folder}: fewer than two images, or none with a class, to compare on; predict more"
                 )
         self.classes, self.positives = first.classes, first.truth.sum(axis=0)
-        self.runs = {name: len(runs) for name, runs in methods.items()}
+        self.groups = methods
         self.by_class = {
             name: _mean([scores_by_class(run.truth, run.probabilities, decide) for run in runs])
             for name, runs in methods.items()
@@ -98,7 +98,7 @@ class Comparison:
         best, rows = self.order[0], []
         for name in self.order:
             scores = self.by_class[name]
-            row = {"method": name, "runs": self.runs[name]}
+            row = {"method": name, "runs": len(self.groups[name])}
             row |= {score: np.nanmean(scores[score]) for score in SCORES}
             row |= {"f1_spread": scores["f1"].std(), "auc_spread": np.nanstd(scores["auc"])}
             row["p"] = np.nan if name == best else wilcoxon(self.by_class[best]["f1"], scores["f1"])
@@ -139,10 +139,21 @@ def print_methods(table, decide):
     where = "0.5" if decide == "half" else "a cut-off for each class, cross-fitted"
     print(f"\nmean over classes ± standard deviation over classes, decided at\n{where}")
     print(f"{'method':24}{'runs':>4}{'F1':>13}{'precision':>11}{'recall':>8}{'AUC':>13}{'p':>7}")
-    for row in table.itertuples():
-        print(f"{_cut(row.method, 23):24}{row.runs:>4}{f'{row.f1:.3f} ± {row.f1_spread:.2f}':>13}{row.precision:>11.3f}"
-              f"{row.recall:>8.3f}{f'{row.auc:.3f} ± {row.auc_spread:.2f}':>13}{_p(row.p):>7}")  # fmt: skip
+    for row in in_words(table).itertuples():
+        print(
+            f"{_cut(row.method, 23):24}{row.runs:>4}{row.F1:>13}{row.precision:>11}{row.recall:>8}{row.AUC:>13}{row.p:>7}"
+        )
     print("p: one-sided paired Wilcoxon test over the classes, that the first is no better")
+
+
+def in_words(table):
+    """`Comparison.methods` as a reader wants it: method, runs, F1 ± spread over classes, precision, recall, AUC ± spread, p."""
+    pairs = {name: zip(table[key], table[f"{key}_spread"], strict=True) for name, key in (("F1", "f1"), ("AUC", "auc"))}
+    means = {name: [f"{mean:.3f} ± {spread:.2f}" for mean, spread in pair] for name, pair in pairs.items()}
+    words = table[["method", "runs"]].assign(F1=means["F1"])
+    for name in ("precision", "recall"):
+        words[name] = table[name].map("{:.3f}".format)
+    return words.assign(AUC=means["AUC"], p=table["p"].map(_p))
 
 
 def _p(p):

@@ -1,19 +1,34 @@
 """What the notebooks share: a figure of the kit shown in its place, a command run in view."""
 
+import io
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import PIL.Image
 from IPython.display import Image, display
+
+WIDEST = 1000  # pixels of a figure: what a code host shows, and a notebook stays small
 
 
 def show(draw, *arguments, **options):
     """Show what one of the functions of `utils.plots` draws: it is called with `path`, and its file shown as a JPEG."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "figure.jpg")
+        path = Path(folder, "figure.png")
         draw(*arguments, path=path, **options)
-        display(Image(path.read_bytes(), format="jpeg"))
+        picture = PIL.Image.open(path).convert("RGB")
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), PIL.Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    picture.save(data, "jpeg", quality=65, optimize=True, progressive=True)
+    display(Image(data.getvalue(), format="jpeg"))
+
+
+def show_file(path):
+    """Show a picture that a script has drawn."""
+    path = Path(path)
+    display(Image(path.read_bytes(), format="jpeg" if path.suffix in (".jpg", ".jpeg") else "png"))
 
 
 def run(*words):

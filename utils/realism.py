@@ -18,6 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import cores, plots
+from utils.atlas.plan import Settings, plan_image
+from utils.atlas.sample import draw_sample
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_writable, first_repeated
 from utils.images import CHANNELS, image_size, load_sample, scan_folder
@@ -134,6 +136,21 @@ def report(measured):
             shown = "" if side == "real" else "–" if np.isnan(distance) else f"{distance:.3f}"
             print(f"{name}{len(part['kilobytes']):>7,}{mean:>8.4f}{std:>8.4f}{black:>8.2%}{white:>8.2%}"
                   f"{f'{middle:.0f} ({low:.0f}–{high:.0f})':>17}{shown:>10}".rstrip())  # fmt: skip
+
+
+def mixed_fields(data, count=16, size=256, seed=0):
+    """Fields to be told apart: up to `count` of the competition's, where the Data are real, and as many simulated ones, else `count`
+    simulated ones, in random order -> [("real" or "simulated", (size, size, 4))]."""
+    real = (
+        [("real", load_sample(paths, size)) for paths in data.sample("train", count, seed).values()]
+        if data.real
+        else []
+    )
+    settings = Settings(train=1000, test=1, size=size, seed=5)
+    plans = [plan_image(settings, "train", index) for index in range(len(real) or count)]
+    drawn = [("simulated", draw_sample(settings.seed, "train", plan.index, plan.shows, size)) for plan in plans]
+    fields = real + drawn
+    return [fields[place] for place in np.random.default_rng(seed).permutation(len(fields))]
 
 
 def _options():

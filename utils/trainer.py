@@ -283,9 +283,7 @@ class Trainer:
     @property
     def out_of_time(self):
         """Would one more epoch, as long as the longest so far, go over --max-minutes?"""
-        budget = 60 * self.config["max_minutes"]
-        asked = budget and self.log and not self.repeat and not self.position
-        return bool(asked) and self.spent + max(row["seconds"] for row in self.log) > budget
+        return not self.repeat and not self.position and out_of_time(self.config, self.spent, self.log)
 
     @property
     def finished(self):
@@ -384,3 +382,9 @@ def check_compiles(device):
         raise InputError(
             f"--compile needs torch {COMPILES[0]}.{COMPILES[1]} or newer, here is {version[0]}.{version[1]}; leave it out, or update torch"
         )
+
+
+def out_of_time(config, spent, log):
+    """Would one more epoch, as long as the longest in `log`, after `spent` seconds go over --max-minutes?"""
+    budget = 60 * config["max_minutes"]
+    return bool(budget and log) and spent + max(row["seconds"] for row in log) > budget

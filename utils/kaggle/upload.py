@@ -219,14 +219,17 @@ def report(out, args):
         print(
             'no weights: recipes that start from ImageNet need --weights here, or OPTIONS = "--weights none" in the notebook'
         )
+    dataset, kernel, name = out / "dataset", out / "kernel", f"{args.user}/{args.name}"
     print(f"""
-pip install kaggle, kaggle.com/settings gives its token; MODE, RECIPE, FOLD: first cell of {out / "kernel" / metadata.NOTEBOOK}
-kaggle datasets create -p {out / "dataset"} --dir-mode zip       # the first time
-kaggle datasets version -p {out / "dataset"} --dir-mode zip -m new   # later; wait until it is ready
-kaggle datasets status {args.user}/{args.name}
-kaggle kernels push -p {out / "kernel"}
-kaggle kernels status {args.user}/{args.name}{metadata.KERNEL}
-kaggle kernels output {args.user}/{args.name}{metadata.KERNEL} -p kaggle_output""")
+MODE, RECIPE and FOLD stand in the first cell of {kernel / metadata.NOTEBOOK}; then, with Kaggle's client (pip install kaggle;
+kaggle auth login), and the competition's rules accepted:
+
+kaggle datasets create -p {dataset} --dir-mode zip          # the first time; later:
+kaggle datasets version -p {dataset} --dir-mode zip -m new
+kaggle datasets status {name}                               # until it says ready
+kaggle kernels push -p {kernel}
+kaggle kernels status {name}{metadata.KERNEL}
+kaggle kernels output {name}{metadata.KERNEL} -p kaggle_output""")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,25 @@ def methods_by_class(table, positives, path):
     save(figure, path)
 
 
+def learning_curves(logs, path):
+    """Macro F1 of every run against the time that its training and validation took.
+
+    logs: {method: [DataFrame with the columns seconds and macro_f1, a row an epoch]}, one a run, the best method first.
+    """
+    figure, axis = plt.subplots(figsize=(9, 4.5))
+    for number, (name, tables) in enumerate(logs.items()):
+        for place, log in enumerate(tables):
+            axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], color=COLOURS[number % len(COLOURS)],
+                      linestyle=("-", "--", ":", "-.")[number // len(COLOURS) % 4], marker=".", linewidth=1.2,
+                      label=name if place == 0 else None)  # fmt: skip
+    axis.set_xlabel("minutes of training and validation")
+    axis.set_ylabel("macro F1 at the best single cut-off")
+    axis.set_title("Every run, epoch by epoch", loc="left")
+    axis.legend(frameon=False)
+    tidy(axis)
+    save(figure, path)
+
+
 def confusion(matrices, classes, path):
     """Confusion matrices side by side, each row divided by its sum (Rumetshofer et al., Fig. 5).
 

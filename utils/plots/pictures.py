@@ -67,13 +67,15 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
 
 def gallery(images, titles, path, columns=6):
     """Fields side by side in the microscope's colours. images: list of (H, W, 4). titles: one a picture, of one line or more."""
-    rows, lines = -(-len(images) // columns), max(title.count("\n") for title in titles)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, (2.12 + 0.16 * lines) * rows), squeeze=False)
+    rows, font = -(-len(images) // columns), max(9, 1.5 * columns)  # readable however wide the sheet
+    more = max(title.count("\n") for title in titles)  # lines beside the first
+    height = 1.95 + (1.8 + 1.5 * more) * font / 72
+    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, height * rows), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         axis.imshow(overlay(image))
-        axis.set_title(title, fontsize=9, loc="left", pad=2)
+        axis.set_title(title, fontsize=font, loc="left", pad=2)
     arrange(figure, pad=0.3)
     save(figure, path, dpi=90)
 
@@ -90,6 +92,6 @@ def operations(pictures, names, path, columns=4):
         axis.axis("off")
     for axis, (title, image) in zip(axes.ravel(), pictures, strict=False):
         axis.imshow(in_colour(image, names, top))
-        axis.set_title(title, fontsize=9, loc="left", pad=3)
+        axis.set_title(title, fontsize=max(9, 2.7 * columns), loc="left", pad=3)
     arrange(figure, pad=0.4)
     save(figure, path, dpi=90)

@@ -26,8 +26,9 @@ def fold_split(labels, fold, dealt, parts, classes, path):
         left.barh(places, beside, left=total, color=GREY, label="always trained on")
         left.legend(**ABOVE)
     for place, count in zip(places, total + beside):
-        left.text(max(count, 1) * 1.15, place, f"{int(count):,}", va="center", fontsize=8)
+        left.text(max(count, 1) * 1.15, place, f"{int(count):,}", va="center", fontsize=9)
     left.set_xscale("log")
+    left.xaxis.set_major_formatter("{x:,.0f}")
     left.set_xlim(0.8, max(2, (total + beside).max()) * 5)
     left.set_yticks(places, classes)
     left.set_ylim(len(classes) - 0.5, -0.5)
