@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 from conftest import ROOT, refuse, stop_in_epoch, train_options
 
 from utils import device, resume
+from utils.atlas.plan import Settings
 from utils.errors import InputError
-from utils.kaggle import COMPETITION, kernel, manifest, outputs, places, wheels
+from utils.kaggle import COMPETITION, imitation, kernel, manifest, outputs, places, wheels
 
 
 def says(*parts):
@@ -261,6 +263,22 @@ def test_a_reserve_of_the_whole_session_is_refused(tmp_path, reserve):
 )
 def test_the_device_is_read_from_the_options(options, expected):
     assert kernel.device_of(options) == expected
+
+
+def test_an_imitation_is_found_as_kaggles_folders_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    imitation.imitate(tmp_path / "kaggle", Settings(4, 2, size=32))
+    files = [path for path in (tmp_path / "kaggle/input").rglob("*") if path.is_file()]
+    assert len(files) > 4 * 6 + 100 and {path.stat().st_mode & 0o777 for path in files} == {0o444}
+    touch(tmp_path / "kaggle/input/datasets/you/hpa-kit/weights/net.pth")
+    found = kernel.open_session(tmp_path / "kaggle", 10_000.0, "2h", "30min")
+    assert found.competition.name == COMPETITION and found.dataset.name == "hpa-kit" and found.outputs == ()
+    assert Path.cwd() == found.scratch / "kit" and Path("input/weights/net.pth").is_file()
+    assert os.access("train.py", os.W_OK) and (found.scratch / "kit/utils/kaggle/kernel.py").is_file()
+    assert found.ends == 10_000 + 90 * 60 - kernel.BEFORE
+    assert str(found.competition) in capsys.readouterr().out
 
 
 def test_scratch_is_outside_the_output_where_that_can_be_written(tmp_path):

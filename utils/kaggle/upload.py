@@ -1,17 +1,17 @@
-"""Make what is to be uploaded to Kaggle: the kit, wheels, weights and runs -> a data set's folder, and a kernel's
+"""Make what is to be uploaded to Kaggle: kit, wheels, weights, runs; a notebook
 
     python -m utils.kaggle.upload --user NAME
     python -m utils.kaggle.upload runs/chen --user NAME
     python -m utils.kaggle.upload --user NAME --folds input/folds.csv \\
         --weights input/weights/se_resnext50_32x4d-a260b3a4.pth
 
-kaggle_upload/dataset/ holds kit/ (the scripts), wheels/ (the packages that
-Kaggle's image lacks), weights/, runs/<name>/fold<k>/ of the RUNs, folds.csv and
-dataset-metadata.json; kaggle_upload/kernel/ the notebook and
-kernel-metadata.json. The commands that upload them are printed.
+kaggle_upload/dataset/ becomes a data set of yours: kit/ (the scripts), wheels/
+(the packages that Kaggle's image lacks), weights/, runs/<name>/fold<k>/ of the
+RUNs, folds.csv. kaggle_upload/kernel/ becomes the kernel that uses it. Each
+has its metadata file, and the commands that upload them are printed.
 
-Of a run what predicting and thresholds need is taken along, and last.pt where a
-fold is to go on there.
+Of a run what predicting and thresholds need is taken along, and of a fold that
+is not finished also what it needs to go on there.
 """
 
 import argparse
