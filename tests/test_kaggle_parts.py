@@ -50,6 +50,7 @@ PLACES = {
 @pytest.mark.parametrize("where", PLACES.values(), ids=PLACES)
 def test_what_is_attached_is_found_without_opening_folders_of_images(tmp_path, where, monkeypatch):
     attach(tmp_path, *where)
+    touch(tmp_path / "more/train/c_red.png", tmp_path / "more/test/d_red.png")  # somebody's images, no competition
     real, opened = os.scandir, []
     monkeypatch.setattr(os, "scandir", lambda folder: (opened.append(Path(folder).name), real(folder))[1])
     competition, dataset, output = (tmp_path / place for place in where)
@@ -330,6 +331,24 @@ def test_a_package_without_a_wheel_is_named_with_the_mend(tmp_path):
     touch(tmp_path / "munch_nothing-1.0-py3-none-any.whl")
     with says("lacks hpa-nothing,", "--wheel hpa-nothing"):
         wheels.install(tmp_path / "requirements.txt", tmp_path, tmp_path / "target")
+
+
+def test_a_package_that_is_too_old_is_replaced_where_there_is_a_wheel(tmp_path):
+    (tmp_path / "requirements.txt").write_text("numpy>=99,<100\n")
+    touch(tmp_path / "numpy-99.0-py3-none-any.whl")
+    with says("pip cannot install numpy", "upload the wheels anew"):  # it tries: the wheel is empty
+        wheels.install(tmp_path / "requirements.txt", tmp_path, tmp_path / "target")
+
+
+def test_opencv_counts_under_any_of_its_names(monkeypatch):
+    import cv2
+
+    def absent(name):
+        raise wheels.PackageNotFoundError(name)
+
+    monkeypatch.setattr(wheels, "version", absent)
+    assert wheels.installed("opencv-python-headless") == cv2.__version__
+    assert wheels.installed("hpa-nothing") is None
 
 
 def test_versions_outside_the_bounds_are_told_and_used(tmp_path, capsys):

@@ -52,7 +52,7 @@ def parse_args():
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="one more package, for an older image; may be repeated",
+        help="one more package, for an image that lacks it or has it too old; may be repeated",
     )
     arg("--name", default="hpa-kit", help="of the data set on Kaggle (default: %(default)s)")
     arg(
@@ -84,6 +84,7 @@ def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overw
     an environment that has all packages. Raises InputError, before anything is written, on what cannot be uploaded."""
     out = Path(out)
     check_place(out, overwrite)
+    wheels.check_names(ROOT / "requirements.txt", wheel)
     files = kit_files() | weight_files(weights) | run_files(runs)
     if folds:
         from utils.labels import read_table  # here and below: only what is uploaded asks for pandas and torch

@@ -30,13 +30,18 @@ def bounds(requirements):
     return {match[1]: (match[2], match[3]) for match in found if match}
 
 
+def check_names(requirements, names):
+    """Raise InputError unless a requirements file asks for all of the packages `names`."""
+    known = bounds(requirements)
+    if strange := [name for name in names if name not in known]:
+        raise InputError(f"--wheel {strange[0]}: the kit does not ask for it; give one of {listing(sorted(known), 40)}")
+
+
 def make(requirements, folder, more=()):
     """Write wheels of `LACKED` and the packages `more` into `folder`, of versions within the bounds of the `requirements` file, with
-    pip and whatever index it is set up with: -> their paths. What has no wheel for every Python is fetched for each of `PYTHONS`.
-    Raises InputError where pip cannot get one."""
+    pip and whatever index it is set up with. What has no wheel for every Python is fetched for each of `PYTHONS`. Raises InputError
+    where pip cannot get one."""
     known = bounds(requirements)
-    if strange := [name for name in more if name not in known]:
-        raise InputError(f"--wheel {strange[0]}: the kit does not ask for it; give one of {listing(sorted(known), 40)}")
     for name in dict.fromkeys((*LACKED, *more)):
         wanted = f"{name}>={known[name][0]},<{known[name][1]}"
         if name in LACKED:  # pretrainedmodels is published as source, which has to be built once
@@ -45,7 +50,6 @@ def make(requirements, folder, more=()):
         for python in PYTHONS:
             _pip(name, "download", "--no-deps", "--only-binary=:all:", "--python-version", python, "--platform", "manylinux_2_28_x86_64",
                  "--platform", "manylinux2014_x86_64", "--dest", folder, wanted)  # fmt: skip
-    return sorted(Path(folder).glob("*.whl"))
 
 
 def _pip(name, *words):
@@ -95,36 +99,41 @@ def _number(text):
 
 
 def install(requirements, folder, target):
-    """Install what is lacking from the wheels in `folder` into `target`, which goes to the front of this process's path and of all
-    those it starts; the image stays as it is. Prints what was done. Raises InputError where something is lacking then."""
-    names = lacking(requirements)
+    """Install what the image lacks, or has too old, from the wheels in `folder` into `target`, which goes to the front of this
+    process's path and of all those it starts; the image stays as it is. Prints what was done. What is too old and has no wheel is
+    used as it is; raises InputError where something is lacking and has none."""
     there = {_normal(path.name.partition("-")[0]) for path in Path(folder).glob("*.whl")}
+    names = lacking(requirements)
     if without := [name for name in names if _normal(name) not in there]:
         raise InputError(
             f"this image lacks {listing(without, 20)}, and there is no wheel of it; upload anew with "
             f"{' '.join(f'--wheel {name}' for name in without if name not in LACKED) or 'the wheels'}"
         )
-    if names:
-        words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps",
-                 "--find-links", folder, "--target", target, *names]  # fmt: skip
-        # pip's settings are left out of it: Kaggle's may name a place of its own to install to.
-        own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")} | {
-            "PIP_CONFIG_FILE": os.devnull
-        }
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=own)
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no reason"])[-1][:160]
-            raise InputError(f"pip cannot install {listing(names, 20)} from {folder} ({said}); upload the wheels anew")
-        sys.path.insert(0, str(target))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
-        importlib.invalidate_caches()
-        print(
-            f"{plural(len(names), 'package')} that the image lacks installed: {', '.join(f'{name} {installed(name)}' for name in names)}"
-        )
+    known = {name: installed(name) for name in bounds(requirements) if _normal(name) in there}
+    old = [name for name, have in known.items() if have and _number(have) < _number(bounds(requirements)[name][0])]
+    if names + old:
+        _install(names + old, folder, target)
+        told = ", ".join(f"{name} {installed(name)}" for name in names + old)
+        what = "that the image lacks or has too old" if old else "that the image lacks"
+        print(f"{plural(len(names + old), 'package')} {what} installed: {told}")
     else:
         print("the image has every package that the kit needs")
     if differing := untested(requirements):
         print(f"versions outside those tested (in brackets), used as they are: {', '.join(differing)}")
+
+
+def _install(names, folder, target):
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps",
+             "--find-links", folder, "--target", target, *names]  # fmt: skip
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    own["PIP_CONFIG_FILE"] = os.devnull  # Kaggle's settings may name a place of its own to install to
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=own)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no reason"])[-1][:160]
+        raise InputError(f"pip cannot install {listing(names, 20)} from {folder} ({said}); upload the wheels anew")
+    sys.path.insert(0, str(target))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
+    importlib.invalidate_caches()
 
 
 def _normal(name):
