@@ -19,9 +19,8 @@ import pytest
 import torch
 from conftest import ROOT, succeed
 
-from utils.kaggle import COMPETITION, manifest, metadata, wheels
+from utils.kaggle import COMPETITION, manifest, upload, wheels
 
-NOTEBOOK = ROOT / "notebooks" / metadata.NOTEBOOK
 TINY = ("--size 32 --fit resize --normalise dataset --augment d4 --epochs 2 --batch-size 8 --optimiser adam --lr 0.001 --workers 0 "
         "--amp off --weights none")  # fmt: skip
 
@@ -129,7 +128,8 @@ print("PROBE", [refused(lambda: socket.create_connection(place, 2)) for place in
 
 def run_kernel(kaggle, image, confined, capsys, **settings):
     """Run the notebook in a layout with other settings in its first cell: its text, whether it succeeded, and the probe's line."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    upload.write_notebook(kaggle / "given.ipynb")
+    notebook = nbformat.read(kaggle / "given.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in settings.items())
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
