@@ -1,9 +1,10 @@
 """The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
 from utils.plots.benchmark import benchmark
-from utils.plots.comparison import confusion, methods_by_class
+from utils.plots.comparison import confusion, methods_by_class, mistakes
 from utils.plots.decisions import f1_curves, precision_recall_by_class, reliability
 from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
+from utils.plots.samples import class_maps, class_samples, rare_classes
 from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
 from utils.plots.tables import fold_split, realism, thresholds
 from utils.plots.training import (
@@ -17,8 +18,8 @@ from utils.plots.training import (
 )
 
 __all__ = [
-    "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "benchmark", "class_curves", "confusion", "contact_sheet", "f1_curves", "fold_split",
-    "gallery", "in_colour", "methods_by_class", "nine_curves", "operations", "overlay", "person_and_machine",
-    "precision_recall", "precision_recall_by_class", "realism", "reliability", "save", "split", "stretch", "thresholds",
-    "tidy", "validation",
+    "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "benchmark", "class_curves", "class_maps", "class_samples", "confusion",
+    "contact_sheet", "f1_curves", "fold_split", "gallery", "in_colour", "methods_by_class", "mistakes", "nine_curves",
+    "operations", "overlay", "person_and_machine", "precision_recall", "precision_recall_by_class", "rare_classes", "realism",
+    "reliability", "save", "split", "stretch", "thresholds", "tidy", "validation",
 ]  # fmt: skip

@@ -58,13 +58,13 @@ def thresholds(classes, positives, cuts, in_sample, cross_fitted, path):
 
     All arguments but `classes` (names) and `path` are (C,) numbers; classes are drawn from common to rare.
     """
-    order = np.argsort(-np.asarray(positives), kind="stable")
+    order = np.argsort(-np.asarray(positives, int), kind="stable")
     places = np.arange(len(order))
     cuts, in_sample, cross_fitted = (np.asarray(values)[order] for values in (cuts, in_sample, cross_fitted))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.26 * len(order) + 1.4), sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.26 * len(order) + 1.4), sharey=True)
     left.scatter(logit(cuts, 1e-4), places, s=24, color=BLUE)
     ticks = np.array([0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99])
-    left.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks], fontsize=8)
+    left.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks], fontsize=8.5)
     left.set_xlim(logit(0.00007), logit(0.995))
     left.set_xlabel("threshold (axis of log odds)")
     left.set_title("Fitted thresholds", loc="left")
