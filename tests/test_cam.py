@@ -158,6 +158,7 @@ def test_black_in_the_right_place_costs_what_the_spot_is_worth(tmp_path):
     falls = cam.blanking(Spots(), shifted, files, [0, 0], share=1.0, draws=1)
     assert falls["marked"] == pytest.approx([0.78125 * 2 - 0.3 * 0.78125] * 2, rel=1e-4)
     line = cam.say_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})
+    assert cam.say_blanking({"marked": np.full(3, np.nan)}).startswith("none of 3 maps marks anything")
     assert "by 2.00 ± 1.41 where the map" in line and "1 of 2 pictures; 1 maps mark nothing" in line
 
 

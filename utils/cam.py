@@ -225,6 +225,8 @@ def say_blanking(falls, share=0.1):
         "brightest": "where the protein is brightest",
     }
     kept = np.isfinite(falls["marked"])
+    if not kept.any():
+        return f"none of {len(kept):,} maps marks anything, so there is nothing to make black"
     parts = [f"{falls[name][kept].mean():.2f} ± {falls[name][kept].std(ddof=min(1, kept.sum() - 1)):.2f} {text}"
              for name, text in names.items() if name in falls]  # fmt: skip
     more = int((falls["marked"] > falls["random"])[kept].sum())

@@ -25,7 +25,7 @@ def class_samples(name, threshold, groups, path, columns=6):
             _picture(axis, sample.picture, _against(sample.probability, threshold))
             _below(axis, sample.truly, name)
     _title(figure, f"{name}, threshold {as_text(threshold)}. {COLOURS_TOLD}; below: what is true")
-    save(figure, path, dpi=80)
+    save(figure, path, dpi=75)
 
 
 def class_maps(name, threshold, groups, path, columns=2):
@@ -51,7 +51,7 @@ def class_maps(name, threshold, groups, path, columns=2):
         orientation="horizontal",
     )
     bar.set_ticks([0, 1], labels=["nothing speaks for the class", "most, of this picture's map"], fontsize=9)
-    save(figure, path, dpi=80)
+    save(figure, path, dpi=75)
 
 
 def over_protein(protein, map_, strength=0.85):
@@ -66,7 +66,7 @@ def over_protein(protein, map_, strength=0.85):
 
 def rare_classes(rare, images, path, columns=6):
     """The rarest classes one by one, a row each: their images, likeliest first, with rank and probability, and framed at the right
-    the likeliest image that does not show the class.
+    the likeliest image without the class.
 
     rare: of `utils.inspection.rarest`, with fewer than `columns` samples each. images: how many are ranked.
     """
@@ -78,19 +78,19 @@ def rare_classes(rare, images, path, columns=6):
             f"{one.name}: {count}, threshold {as_text(one.threshold)}, average precision {one.average_precision:.3f}",
         )
         for axis, rank, sample in zip(row[: columns - 1], one.ranks, one.samples, strict=False):
-            _picture(axis, sample.picture, f"rank {rank:,}: {_against(sample.probability, one.threshold)}")
+            _picture(axis, sample.picture, f"rank {rank:,}: {as_text(sample.probability)}")
             _below(axis, sample.truly, one.name)
         if one.alarm:
             rank, sample = one.alarm
             _picture(
                 row[-1],
                 sample.picture,
-                f"rank {rank:,}: {_against(sample.probability, one.threshold)}",
+                f"rank {rank:,}: {as_text(sample.probability)}",
                 frame="#D55E00",
             )
             _below(row[-1], sample.truly, one.name)
     _title(figure, f"{COLOURS_TOLD}; ranks among {images:,} images; framed: the likeliest image without the class")
-    save(figure, path, dpi=80)
+    save(figure, path, dpi=75)
 
 
 def as_text(probability):

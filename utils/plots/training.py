@@ -54,9 +54,9 @@ def nine_curves(steps, switches, path):
         axis.set_title(title, loc="left", fontsize=10)
         if name in ("precision", "recall", "soft_f1"):
             axis.set_ylim(-0.02, 1.02)
-        elif name in ("loss", "lr"):
+        elif name == "lr":
             axis.set_ylim(bottom=0)
-        else:  # the first steps of a run, and an epoch gone wrong, would flatten the rest
+        else:  # the first steps of a run, and some gone wrong, would flatten the rest
             axis.set_ylim(0, 1.15 * np.percentile(values, 99.5))
         _mark(axis, switches)
         tidy(axis)
