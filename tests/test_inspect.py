@@ -222,7 +222,7 @@ def execute(place):
 def test_the_notebook_trains_a_tiny_network_when_there_is_none(tmp_path):
     text, pictures = execute(tmp_path / "kit")
     assert "$ python train.py" in text and "$ python threshold.py runs/inspect" in text
-    assert pictures == 13 and "logit falls, 10% of the picture black" in text
+    assert pictures == 13 and "10% black, logit falls by" in text
 
 
 def test_the_notebook_shows_a_run_of_yours(run, thresholds, tmp_path):

@@ -219,11 +219,7 @@ def _logits_without(network, inputs, masks):
 
 def say_blanking(falls, share=0.1):
     """What `blanking` found, in one line: means ± standard deviation over pictures."""
-    names = {
-        "marked": "where the map is highest",
-        "random": "elsewhere, the same shape",
-        "brightest": "where the protein is brightest",
-    }
+    names = {"marked": "by the map", "random": "elsewhere, same shape", "brightest": "where the protein is brightest"}
     kept = np.isfinite(falls["marked"])
     if not kept.any():
         return f"none of {len(kept):,} maps marks anything, so there is nothing to make black"
@@ -231,7 +227,4 @@ def say_blanking(falls, share=0.1):
              for name, text in names.items() if name in falls]  # fmt: skip
     more = int((falls["marked"] > falls["random"])[kept].sum())
     empty = f"; {(~kept).sum():,} maps mark nothing" if not kept.all() else ""
-    return (
-        f"logit falls, {share:.0%} of the picture black, by {', '.join(parts)}; "
-        f"more by the map than elsewhere in {more:,} of {kept.sum():,} pictures{empty}"
-    )
+    return f"{share:.0%} black, logit falls by {', '.join(parts)}; more by the map than elsewhere: {more:,} of {kept.sum():,}{empty}"
