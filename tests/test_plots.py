@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import random_table, refuse, succeed
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from sklearn.metrics import f1_score, jaccard_score, precision_recall_curve
 
@@ -126,7 +127,8 @@ def test_what_is_missing_or_damaged_is_named_before_anything_is_drawn(fold, tmp_
 
 @pytest.fixture
 def smallest(monkeypatch):
-    """In pixels, of the texts of each figure that is saved, where the picture is shown 1000 pixels wide: list of (size, text)."""
+    """In pixels, of the texts of each figure that is saved, where the picture is shown 1000 pixels wide: list of (size, text). No
+    legend may lie on a title."""
     found = []
     real = Figure.savefig
 
@@ -134,6 +136,13 @@ def smallest(monkeypatch):
         figure.canvas.draw()
         width = figure.get_tightbbox().width + 0.2 if options.get("bbox_inches") == "tight" else figure.get_figwidth()
         texts = [part for part in figure.findobj(Text) if seen(part) and part.get_text().strip()]
+        titles = [axes.title if axes.get_title() else axes._left_title for axes in figure.axes]
+        for legend in figure.findobj(Legend):
+            place = legend.get_window_extent()
+            under = [
+                title.get_text() for title in titles if title.get_text() and title.get_window_extent().overlaps(place)
+            ]
+            assert not under, f"a legend lies on {under}"
         found.append(min((part.get_fontsize() / 72 * 1000 / width, part.get_text()) for part in texts))
         return real(figure, *arguments, **options)
 

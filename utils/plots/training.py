@@ -176,7 +176,7 @@ def person_and_machine(classes, positives, machine, person, path, images, least=
     axes[0].set_yticks(places, [classes[i] for i in order])
     axes[0].set_ylim(len(order) - 0.5, -0.5)
     said = [f"machine: {images['machine']}"] + ([f"person: {images['person']}"] if person is not None else [])
-    axes[0].set_title("; ".join(said), loc="left")
+    axes[0].set_title("\n".join(said), loc="left", fontsize=10)
     if person is not None:
         axes[-1].legend(**ABOVE)
     save(figure, path)
