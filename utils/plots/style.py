@@ -13,16 +13,11 @@ ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=F
 
 
 def save(figure, path, dpi=110):
-    """Write a figure as PNG, or, where the file's name says so, as a JPEG of at most 80 dpi, as small as notebooks want it."""
-    small = Path(path).suffix in (".jpg", ".jpeg")
-    kind = (
-        {"format": "jpg", "pil_kwargs": {"quality": 62, "optimize": True, "progressive": True}}
-        if small
-        else {"format": "png"}
-    )
+    """Write a figure as PNG, or as JPEG where the file's name says so."""
+    kind = "jpg" if Path(path).suffix in (".jpg", ".jpeg") else "png"
     take_literally(figure)
     with whole_file(path, "wb") as file:
-        figure.savefig(file, dpi=min(dpi, 80) if small else dpi, bbox_inches="tight", **kind)
+        figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight")
     plt.close(figure)
 
 
