@@ -105,34 +105,39 @@ chen() {
 }
 
 real() {
-  local recipe=chen run name word before= fold folds gpus data=input
+  local recipe=chen said run table fold folds gpus data=input
   if [[ ${1:--} != -* ]]; then
     recipe=$1
     shift
   fi
-  name=$recipe
-  for word in "$@"; do
-    [ "$before" = --name ] && name=$word
-    case $word in --name=*) name=${word#*=} ;; esac
-    before=$word
-  done
-  run=runs/$name
-  .venv/bin/python train.py --fold 0 --recipe "$recipe" "$@" --help >/dev/null # refuses a wrong word before all is fetched
+  # What train.py refuses it refuses now, before anything is fetched; where the run will be, and its folds.
+  said=$(.venv/bin/python -c "
+import sys, train
+from utils.errors import run_script
+def tell():
+    args = train.parse_args()
+    train.check_options(args)
+    print(args.runs, args.name, sep='/')
+    print(args.folds)
+sys.argv[0] = 'train.py'
+run_script(tell)" --recipe "$recipe" "$@" --fold 0)
+  run=${said%%$'\n'*} table=${said#*$'\n'}
   step python -m utils.kaggle.fetch
-  once $data/folds.csv python make_folds.py --folds "${FOLDS:-10}" --plot $data/folds.png
+  once "$table" python make_folds.py --folds "${FOLDS:-10}" -o "$table" --plot "${table%.csv}.png"
   folds=$(.venv/bin/python -c "
-import torch
+import sys, torch
+from utils.errors import run_script
 from utils.kaggle.submit import fold_numbers
-print(torch.cuda.device_count(), *fold_numbers('$data/folds.csv'))")
+run_script(lambda: print(torch.cuda.device_count(), *fold_numbers(sys.argv[1])))" "$table")
   gpus=${folds%% *}
   folds=${folds#* }
   for fold in $folds; do
     if [ "$gpus" -gt 1 ]; then
-      step torchrun --nproc-per-node "$gpus" train.py --recipe "$recipe" --name "$name" --fold "$fold" "$@"
+      step torchrun --nproc-per-node "$gpus" train.py --recipe "$recipe" "$@" --fold "$fold"
     else
-      step python train.py --recipe "$recipe" --name "$name" --fold "$fold" "$@"
+      step python train.py --recipe "$recipe" "$@" --fold "$fold"
     fi
-    step python -m utils.kaggle.submit "$run" --trained --fold "$fold"
+    step python -m utils.kaggle.submit "$run" --trained --folds "$table" --fold "$fold"
   done
   renew "$run/test.csv" python predict.py "$run" --images $data/test --ids $data/sample_submission.csv -o "$run/test.csv" --tta 4
   renew "$run/thresholds.json" python threshold.py "$run" -o "$run/thresholds.json" --plot "$run/thresholds.png"

@@ -6,9 +6,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refuse, succeed
+from conftest import random_table, refuse, succeed
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 from sklearn.metrics import f1_score, jaccard_score, precision_recall_curve
 
+from utils import plots
+from utils.confusion import count, taken_for
+from utils.inspection import Rare, Sample
+from utils.labels import HPA_CLASSES
 from utils.metrics import best_global_threshold
 from utils.plots import tables, training
 from utils.runs import read_fold
@@ -116,3 +123,111 @@ def test_what_is_missing_or_damaged_is_named_before_anything_is_drawn(fold, tmp_
     (other / "rows.csv").unlink()
     refuse("utils.plots.__main__", other, says=["rows.csv", "--overwrite"])
     assert not list(tmp_path.rglob("figure*.png"))
+
+
+@pytest.fixture
+def smallest(monkeypatch):
+    """In pixels, of the texts of each figure that is saved, where the picture is shown 1000 pixels wide: list of (size, text). No
+    legend may lie on a title."""
+    found = []
+    real = Figure.savefig
+
+    def savefig(figure, *arguments, **options):
+        figure.canvas.draw()
+        width = figure.get_tightbbox().width + 0.2 if options.get("bbox_inches") == "tight" else figure.get_figwidth()
+        texts = [part for part in figure.findobj(Text) if seen(part) and part.get_text().strip()]
+        titles = [axes.title if axes.get_title() else axes._left_title for axes in figure.axes]
+        for legend in figure.findobj(Legend):
+            place = legend.get_window_extent()
+            under = [
+                title.get_text() for title in titles if title.get_text() and title.get_window_extent().overlaps(place)
+            ]
+            assert not under, f"a legend lies on {under}"
+        found.append(min((part.get_fontsize() / 72 * 1000 / width, part.get_text()) for part in texts))
+        return real(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return found
+
+
+def seen(text):
+    """Is a text drawn? One that belongs to what is not visible is not."""
+    part, axes = text, text.axes
+    if not text.get_visible() or (axes is not None and not axes.get_visible()):
+        return False
+    if axes is not None and not axes.axison and any(part in axis.findobj(Text) for axis in (axes.xaxis, axes.yaxis)):
+        return False
+    return text.get_window_extent().width > 0
+
+
+def drawings(tmp_path):
+    """{name: a call with the competition's 28 classes}, of each function of utils.plots that writes a figure."""
+    truth, probabilities = random_table(0, 3000, 28, absent=False)
+    truth[:, 27] = 0
+    classes, positives, cuts = list(HPA_CLASSES), truth.sum(axis=0), np.full(28, 0.4)
+    rng = np.random.default_rng(0)
+    log = pd.DataFrame(rng.random((9, 30)), columns=["macro_f1", "valid_focal", *(f"f1 {name}" for name in classes)])
+    log["epoch"] = range(1, 10)
+    steps = pd.DataFrame(rng.random((50, 9)), columns=list(plots.NINE)).assign(step=range(1, 51))
+    switches = [(5, "soft_f1 + 2 x weighted_bce")]
+    f1 = pd.DataFrame(rng.random((28, 3)), columns=["gapnet_pl", "densenet121", "m_cnn"])
+    f1.insert(0, "class", classes)
+    f1["winner"] = "m_cnn"
+    scores = {name: rng.random(28) for name in ("iou", "f1", "accuracy")}
+    images = [rng.integers(0, 255, (32, 32, 4), dtype=np.uint8) for _ in range(12)]
+    sample = Sample(
+        0.3, [classes[18], classes[3], classes[1]], rng.random((32, 32, 3)), rng.random((32, 32)), rng.random((8, 8))
+    )
+    groups = {
+        "found, surest first (17)": [sample] * 5,
+        "missed, lowest first (0)": [],
+        "called by mistake (1)": [sample],
+    }
+    short = {kind: samples[:2] for kind, samples in groups.items()}
+    rare = [Rare(classes[27], 0.4, 7, 0.1, 0.2, [1, 20, 3000, 4, 5, 6, 7], [sample] * 5, (17, sample))] * 6
+    decided = probabilities >= 0.4
+    single = rng.integers(28, size=(2, 400))
+
+    def two(number):
+        return dict.fromkeys(
+            ("network: 91.0 % of 400 images right", "person: 61.0 % of 400 images right"),
+            count(*single % number, number),
+        )
+
+    return {
+        "split": lambda path: plots.split(positives * 20, positives, classes, 0, path),
+        "nine_curves": lambda path: plots.nine_curves(steps, [(20, "soft_f1 + 2 x weighted_bce")], path),
+        "validation": lambda path: plots.validation(log, switches, path),
+        "class_curves": lambda path: plots.class_curves(log, classes, positives, switches, path),
+        "precision_recall": lambda path: plots.precision_recall(truth, probabilities, 0.4, path),
+        "person_and_machine": lambda path: plots.person_and_machine(
+            classes, positives, scores, scores, path,
+            {"machine": "3,000 validation images, at the cut-off best for them, 0.268", "person": "203 of these"}),
+        "f1_curves": lambda path: plots.f1_curves(classes, truth, probabilities, cuts, [[0.2, 0.5]] * 28, path),
+        "precision_recall_by_class": lambda path: plots.precision_recall_by_class(classes, truth, probabilities, cuts, path),
+        "reliability": lambda path: plots.reliability(truth, probabilities, probabilities, path),
+        "thresholds": lambda path: plots.thresholds(classes, positives, cuts, scores["f1"], scores["iou"], path),
+        "methods_by_class": lambda path: plots.methods_by_class(f1, positives, path),
+        "confusion": lambda path: plots.confusion({"network": count(*single, 28)}, classes, path),
+        "two confusions": lambda path: plots.confusion(two(28), classes, path),
+        "small confusions": lambda path: plots.confusion(two(13), classes[:13], path),
+        "mistakes": lambda path: plots.mistakes(*taken_for(truth, decided), classes, path),
+        "class_samples": lambda path: plots.class_samples(classes[18], 0.5, groups, path),
+        "class_maps": lambda path: plots.class_maps(classes[18], 0.5, short, path),
+        "rare_classes": lambda path: plots.rare_classes(rare, 3000, path),
+        "contact_sheet": lambda path: plots.contact_sheet(images, truth[:12], decided[:12], classes, path),
+        "gallery": lambda path: plots.gallery(images, classes[:12], path),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [
+    "split", "nine_curves", "validation", "class_curves", "precision_recall", "person_and_machine", "f1_curves",
+    "precision_recall_by_class", "reliability", "thresholds", "methods_by_class", "confusion", "two confusions",
+    "small confusions", "mistakes", "class_samples", "class_maps", "rare_classes", "contact_sheet", "gallery",
+])  # fmt: skip
+def test_no_text_is_too_small_to_read(name, smallest, tmp_path):
+    """10 pixels or more where the picture is 1000 pixels wide, as on a code host: what a browser's text has at least."""
+    path = tmp_path / "figure.png"
+    drawings(tmp_path)[name](path)
+    ((size, text),) = smallest
+    assert size >= 10, f"{text!r} has {size:.1f} pixels"

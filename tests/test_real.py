@@ -205,8 +205,8 @@ def test_all_folds_of_the_real_competition_in_one_command(server, tmp_path):
         environment = os.environ | {"FOLDS": "2", "OMP_NUM_THREADS": "1"}
         return subprocess.run(["bash", kit / "run.sh", "real", *words], env=environment, capture_output=True, text=True)
 
-    wrong = call("chne")
-    assert wrong.returncode == 2 and "chne" in wrong.stderr and not (kit / "input").exists()
+    wrong = call("gapnet_pl", "--sizee", "32")
+    assert wrong.returncode == 2 and "--sizee" in wrong.stderr and not (kit / "input").exists()
     for name in ("train", "test"):
         (kit / "input").mkdir(exist_ok=True)
         shutil.copy(server / f"{name}.zip", kit / "input")

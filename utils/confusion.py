@@ -14,6 +14,7 @@ whether they differ.
 import argparse
 
 import numpy as np
+import pandas as pd
 
 from utils import plots
 from utils.errors import InputError, plural, run_script
@@ -108,6 +109,34 @@ def of_one_class(truth, probabilities):
         raise InputError("no image has exactly one class; give images that have")
     true, said = truth[rows].argmax(axis=1), probabilities[rows].argmax(axis=1)
     return count(true, said, truth.shape[1]), single_scores(true, said, np.union1d(true, said)), len(rows)
+
+
+def taken_for(truth, decisions):
+    """What was called in the place of what: (N, C), (N, C) of 0/1 -> (C, C) int, images that miss the class of the row and were
+    wrongly given the class of the column; (C,) images that miss each class; (C,) that were wrongly given it. An image with
+    several of both counts in each pair."""
+    truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
+    missed, wrong = (truth & ~decisions).astype(int), (decisions & ~truth).astype(int)
+    return missed.T @ wrong, missed.sum(axis=0), wrong.sum(axis=0)
+
+
+def beyond_chance(truth, decisions, classes, most=10):
+    """The pairs of `taken_for` that stand out: a DataFrame with a row a pair, falling in images beyond chance. By chance, an image
+    that misses a class is wrongly given another as often as any image that has not got it."""
+    counts, _, wrong = taken_for(truth, decisions)
+    absent = 1 - np.asarray(truth, int)
+    missed = np.asarray(truth, int) * (1 - np.asarray(decisions, int))
+    chance = (missed.T @ absent) * wrong / np.maximum(absent.sum(axis=0), 1)
+    order = np.argsort(chance - counts, axis=None, kind="stable")[:most]
+    rows, columns = np.unravel_index(order, counts.shape)
+    return pd.DataFrame(
+        {
+            "missed": [classes[row] for row in rows],
+            "called instead": [classes[column] for column in columns],
+            "images": counts[rows, columns],
+            "by chance": chance[rows, columns],
+        }
+    )
 
 
 def single_scores(true, said, classes):

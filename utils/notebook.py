@@ -13,22 +13,22 @@ WIDEST = 1000  # pixels of a figure: what a code host shows, and a notebook stay
 
 
 def show(draw, *arguments, **options):
-    """Show what one of the functions of `utils.plots` draws: it is called with `path`, and its file shown as a JPEG."""
+    """Show what one of the functions of `utils.plots` draws: it is called with `path`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "figure.png")
         draw(*arguments, path=path, **options)
-        picture = PIL.Image.open(path).convert("RGB")
+        show_file(path)
+
+
+def show_file(path):
+    """Show a picture that a script has drawn, as a small JPEG."""
+    with PIL.Image.open(path) as file:
+        picture = file.convert("RGB")
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), PIL.Image.Resampling.LANCZOS)
     data = io.BytesIO()
     picture.save(data, "jpeg", quality=65, optimize=True, progressive=True)
     display(Image(data.getvalue(), format="jpeg"))
-
-
-def show_file(path):
-    """Show a picture that a script has drawn."""
-    path = Path(path)
-    display(Image(path.read_bytes(), format="jpeg" if path.suffix in (".jpg", ".jpeg") else "png"))
 
 
 def run(*words):

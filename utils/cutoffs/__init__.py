@@ -19,7 +19,7 @@ from utils.cutoffs.chen import (
     times_07,
 )
 from utils.cutoffs.expected import calibrated
-from utils.cutoffs.files import read_called, read_thresholds
+from utils.cutoffs.files import read_called, read_per_class, read_thresholds
 from utils.cutoffs.plain import fixed, global_, per_class, share, subsampled
 from utils.cutoffs.softened import soft_f1
 
@@ -35,5 +35,5 @@ KNOW_SHARES = {"bagged", "calibrated", "share"}
 __all__ = [
     "FLOOR", "GRID", "KNOW_SHARES", "METHODS", "NEED_EPOCHS", "WIDTHS", "bagged", "calibrated", "chen_global", "chen_raw",
     "chen_smoothed", "draws", "epochs_curve", "fixed", "global_", "grid_f1", "per_class", "read_called", "read_last_epochs",
-    "read_thresholds", "share", "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
+    "read_per_class", "read_thresholds", "share", "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
 ]  # fmt: skip

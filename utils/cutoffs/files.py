@@ -37,6 +37,18 @@ def read_called(path, classes):
         ) from None
 
 
+def read_per_class(path, classes, keys):
+    """{key: (C,) float64} of what a thresholds.json knows of each class: positives, f1_in_sample, f1_cross_fitted, …"""
+    try:
+        table = read_json(path, WHAT, MEND)["per_class"]
+        known = {key: np.array(table[key], np.float64) for key in keys}
+        if wrong := [key for key, values in known.items() if values.shape != (len(classes),)]:
+            raise ValueError(f"per_class: {wrong[0]} is no list of {len(classes)} numbers")
+        return known
+    except UNREADABLE as error:
+        raise InputError(f"{path} does not say what is known of each class ({str(error)[:100]}); {MEND}") from None
+
+
 def _is_share(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 

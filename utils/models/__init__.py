@@ -2,7 +2,8 @@
 
 A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple: all its
 members are logits, the same loss is taken of each, and only the first predicts. Two attributes name its layers for weights that
-come from elsewhere: `stem_layers`, which see the channels, and `head_layers`, which know the classes.
+come from elsewhere: `stem_layers`, which see the channels, and `head_layers`, which know the classes. A third, `map_layer`, may name
+the layer whose places `utils.cam` shows, where that is not the last one that has places.
 """
 
 from utils.errors import InputError

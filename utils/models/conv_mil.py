@@ -27,6 +27,7 @@ SLOPE = 5.0  # a: the best of 5, 7.5 and 10 on the paper's data
 
 class ConvMIL(nn.Module):
     stem_layers, head_layers = ("convolutions.1",), ("maps", "threshold", "head")
+    map_layer = "convolutions"  # the last one whose channels are no classes
 
     def __init__(self, classes, channels, size):
         super().__init__()

@@ -21,6 +21,7 @@ from utils.models.layers import check_size
 
 class LiimatainenFCN(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("maps",)
+    map_layer = "convolutions"  # the last one whose channels are no classes
 
     def __init__(self, classes, channels):
         super().__init__()

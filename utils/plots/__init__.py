@@ -1,7 +1,7 @@
 """The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
 from utils.plots.benchmark import benchmark
-from utils.plots.comparison import confusion, learning_curves, methods_by_class
+from utils.plots.comparison import confusion, learning_curves, methods_by_class, mistakes
 from utils.plots.decisions import f1_curves, precision_recall_by_class, reliability
 from utils.plots.explore import (
     channels,
@@ -13,6 +13,7 @@ from utils.plots.explore import (
     twin_pairs,
 )
 from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
+from utils.plots.samples import class_maps, class_samples, rare_classes
 from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
 from utils.plots.tables import class_shares, fold_split, realism, thresholds
 from utils.plots.training import (
@@ -27,8 +28,9 @@ from utils.plots.training import (
 
 __all__ = [
     "BLUE", "COLOURS", "GREY", "NINE", "ORANGE", "benchmark", "channels", "class_curves", "class_distribution",
-    "class_shares", "classes_per_image", "co_occurrence", "confusion", "contact_sheet", "f1_curves", "fold_split", "gallery",
-    "image_sizes", "in_colour", "intensity_shift", "learning_curves", "methods_by_class", "nine_curves", "operations",
-    "overlay", "person_and_machine", "precision_recall", "precision_recall_by_class", "realism", "reliability", "save",
-    "split", "stretch", "thresholds", "tidy", "twin_pairs", "validation",
+    "class_maps", "class_samples", "class_shares", "classes_per_image", "co_occurrence", "confusion", "contact_sheet",
+    "f1_curves", "fold_split", "gallery", "image_sizes", "in_colour", "intensity_shift", "learning_curves", "methods_by_class",
+    "mistakes", "nine_curves", "operations", "overlay", "person_and_machine", "precision_recall",
+    "precision_recall_by_class", "rare_classes", "realism", "reliability", "save", "split", "stretch", "thresholds",
+    "tidy", "twin_pairs", "validation",
 ]  # fmt: skip

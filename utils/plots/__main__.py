@@ -76,17 +76,18 @@ def read_run(folder, human=None):
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
     if steps["epoch"].max() < log["epoch"].max():
         raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {ANEW}")
-    return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "person": person}
+    first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), name) for epoch, name in switches]
+    return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "first_steps": first_steps,
+            "person": person}  # fmt: skip
 
 
 def draw(run, out):
     """All figures and Table I of one fold into the folder `out`."""
     fold, steps, log, switches = run["fold"], run["steps"], run["log"], run["switches"]
     classes, truth, oof = fold.classes, fold.truth, fold.oof
-    first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), loss) for epoch, loss in switches]
     threshold, _ = best_global_threshold(truth, oof)
     plots.split(fold.train.sum(axis=0), truth.sum(axis=0), classes, fold.config["fold"], out / "figure2.png")
-    plots.nine_curves(steps, first_steps, out / "figure5.png")
+    plots.nine_curves(steps, run["first_steps"], out / "figure5.png")
     plots.validation(log, switches, out / "figure6.png")
     plots.class_curves(log, classes, truth.sum(axis=0), switches, out / "figure7.png")
     plots.precision_recall(truth, oof, threshold, out / "figure8.png")

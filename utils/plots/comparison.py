@@ -12,7 +12,7 @@ def methods_by_class(table, positives, path):
     table: `Comparison.by_class_f1`. positives: (C,) images of each class.
     """
     names = [column for column in table.columns if column not in ("class", "winner")]
-    order = np.argsort(-np.asarray(positives), kind="stable")
+    order = np.argsort(-np.asarray(positives, int), kind="stable")
     places = np.arange(len(order))
     figure, axis = plt.subplots(figsize=(9, 0.27 * len(order) + 1.5))
     values = table[names].to_numpy()[order]
@@ -57,26 +57,57 @@ def learning_curves(logs, path):
 
 
 def confusion(matrices, classes, path):
-    """Confusion matrices side by side, each row divided by its sum (Rumetshofer et al., Fig. 5).
+    """Confusion matrices beside each other, where they are large below each other, each row divided by its sum (Rumetshofer et
+    al., Fig. 5).
 
     matrices: {title: (C, C) counts, rows true, columns said}, all of the same images.
     """
-    side = 0.36 * len(classes) + 1.6
-    figure, axes = plt.subplots(
-        1, len(matrices), figsize=(len(matrices) * (side - 1.2) + 2.4, side), sharey=True, squeeze=False
-    )
-    for axis, (title, counts) in zip(axes[0], matrices.items(), strict=True):
-        rows = counts.sum(axis=1, keepdims=True)
-        shares = counts / np.maximum(rows, 1)
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for y, x in np.argwhere(counts > 0):
-            axis.text(x, y, f"{shares[y, x]:.2f}".lstrip("0"), ha="center", va="center", fontsize=7,
-                      color="white" if shares[y, x] > 0.5 else "black")  # fmt: skip
-        axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(classes)), [f"{name} ({int(n):,})" for name, n in zip(classes, rows[:, 0], strict=True)],
-                        fontsize=8)  # fmt: skip
+    side = 0.3 * len(classes)
+    beside = len(matrices) * side + 2.2 < 10.5
+    rows, columns = (1, len(matrices)) if beside else (len(matrices), 1)
+    shape = max(5.0, columns * (side + 0.2) + 2.2), rows * (side + 2.4)
+    figure, axes = plt.subplots(rows, columns, figsize=shape, sharey=True, squeeze=False)
+    for axis, (title, counts) in zip(axes.ravel(), matrices.items(), strict=True):
+        sums = counts.sum(axis=1, keepdims=True)
+        shares = counts / np.maximum(sums, 1)
+        texts = {(y, x): f"{shares[y, x]:.2f}".lstrip("0") for y, x in np.argwhere(counts > 0)}
+        _matrix(
+            axis, shares, texts, [f"{name} ({int(n):,})" for name, n in zip(classes, sums[:, 0], strict=True)], classes
+        )
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("said")
-    axes[0, 0].set_ylabel("true (images)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("true (images)")
     arrange(figure)
     save(figure, path)
+
+
+def mistakes(counts, missed, wrong, classes, path):
+    """Which classes are called wrongly where a class is missed: rows, the class missed; columns, what was called instead. Colours: the
+    part of the row's misses; numbers: images. Classes that were never missed have no row, those never called wrongly no column.
+
+    counts: (C, C) of `utils.confusion.taken_for`. missed, wrong: (C,) images in which each class was missed, called wrongly.
+    """
+    rows, columns = np.flatnonzero(missed), np.flatnonzero(wrong)
+    if not len(rows) or not len(columns):
+        rows = columns = np.arange(len(classes))
+    shares = counts[np.ix_(rows, columns)] / np.maximum(np.asarray(missed)[rows], 1)[:, None]
+    texts = {(y, x): f"{counts[rows[y], columns[x]]:,}" for y, x in np.argwhere(shares > 0)}
+    side = 0.29
+    figure, axis = plt.subplots(figsize=(max(5.0, side * len(columns) + 2.6), side * len(rows) + 2.9))
+    names = ([f"{classes[i]} ({int(count[i]):,})" for i in part] for part, count in ((rows, missed), (columns, wrong)))
+    _matrix(axis, shares, texts, *names)
+    axis.set_title("Numbers: images; colour: part of the row's misses", loc="left", fontsize=10)
+    axis.set_xlabel("called instead (images that it was wrongly called in)")
+    axis.set_ylabel("missed (images)")
+    arrange(figure)
+    save(figure, path)
+
+
+def _matrix(axis, shares, texts, rows, columns):
+    """Shares in shades of blue with the texts {(row, column): text} in them."""
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (y, x), text in texts.items():
+        axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if shares[y, x] > 0.5 else "black")
+    axis.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8.5)
+    axis.set_yticks(range(len(rows)), rows, fontsize=8.5)

@@ -8,7 +8,7 @@ from utils.calibration import logit, sigmoid
 from utils.metrics import f1_steps
 from utils.plots.style import BLUE, GREY, ORANGE, arrange, save, tidy
 
-COLUMNS = 7
+COLUMNS = 4
 
 
 def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
@@ -35,8 +35,8 @@ def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
         _remark(axis, "no images" if not len(own) else "all alike" if len(steps) == 1 else "")
         axis.set_ylim(0, 1)
     _finish(figure, axes, len(classes), "threshold", "F1",
-            "F1 of each threshold. Black: the one chosen; orange: where the best lies in 95 % of bootstrap draws of the "
-            "positives", path)  # fmt: skip
+            "F1 of each threshold (images). Black: the one chosen; orange: where the best lies in 95 % of bootstrap draws",
+            path)  # fmt: skip
 
 
 def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
@@ -62,9 +62,9 @@ def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
         _title(axis, classes[number], positive)
         axis.set_xlim(0, 1.02)
         axis.set_ylim(0, 1.02)
-        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
+        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=8.5)
     _finish(figure, axes, len(classes), "recall", "precision",
-            "Precision and recall of every threshold. Dot: the one chosen; dashed: calling at random", path)  # fmt: skip
+            "Precision and recall of every threshold (images). Dot: the one chosen; dashed: calling at random", path)  # fmt: skip
 
 
 def reliability(truth, raw, calibrated, path, bins=15):
@@ -111,11 +111,11 @@ def _zoom(axis, low, high):
     axis.set_xlim(low, high)
     ticks = low + (high - low) * np.array([0.1, 0.5, 0.9])
     names = [f"{p:.3f}".lstrip("0") if p >= 0.001 else f"{p:.0e}" for p in sigmoid(ticks)]
-    axis.set_xticks(ticks, names, fontsize=7)
+    axis.set_xticks(ticks, names, fontsize=8.5)
 
 
 def _remark(axis, text):
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=GREY, fontsize=8)
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=GREY, fontsize=9)
 
 
 def _common_first(truth):
@@ -124,16 +124,16 @@ def _common_first(truth):
 
 def _panels(count):
     rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns + 0.4, 1.6 * rows + 0.8), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.45 * columns + 0.4, 1.6 * rows + 0.8), squeeze=False)
     for axis in axes.ravel()[count:]:
         axis.axis("off")
     return figure, axes.ravel()[:count]
 
 
 def _title(axis, name, positive):
-    short = name if len(name) <= 25 else name[:24] + "…"
-    axis.set_title(f"{short} ({int(np.sum(positive)):,})", loc="left", fontsize=7.5)
-    axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
+    short = name if len(name) <= 30 else name[:29] + "…"
+    axis.set_title(f"{short} ({int(np.sum(positive)):,})", loc="left", fontsize=8.5)
+    axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=8.5)
     tidy(axis)
 
 
@@ -141,9 +141,9 @@ def _finish(figure, axes, count, x, y, title, path):
     columns = min(count, COLUMNS)
     for place, axis in enumerate(axes):
         if place + columns >= count:
-            axis.set_xlabel(x, fontsize=8)
+            axis.set_xlabel(x, fontsize=9)
         if place % columns == 0:
-            axis.set_ylabel(y, fontsize=8)
+            axis.set_ylabel(y, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     arrange(figure)
     save(figure, path)

@@ -57,7 +57,7 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
         if len(lines) > 6:
             lines = [*lines[:5], (f"and {len(lines) - 5} more", "black")]
         for number, (text, colour) in enumerate(lines):
-            axis.text(0, -0.03 - 0.062 * number, text, transform=axis.transAxes, va="top", fontsize=8.5, color=colour)
+            axis.text(0, -0.03 - 0.062 * number, text, transform=axis.transAxes, va="top", fontsize=9, color=colour)
     figure.suptitle(
         "Nucleus blue, microtubules red, protein green; names: ✓ found, missed, wrong", fontsize=11, y=0.985
     )

@@ -15,12 +15,12 @@ NINE = {
 
 def split(train, valid, classes, fold, path):
     """Fig. 2: images of each class to train on and to validate on. train, valid: (C,) counts."""
-    figure, axis = plt.subplots(figsize=(8, 0.26 * len(classes) + 1.3))
+    figure, axis = plt.subplots(figsize=(8, 0.3 * len(classes) + 1.3))
     places = np.arange(len(classes))
     for counts, shift, colour, name in ((train, -0.2, BLUE, "training"), (valid, 0.2, ORANGE, "validation")):
         axis.barh(places + shift, counts, 0.4, color=colour, label=name)
         for place, count in zip(places, counts, strict=True):
-            axis.text(max(count, 1) * 1.08, place + shift, f"{int(count):,}", va="center", fontsize=6.5)
+            axis.text(max(count, 1) * 1.08, place + shift, f"{int(count):,}", va="center", fontsize=8)
     axis.set_xscale("log")
     axis.set_xlim(0.8, max(2, np.max([train, valid])) * 3)
     axis.set_yticks(places, classes)
@@ -37,7 +37,7 @@ def _mark(axis, switches, names=False):
     for x, text in switches:
         axis.axvline(x, color=GREY, linewidth=1, linestyle="--", zorder=0)
         if names:
-            axis.text(x, 1.02, text, transform=axis.get_xaxis_transform(), fontsize=7, color="#555555", ha="left")
+            axis.text(x, 1.02, text, transform=axis.get_xaxis_transform(), fontsize=8.5, color="#555555", ha="left")
 
 
 def nine_curves(steps, switches, path):
@@ -45,7 +45,7 @@ def nine_curves(steps, switches, path):
 
     steps: steps.csv as a DataFrame. switches: [(first step, loss)] of the later stages of the loss.
     """
-    figure, axes = plt.subplots(3, 3, figsize=(13, 8.6), sharex=True)
+    figure, axes = plt.subplots(3, 3, figsize=(11, 7.6), sharex=True)
     span = max(1, len(steps) // 40)
     for axis, (name, title) in zip(axes.ravel(), NINE.items(), strict=True):
         values = steps[name]
@@ -54,9 +54,9 @@ def nine_curves(steps, switches, path):
         axis.set_title(title, loc="left", fontsize=10)
         if name in ("precision", "recall", "soft_f1"):
             axis.set_ylim(-0.02, 1.02)
-        elif name in ("loss", "lr"):
+        elif name == "lr":
             axis.set_ylim(bottom=0)
-        else:  # the first steps of a run, and an epoch gone wrong, would flatten the rest
+        else:  # the first steps of a run, and some gone wrong, would flatten the rest
             axis.set_ylim(0, 1.15 * np.percentile(values, 99.5))
         _mark(axis, switches)
         tidy(axis)
@@ -95,23 +95,23 @@ def validation(log, switches, path):
     save(figure, path)
 
 
-def class_curves(log, classes, positives, switches, path, columns=7):
+def class_curves(log, classes, positives, switches, path, columns=4):
     """Fig. 7: F1 of each class by epoch, a panel a class from common to rare; grey: the macro F1. positives: (C,) in validation."""
     rows = -(-len(classes) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.95 * columns, 1.55 * rows + 0.5), sharex=True, sharey=True, squeeze=False
+        rows, columns, figsize=(2.45 * columns, 1.5 * rows + 0.6), sharex=True, sharey=True, squeeze=False
     )
     for axis in axes.ravel()[len(classes) :]:
         axis.axis("off")
     top = min(1.02, 1.1 * max(0.2, log[[f"f1 {name}" for name in classes]].to_numpy().max()))
-    for axis, number in zip(axes.ravel(), np.argsort(-np.asarray(positives), kind="stable"), strict=False):
+    for axis, number in zip(axes.ravel(), np.argsort(-np.asarray(positives, int), kind="stable"), strict=False):
         axis.plot(log["epoch"], log["macro_f1"], color=GREY, linewidth=1)
         axis.plot(log["epoch"], log[f"f1 {classes[number]}"], color=BLUE, linewidth=1.6)
-        axis.set_title(f"{classes[number]} ({int(positives[number]):,})", loc="left", fontsize=7.5)
+        axis.set_title(f"{classes[number]} ({int(positives[number]):,})", loc="left", fontsize=8.5)
         axis.set_ylim(-0.02, top)
         _mark(axis, [(epoch - 0.5, "") for epoch, _ in switches])
         tidy(axis)
-    figure.supxlabel("epoch", fontsize=9)
+    figure.supxlabel("epoch", fontsize=10)
     figure.suptitle("Validation F1 of each class (validation images), at each epoch's best one cut-off; grey: macro F1",
                     x=0.01, ha="left", fontsize=10)  # fmt: skip
     arrange(figure)
@@ -127,7 +127,7 @@ def precision_recall(truth, probabilities, threshold, path):
         with np.errstate(divide="ignore"):
             level = np.where(2 * recall_at > f1, f1 * recall_at / (2 * recall_at - f1), np.nan)
         axis.plot(recall_at, np.where(level <= 1, level, np.nan), color=GREY, linewidth=0.7, linestyle=":")
-        axis.text(1.005, f1 / (2 - f1), f"F1 {f1}", fontsize=7, color="#777777", va="center")
+        axis.text(1.005, f1 / (2 - f1), f"F1 {f1}", fontsize=8, color="#777777", va="center")
     present = np.flatnonzero(truth.any(axis=0))
     for column in present:
         precision, recall, _ = precision_recall_curve(truth[:, column], probabilities[:, column])
@@ -163,7 +163,7 @@ def person_and_machine(classes, positives, machine, person, path, images, least=
     """
     order = np.argsort(-machine["iou"], kind="stable")
     places = np.arange(len(order))
-    figure, axes = plt.subplots(1, 3, figsize=(12.5, 0.26 * len(order) + 1.5), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 0.26 * len(order) + 1.5), sharey=True)
     titles = {"iou": "IoU", "f1": "F1", "accuracy": "images decided rightly"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         axis.barh(places, machine[name][order], color=BLUE, alpha=0.85, label="machine")
@@ -176,7 +176,7 @@ def person_and_machine(classes, positives, machine, person, path, images, least=
     axes[0].set_yticks(places, [classes[i] for i in order])
     axes[0].set_ylim(len(order) - 0.5, -0.5)
     said = [f"machine: {images['machine']}"] + ([f"person: {images['person']}"] if person is not None else [])
-    axes[0].set_title("; ".join(said), loc="left")
+    axes[0].set_title("\n".join(said), loc="left", fontsize=10)
     if person is not None:
         axes[-1].legend(**ABOVE)
     save(figure, path)
