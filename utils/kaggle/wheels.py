@@ -1,4 +1,4 @@
-"""What the kit needs and Kaggle's image lacks, as wheels: made where there is an index, installed where there is none.
+"""What the kit needs and Kaggle's image lacks or has too old, as wheels: made where there is an index, installed where there is none.
 
 Kaggle's image is Google Colab's (github.com/googlecolab/backend-info, pip-freeze.gpu.txt) and what github.com/Kaggle/docker-python
 adds (kaggle_requirements.txt). The kernel's side, from `lacking` on, needs nothing but the standard library.
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from utils.errors import InputError, listing, plural
 
-LACKED = ("pretrainedmodels", "munch", "iterative-stratification")  # pure Python, 80 KB together
+# All pure Python, 300 KB together. The image has a filelock, but of 3.x, with which loading processes that outlive a killed training
+# keep its folder locked.
+LACKED = ("pretrainedmodels", "munch", "iterative-stratification", "filelock")
 AT_HOME = ("jupyter", "ipywidgets", "nbclient", "pytest", "pytest-xdist", "hypothesis")  # of no use in the kernel
 PYTHONS = ("3.11", "3.12")  # of Kaggle's images since 2025; wheels with compiled code are needed for each
 MODULES = {  # where a package is imported under another name
