@@ -62,6 +62,9 @@ def test_notebooks_are_committed_as_they_ran_and_small(path):
     assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
     assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
     assert any(figures(cell) for cell in ran)
+    for cell in ran:  # what was printed stands together, not a box a line
+        kinds = [(output.output_type, output.get("name")) for output in cell.outputs if output.output_type == "stream"]
+        assert len(kinds) == len(set(kinds)), cell.source
     assert path.stat().st_size < 1.5e6
     text = path.read_text()
     assert not [
