@@ -47,43 +47,43 @@ step() {
   PATH="$PWD/.venv/bin:$PATH" "$@"
 }
 
-# The same, unless the file it makes is there already.
+# once FILE [SOURCE ...] -- COMMAND: the same, unless the file it makes is there already and older than none of those it is made from.
 once() {
-  local file=$1
+  local file=$1 old=
   shift
-  if [ -e "$file" ]; then
+  while [ "$1" != -- ]; do
+    if [ "$1" -nt "$file" ]; then old=yes; fi
+    shift
+  done
+  shift
+  if [ -e "$file" ] && [ -z "$old" ]; then
     printf '\n%s is there already; delete it to run again: %s\n' "$file" "$(typed "$@")"
   else
     step "$@"
   fi
 }
 
-# The same, unless that file is there and newer than the networks of the run.
-renew() {
-  local file=$1 best
-  shift
-  for best in "$run"/fold*/best.pt; do
-    if [ "$best" -nt "$file" ]; then
-      step "$@"
-      return
-    fi
-  done
-  once "$file" "$@"
+# From a run's trained folds to its submission: decide NAME TEST-IMAGES SAMPLE [options of predict.py]
+decide() {
+  local run=$1 images=$2 sample=$3
+  shift 3
+  once "$run/test.csv" "$run"/fold*/best.pt -- python predict.py "$run" --images "$images" --ids "$sample" -o "$run/test.csv" --tta 4 "$@"
+  once "$run/thresholds.json" "$run"/fold*/oof.csv -- python threshold.py "$run" -o "$run/thresholds.json" --plot "$run/thresholds.png"
+  once "$run/submission.csv" "$run/test.csv" "$run/thresholds.json" -- \
+    python ensemble.py "$run/test.csv" --thresholds "$run/thresholds.json" --sample "$sample" -o "$run/submission.csv"
 }
 
 demo() {
   local data=input/demo run=runs/demo fold
   step python -m utils.simulate --out $data --train 2000 --test 400 --size 128 --power 0.5 --seed 0
-  once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
+  once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
   for fold in 0 1; do
     step python train.py --recipe gapnet_pl --folds $data/folds.csv --fold $fold --images $data/train --name demo \
       --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
       --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
   done
-  renew $run/test.csv python predict.py $run --images $data/test --ids $data/sample_submission.csv -o $run/test.csv --tta 4
-  renew $run/thresholds.json python threshold.py $run -o $run/thresholds.json --plot $run/thresholds.png
-  renew $run/submission.csv python ensemble.py $run/test.csv --thresholds $run/thresholds.json --sample $data/sample_submission.csv -o $run/submission.csv
-  renew $run/submission_half.csv python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
+  decide $run $data/test $data/sample_submission.csv
+  once $run/submission_half.csv $run/test.csv -- python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
   printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
 }
@@ -91,15 +91,15 @@ demo() {
 chen() {
   local data=input/chen run=runs/chen_small tta
   step python -m utils.simulate --out $data --train 5000 --test 400 --external 500 --size 128 --power 0.5 --seed 1
-  once $data/folds.csv python make_folds.py --labels $data/train.csv --images $data/train --images $data/external \
+  once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --images $data/external \
     --test other=$data/external.csv --folds 5 --seed 0 -o $data/folds.csv
   step python train.py --recipe chen --weights none --name chen_small --folds $data/folds.csv --fold 0 --images $data/train \
     --size 128 --batch-size 16 --lr 1 --epochs 12 --loss "1:bce 8:soft_f1+weighted_bce 11:soft_f1+10*weighted_bce" \
     --augment "1:chen 7:chen_strong"
   step python -m utils.plots $run
-  once $run/thresholds.json python threshold.py $run
+  once $run/thresholds.json $run/fold0/oof.csv -- python threshold.py $run
   for tta in 1 4; do
-    once $run/other$tta.csv python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
+    once $run/other$tta.csv $run/fold0/best.pt -- python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
     step python -m utils.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
   done
 }
@@ -110,27 +110,26 @@ real() {
     recipe=$1
     shift
   fi
-  # What train.py refuses it refuses now, before anything is fetched; where the run will be, and its folds.
+  # What train.py refuses it refuses now, before anything is fetched. A line each: the run, its table of folds, how many GPUs, and
+  # what predict.py has to know too.
   said=$(.venv/bin/python -c "
-import sys, train
-from utils.errors import run_script
+import sys, torch, train
+from utils.errors import InputError, run_script
 def tell():
+    if wrong := {'--fold', '--overwrite', '--classes'} & {word.split('=')[0] for word in sys.argv[3:-2]}:
+        raise InputError(f'{min(wrong)} is not for all folds of the competition; leave it out, or call train.py yourself')
     args = train.parse_args()
     train.check_options(args)
-    print(args.runs, args.name, sep='/')
-    print(args.folds)
+    gpus = torch.cuda.device_count() if args.device in ('auto', 'cuda') else 0
+    print(f'{args.runs}/{args.name}', args.folds, gpus, '--device', args.device, '--workers', args.workers, sep='\n')
+    print('--no-cache' if args.no_cache else f'--cache={args.cache}')
 sys.argv[0] = 'train.py'
 run_script(tell)" --recipe "$recipe" "$@" --fold 0)
-  run=${said%%$'\n'*} table=${said#*$'\n'}
+  mapfile -t said <<<"$said"
+  run=${said[0]} table=${said[1]} gpus=${said[2]}
   step python -m utils.kaggle.fetch
-  once "$table" python make_folds.py --folds "${FOLDS:-10}" -o "$table" --plot "${table%.csv}.png"
-  folds=$(.venv/bin/python -c "
-import sys, torch
-from utils.errors import run_script
-from utils.kaggle.submit import fold_numbers
-run_script(lambda: print(torch.cuda.device_count(), *fold_numbers(sys.argv[1])))" "$table")
-  gpus=${folds%% *}
-  folds=${folds#* }
+  once "$table" -- python make_folds.py --folds "${FOLDS:-10}" -o "$table" --plot "${table%.csv}.png"
+  folds=$(.venv/bin/python -m utils.kaggle.submit "$run" --list --folds "$table" --wanted "${FOLDS:-0}")
   for fold in $folds; do
     if [ "$gpus" -gt 1 ]; then
       step torchrun --nproc-per-node "$gpus" train.py --recipe "$recipe" "$@" --fold "$fold"
@@ -139,9 +138,7 @@ run_script(lambda: print(torch.cuda.device_count(), *fold_numbers(sys.argv[1])))
     fi
     step python -m utils.kaggle.submit "$run" --trained --folds "$table" --fold "$fold"
   done
-  renew "$run/test.csv" python predict.py "$run" --images $data/test --ids $data/sample_submission.csv -o "$run/test.csv" --tta 4
-  renew "$run/thresholds.json" python threshold.py "$run" -o "$run/thresholds.json" --plot "$run/thresholds.png"
-  renew "$run/submission.csv" python ensemble.py "$run/test.csv" --thresholds "$run/thresholds.json" --sample $data/sample_submission.csv -o "$run/submission.csv"
+  decide "$run" $data/test $data/sample_submission.csv "${said[@]:3}"
   step python -m utils.kaggle.submit "$run" --file "$run/submission.csv"
 }
 
@@ -166,7 +163,7 @@ all_trained() {
 hard_atlas() {
   trap 'kill "${running[@]}" 2>/dev/null || true' EXIT
   step python -m utils.simulate --out input/hard --train 5000 --test 200 --size 128 --power 0.5 --seed 1
-  once input/hard/folds.csv python make_folds.py --labels input/hard/train.csv --images input/hard/train --folds 5 --seed 0 -o input/hard/folds.csv
+  once input/hard/folds.csv -- python make_folds.py --labels input/hard/train.csv --images input/hard/train --folds 5 --seed 0 -o input/hard/folds.csv
 }
 
 # Four schedules of the loss, three seeds each.

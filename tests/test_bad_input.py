@@ -490,7 +490,7 @@ def test_pictures_that_all_look_alike_do_not_make_one_group(tmp_path):
 COMMANDS = [
     "make_folds", "train", "predict", "threshold", "ensemble", "utils.augment_sheet", "utils.baseline",
     "utils.benchmark.__main__", "utils.compare", "utils.confusion", "utils.duplicates", "utils.evaluate",
-    "utils.judge", "utils.kaggle.fetch", "utils.kaggle.submit", "utils.plots.__main__", "utils.realism",
+    "utils.judge", "utils.kaggle.fetch", "utils.kaggle.submit", "utils.kaggle.upload", "utils.plots.__main__", "utils.realism",
     "utils.score", "utils.shift", "utils.simulate", "utils.weights", "utils.atlas.sheets",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, random_table
+from conftest import ROOT, random_table, succeed
 
 from utils import cam, inspection, plots
 from utils.confusion import beyond_chance, taken_for
@@ -53,6 +53,20 @@ def test_thresholds_of_other_predictions_and_a_wrong_class_are_refused(run, thre
         inspection.read_judged(run, tmp_path / "t.json")
     with pytest.raises(InputError, match="'Nucleus' is no class"):
         inspection.samples_of(judged, "Nucleus")
+
+
+def test_thresholds_for_other_shares_are_taken(run, thresholds, tmp_path):
+    """Their F1 are those of thresholds fitted without them, and say nothing of the file's own."""
+    classes = json.loads(thresholds.read_text())["classes"]
+    pd.DataFrame({"class": classes, "share": 0.2}).to_csv(tmp_path / "shares.csv", index=False)
+    succeed("threshold", run, "--shares", tmp_path / "shares.csv", "-o", tmp_path / "t.json")
+    both = [inspection.read_judged(run, path).thresholds for path in (tmp_path / "t.json", thresholds)]
+    assert not np.allclose(*both)
+
+
+def test_where_nothing_is_called_no_map_is_tried(judged):
+    none = judged._replace(thresholds=np.full(len(judged.classes), 2.0))
+    assert cam.say_blanking(inspection.blanked(none, inspection.load_networks(none))).startswith("none of 0 maps")
 
 
 def test_an_image_is_found_missed_or_called_by_mistake():

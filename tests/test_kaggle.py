@@ -262,7 +262,9 @@ def test_a_kernel_only_predicts_from_uploaded_checkpoints(tmp_path, atlas, made,
     succeed(
         "predict", run, "--images", atlas / "test", "--ids", atlas / "sample_submission.csv", "-o", tmp_path / "own.csv"
     )
-    own, theirs = (pd.read_csv(path, index_col="Id") for path in (tmp_path / "own.csv", kaggle / "working/mini.csv"))
+    own, theirs = (
+        pd.read_csv(path, index_col="Id") for path in (tmp_path / "own.csv", kaggle / "working/runs/mini/test.csv")
+    )
     pd.testing.assert_frame_equal(own, theirs, rtol=1e-6)
 
 

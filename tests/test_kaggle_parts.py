@@ -253,6 +253,16 @@ def test_without_a_finished_epoch_there_is_no_submission(session, run, capsys):
     assert "no epoch of b is finished yet" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("mode, name, options, told", [
+    ("Train", "chen", "", "MODE"), ("train", "chen gapnet_pl", "", "2 runs"), ("predict", " ", "", "NAME"),
+    ("train", "../chen", "", "folder's name"), ("predict", "chen", '--loss "1:bce', "quotation"),
+])  # fmt: skip
+def test_settings_that_would_only_show_hours_later_are_refused(mode, name, options, told):
+    with says(told):
+        kernel.check_settings(mode, name, options)
+    kernel.check_settings("predict", "chen gapnet_pl", '--loss "1:bce 3:focal"')
+
+
 @pytest.mark.parametrize("reserve", ["9h", "10h"])
 def test_a_reserve_of_the_whole_session_is_refused(tmp_path, reserve):
     with says("RESERVE", "leaves nothing of SESSION"):

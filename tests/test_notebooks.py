@@ -78,7 +78,7 @@ def test_a_sentence_stands_before_each_figure(path):
     for before, cell in pairwise(cells):
         if figures(cell):
             assert figures(cell) == 1, cell.source
-            assert before.cell_type == "markdown" and before.source.rstrip().endswith("."), cell.source
+            assert before.cell_type == "markdown" and before.source.rstrip().endswith((".", "?")), cell.source
 
 
 def test_all_notebooks_start_alike():

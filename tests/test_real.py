@@ -26,6 +26,9 @@ for made in (name, name + ".zip"):
     if (server / made).exists():
         print("Downloading", made)
         shutil.copy(server / made, folder)
+        if (server / "cut").exists():
+            pathlib.Path(folder, made).write_bytes((server / made).read_bytes()[:50])
+            sys.exit("IncompleteRead(50 bytes read)")
 """
 
 
@@ -106,6 +109,28 @@ def test_unpacking_goes_on_where_it_was_stopped(server, atlas, tmp_path, monkeyp
     assert all((folder / "train" / path.name).stat().st_mtime_ns == time for path, time in times.items())
 
 
+def test_a_stop_while_pictures_go_to_their_place_leaves_no_half_folder(server, atlas, tmp_path, monkeypatch):
+    folder = tmp_path / "input"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train/own_red.png").write_bytes(b"a picture of one's own, so that the folder stays")
+    shutil.copy(server / "train.zip", folder)
+    real, calls = os.replace, []
+
+    def stop_later(source, target):
+        if Path(target).parent == folder / "train" and len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(Path(target).parent == folder / "train") if Path(target).parent == folder / "train" else None
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch.os, "replace", stop_later)
+        fetch.unpack(folder / "train.zip", folder)
+    assert "train/" in fetch.lacking(folder)
+    succeed("utils.kaggle.fetch", "--to", folder)
+    (folder / "train/own_red.png").unlink()
+    assert everything(folder / "train") == everything(atlas / "train")
+
+
 def test_names_in_an_archive_lead_nowhere_else(tmp_path):
     folder = tmp_path / "input"
     folder.mkdir()
@@ -131,6 +156,10 @@ def test_what_is_wrong_is_said_with_its_mend(server, atlas, tmp_path, monkeypatc
     (server / "locked").touch()
     refuse("utils.kaggle.fetch", "--to", folder, says=["403 Client Error", "accept", "/rules", "input/README.md"])
     (server / "locked").unlink()
+    (server / "cut").touch()  # a download that breaks off: the next one goes on with it
+    refuse("utils.kaggle.fetch", "--to", folder, says=["IncompleteRead", "try again"])
+    assert not (folder / "train.csv.zip").exists() and list((folder / fetch.FETCHING).iterdir())
+    (server / "cut").unlink()
     (server / "kaggle").rename(server / "other")
     refuse("utils.kaggle.fetch", "--to", folder, says=["lacks train.csv", "no kaggle client", "pip install kaggle"])
     (server / "other").rename(server / "kaggle")
@@ -149,6 +178,38 @@ def test_what_is_wrong_is_said_with_its_mend(server, atlas, tmp_path, monkeypatc
     one = next((folder / "test").iterdir())
     one.unlink()
     refuse("utils.kaggle.fetch", "--to", folder, says=["1 channel file missing", one.stem, "test.zip"])
+
+
+def test_which_folds_are_to_be_trained(run, folds, tmp_path):
+    where = [run, "--list", "--folds", folds]
+    assert succeed("utils.kaggle.submit", *where, "--wanted", 3).out.split() == ["0", "1", "2"]
+    refuse("utils.kaggle.submit", *where, "--wanted", 5, says=["3 folds, not 5", "delete it"])
+    table = pd.read_csv(folds, dtype=str)
+    own = tmp_path / "folds.csv"
+    table.assign(fold=table["fold"].replace("1", "0")).to_csv(own, index=False)
+    refuse("utils.kaggle.submit", run, "--list", "--folds", own, says=["fold1", "delete or move"])
+    table.assign(fold="-1").to_csv(own, index=False)
+    refuse("utils.kaggle.submit", run, "--list", "--folds", own, says=["no fold to validate on", "make_folds.py"])
+
+
+def test_a_step_of_run_sh_is_done_anew_where_what_it_is_made_from_is_newer(tmp_path):
+    text = (ROOT / "run.sh").read_text()
+    once = text[text.index("once() {") : text.index("# From a run's trained folds")]
+    start = f'set -euo pipefail\nstep() {{ "$@"; }}\ntyped() {{ echo; }}\n{once}\n'
+
+    def call(*sources):
+        words = ["once", "made", *sources, "--", "cp", "new", "made"]
+        subprocess.run(["bash", "-c", start + " ".join(words)], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+        return (tmp_path / "made").read_text()
+
+    for name, time in (("new", 0), ("older", 100), ("newer", 300)):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (time, time))
+    assert call("older") == "new"  # not there yet
+    (tmp_path / "made").write_text("old")
+    os.utime(tmp_path / "made", (200, 200))
+    assert call("older", "nowhere*") == "old" and call() == "old"
+    assert call("older", "newer") == "new"
 
 
 def test_a_submission_of_other_rows_is_not_offered(run, thresholds, predictions, atlas, folds, tmp_path):

@@ -67,7 +67,7 @@ def find_data(root="input", small=SMALL):
     where `root`/explore holds another atlas.
     """
     root = Path(root)
-    lacking = f"no train.csv with samples in train/ lies in {root}"
+    lacking = f"no train.csv with samples of all four channels in train/ lies in {root}"
     data = open_data(root, "the competition's files", True)
     if data is None:
         data = open_data(root / "demo", f"{lacking}, so the simulated atlas of bash run.sh")

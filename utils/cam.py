@@ -173,8 +173,8 @@ def blanking(network, config, files, columns, share=0.1, draws=5, seed=0, layer=
 
     -> {name: (N,) float32 logit before − after}: `marked`, the share of the pixels that the map marks most; `random`, an area of the
     same size and shape, turned and moved at random (the mean of `draws`); `brightest`, as large a part where the protein is
-    brightest, seen as coarsely as the map (left out where the protein is not read). NaN where a map marks nothing. Each tile
-    of a sample counts as a picture.
+    brightest, seen as coarsely as the map (left out where the protein is not read). NaN where a map marks nothing. Of a
+    sample cut into tiles each tile is tried by itself, and the mean over those whose map marks anything counts.
     """
     rng = np.random.default_rng(seed)
     falls = {}
@@ -189,8 +189,14 @@ def blanking(network, config, files, columns, share=0.1, draws=5, seed=0, layer=
         for name, ways in masks.items():
             after = np.mean([_logits_without(network, inputs, mask) for mask in ways], axis=0)
             fall = np.where(found.maps.any(axis=(1, 2)), found.logits - after, np.nan)
-            falls.setdefault(name, []).append(fall.astype(np.float32))
-    return {name: np.concatenate(parts) for name, parts in falls.items()}
+            falls.setdefault(name, []).extend(_mean_of(tiles) for tiles in np.split(fall, np.cumsum(inputs.tiles)[:-1]))
+    return {name: np.array(parts, np.float32) for name, parts in falls.items()}
+
+
+def _mean_of(falls):
+    """The mean of a sample's tiles whose map marks anything; NaN where none does."""
+    kept = falls[np.isfinite(falls)]
+    return kept.mean() if len(kept) else np.nan
 
 
 def _highest(maps, share):

@@ -17,6 +17,7 @@ from utils.errors import InputError
 from utils.images import CHANNELS, ChannelSet, find_files, image_size, load_sample, parse_channels, scan_folders
 from utils.metrics import f1_per_class
 from utils.plots.pictures import in_colour, stretch
+from utils.reading import read_json
 
 # probabilities (N, C); thresholds (C,); known: columns of thresholds.json; fold (N,): number of the row's fold in `folds`; files: of
 # each row, for the network; shown, names: those to be seen, and their channels.
@@ -61,12 +62,19 @@ def read_judged(run, thresholds, images=None):
 
 
 def check_fitted(path, known, cuts, pooled):
-    """Raise InputError where a thresholds.json says what is not so of these predictions. A fold alone may be decided with what was
-    fitted on the whole run."""
+    """Raise InputError where a thresholds.json was fitted on other predictions, or on what these were before. A fold alone may be
+    decided with what was fitted on it and others."""
+    content = read_json(path, "a thresholds.json", "run threshold.py anew")
+    fitted_on, own = content.get("fitted_on"), {str((fold.folder / "oof.csv").resolve()) for fold in pooled.folds}
     positives = pooled.truth.sum(axis=0)
-    f1 = f1_per_class(pooled.truth, pooled.probabilities >= cuts)
-    same = np.array_equal(known["positives"], positives) and np.allclose(known["f1_in_sample"], f1, atol=1e-6)
-    if not (same or (len(pooled.folds) == 1 and (known["positives"] >= positives).all())):
+    if isinstance(fitted_on, list) and own < set(map(str, fitted_on)):
+        same = (known["positives"] >= positives).all()
+    else:  # the same files, or a run that was moved: only the numbers tell
+        same = np.array_equal(known["positives"], positives)
+        if content.get("shares") is None:  # else its F1 are those of other thresholds
+            f1 = f1_per_class(pooled.truth, pooled.probabilities >= cuts)
+            same = same and np.allclose(known["f1_in_sample"], f1, atol=1e-6)
+    if not same:
         raise InputError(f"{path} was fitted on other predictions than those of {pooled.folder}; run threshold.py anew")
 
 
@@ -137,8 +145,8 @@ def blanked(judged, networks, most=100, seed=0):
         rows, columns = hits[judged.fold[hits[:, 0]] == number].T
         if len(rows):
             falls.append(cam.blanking(network, config, [judged.files[row] for row in rows], columns, seed=seed))
-    if not falls:
-        raise InputError(f"{judged.folds[0].folder}: no class was found in any image, so no map can be tried")
+    if not falls:  # no class was found in any image
+        return {"marked": np.zeros(0, np.float32), "random": np.zeros(0, np.float32)}
     return {name: np.concatenate([part[name] for part in falls]) for name in falls[0]}
 
 

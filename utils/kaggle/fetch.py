@@ -29,6 +29,7 @@ TABLES = ("train.csv", "sample_submission.csv")
 ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # bytes, about; the pictures in them take as much again
 WHOLE = f"{COMPETITION}.zip"
 RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
+FETCHING = ".fetching"
 BY_HAND = "or put Kaggle's files there yourself, as input/README.md says"
 
 
@@ -58,8 +59,9 @@ def lacking(folder):
 
 
 def _there(path):
-    """Does the file exist, or the folder with something in it?"""
-    return path.is_file() or path.is_dir() and any(os.scandir(path))
+    """Does the file exist, or the folder with something in it and nothing left to be put there?"""
+    waits = path.with_name(_unfinished(path.name)).exists()
+    return path.is_file() or path.is_dir() and not waits and any(os.scandir(path))
 
 
 def check(folder):
@@ -107,8 +109,9 @@ def download(name, folder):
         raise InputError(
             f"{folder} has {data_size(free)} free, {name} and what is in it need about {data_size(need)}; make room"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [client, "competitions", "download", "-c", COMPETITION, "-f", name, "-p", str(folder)]
+    beside = folder / FETCHING  # a file that is cut short never gets its place; the client goes on with it
+    beside.mkdir(parents=True, exist_ok=True)
+    command = [client, "competitions", "download", "-c", COMPETITION, "-f", name, "-p", str(beside)]
     print("$ kaggle", *command[1:], flush=True)
     said = []
     with subprocess.Popen(
@@ -117,11 +120,16 @@ def download(name, folder):
         for line in run.stdout:
             print(line, end="", flush=True)
             said.append(line)
-    if run.returncode or not any((folder / made).is_file() for made in (name, f"{name}.zip")):
-        why = first_line("".join(said))
-        raise InputError(
-            f"the kaggle client did not fetch {name} ({why}); log in with kaggle auth login and accept {RULES}, {BY_HAND}"
-        )
+    made = [beside / made for made in (name, f"{name}.zip") if (beside / made).is_file()]
+    if run.returncode or not made:
+        locked = [line for line in said if any(word in line for word in ("401", "403", "Authentication", "Forbidden"))]
+        mend = f"log in with kaggle auth login and accept {RULES}" if locked else "try again"
+        why = first_line("\n".join(locked or reversed(said)))  # what went wrong comes last
+        raise InputError(f"the kaggle client did not fetch {name} ({why}); {mend}, {BY_HAND}")
+    for path in made:
+        os.replace(path, folder / path.name)
+    if not any(os.scandir(beside)):
+        beside.rmdir()
 
 
 def _existing(folder):
@@ -196,6 +204,8 @@ def _finish(gathered, folder):
     """All pictures are there: into their place, beside those that are there already."""
     if not gathered.exists():
         return
+    if folder.is_dir() and not any(os.scandir(folder)):
+        folder.rmdir()
     if not folder.exists():
         os.replace(gathered, folder)
         return

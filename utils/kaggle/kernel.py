@@ -16,6 +16,7 @@ from pathlib import Path
 
 from utils.clock import clock, parse_span
 from utils.errors import InputError, data_size
+from utils.files import check_name
 from utils.kaggle import places, wheels
 from utils.kaggle.manifest import check_arrived
 from utils.notebook import run
@@ -41,6 +42,23 @@ class Session:
         return self.working / "runs"
 
 
+def check_settings(mode, name, options):
+    """Raise InputError on settings of the first cell that would only show hours later."""
+    if mode not in ("train", "predict"):
+        raise InputError(f"MODE {mode!r} is neither 'train' nor 'predict'; give one of these")
+    names = name.split()
+    if not names or mode == "train" and len(names) > 1:
+        raise InputError(
+            f"NAME {name!r} names {len(names)} runs, and one is trained; only with MODE 'predict' give several"
+        )
+    for one in names:
+        check_name(one)
+    try:
+        shlex.split(options)
+    except ValueError as error:
+        raise InputError(f"OPTIONS {options!r} cannot be read ({error}); mend the quotation marks") from None
+
+
 def open_session(kaggle, started, session, reserve):
     """Find what is attached below `kaggle`/input, and make a place for what is not to be kept: -> Session. The kit is copied there,
     with the weights that were uploaded where it looks for them, and becomes the working directory.
@@ -48,7 +66,6 @@ def open_session(kaggle, started, session, reserve):
     started: when the first cell ran, seconds of time.time(). session, reserve: texts such as 9h: how long a kernel may run, and how
     much of it is kept for predicting.
     """
-    _tell_errors_in_one_line()
     kaggle = Path(kaggle)
     length, kept = parse_span("SESSION", session), parse_span("RESERVE", reserve)
     if kept >= length:
@@ -206,7 +223,7 @@ def submit(session, names, options="", gpus=0):
     labels, submission = session.working / "labels.csv", session.working / "submission.csv"
     outputs.validation_labels(session.runs, names, labels)
     sample = session.competition / "sample_submission.csv"
-    predicted = [session.working / f"{run.name}.csv" for run in runs]
+    predicted = [run / "test.csv" for run in runs]
     for folder, path in zip(runs, predicted, strict=True):
         python(gpus, "predict.py", folder, "--images", session.competition / "test", "--ids", sample, "-o", path,
                "--cache", session.scratch / "packed", "--device", device_of(options))  # fmt: skip
@@ -241,7 +258,7 @@ def close(session, names):
             )
 
 
-def _tell_errors_in_one_line():
+def tell_errors_in_one_line():
     """A notebook's cell that fails shows what went wrong instead of a traceback; it fails all the same."""
     try:
         from IPython import get_ipython

@@ -1,9 +1,11 @@
 """From a run of all folds to the line that submits it.
 
+    python -m utils.kaggle.submit runs/chen --list
     python -m utils.kaggle.submit runs/chen --trained
     python -m utils.kaggle.submit runs/chen --file runs/chen/submission.csv
 
---trained says how far each fold of --folds is, and ends with exit code 2 where
+--list prints the numbers of the folds in --folds, and refuses a run that has
+others already. --trained says how far each fold of --folds is, and ends with exit code 2 where
 one is not trained to its end (train.py ends well when a time limit stops it).
 --file checks the rows of a submission against --sample and prints the command
 of Kaggle's client that submits it, with what the run promises.
@@ -28,6 +30,8 @@ def parse_args():
     )
     arg = parser.add_argument
     arg("run", help="a run's folder, with fold<k>/ in it")
+    arg("--list", action="store_true", help="print which folds are to be trained")
+    arg("--wanted", type=int, default=0, metavar="N", help="how many folds there should be; 0: as many as there are")
     arg("--trained", action="store_true", help="look whether all folds are trained")
     arg("--fold", type=int, help="only this one")
     arg("--file", metavar="CSV", help="the submission that ensemble.py wrote")
@@ -38,9 +42,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    if not (args.trained or args.file):
-        raise InputError("nothing is asked for; give --trained or --file runs/chen/submission.csv")
+    if not (args.list or args.trained or args.file):
+        raise InputError("nothing is asked for; give --list, --trained or --file runs/chen/submission.csv")
     run = Path(args.run)
+    if args.list:
+        print(*folds_to_train(run, args.folds, args.wanted))
     if args.trained:
         check_trained(run, fold_numbers(args.folds) if args.fold is None else [args.fold])
     if args.file:
@@ -53,12 +59,28 @@ def fold_numbers(path):
     return sorted({int(fold) for fold in read_folds(path, load_classes("hpa"))["fold"] if fold >= 0})
 
 
+def folds_to_train(run, path, wanted=0):
+    """`fold_numbers`; raises InputError where there are not as many as `wanted` (0: any), or where the run has folds of another table,
+    which predict.py would average in."""
+    folds = fold_numbers(path)
+    if not folds:
+        raise InputError(f"{path} has no fold to validate on; make it with make_folds.py")
+    if wanted and wanted != len(folds):
+        raise InputError(
+            f"{path} has {plural(len(folds), 'fold')}, not {wanted}; delete it to deal the images out anew"
+        )
+    others = [file.parent for file in fold_files(run, "best.pt") if int(file.parent.name[4:]) not in folds]
+    if others:
+        raise InputError(f"{listing(others)}: no fold of {path} has this number; delete or move the folder")
+    return folds
+
+
 def check_trained(run, folds):
     """Print how far each fold is. Raises InputError where one is not trained to its end."""
     open_folds = []
     for fold in folds:
         path = run / f"fold{fold}" / "last.pt"
-        done, told = progress(path) if path.is_file() else (False, "not begun")
+        done, told = how_far(path) if path.is_file() else (False, "not begun")
         print(f"{path.parent}: {told}")
         if not done:
             open_folds.append(fold)
@@ -69,7 +91,7 @@ def check_trained(run, folds):
         )
 
 
-def progress(path):
+def how_far(path):
     """Of a last.pt: is its training at its end, and in words how far."""
     state = checkpoint.load(path)
     if "finished" not in state:

@@ -136,10 +136,11 @@ def check_place(out, overwrite):
 
 
 def kit_files():
-    """{place in the data set: file} of the kit: what git tracks of `KIT`, or where there is no git what is there."""
+    """{place in the data set: file} of the kit: what git does not ignore of `KIT`, or where there is no git what is there."""
     found = []
     with suppress(OSError):
-        done = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z", "--", *KIT], capture_output=True, text=True)
+        words = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *KIT]
+        done = subprocess.run(words, capture_output=True, text=True)
         found = [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
     if not found:
         found = [path.relative_to(ROOT).as_posix() for pattern in ("*.py", "utils/**/*.py", "utils/*.csv", "requirements.txt")
