@@ -10,7 +10,7 @@ from utils.atlas.plan import Settings
 from utils.kaggle import COMPETITION, upload
 from utils.simulate import write_atlas
 
-SETTINGS = Settings(240, 24, size=64, seed=4, power=0.5)
+SETTINGS = Settings(800, 40, size=64, seed=4, power=0.5)
 
 
 def imitate(kaggle, settings=SETTINGS):
