@@ -5,7 +5,7 @@
     python -m utils.kaggle.submit runs/chen --file runs/chen/submission.csv
 
 --list prints the numbers of the folds in --folds, and refuses a run that has
-others already. --trained says how far each fold of --folds is, and ends with exit code 2 where
+others already. --trained says how far each is, and ends with exit code 2 where
 one is not trained to its end (train.py ends well when a time limit stops it).
 --file checks the rows of a submission against --sample and prints the command
 of Kaggle's client that submits it, with what the run promises.
