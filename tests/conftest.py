@@ -22,6 +22,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from utils import packing, simulate  # noqa: E402
+from utils.at_hand import open_data  # noqa: E402
 from utils.atlas.plan import Settings  # noqa: E402
 from utils.errors import run_script  # noqa: E402
 
@@ -69,6 +70,15 @@ def atlas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("atlas") / "demo"
     simulate.write_atlas(folder, Settings(48, 16, size=64, seed=3, power=0.5, duplicates=0.1))
     return folder
+
+
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory):
+    """An atlas with many near-duplicates and {Id: Id of the scene's first picture}."""
+    folder = tmp_path_factory.mktemp("copies") / "atlas"
+    simulate.write_atlas(folder, Settings(40, 20, size=96, seed=1, duplicates=0.25))
+    truth = pd.read_csv(folder / "truth.csv", dtype=str, keep_default_na=False)
+    return open_data(folder, ""), {row.Id: row.Copies or row.Id for row in truth.itertuples()}
 
 
 @pytest.fixture
