@@ -28,6 +28,7 @@ for made in (name, name + ".zip"):
         shutil.copy(server / made, folder)
         if (server / "cut").exists():
             pathlib.Path(folder, made).write_bytes((server / made).read_bytes()[:50])
+            print("10%\\r20%\\r", end="")
             sys.exit("IncompleteRead(50 bytes read)")
 """
 
@@ -87,6 +88,21 @@ def test_the_whole_competition_in_one_archive_is_unpacked(server, atlas, tmp_pat
     assert everything(folder / "test") == everything(atlas / "test")
 
 
+def test_what_is_there_is_not_replaced(server, atlas, tmp_path):
+    folder = tmp_path / "input"
+    shutil.copytree(atlas / "train", folder / "train")
+    mine = [folder / "train.csv", next((folder / "train").iterdir())]
+    table = (atlas / "train.csv").read_text().replace(",0\n", ",0 1\n")
+    mine[0].write_text(table)
+    mine[1].write_bytes(b"a picture of one's own")
+    members = {name: atlas / name for name in fetch.TABLES}
+    members |= {f"{part}/{path.name}": path for part in ("train", "test") for path in (atlas / part).iterdir()}
+    pack(folder / f"{COMPETITION}.zip", members)
+    succeed("utils.kaggle.fetch", "--to", folder)
+    assert mine[0].read_text() == table and mine[1].read_bytes() == b"a picture of one's own"
+    assert everything(folder / "test") == everything(atlas / "test")
+
+
 def test_unpacking_goes_on_where_it_was_stopped(server, atlas, tmp_path, monkeypatch):
     folder = tmp_path / "input"
     extract, calls = fetch._extract, []
@@ -111,15 +127,17 @@ def test_unpacking_goes_on_where_it_was_stopped(server, atlas, tmp_path, monkeyp
 
 def test_a_stop_while_pictures_go_to_their_place_leaves_no_half_folder(server, atlas, tmp_path, monkeypatch):
     folder = tmp_path / "input"
-    (folder / "train").mkdir(parents=True)
-    (folder / "train/own_red.png").write_bytes(b"a picture of one's own, so that the folder stays")
+    (folder / ".train.unpacking").mkdir(parents=True)  # of an unpacking that was stopped
+    (folder / "train").mkdir()
+    (folder / "train/own_red.png").write_bytes(b"what somebody has put there since")
     shutil.copy(server / "train.zip", folder)
-    real, calls = os.replace, []
+    real, moved = os.replace, []
 
     def stop_later(source, target):
-        if Path(target).parent == folder / "train" and len(calls) == 5:
-            raise KeyboardInterrupt
-        calls.append(Path(target).parent == folder / "train") if Path(target).parent == folder / "train" else None
+        if Path(target).parent == folder / "train":
+            moved.append(target)
+            if len(moved) == 5:
+                raise KeyboardInterrupt
         real(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -128,7 +146,7 @@ def test_a_stop_while_pictures_go_to_their_place_leaves_no_half_folder(server, a
     assert "train/" in fetch.lacking(folder)
     succeed("utils.kaggle.fetch", "--to", folder)
     (folder / "train/own_red.png").unlink()
-    assert everything(folder / "train") == everything(atlas / "train")
+    assert everything(folder / "train") == everything(atlas / "train") and not (folder / ".train.unpacking").exists()
 
 
 def test_names_in_an_archive_lead_nowhere_else(tmp_path):

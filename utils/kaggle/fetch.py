@@ -12,6 +12,7 @@ has accepted the competition's rules. Unpacking goes on where it was stopped.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import zipfile
@@ -113,15 +114,9 @@ def download(name, folder):
     beside.mkdir(parents=True, exist_ok=True)
     command = [client, "competitions", "download", "-c", COMPETITION, "-f", name, "-p", str(beside)]
     print("$ kaggle", *command[1:], flush=True)
-    said = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as run:
-        for line in run.stdout:
-            print(line, end="", flush=True)
-            said.append(line)
+    code, said = _in_view(command)
     made = [beside / made for made in (name, f"{name}.zip") if (beside / made).is_file()]
-    if run.returncode or not made:
+    if code or not made:
         locked = [line for line in said if any(word in line for word in ("401", "403", "Authentication", "Forbidden"))]
         mend = f"log in with kaggle auth login and accept {RULES}" if locked else "try again"
         why = first_line("\n".join(locked or reversed(said)))  # what went wrong comes last
@@ -132,21 +127,34 @@ def download(name, folder):
         beside.rmdir()
 
 
+def _in_view(command):
+    """Run a command and show what it prints as it comes, a progress bar too: -> exit code, the last lines."""
+    said = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        while chunk := os.read(run.stdout.fileno(), 4096):
+            text = chunk.decode(errors="replace")
+            print(text, end="", flush=True)
+            said = (said + text)[-20_000:]
+    return run.returncode, re.split(r"[\r\n]+", said.strip())
+
+
 def _existing(folder):
     return next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
 
 
 def unpack(archive, folder):
     """Unpack Kaggle's archive: tables and further archives into `folder`, pictures into its train/ or test/, whatever folder
-    they have in the archive. Files that are there in full are passed over. Raises InputError where the archive is damaged or the
-    disk too small."""
+    they have in the archive. Nothing that is there already is replaced, and what a stopped unpacking has left in full is passed
+    over. Raises InputError where the archive is damaged or the disk too small."""
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [(member, place) for member in packed.infolist() if (place := _place(member, archive))]
+            there = {top for top in {place.parts[0] for _, place in members} if _there(folder / top)}
             todo = [
                 (member, _beside(folder, place))
                 for member, place in members
-                if not any(_whole(path, member.file_size) for path in (folder / place, _beside(folder, place)))
+                if place.parts[0] not in there
+                and not any(_whole(path, member.file_size) for path in (folder / place, _beside(folder, place)))
             ]
             need, free = sum(member.file_size for member, _ in todo), shutil.disk_usage(folder).free
             if need > free:
