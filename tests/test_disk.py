@@ -319,3 +319,26 @@ def test_two_processes_do_not_write_one_file_at_once(tmp_path):
     with whole_file(path) as file:
         file.write("third\n")
     assert path.read_text() == "third\n" and content(tmp_path).keys() == {Path("x.csv")}
+
+
+@pytest.mark.parametrize("fails", ["the body", "the last step"])
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch, fails):
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "old").write_text("old")
+    real = Path.rename
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"), files.whole_folder(place) as part:
+        (part / "new").write_text("new")
+        if fails == "the body":
+            raise OSError("no room")
+
+        def rename(path, target):
+            if path == part:
+                raise OSError("no room")
+            return real(path, target)
+
+        patch.setattr(Path, "rename", rename)
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "old"]
+    with files.whole_folder(place) as part:
+        (part / "new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "new"]

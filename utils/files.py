@@ -1,6 +1,7 @@
 """Files appear whole or not at all: written beside their place, flushed to disk, then renamed."""
 
 import json
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,27 @@ def whole_file(path, mode="w"):
         ) from error
     finally:
         part.remove()
+
+
+@contextmanager
+def whole_folder(path):
+    """Make a folder that appears at `path` whole or not at all: yields an empty one beside it, to be filled. What was at `path` is
+    replaced, and on any exception stays as it was."""
+    path = Path(path)
+    part, old = (path.with_name(f".{path.name}.{what}") for what in ("part", "old"))
+    try:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_json(path, content):

@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from utils.errors import InputError, data_size, first_line, listing, plural, run_script
 from utils.images import CHANNELS, ChannelSet, find_files
-from utils.kaggle import COMPETITION
+from utils.kaggle import COMPETITION, TABLES
 from utils.labels import check_ids, load_classes, read_labels, read_table
 
-TABLES = ("train.csv", "sample_submission.csv")
 ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # bytes, about; the pictures in them take as much again
 WHOLE = f"{COMPETITION}.zip"
 RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"

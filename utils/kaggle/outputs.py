@@ -1,13 +1,12 @@
 """Taking over what earlier kernels, or a training at home, have left: of each fold what has got furthest."""
 
-import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
 from utils import checkpoint
 from utils.errors import InputError, listing
-from utils.files import write_csv
+from utils.files import whole_folder, write_csv
 from utils.labels import read_table
 from utils.runs import fold_files
 
@@ -60,26 +59,18 @@ def _sound_progress(folder):
 
 def copy_whole(source, place):
     """Copy a folder to `place`, in which it appears whole; what was there goes. Raises InputError where it cannot be written."""
-    place = Path(place)
-    part, old = (place.with_name(f".{place.name}.{what}") for what in ("part", "old"))
     try:
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
-        shutil.copytree(source, part, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile)
-        part.chmod(0o755)  # the mode of a read-only input comes along
-        for folder in part.rglob("*"):
-            if folder.is_dir():
-                folder.chmod(0o755)
-        if place.exists():
-            place.rename(old)
-        os.replace(part, place)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole_folder(place) as part:
+            shutil.copytree(
+                source, part, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile, dirs_exist_ok=True
+            )
+            for folder in [part, *part.rglob("*")]:
+                if folder.is_dir():
+                    folder.chmod(0o755)  # the mode of a read-only input comes along
     except (OSError, shutil.Error) as error:
         raise InputError(
             f"cannot copy {source} to {place} ({getattr(error, 'strerror', None) or error}); free the place"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def validation_labels(runs, names, path):

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 from utils.errors import InputError, listing
-from utils.kaggle import COMPETITION
+from utils.kaggle import COMPETITION, TABLES
 from utils.kaggle.manifest import MANIFEST
 
 DEEPEST = 4  # folders below /kaggle/input
 MOST = 500  # entries of a folder that are looked at; train/ and test/, of 120,000, are never opened
-TABLES = ("train.csv", "sample_submission.csv")
 
 
 def look(top):

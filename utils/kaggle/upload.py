@@ -23,7 +23,7 @@ from pathlib import Path
 import nbformat
 
 from utils.errors import InputError, data_size, listing, plural, run_script
-from utils.files import check_name, check_writable, is_stem, write_json
+from utils.files import check_name, check_writable, is_stem, whole_folder, write_json
 from utils.kaggle import metadata, wheels
 from utils.kaggle.manifest import MANIFEST, sizes_below
 from utils.reading import file_size
@@ -31,6 +31,7 @@ from utils.reading import file_size
 ROOT = Path(__file__).parent.parent.parent
 KIT = (":(glob)*.py", "utils", "requirements.txt")  # for git: the scripts of the top folder, not those of tests/
 KEPT = ("best.pt", "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")  # of a fold
+TO_GO_ON = ("last.pt", "steps.csv")  # of one that is not finished
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 
 
@@ -91,33 +92,23 @@ def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overw
 
         read_table(folds, ["Id", "Target", "fold"], what="a table of folds")
         files["folds.csv"] = Path(folds)
-    part, old = (out.with_name(f".{out.name}.{what}") for what in ("part", "old"))
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
     try:
-        dataset, kernel = part / "dataset", part / "kernel"
-        for place, source in files.items():
-            (dataset / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, dataset / place)
-        (dataset / "kit/commit.txt").write_text(f"{commit() or 'unknown'}\n")
-        if with_wheels:
-            (dataset / "wheels").mkdir()
-            wheels.make(ROOT / "requirements.txt", dataset / "wheels", wheel)
-        write_json(dataset / MANIFEST, {"files": sizes_below(dataset)})
-        write_json(dataset / "dataset-metadata.json", metadata.dataset(user, name))
-        kernel.mkdir()
-        write_notebook(kernel / metadata.NOTEBOOK)
-        write_json(kernel / "kernel-metadata.json", metadata.kernel(user, name, go_on_from))
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
+        with whole_folder(out) as part:
+            dataset, kernel = part / "dataset", part / "kernel"
+            for place, source in files.items():
+                (dataset / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, dataset / place)
+            (dataset / "kit/commit.txt").write_text(f"{commit() or 'unknown'}\n")
+            if with_wheels:
+                (dataset / "wheels").mkdir()
+                wheels.make(ROOT / "requirements.txt", dataset / "wheels", wheel)
+            write_json(dataset / MANIFEST, {"files": sizes_below(dataset)})
+            write_json(dataset / "dataset-metadata.json", metadata.dataset(user, name))
+            kernel.mkdir()
+            write_notebook(kernel / metadata.NOTEBOOK)
+            write_json(kernel / "kernel-metadata.json", metadata.kernel(user, name, go_on_from))
     except OSError as error:
         raise InputError(f"cannot write {out} ({error.strerror or error}); free the place or choose another") from error
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def check_place(out, overwrite):
@@ -189,11 +180,8 @@ def run_files(runs):
         if not best + unfinished:
             raise InputError(f"{run} holds no fold<k>/best.pt; give the folder of a run that train.py wrote")
         for folder in dict.fromkeys(path.parent for path in best + unfinished):
-            kept = [path for pattern in KEPT for path in sorted(folder.glob(pattern)) if path.is_file()]
-            kept += [path for path in unfinished if path.parent == folder]
-            if folder / "last.pt" in unfinished:
-                kept += [path for path in [folder / "steps.csv"] if path.is_file()]
-            for path in kept:
+            patterns = KEPT + (TO_GO_ON if folder / "last.pt" in unfinished else ())
+            for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):
                 files[f"runs/{name}/{folder.name}/{path.relative_to(folder).as_posix()}"] = path
     return files
 
