@@ -13,14 +13,16 @@ Nothing of the training augmentation is loaded here.
 """
 
 import argparse
+import contextlib
 import time
 
 import torch
 from tqdm import tqdm
 
 from utils import checkpoint, inference, packing, ranks
+from utils.compiling import check_compiles, explaining_compile_errors
 from utils.data import Normaliser, Samples, make_loader, pick_workers
-from utils.device import AMP, amp_dtype, describe
+from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory
 from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, first_repeated
 from utils.images import find_files, most_tiles, parse_channels, scan_folders
@@ -48,6 +50,7 @@ def parse_args():
     arg("--tta-reduce", choices=["mean", "max"], default="mean", help="how views are combined (default: %(default)s)")
     arg("--batch-size", type=int, help="images in one forward pass (default: as in training, on a CPU fewer)")
     arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
+    arg("--compile", action="store_true", help="compile the networks; takes minutes at first")
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
     arg(
@@ -66,6 +69,19 @@ def main():
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
     group, device = ranks.join(args.device)
+    if args.compile:
+        check_compiles(device)
+    with explaining_out_of_memory(device, lambda: saving_memory(args)):
+        predict(args, group, device)
+
+
+def saving_memory(args):
+    """What to do where the memory was not enough."""
+    smaller = max(1, args.batch_size // 2) if args.batch_size else 8
+    return f"give --batch-size {smaller}" + (", or name fewer folds at once" if len(args.runs) > 1 else "")
+
+
+def predict(args, group, device):
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
@@ -90,22 +106,24 @@ def main():
     samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
     if args.benchmark:
-        normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device)
+        normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device, amp)
         benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
         return
     workers = pick_workers(args.workers, device, group)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, ranks=group)
-    normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device) for c in configs]
+    normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device, amp) for c in configs]
     print(
         f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
     )
     print(f"on {group.describe()}{describe(device, amp)}")
 
     started = time.time()
-    with tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
+    compiling = explaining_compile_errors(config["model"]) if args.compile else contextlib.nullcontext()
+    with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, group
-        )
+            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, group,
+            compiled=args.compile,
+        )  # fmt: skip
     seconds = time.time() - started
     if group.first:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])

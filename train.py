@@ -28,8 +28,9 @@ from tqdm import tqdm
 
 from utils import augment, inference, losses, memory, models, packing, ranks, resume
 from utils.clock import parse_span
-from utils.data import FITS, NORMALISATIONS, Samples, batches, dataset_moments, make_loader, pick_workers
-from utils.device import AMP, amp_dtype, describe, on_device, peak_memory
+from utils.compiling import check_compiles
+from utils.data import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
+from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory, on_device, peak_memory
 from utils.errors import InputError, check_least, run_script
 from utils.files import check_name, check_writable
 from utils.images import most_tiles, parse_channels
@@ -41,9 +42,10 @@ from utils.reading import is_line
 from utils.recipes import RECIPES
 from utils.record import Record
 from utils.report import print_epoch, print_header, print_summary
+from utils.resources import CoreWatch
 from utils.runs import UNSAID
 from utils.stopping import Stop, Stopped
-from utils.trainer import OPTIMISERS, NotFinite, Trainer, check_compiles
+from utils.trainer import OPTIMISERS, NotFinite, Trainer
 from utils.weights import check_apart_from_start, load_start, moments_of_start
 from utils.workers import naming_what_they_held
 
@@ -146,16 +148,19 @@ def main():
     check_options(args)
     group, device = ranks.join(args.device)
     if args.compile:
-        check_compiles(device)
+        check_compiles(device, args.checkpointing)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.first)
-    with resume.hold(run) if group.first else contextlib.nullcontext():
+    with (
+        resume.hold(run) if group.first else contextlib.nullcontext(),
+        explaining_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
+    ):
         check_writable(run / "last.pt")
         if ready := prepare(args, group, device, run, started):
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
-                with stop, contextlib.closing(record), naming_what_they_held(train_loader, record.last):
+                with stop, record, naming_what_they_held(train_loader, record.last):
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
@@ -186,6 +191,7 @@ def prepare(args, group, device, run, started):
 
     torch.manual_seed(args.seed)
     network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
+    check_batch_norm(args, network, channels.planes, len(train_rows))
     if args.checkpointing and not memory.checkpoint_blocks(network):
         raise InputError(f"--checkpointing finds no blocks in {args.model}; give --accumulate to save memory instead")
     config["parameters"] = sum(weight.numel() for weight in network.parameters())
@@ -197,6 +203,7 @@ def prepare(args, group, device, run, started):
     train_rows, valid_rows, images, sizes, skipped = open_readable(
         train_rows, valid_rows, channels, config, saved and (UNSAID | saved["config"])["skipped"], group
     )
+    check_batch_norm(args, network, channels.planes, len(train_rows))
     config["skipped"] = skipped["Id"].tolist()
     tiles = most_tiles(sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
@@ -250,31 +257,107 @@ def check_options(args):
         raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
 
 
+def check_batch_norm(args, network, planes, images):
+    """Refuse batches of one image where batch norm could not learn from them."""
+    if min(args.batch_size, images) == 1 and not models.learns_from_one(network, planes, args.size, args.layers):
+        raise InputError(
+            f"batch norm of {args.model} would see a single value of each channel in a batch of one image at --size {args.size}; give "
+            f"--batch-size 2 or more{'' if images > 1 else ', and more than one image to train on'}, or a larger --size"
+        )
+
+
+def saving_memory(args, last):
+    """What to do where the memory was not enough."""
+    parts, half = min(2 * args.accumulate, args.batch_size // 2), args.batch_size // 2
+    smaller = [f"--accumulate {parts}"] * (parts > args.accumulate) + [f"--batch-size {half}"] * (half > 0)
+    again = [] if args.checkpointing else ["--checkpointing"]
+    if last.is_file():
+        again = [f"--checkpointing, with which the same command goes on from {last}"] if again else []
+        smaller = [f"{option} and another --name" for option in smaller]
+    used = f"{args.model} at --size {args.size} took it with --batch-size {args.batch_size}, --accumulate {args.accumulate}"
+    return f"{used}{', --checkpointing' * args.checkpointing}; give {' or '.join(again + smaller) or 'a smaller --size'}"
+
+
 def fit(trainer, train_loader, valid_loader, record, stop):
-    """Epochs until the end: train, validate, tell, save. Raises Stopped, all saved, where it is to end before."""
+    """Epochs until the end: train, validate, report, save. Raises Stopped, all saved, where it is to end before."""
     truth, config, device, group = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.ranks
     chunk = inference.pick_chunk(config["batch_size"], config["size"], device)
-    started = time.time()
+    cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1)
+    started, upcoming = time.time(), None
     while not trainer.finished and not group.agree(trainer.out_of_time):
-        train_epoch(trainer, train_loader, record, stop)
+        train_epoch(trainer, train_loader, record, stop, cores, upcoming)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
+        # The next epoch's first batches are made while this one's validation is computed.
+        upcoming = begin_epoch(train_loader, trainer.epoch + 1) if trainer.epoch < config["epochs"] else None
         group.share_buffers(trainer.network, trainer.evaluated)
         _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
                                              chunk=chunk, ranks=group, between=watch(trainer, valid_loader, record, stop))  # fmt: skip
         threshold, score = group.agree(best_global_threshold(truth, probabilities))
-        seconds = trainer.seconds_in_epoch
-        record.validation(probabilities, best=trainer.end_epoch(score))
         valid = validation_curves(truth, probabilities, threshold, config["class_names"])
-        values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": seconds,
+        values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": trainer.seconds_in_epoch,
                   "peak_gb": peak_memory(device)}  # fmt: skip
-        means = record.epoch(values, valid)
+        means = record.epoch(probabilities, trainer.end_epoch(score), values, valid)
         print_epoch(trainer, means, score, threshold, speed)
         if not trainer.finished and group.most(bool(stop.why), device):
+            record.wait()
             raise Stopped(f"stopped {stop.why or 'by a signal'} after epoch {trainer.epoch}, saved in {record.last}")
+    record.wait()
     if not trainer.finished:
         print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
     if group.first:
         print_summary(trainer, record, truth, time.time() - started)
+
+
+def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
+    """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, where they were begun."""
+    trainer.begin_epoch()
+    size, images = trainer.config["batch_size"], len(loader.dataset)
+    done = trainer.position * size
+    if upcoming is None or done:
+        upcoming = begin_epoch(loader, trainer.epoch, done)
+    source = on_device(upcoming, trainer.device)
+    bar = tqdm(total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False)
+    batch, following = next(source, None), []
+
+    def meanwhile():
+        record.catch_up()
+        if line := cores.starved():
+            bar.write(line)
+        following.append(next(source, None))
+        return wish_of(record, stop)
+
+    with bar:
+        while batch is not None:
+            try:
+                curves = trainer.train_step(batch, meanwhile)
+            except NotFinite as trouble:
+                record.left_out(trouble.what, sorted(sum(trainer.ranks.collect(trouble.rows), [])))
+            else:
+                record.step(curves)
+                bar.set_postfix_str(f"loss {curves['loss']:.3f}", refresh=False)
+            bar.update(min(size, bar.total - bar.n))
+            grant(trainer.wish, trainer, record, stop)
+            batch = following.pop()
+
+
+GO_ON, SAVE, STOP = range(3)  # what a process wishes between two steps; the largest wish of all is granted
+
+
+def wish_of(record, stop, limited=True):
+    """limited: does the time limit count?"""
+    return STOP if (stop.why if limited else stop.by_signal) else SAVE if record.due else GO_ON
+
+
+def grant(wish, trainer, record, stop):
+    """Save the state, and stop the run after that by raising Stopped, where that is wished."""
+    if wish:
+        record.save()
+    if wish == STOP:
+        record.wait()
+        where = (
+            f"step {trainer.step:,} (batch {trainer.position:,} of {trainer.steps_an_epoch:,} of epoch {trainer.epoch})"
+        )
+        raise Stopped(f"stopped {stop.why or 'by a signal'} after {where}, saved in {record.last}")
 
 
 def watch(trainer, loader, record, stop):
@@ -283,21 +366,12 @@ def watch(trainer, loader, record, stop):
     shared = iter(range(-(-(len(loader.dataset) // trainer.ranks.count) // loader.batch_size)))
     # Without a step since the start a limit shorter than a validation would never let it get any further.
     limited = trainer.step > record.first_step
-    return lambda: next(shared, None) is not None and save_or_stop(trainer, record, stop, limited)
 
+    def between():
+        if next(shared, None) is not None:
+            grant(trainer.ranks.most(wish_of(record, stop, limited), trainer.device), trainer, record, stop)
 
-def save_or_stop(trainer, record, stop, limited=True):
-    """Between two batches: save the state where it is time to; where the run is to stop raise Stopped after that. limited: does
-    the time limit count?"""
-    why = stop.why if limited else stop.by_signal
-    wish = trainer.ranks.most(2 if why else int(record.due), trainer.device)
-    if wish:
-        record.save()
-    if wish == 2:
-        where = (
-            f"step {trainer.step:,} (batch {trainer.position:,} of {trainer.steps_an_epoch:,} of epoch {trainer.epoch})"
-        )
-        raise Stopped(f"stopped {why or 'by a signal'} after {where}, saved in {record.last}")
+    return between
 
 
 def validation_curves(truth, probabilities, threshold, classes):
@@ -307,26 +381,6 @@ def validation_curves(truth, probabilities, threshold, classes):
     values = {"valid_bce": float(losses.bce(logits, targets)), "valid_focal": float(losses.focal(logits, targets))}
     f1 = f1_per_class(truth, probabilities >= threshold)
     return values | {f"f1 {name}": float(value) for name, value in zip(classes, f1, strict=True)}
-
-
-def train_epoch(trainer, loader, record, stop):
-    """One pass over the training images, or the rest of one that was interrupted."""
-    trainer.begin_epoch()
-    done = trainer.position * trainer.config["batch_size"]
-    loader.order.epoch, loader.order.skip = trainer.epoch, done
-    bar = tqdm(total=len(loader.dataset), initial=min(done, len(loader.dataset)), desc=f"epoch {trainer.epoch}", unit="img",
-               disable=None, leave=False)  # fmt: skip
-    with bar:
-        for batch in on_device(batches(loader), trainer.device):
-            try:
-                curves = trainer.train_step(batch)
-            except NotFinite as trouble:
-                record.left_out(trouble.what, sorted(sum(trainer.ranks.collect(trouble.rows), [])))
-            else:
-                record.step(curves)
-                bar.set_postfix_str(f"loss {curves['loss']:.3f}")
-            bar.update(min(trainer.config["batch_size"], bar.total - bar.n))
-            save_or_stop(trainer, record, stop)
 
 
 if __name__ == "__main__":

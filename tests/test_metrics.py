@@ -245,10 +245,27 @@ def test_impossible_schedules_are_refused(text):
         losses.parse_schedule(text)
 
 
-def test_every_tracked_curve_is_there():
+@pytest.mark.parametrize("learned", [(), ("bce",), ("soft_f1", "weighted_bce"), ("focal", "pos_weight_bce")])
+def test_curves_are_those_asked_for_with_the_gradient_of_those_learned_from(learned):
+    """Sharing one matrix changes neither the values nor the gradients of the single functions."""
     logits, targets = logits_and_targets()
-    curves = losses.curves(logits, targets, torch.ones(5), torch.ones(5))
-    assert set(curves) == {*losses.TERMS, "precision", "recall"}
-    called = (logits.detach() >= 0).numpy()
-    assert float(curves["precision"]) == pytest.approx((called * targets.numpy()).sum() / called.sum())
-    assert float(curves["recall"]) == pytest.approx((called * targets.numpy()).sum() / targets.numpy().sum())
+    weights, positives = torch.rand(5).double() * 9, torch.rand(5).double() * 9
+    names = [*losses.TERMS, "precision", "recall"]
+    curves = losses.curves(names, logits, targets, weights, positives, learned)
+    assert list(curves) == names
+    predicted = (logits.detach() >= 0).numpy()
+    assert float(curves["precision"]) == pytest.approx((predicted * targets.numpy()).sum() / predicted.sum())
+    assert float(curves["recall"]) == pytest.approx((predicted * targets.numpy()).sum() / targets.numpy().sum())
+    alone = {
+        "bce": torch.nn.functional.binary_cross_entropy_with_logits(logits, targets), "focal": losses.focal(logits, targets),
+        "soft_f1": losses.soft_f1(logits, targets), "weighted_bce": losses.weighted_bce(logits, targets, weights),
+        "positive_bce": losses.positive_bce(logits, targets),
+        "pos_weight_bce": torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=positives),
+    }  # fmt: skip
+    for name, value in alone.items():
+        assert float(curves[name].detach()) == pytest.approx(float(value.detach()), rel=1e-12), name
+        assert curves[name].requires_grad == (name in learned)
+    if learned:
+        ours, theirs = (torch.autograd.grad(sum(part[name] for name in learned), logits)[0] for part in (curves, alone))
+        assert torch.allclose(ours, theirs, rtol=1e-10)
+    assert list(losses.curves(["recall", "focal"], logits, targets)) == ["recall", "focal"]

@@ -73,11 +73,11 @@ def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, u
 def test_a_signal_ends_a_training_between_two_steps(words, undisturbed, tmp_path, monkeypatch, which):
     real, started = Trainer.train_step, []
 
-    def interrupted(self, batch):
+    def interrupted(self, batch, *more):
         if self.step == 4:
             started.append(os.kill(os.getpid(), which))
             time.sleep(0.2)  # until it was heard
-        return real(self, batch)
+        return real(self, batch, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", interrupted)
@@ -96,11 +96,11 @@ import train
 from utils.errors import run_script
 from utils.trainer import Trainer
 real = Trainer.train_step
-def hangs(self, batch):
+def hangs(self, batch, *more):
     if self.step == 4:
         print("in a long step", flush=True)
         time.sleep(600)
-    return real(self, batch)
+    return real(self, batch, *more)
 Trainer.train_step = hangs
 run_script(train.main)
 """
@@ -257,7 +257,7 @@ def poison(monkeypatch, *steps):
     """Make the images of these training batches no numbers."""
     real, calls = data.Normaliser.__call__, []
 
-    def poisoned(self, batch):
+    def poisoned(self, batch, *more):
         images = real(self, batch)
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             calls.append(1)
@@ -310,8 +310,8 @@ def test_a_rate_that_is_too_high_ends_in_a_sentence(words, tmp_path):
 def test_weights_that_are_no_numbers_are_not_saved(words, tmp_path, monkeypatch):
     real = Trainer.train_step
 
-    def overflows(self, batch):
-        curves = real(self, batch)
+    def overflows(self, batch, *more):
+        curves = real(self, batch, *more)
         if self.step == 3:
             next(self.network.parameters()).data.fill_(float("inf"))
         return curves

@@ -124,12 +124,12 @@ def test_signals_to_the_processes_do_not_disturb_a_training(atlas, folds, run, t
     """As Ctrl+C in a terminal, or a batch system, send them to all at once."""
     real, sent = Trainer.train_step, set()
 
-    def step(self, batch):
+    def step(self, batch, *more):
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGINT)
             subprocess.run(["kill", "-TERM", str(process.pid)], check=True)
             sent.add(process.pid)
-        return real(self, batch)
+        return real(self, batch, *more)
 
     monkeypatch.setattr(Trainer, "train_step", step)
     succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
@@ -180,11 +180,11 @@ def read(self, row):
             time.sleep(10_000)
     return real(self, row)
 
-def killed(self, batch):
+def killed(self, batch, *more):
     if how != "dies":
         print("pids", *[process.pid for process in multiprocessing.active_children()], flush=True)
         os.kill(main, signal.SIGKILL)
-    return step(self, batch)
+    return step(self, batch, *more)
 
 Images.read, Trainer.train_step = read, killed
 run_script(train.main)

@@ -1,5 +1,6 @@
 """Checkpoints of tensors and plain containers: enough to rebuild a network without a flag, safe to load from strangers."""
 
+import copy
 import pickle
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from utils import models
 from utils.config import check_config
 from utils.data import FITS, NORMALISATIONS
-from utils.device import AMP
+from utils.device import AMP, to_pinned, until_now
 from utils.errors import InputError, first_line, listing
 from utils.files import whole_file
 from utils.models.layers import STEMS
@@ -30,6 +31,25 @@ def save(path, state):
     """Write a checkpoint. `state` holds `config` (dict), `model` (state dict), `epoch`, `score` and, to resume, more."""
     with whole_file(path, "wb") as file:
         torch.save(state, file)
+
+
+def snapshot(state, device):
+    """A copy of a nested state, its tensors in main memory, that does not change with what it was copied from: -> (copy, wait).
+
+    From a GPU the tensors travel to pinned memory while the GPU goes on; the copy is complete when `wait()` returns.
+    """
+    copied = _copied(state)
+    return copied, until_now(device)
+
+
+def _copied(value):
+    if isinstance(value, torch.Tensor):
+        return to_pinned(value.detach()) if value.device.type == "cuda" else value.detach().cpu().clone()
+    if isinstance(value, dict):
+        other = copy.copy(value)  # of its own kind: a state dict knows the versions of its layers
+        other.update({key: _copied(part) for key, part in value.items()})
+        return other
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 def load_tensors(path, device="cpu"):
@@ -113,7 +133,7 @@ def is_state(content):
 
 def load_network(path, device="cpu"):
     """Rebuild the network of a checkpoint: -> (network in evaluation mode on `device`, config)."""
-    state = load(path, device)
+    state = load(path)  # on the device there need not be room for all that a checkpoint holds
     config = state["config"]
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{path}: its config lacks {', '.join(missing)}; give a checkpoint that train.py wrote")

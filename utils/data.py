@@ -3,7 +3,7 @@
 A batch is a dict:
     images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] where a file has 16 bits; C channels as read, in memory last
     tiles    (B,) int64, how many consecutive tiles of `images` belong to each sample
-    mean,std (B, planes) float32, the sample's own statistics (per-image normalisation only)
+    mean,std (sum of tiles, planes) float32, the statistics of each tile's whole image (per-image normalisation only)
     rows     (B,) int64, positions in the list of files; ~position (below 0) of one that does not count (see utils/ranks.py)
     targets  (B, classes) float32 (where labels were given)
 """
@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from utils import cores
 from utils.ahead import in_order
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.images import tiles
 from utils.packed import Images
 from utils.ranks import ALONE, Shares
-from utils.workers import FREE, Start, deaf, new_ledger
+from utils.workers import FREE, Start, deaf, fit_workers, new_ledger, shared_tensor
 
 FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
@@ -52,6 +52,10 @@ class Samples(Dataset):
 
     def __len__(self):
         return len(self.files)
+
+    def bytes_each(self):
+        """Bytes that an image takes in a batch."""
+        return self.size**2 * len(self.channels.names) * self.images.itemsize()
 
     def __getitems__(self, keys):
         """What a DataLoader asks for: a batch at once."""
@@ -100,7 +104,7 @@ class Samples(Dataset):
             sample["mean"], sample["std"] = moments(whole, self.channels.mix)
         sample["images"] = image
         if targets is not None:
-            sample["targets"] = torch.from_numpy(targets)
+            sample["targets"] = targets
         return sample
 
     def check_crop(self, image, row):
@@ -124,13 +128,13 @@ def emptied_alike(whole, before, after):
 
 
 def moments(image, mix=None):
-    """Mean and standard deviation of each input plane of one image, on the scale 0 to 1: two (planes,) float32."""
+    """Mean and standard deviation of each input plane of one image, on the scale 0 to 1: two (planes,) float32 arrays."""
     pixels = image.reshape(-1, image.shape[-1])
     if mix:
         pixels = pixels.astype(np.float32) @ np.asarray(mix, np.float32).T
     scale = 255.0 if image.dtype == np.uint8 else 1.0
     mean, std = cv2.meanStdDev(np.ascontiguousarray(pixels)[:, None])
-    return tuple(torch.from_numpy((values.ravel() / scale).astype(np.float32)) for values in (mean, std))
+    return tuple((values.ravel() / scale).astype(np.float32) for values in (mean, std))
 
 
 class EpochOrder(Sampler):
@@ -152,11 +156,11 @@ class EpochOrder(Sampler):
 
 def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE):
     """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's share of them, prepared beside what is done
-    with them. Of processes the loader's `.ledger` tells what they hold, as `new_ledger`.
+    with them. The loader's `.ledger` says what each DataLoader worker is reading, as `new_ledger`.
 
-    Samples that are augmented or shuffled come from `workers` processes that stay between epochs (0: from this one), others from
-    as many threads: reading and decoding need no Python, and a process would have to hand each batch over. Shuffled, a last
-    batch of one image is left out: another image each epoch.
+    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this one;
+    fewer where memory is short), others from as many threads: reading and decoding need no Python, and a process would have to
+    hand each batch over. Shuffled, a last batch of one image is left out: another image each epoch.
     """
     if not samples.augment and not shuffle:
         return ThreadedLoader(
@@ -166,15 +170,22 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE
     # Batch norm learns nothing from a batch of one image.
     lonely = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
     batches = BatchSampler(order, batch_size, drop_last=lonely)
+    workers, prefetch = fit_workers(workers, samples.bytes_each() * -(-batch_size // ranks.count), ranks.here)
     ledger = new_ledger(workers)
     loader = DataLoader(
         samples, batch_sampler=Shares(batches, ranks) if ranks.count > 1 else batches, collate_fn=collate, num_workers=workers,
-        pin_memory=device.type == "cuda", persistent_workers=workers > 0, prefetch_factor=2 if workers else None,
+        pin_memory=device.type == "cuda", persistent_workers=workers > 0, prefetch_factor=prefetch if workers else None,
         worker_init_fn=Start(ledger) if workers else None,
         generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
     )  # fmt: skip
     loader.order, loader.ledger = order, ledger
     return loader
+
+
+def begin_epoch(loader, epoch, skip=0):
+    """Let the loader of training begin with an epoch, after its first `skip` samples: -> iterator over the batches."""
+    loader.order.epoch, loader.order.skip = epoch, skip
+    return batches(loader)
 
 
 class ThreadedLoader:
@@ -215,75 +226,101 @@ def pick_workers(wanted, device, ranks=ALONE):
 
 
 def collate(samples, pinned=False):
-    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: images are put where
-    a GPU can fetch them by itself."""
+    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: it is put where a GPU
+    can fetch it by itself.
+
+    In a DataLoader worker the images lie in memory shared with the training, and what is small is left as numpy arrays, which
+    travel as they are (`batches` makes tensors of them): nothing else needs shared memory.
+    """
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
-    images = [sample["images"] for sample in samples]
+    images, small = [sample["images"] for sample in samples], {}
     if len({image.dtype for image in images}) > 1:
         images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
-    batch = {"images": concatenate(images, pinned), "tiles": torch.tensor([len(image) for image in images])}
-    batch["rows"] = torch.tensor([sample["rows"] for sample in samples])
-    for key in ("mean", "std", "targets"):
+    small["tiles"] = np.array([len(image) for image in images])
+    small["rows"] = np.array([sample["rows"] for sample in samples])
+    for key in ("mean", "std"):
         if key in samples[0]:
-            batch[key] = torch.stack([sample[key] for sample in samples])
-    return batch
+            small[key] = np.repeat(np.stack([sample[key] for sample in samples]), small["tiles"], axis=0)
+    if "targets" in samples[0]:
+        small["targets"] = np.stack([sample["targets"] for sample in samples])
+    try:
+        batch = {"images": concatenate(images, pinned)}
+    except (OSError, RuntimeError) as error:
+        if get_worker_info() is None:
+            raise
+        return InputError(
+            f"no shared memory was left for a batch ({first_line(error)}); give fewer --workers or a smaller --batch-size, "
+            "or enlarge /dev/shm (docker run --shm-size 8g)"
+        )
+    return batch | (small if get_worker_info() is not None else as_tensors(small, pinned))
+
+
+def as_tensors(batch, pinned):
+    """A batch whose arrays are tensors, those that are not yet."""
+    arrays = {key: torch.from_numpy(value) for key, value in batch.items() if isinstance(value, np.ndarray)}
+    return batch | {key: value.pin_memory() if pinned else value for key, value in arrays.items()}
 
 
 def concatenate(images, pinned=False):
     """[(tiles, S, S, C)] arrays -> (sum of tiles, C, S, S) tensor, channels last in memory: in a loading process at once in
     memory that it shares with the training."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
-    joined = torch.empty(shape, dtype=torch.uint8 if images[0].dtype == np.uint8 else torch.float32, pin_memory=pinned)
+    dtype = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
     if get_worker_info() is not None:
-        joined = joined.new(joined._typed_storage()._new_shared(joined.numel())).view(shape)
+        joined = shared_tensor(shape, dtype)
+    else:
+        joined = torch.empty(shape, dtype=dtype, pin_memory=pinned)
     np.concatenate(images, out=joined.numpy())
     return joined.permute(0, 3, 1, 2)
 
 
-def to_unit(images):
-    """uint8 or float pixels -> float32 in [0, 1]."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-
-
 def batches(loader):
-    """Iterate a loader, raising in the main process what a worker found wrong with a file."""
-    with deaf():  # the processes start here
-        iterator = iter(loader)
+    """Begin to load, and return an iterator over the batches, which raises in the main process what a worker found wrong with a
+    file."""
+    try:
+        with deaf():  # the processes start here
+            iterator = iter(loader)
+    except OSError as error:
+        raise InputError(f"DataLoader workers cannot be started ({first_line(error)}); give --workers 0") from None
+    return _checked(iterator, getattr(loader, "pin_memory", False))
+
+
+def _checked(iterator, pinned):
     for batch in iterator:
         if isinstance(batch, InputError):
             raise batch
-        yield batch
+        yield as_tensors(batch, pinned)
 
 
 class Normaliser:
-    """Turns a batch's images into the network's input on the device: scale, mix channels, subtract mean, divide by std.
+    """Turns a batch's images into the network's input on the device: mix channels, subtract the mean, divide by the deviation.
 
     mix: a ChannelSet's. normalise: one of NORMALISATIONS. mean, std: lists (planes,) on the scale 0 to 1, for
-    ``dataset``; with ``image`` each sample brings its own, with ``none`` pixels stay in [0, 1].
+    ``dataset``; with ``image`` each sample brings its own, with ``none`` pixels stay in [0, 1]. dtype: the arithmetic that the
+    network computes in, None for float32; the result is rounded to it once.
     """
 
-    def __init__(self, mix, normalise, mean, std, device):
-        self.device, self.normalise = device, normalise
+    def __init__(self, mix, normalise, mean, std, device, dtype=None):
+        self.device, self.normalise, self.dtype = device, normalise, dtype or torch.float32
         self.mix = torch.tensor(mix, device=device) if mix else None
-        if normalise == "dataset":
-            self.mean, self.std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
+        mean, std = (mean, std) if normalise == "dataset" else ([0.0], [1.0])
+        self.mean, self.std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
 
     def __call__(self, batch):
-        """-> (sum of tiles, planes, S, S) float32, channels last."""
-        images = to_unit(batch["images"].to(self.device, non_blocking=True))
+        """-> (sum of tiles, planes, S, S), channels last."""
+        images = batch["images"].to(self.device, non_blocking=True)
+        mean, std = self.mean, self.std
+        if self.normalise == "image":
+            mean, std = (batch[key].to(self.device, non_blocking=True)[..., None, None] for key in ("mean", "std"))
+        factor = torch.where(std > 1e-6, 1 / std, 0.0)  # a channel of one grey value becomes zero, not NaN
+        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
         if self.mix is not None:
-            images = torch.einsum("pc,nchw->nphw", self.mix, images)
-        if self.normalise == "dataset":
-            images = (images - self.mean).div_(self.std)
-        elif self.normalise == "image":
-            mean, std = (
-                batch[key].to(self.device).repeat_interleave(batch["tiles"].to(self.device), dim=0)[..., None, None]
-                for key in ("mean", "std")
-            )
-            images = (images - mean).div_(std.clamp(min=1e-6))  # a blank channel becomes zero, not NaN
-        return images.contiguous(memory_format=torch.channels_last)
+            images = torch.einsum("pc,nchw->nphw", self.mix, images.float())
+        images = images.contiguous(memory_format=torch.channels_last)
+        # One pass over the pixels: a multiplication, an addition, and the change of type.
+        return torch.addcmul(-mean * factor, images, unit * factor, out=torch.empty_like(images, dtype=self.dtype))
 
 
 def dataset_moments(samples, count=500):
@@ -293,8 +330,9 @@ def dataset_moments(samples, count=500):
     for row in tqdm(rows, desc="measuring mean and spread", unit="img", disable=None, leave=False):
         image = samples.images.read(row)
         mean, std = moments(image, samples.channels.mix)
-        firsts.append(mean.double())
-        seconds.append(std.double() ** 2 + mean.double() ** 2)
-    mean = torch.stack(firsts).mean(0)
-    std = (torch.stack(seconds).mean(0) - mean**2).clamp(min=1e-8).sqrt()
+        mean, std = mean.astype(np.float64), std.astype(np.float64)
+        firsts.append(mean)
+        seconds.append(std**2 + mean**2)
+    mean = np.mean(firsts, axis=0)
+    std = np.sqrt(np.maximum(np.mean(seconds, axis=0) - mean**2, 1e-8))
     return mean.tolist(), std.tolist()

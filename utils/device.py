@@ -9,29 +9,53 @@ from pathlib import Path
 
 import torch
 
-from utils.ahead import in_order
-from utils.errors import InputError
+from utils import cores
+from utils.errors import InputError, first_line, listing
+from utils.resources import free_memory
 
+KINDS = ("cpu", "cuda", "mps")
 ON_DEVICE = ("images", "mean", "std", "targets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 AMP = ("auto", "off", "bf16", "fp16")
 
 
 def pick_device(spec="auto"):
-    """``auto``: the first CUDA GPU, else Apple's, else the CPU; or a device by torch's name."""
+    """The device to compute on: ``auto`` is the current CUDA GPU, else Apple's, else the CPU; or ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    -> torch.device, a CUDA GPU with its index and made this process's current one. Raises InputError for any other device, and
+    for one that is not there or does not compute.
+    """
     if spec == "auto":
         spec = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(spec)
+        if device.type not in KINDS:
+            raise InputError(f"--device {spec!r} is none that the kit computes on; give auto, cuda, cuda:1, mps or cpu")
         if device.type == "cuda":
-            check_built_for(device)
-        torch.zeros(1, device=device)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # also of threads that pin memory
-        if device.type == "cpu":
-            keep_freed_memory()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {spec!r} cannot be used ({str(error).splitlines()[0][:120]})") from None
+            device = _cuda_device(device)
+        torch.zeros(1, device=device).add_(1).item()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"device {spec!r} cannot be used ({first_line(error)}); give another --device, cpu for one") from None
+    if device.type == "cpu":
+        device = torch.device("cpu")
+        torch.set_num_threads(min(torch.get_num_threads(), cores()))
+        keep_freed_memory()
+    return device
+
+
+def _cuda_device(device):
+    """The same device with an index, made the current one."""
+    if not torch.cuda.is_available():
+        raise InputError("this torch finds no CUDA GPU (nvidia-smi shows what the driver sees); give --device cpu")
+    count = torch.cuda.device_count()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= count:
+        names = listing([f"cuda:{number}" for number in range(count)], 8)
+        raise InputError(f"--device cuda:{index}: there is no such GPU, only {names}; give one of these")
+    device = torch.device("cuda", index)
+    check_built_for(device)
+    torch.cuda.set_device(device)  # also of threads that pin memory
+    torch.backends.cudnn.benchmark = True  # batches are alike: the search for the fastest convolutions pays at once
     return device
 
 
@@ -102,24 +126,48 @@ def autocast(device, dtype):
 
 
 def on_device(batches, device):
-    """Yield batches (see utils/data.py) with what is computed with on the device. To a GPU the next batch travels, from pinned memory,
-    while the present one is computed on."""
+    """Yield batches (see utils/data.py) with what is computed with on the device. To a GPU they travel from pinned memory on a stream
+    of their own: one that is asked for while the GPU computes arrives beside that."""
     if device.type != "cuda":
         yield from batches
         return
     stream = torch.cuda.Stream(device)
-
-    def submit(batch):
+    for batch in batches:
         with torch.cuda.stream(stream):
             moved = {name: batch[name].to(device, non_blocking=True) for name in ON_DEVICE if name in batch}
-            return batch, moved, stream.record_event()
-
-    for batch, moved, arrived in in_order(submit, batches, ahead=1):
+            arrived = stream.record_event()
         here = torch.cuda.current_stream(device)
         here.wait_event(arrived)
         for tensor in moved.values():
             tensor.record_stream(here)  # or its memory could be given to the next batch too early
         yield batch | moved
+
+
+def fetch(tensor, device):
+    """Send a tensor of the device to main memory: -> a function that waits for it, but for nothing that the device is given to
+    do afterwards, and returns it."""
+    copy = to_pinned(tensor) if device.type == "cuda" else tensor.cpu()
+    wait = until_now(device)
+    
+    def result():
+        wait()
+        return copy
+
+    return result
+
+
+def until_now(device):
+    """-> a function that waits until the device has done all that it was given before this call, and returns None."""
+    if device.type != "cuda":
+        return lambda: None
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(device))
+    return done.synchronize
+
+
+def to_pinned(tensor):
+    """A copy of a GPU's tensor in pinned memory, complete once the GPU has got that far."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def peak_memory(device):
@@ -143,3 +191,31 @@ def describe(device, dtype):
     }
     name = names.get(device.type, lambda: str(device))()
     return f"{name}, {str(dtype or torch.float32).removeprefix('torch.')}"
+
+
+@contextlib.contextmanager
+def explaining_out_of_memory(device, advice):
+    """Where the memory of the device, or of this machine, is not enough for what is done inside, raise InputError: what was in use,
+    and `advice()`, what to do about it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"out of memory on {describe_memory(device)}; {advice()}") from None
+
+
+def is_out_of_memory(error):
+    """Does the exception say that an allocation failed, on whatever device?"""
+    words = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")  # CUDA and MPS; cuDNN and cuBLAS; torch on a CPU
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
+
+
+def describe_memory(device):
+    """``Tesla T4, 15.6 of 15.8 GB in use (1.2 GB by other processes)``."""
+    if device.type != "cuda":
+        return f"the {device.type.upper()}, {free_memory():.1f} GB free"
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    rest = f" ({others / 1e9:.1f} GB by other processes)" if others > 1e9 else ""  # less is the CUDA context of this one
+    return f"{torch.cuda.get_device_name(device)}, {(total - free) / 1e9:.1f} of {total / 1e9:.1f} GB in use{rest}"

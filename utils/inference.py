@@ -5,8 +5,9 @@ import torch
 
 from utils.ahead import in_order
 from utils.data import batches
-from utils.device import autocast, on_device
+from utils.device import autocast, fetch, on_device
 from utils.errors import InputError
+from utils.folding import fold_batch_norm
 from utils.ranks import ALONE
 
 TTA = {
@@ -24,34 +25,36 @@ def pick_chunk(batch_size, size, device):
 def views(images, count):
     """The `count` (1, 4 or 8) flipped and turned copies of (N, C, H, W) images, one after another."""
     for moves in TTA[count]:
-        view = images.transpose(2, 3) if "t" in moves else images
+        view = images.transpose(2, 3).contiguous(memory_format=torch.channels_last) if "t" in moves else images
         dims = [move for move in moves if move != "t"]
         yield view.flip(dims) if dims else view
 
 
 @torch.inference_mode()
 def predict(
-    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE, between=None
-):
+    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE, between=None,
+    compiled=False,
+):  # fmt: skip
     """Mean of the probabilities of several networks.
 
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
     tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar to move on by samples.
-    ranks: those among which the samples are shared out. between: called after every batch.
+    ranks: those among which the samples are shared out. between: called after every batch. compiled: by torch.compile.
     Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
     """
-    for network in networks:
-        network.eval()
+    ready = []  # functions from images to probabilities, once the first images are there
 
     def submit(batch):
         total = 0
-        for network, normaliser in zip(networks, normalisers, strict=True):
+        for number, (network, normaliser) in enumerate(zip(networks, normalisers, strict=True)):
             with autocast(device, None):
                 images = normaliser(batch)
-            parts = [view_probabilities(network, part, device, amp, tta, reduce) for part in images.split(chunk)]
+                if number == len(ready):
+                    ready.append(_ready(network, images[:1], chunk, compiled))
+            parts = [view_probabilities(ready[number], part, device, amp, tta, reduce) for part in images.split(chunk)]
             total = total + torch.cat(parts)
-        return batch["rows"], _tile_means(total / len(networks), batch["tiles"])
+        return batch["rows"], fetch(_tile_means(total / len(networks), batch["tiles"]), device)
 
     rows, results = [], []
     with autocast(device, amp):  # around all, since it keeps the weights in 16 bits until it ends
@@ -60,7 +63,7 @@ def predict(
             submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1
         ):
             rows.append(seen)
-            results.append(result.cpu())
+            results.append(result())
             if not bool(results[-1].isfinite().all()):
                 worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
                 raise InputError(
@@ -73,6 +76,15 @@ def predict(
     if not rows:  # fewer samples than ranks
         return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
+
+
+def _ready(network, images, chunk, compiled):
+    """The network as it predicts fastest: batch norm folded, and for a full chunk compiled."""
+    network = fold_batch_norm(network, images)
+    if not compiled:
+        return network
+    fast = torch.compile(network, dynamic=False)
+    return lambda images: fast(images) if len(images) == chunk else network(images)
 
 
 def view_probabilities(network, images, device, amp, tta, reduce="mean"):

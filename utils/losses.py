@@ -14,17 +14,26 @@ from utils.schedule import parse_stages
 POSITIVE_FACTOR = 21.0  # Chen's "positive BCE" curve: positives count 21 times
 
 
-def bce(logits, targets):
-    """Binary cross-entropy."""
-    return F.binary_cross_entropy_with_logits(logits, targets)
+def bce_matrix(logits, targets):
+    """Binary cross-entropy of each sample and class, (B, C): what every loss here but soft F1 is made of."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
-def weighted_bce(logits, targets, class_weights):
+def bce(logits, targets, matrix=None):
+    """Binary cross-entropy. `matrix`, here and below: `bce_matrix` of the same batch, where it is known already."""
+    return _matrix(logits, targets, matrix).mean()
+
+
+def weighted_bce(logits, targets, class_weights, matrix=None):
     """Chen's "negatively weighted BCE": each class weighted ∝ 1/count, its positives and its negatives alike.
 
     `class_weights`: (C,), from `balanced_weights`.
     """
-    return (class_weights * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")).mean()
+    return (class_weights * _matrix(logits, targets, matrix)).mean()
+
+
+def _matrix(logits, targets, matrix):
+    return bce_matrix(logits, targets) if matrix is None else matrix
 
 
 def balanced_weights(counts, largest=50.0):
@@ -39,9 +48,10 @@ def balanced_weights(counts, largest=50.0):
     return largest * present.min() / counts.clamp(min=float(present.min()))
 
 
-def pos_weight_bce(logits, targets, pos_weights):
-    """BCE whose positives alone are weighted, by class: the usual `pos_weight`. `pos_weights`: (C,), from `odds_against`."""
-    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weights)
+def pos_weight_bce(logits, targets, pos_weights, matrix=None):
+    """BCE whose positives alone are weighted, by class: the usual `pos_weight`. `pos_weights`: (C,), from `odds_against`, or
+    one number for all classes."""
+    return (_matrix(logits, targets, matrix) * (1 + (pos_weights - 1) * targets)).mean()
 
 
 def odds_against(counts, rows, largest=50.0):
@@ -51,16 +61,16 @@ def odds_against(counts, rows, largest=50.0):
     return ((rows - counts) / counts.clamp(min=1e-9)).clamp(1 / largest, largest)
 
 
-def positive_bce(logits, targets):
+def positive_bce(logits, targets, matrix=None):
     """BCE in which positives count 21 times (a tracked curve, Chen Fig. 5)."""
-    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=logits.new_tensor(POSITIVE_FACTOR))
+    return pos_weight_bce(logits, targets, POSITIVE_FACTOR, matrix)
 
 
-def focal(logits, targets, gamma=5.0, alpha=0.25):
+def focal(logits, targets, gamma=5.0, alpha=0.25, matrix=None):
     """Focal loss, Lin et al. 2017, eq. 5: −α_t (1 − p_t)^γ log p_t. Chen tracks it with γ 5, α .25."""
-    log_p = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    matrix = _matrix(logits, targets, matrix)  # −log p_t
     weight = alpha * targets + (1 - alpha) * (1 - targets)
-    return (weight * (1 - log_p.exp()) ** gamma * -log_p).mean()
+    return (weight * (1 - (-matrix).exp()) ** gamma * matrix).mean()
 
 
 def soft_f1(logits, targets, smooth=1.0):
@@ -105,28 +115,39 @@ def _parse_terms(stage, text):
     return terms
 
 
-def curves(logits, targets, class_weights, pos_weights=None):
-    """Every tracked value of a step (Chen, Fig. 5) but total loss and learning rate, and with `pos_weights` the term made
-    of them, as 0-d tensors.
+def curves(names, logits, targets, class_weights=None, pos_weights=None, learned=()):
+    """The curves of a batch (Chen, Fig. 5) called `names`, of `TERMS`, `precision` and `recall`: {name: 0-d tensor}.
 
-    Precision and recall are those of the batch at the threshold 0.5, over all its decisions together.
+    Gradients flow through those in `learned` alone. Precision and recall are those of the batch at the threshold 0.5, over
+    all its decisions together.
     """
-    terms = [term for term in TERMS if term != "pos_weight_bce" or pos_weights is not None]
-    values = {term: value(term, logits, targets, class_weights, pos_weights) for term in terms}
-    called = (logits.detach() >= 0).float()
-    hits = (called * targets).sum()
-    values["precision"] = hits / called.sum().clamp(min=1)
-    values["recall"] = hits / targets.sum().clamp(min=1)
+    needs_matrix = [name for name in names if name in TERMS and name != "soft_f1"]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and bool(set(needs_matrix) & set(learned))):
+        matrix = bce_matrix(logits, targets) if needs_matrix else None
+    values = {}
+    for name in names:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and name in learned):
+            if name in TERMS:
+                values[name] = value(name, logits, targets, class_weights, pos_weights, matrix)
+            else:
+                values[name] = _rate(name, logits, targets)
     return values
 
 
-def value(term, logits, targets, class_weights, pos_weights=None):
+def value(term, logits, targets, class_weights=None, pos_weights=None, matrix=None):
     """One of `TERMS` as a 0-d tensor."""
-    if term == "weighted_bce":
-        return weighted_bce(logits, targets, class_weights)
-    if term == "pos_weight_bce":
-        return pos_weight_bce(logits, targets, pos_weights)
-    return {"bce": bce, "positive_bce": positive_bce, "focal": focal, "soft_f1": soft_f1}[term](logits, targets)
+    if term == "soft_f1":
+        return soft_f1(logits, targets)
+    weights = {"weighted_bce": (class_weights,), "pos_weight_bce": (pos_weights,)}.get(term, ())
+    function = {"bce": bce, "weighted_bce": weighted_bce, "pos_weight_bce": pos_weight_bce, "positive_bce": positive_bce,
+                "focal": focal}[term]  # fmt: skip
+    return function(logits, targets, *weights, matrix=matrix)
+
+
+def _rate(name, logits, targets):
+    predicted = (logits >= 0).float()
+    of = {"precision": predicted, "recall": targets}[name]
+    return (predicted * targets).sum() / of.sum().clamp(min=1)
 
 
 def weighted_sum(terms, values):

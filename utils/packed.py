@@ -72,6 +72,10 @@ class Images:
             ) from None
         return join_planes(list(planes))
 
+    def itemsize(self):
+        """Bytes that a pixel of a channel takes at most, as far as it is known: of what is not packed it is not."""
+        return 1 if self.table is None or KINDS[self.table["kind"].max(initial=0)] == "uint8" else 4
+
     def decoded(self):
         """The rows that lie nowhere packed and are decoded each time."""
         rows = np.arange(len(self))

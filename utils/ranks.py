@@ -121,11 +121,13 @@ class Ranks:
 
     def most(self, number, device):
         """The largest of all ranks' whole numbers, on all."""
-        if self.count == 1:
-            return number
-        box = torch.tensor(number, device=device)
+        return number if self.count == 1 else int(self.largest(number, device))
+
+    def largest(self, number, device):
+        """The same as a 0-d float tensor on the device, which is not waited for; of several ranks only."""
+        box = torch.full((), float(number), device=device)
         distributed.all_reduce(box, distributed.ReduceOp.MAX)
-        return int(box)
+        return box
 
     def collect(self, value):
         """All ranks' values, in their order: a list."""

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from utils.data import collate
 from utils.device import describe
 from utils.errors import InputError
+from utils.folding import fold_batch_norm
 from utils.images import read_plane
 from utils.inference import view_probabilities
 
@@ -71,7 +72,8 @@ def report(name, batch, seconds):
 
 class _Stages:
     def __init__(self, samples, network, normaliser, device, amp, tta, most):
-        self.samples, self.network, self.normaliser, self.device = samples, network, normaliser, device
+        self.samples, self.unfolded, self.normaliser, self.device = samples, network, normaliser, device
+        self.network = None  # from the first images on, which do not count, as it predicts
         self.amp, self.tta, self.most = amp, tta, most
 
     def measure(self, decode, batch, count):
@@ -91,7 +93,9 @@ class _Stages:
         clock.append(time.perf_counter())
         batch["images"] = batch["images"].to(self.device)
         self.wait(clock)
-        view_probabilities(self.network, self.normaliser(batch), self.device, self.amp, self.tta).cpu()
+        images = self.normaliser(batch)
+        self.network = self.network or fold_batch_norm(self.unfolded, images[:1])
+        view_probabilities(self.network, images, self.device, self.amp, self.tta).cpu()
         self.wait(clock)
         return np.diff(clock)
 

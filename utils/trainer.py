@@ -7,12 +7,13 @@ import time
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from utils import losses, models
+from utils.compiling import explaining_compile_errors
 from utils.data import Normaliser
 from utils.device import autocast
-from utils.errors import InputError, first_line
+from utils.ema import MovingAverage
+from utils.errors import InputError
 from utils.memory import rehearsal
 from utils.ranks import ALONE
 from utils.runs import UNSAID
@@ -32,7 +33,6 @@ OPTIMISERS = {
     "adam": lambda parameters, a, fused: torch.optim.Adam(parameters, a.lr, weight_decay=a.weight_decay, fused=fused),
     "adamw": lambda parameters, a, fused: torch.optim.AdamW(parameters, a.lr, weight_decay=a.weight_decay, fused=fused),
 }
-COMPILES = (2, 15)  # the oldest torch whose compiled training was seen to equal the plain one
 OF_THE_DEVICE = ("fused", "foreach")  # what of an optimiser's state says how it computes, not what
 
 
@@ -63,13 +63,16 @@ class Trainer:
         trained = self.trained = [weight for weight in network.parameters() if weight.requires_grad]
         fused = True if device.type == "cuda" else None
         self.optimiser = OPTIMISERS[config["optimiser"]](trained, argparse.Namespace(**config), fused)
-        self.average = averaging(network, config["ema"]) if config["ema"] else None
+        self.average = MovingAverage(network, config["ema"]) if config["ema"] else None
         # What is called in training; evaluated and saved is the network itself.
         self.parallel = ranks.wrap(network, device)
-        if config["compile"]:
-            self.parallel = torch.compile(self.parallel)
+        # For batches of the usual size: the smaller last one of an epoch is not worth minutes of compiling.
+        self.compiled = torch.compile(self.parallel, dynamic=False) if config["compile"] else None
+        self.usual = math.ceil(min(config["batch_size"], len(train_set.targets)) / ranks.count)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-        self.normaliser = Normaliser(train_set.channels.mix, config["normalise"], config["mean"], config["std"], device)
+        self.normaliser = Normaliser(
+            train_set.channels.mix, config["normalise"], config["mean"], config["std"], device, amp
+        )
         counts = train_set.targets.sum(axis=0, dtype=np.int64)
         self.class_weights = losses.balanced_weights(counts).to(device)
         used = {term for _, terms in schedule for term in terms}
@@ -82,6 +85,7 @@ class Trainer:
         self.score, self.smooth_f1, self.log, self.steps = -1.0, 0.0, [], []
         self.spent_in_epoch, self.epoch_started = 0.0, self.started
         self.repeat = False  # must one epoch be trained before the time limit counts?
+        self.wish = 0  # the largest number that any rank's `meanwhile` returned in the last step
         self.new_plateau()
 
     def new_plateau(self):
@@ -100,13 +104,7 @@ class Trainer:
             self.next_epoch()
         _, self.terms = stage_at(self.schedule, self.epoch)
         self.epoch_started = time.time() - self.spent_in_epoch
-        self.network.train()
-        if self.config["layers"] == "last":
-            for name, layer in self.network.named_modules():
-                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and not models.within(
-                    name, self.network.head_layers
-                ):
-                    layer.eval()  # its running statistics belong to what is not trained
+        models.set_training(self.network, self.config["layers"])
 
     def next_epoch(self):
         self.epoch, self.repeat, self.spent_in_epoch = self.epoch + 1, False, 0.0
@@ -120,51 +118,62 @@ class Trainer:
         """Let dropout follow from (seed, number), on each rank another."""
         torch.manual_seed(self.config["seed"] * 1_000_003 + number + self.ranks.rank * 2**40)
 
-    def train_step(self, batch):
+    def train_step(self, batch, meanwhile=None):
         """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and what else the schedule names.
 
         A network with several outputs is trained by the same loss on each: `loss` is their sum, the other curves are the first's.
         Raises NotFinite before anything is learned from a batch of which nothing can be learned.
+
+        meanwhile: a function that is called while the device computes, before the one time in a step that it is waited for: what
+        the CPU does in it costs a GPU no time. It returns a whole number, and `wish` becomes the largest of all ranks'.
         """
         targets = batch["targets"].to(self.device, non_blocking=True)
         self.optimiser.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
-        loss, values = self.backward(self.normaliser(batch), targets, batch["rows"] >= 0)
+        with explaining_compile_errors(self.config["model"]) if self.compiled else contextlib.nullcontext():
+            loss, values = self.backward(self.normaliser(batch), targets, batch["rows"] >= 0)
         norm = self.gradient_norm()
-        self.step, self.position = self.step + 1, self.position + 1
-        # One wait for the device, not one a curve.
-        numbers = torch.stack([loss.detach(), norm, *(values[name].detach() for name in self.curves)]).tolist()
-        if not all(math.isfinite(number) for number in numbers[:2]):
+        scale = self.scaler.scale(torch.ones((), device=self.device))
+        numbers = {"loss": loss, "norm": norm, "scale": scale} | values
+        self.wish = meanwhile() if meanwhile else 0
+        if self.ranks.count > 1:
+            numbers["wish"] = self.ranks.largest(self.wish, self.device)
+        waited = torch.stack([number.detach() for number in numbers.values()]).tolist()
+        numbers = dict(zip(numbers, waited, strict=True))
+        self.step, self.position, self.wish = self.step + 1, self.position + 1, int(numbers.pop("wish", self.wish))
+        loss, norm, scale = (numbers.pop(name) for name in ("loss", "norm", "scale"))
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimiser.step()
+            if self.average:
+                self.average.update(self.network)
+        if self.scaler.is_enabled():
+            self.scaler.update()  # also forgets the gradients of a batch that is left out
+        # In float16 a gradient may overflow because of the scale alone, which has been lowered now.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or scale > 1):
             for buffer, before in zip(self.network.buffers(), buffers):  # batch norm has counted what was no number
                 buffer.copy_(before)
-            what = (
-                f"the loss became {numbers[0]}" if not math.isfinite(numbers[0]) else f"a gradient became {numbers[1]}"
-            )
+            what = f"a gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
             raise NotFinite(what, batch["rows"][batch["rows"] >= 0].tolist())
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        if self.average:
-            self.average.update_parameters(self.network)
-        del numbers[1]
-        curves = {"lr": self.lr} | dict(zip(["loss", *self.curves], numbers, strict=True))
+        curves = {"lr": self.lr, "loss": loss} | numbers
         if self.config["plateau"] == "step":
-            self.smooth_f1 += (1 - curves["soft_f1"] - self.smooth_f1) / MEMORY
-            since = self.step - (self.schedule[self.stage][0] - 1) * self.steps_an_epoch  # steps with this loss
-            mean = self.smooth_f1 / (1 - (1 - 1 / MEMORY) ** since)  # it began at 0
-            if since >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
-                self.plateau.step(mean)
+            self.follow_plateau(1 - curves["soft_f1"])
         return curves
 
+    def follow_plateau(self, soft_f1):
+        """Take a step's training soft F1 into its running mean, and let the plateau see that."""
+        self.smooth_f1 += (soft_f1 - self.smooth_f1) / MEMORY
+        since = self.step - (self.schedule[self.stage][0] - 1) * self.steps_an_epoch  # steps with this loss
+        mean = self.smooth_f1 / (1 - (1 - 1 / MEMORY) ** since)  # it began at 0
+        if since >= min(MEMORY, self.steps_an_epoch):  # before, one lucky batch would be the best for long
+            self.plateau.step(mean)
+
     def gradient_norm(self):
-        """The norm of all gradients, 0-d, after clipping them to --clip. In float16 the scaler looks after those that are infinite,
-        and 0 is told where nothing has to be clipped."""
+        """The norm of all gradients, 0-d, without the scaler's factor, before they are clipped to --clip."""
+        self.scaler.unscale_(self.optimiser)  # nothing but in float16
         weights = [weight for weight in self.trained if weight.grad is not None]
         if self.config["clip"]:
-            self.scaler.unscale_(self.optimiser)
-            norm = torch.nn.utils.clip_grad_norm_(weights, self.config["clip"])
-        elif not self.scaler.is_enabled():
-            norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
-        return torch.zeros((), device=self.device) if self.scaler.is_enabled() else norm
+            return torch.nn.utils.clip_grad_norm_(weights, self.config["clip"])
+        return torch.nn.utils.get_total_norm([weight.grad for weight in weights])
 
     def backward(self, images, targets, real):
         """Add the gradients of the loss of the whole batch, L1 penalty included, scaled by the scaler:
@@ -179,14 +188,15 @@ class Trainer:
         """
         which = self.ranks.which_count(real, self.device)
         whole = self.ranks.gather(targets, which)
+        network = self.compiled if self.compiled and len(images) == self.usual else self.parallel
         images = images.tensor_split(self.count_parts(len(images)))
         if len(images) == 1:
-            outputs = [self.ranks.gather(output, which) for output in self.outputs(images[0])]
-            values = losses.curves(outputs[0], whole, self.class_weights, self.pos_weights)
+            outputs = [self.ranks.gather(output, which) for output in self.outputs(network, images[0])]
+            values = self.values(outputs[0], whole, learned=self.terms)
             loss = self.loss(outputs, whole, values)
             self.scaler.scale(loss * self.ranks.count + self.penalty()).backward()
             return loss, values
-        slopes = self.slopes(images, whole, which) if losses.COUPLED & set(self.terms) else None
+        slopes = self.slopes(network, images, whole, which) if losses.COUPLED & set(self.terms) else None
         targets, counts = (
             targets.tensor_split(len(images)),
             [int(part.sum()) for part in real.tensor_split(len(images))],
@@ -195,7 +205,7 @@ class Trainer:
         for number, (part, count) in enumerate(zip(images, counts, strict=True)):
             last = number == len(images) - 1
             with self.unsynced() if not last else contextlib.nullcontext():
-                outputs = self.outputs(part)
+                outputs = self.outputs(network, part)
                 seen.append([output.detach() for output in outputs])
                 if slopes:
                     total = sum((output * slope).sum() for output, slope in zip(outputs, slopes[number], strict=True))
@@ -209,7 +219,7 @@ class Trainer:
                 total.backward()
         with torch.no_grad():
             outputs = [self.ranks.gather(torch.cat(parts), which) for parts in zip(*seen, strict=True)]
-            values = losses.curves(outputs[0], whole, self.class_weights, self.pos_weights)
+            values = self.values(outputs[0], whole)
             return self.loss(outputs, whole, values), values
 
     def count_parts(self, samples):
@@ -218,32 +228,33 @@ class Trainer:
         largest = math.ceil(math.ceil(self.config["batch_size"] / self.ranks.count) / self.config["accumulate"])
         return max(1, min(math.ceil(samples / largest), samples // 2)) if self.config["accumulate"] > 1 else 1
 
-    def slopes(self, images, targets, which):
+    def slopes(self, network, images, targets, which):
         """The scaled loss's derivative by every output of every part: a list (parts) of lists (outputs) of (part, C). targets: of
         all ranks' real samples."""
         with self.unsynced(), rehearsal(self.network, self.device):
             # With gradients, if for nothing, so that a compiled network draws its dropout as it will again.
-            seen = [[output.detach() for output in self.outputs(part)] for part in images]
+            seen = [[output.detach() for output in self.outputs(network, part)] for part in images]
         outputs = [torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)]
         loss = self.loss([self.ranks.gather(output, which) for output in outputs], targets)
         slopes = torch.autograd.grad(self.scaler.scale(loss * self.ranks.count), outputs)
         return list(zip(*(slope.tensor_split(len(images)) for slope in slopes), strict=True))
 
-    def outputs(self, images):
-        """The network's outputs in training: a list of (B, C) float32 logits, of which the first predicts."""
+    def outputs(self, network, images):
+        """The outputs in training of `network`, which computes as `self.network` does: a list of (B, C) float32 logits, of which the
+        first predicts."""
         with autocast(self.device, self.amp):
-            outputs = self.parallel(images)
+            outputs = network(images)
         return [output.float() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     def loss(self, outputs, targets, first=None):
-        """The stage's loss, summed over the outputs; `first`: the terms of the first of them, where they are known."""
-        total = 0.0
-        for number, output in enumerate(outputs):
-            values = first if number == 0 and first else {
-                term: losses.value(term, output, targets, self.class_weights, self.pos_weights) for term in self.terms
-            }  # fmt: skip
-            total = total + losses.weighted_sum(self.terms, values)
-        return total
+        """The stage's loss, summed over the outputs; `first`: the curves of the first of them, where they are known."""
+        known, rest = ([first], outputs[1:]) if first else ([], outputs)
+        values = known + [self.values(output, targets, self.terms, self.terms) for output in rest]
+        return sum(losses.weighted_sum(self.terms, each) for each in values)
+
+    def values(self, output, targets, names=None, learned=()):
+        """The curves of a network's output, all that are kept or those called `names`, see `losses.curves`."""
+        return losses.curves(names or self.curves, output, targets, self.class_weights, self.pos_weights, learned)
 
     def penalty(self):
         return self.config["l1"] * sum(weight.abs().sum() for weight in self.weights) if self.config["l1"] else 0.0
@@ -350,38 +361,6 @@ def set_random_state(state, device):
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
-
-
-def averaging(network, decay):
-    """A copy of the network that `update_parameters` moves towards it: weights and floating buffers by an exponential moving
-    average, whole numbers as they are. The first update copies; after n updates the next keeps min(decay, (1 + n)/(10 + n)) of the
-    average, so that the random weights of the start are soon forgotten."""
-
-    def move(averages, currents, _):
-        if not averages[0].is_floating_point():
-            torch._foreach_copy_(averages, currents)
-            return
-        done = int(average.n_averaged)  # in main memory, so that no device is waited for
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + done) / (10 + done)))
-
-    average = AveragedModel(network, multi_avg_fn=move, use_buffers=True)
-    return average
-
-
-def check_compiles(device):
-    """Raise InputError where torch.compile does not work on this machine, or not rightly."""
-    try:
-        torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=device))
-    except Exception as error:  # a compiler that is missing or broken brings one of many
-        raise InputError(
-            f"--compile does not work on this machine ({type(error).__name__}: {first_line(error, 120)}); leave it out, or install "
-            f"{'a C++ compiler' if device.type == 'cpu' else 'triton and a C compiler'}"
-        ) from None
-    if (version := tuple(int(part) for part in torch.__version__.split(".")[:2])) < COMPILES:
-        # 2.6 lets what is computed again change batch norm's statistics a second time.
-        raise InputError(
-            f"--compile needs torch {COMPILES[0]}.{COMPILES[1]} or newer, here is {version[0]}.{version[1]}; leave it out, or update torch"
-        )
 
 
 def out_of_time(config, spent, log):

@@ -1,5 +1,7 @@
-"""The processes that load training samples: which signals end them, and whose file one held that died."""
+"""The DataLoader workers that load training samples: how many of them, the memory they share, which signals end them, and which
+file a worker that died was reading."""
 
+import math
 import os
 import re
 import signal
@@ -8,9 +10,13 @@ import threading
 from contextlib import contextmanager
 
 import torch
+from torch.multiprocessing import get_sharing_strategy
 from torch.utils.data import get_worker_info
 
-from utils.errors import InputError, listing
+from utils.errors import InputError, data_size, listing
+from utils.resources import free_memory
+
+AHEAD = 2  # batches that a worker prepares ahead
 
 FREE = -1  # the row of a process that is between two samples
 DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)  # what torch says
@@ -24,7 +30,59 @@ CAUSES = {  # a word of torch's message, what happened, what to do
 
 def new_ledger(workers):
     """(workers, 2) int64 in memory that all processes share: each worker's process id, and the row it holds or `FREE`."""
-    return torch.full((workers, 2), FREE).share_memory_()
+    return shared_tensor((workers, 2), torch.int64).fill_(FREE)
+
+
+def shared_tensor(shape, dtype):
+    """An uninitialised tensor in memory that processes share when it is handed from one to another.
+
+    It lies in a file without a name (memfd_create), not in /dev/shm, where torch puts such tensors: containers have 64 MB
+    of that by default, less than one batch of 64 four-channel images of 512². Where a system has no such files it lies in
+    /dev/shm after all. Raises OSError or RuntimeError where there is no room.
+    """
+    bytes_ = math.prod(shape) * dtype.itemsize
+    if not bytes_:
+        return torch.empty(shape, dtype=dtype)
+    if not has_memfd():
+        if bytes_ > (free := free_shared_memory()):
+            raise OSError(f"{data_size(free)} of /dev/shm are free, {data_size(bytes_)} are needed")
+        storage = torch.UntypedStorage._new_shared(bytes_)
+    else:
+        file = os.memfd_create("batch", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(file, bytes_)
+            storage = torch.UntypedStorage._new_shared_fd_cpu(file, bytes_)  # which keeps a duplicate
+        finally:
+            os.close(file)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def has_memfd():
+    return hasattr(os, "memfd_create") and get_sharing_strategy() == "file_descriptor"
+
+
+def free_shared_memory():
+    """Bytes of /dev/shm that are free; infinite where there is none, as on a Mac."""
+    try:
+        found = os.statvfs("/dev/shm")
+        return found.f_bavail * found.f_frsize
+    except OSError:
+        return math.inf
+
+
+def fit_workers(workers, batch_bytes, trainings=1):
+    """Lower the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into memory:
+    -> (workers, batches each). `trainings` processes on this machine do the same. Prints a line where it is less than asked for."""
+    room = free_memory() * 1e9 / 2 if has_memfd() else free_shared_memory()
+    most = max(0, room / trainings / batch_bytes - 1)  # one more is on its way out
+    if not workers or workers * AHEAD <= most:
+        return workers, AHEAD
+    fewer = min(workers, int(most))
+    print(
+        f"{fewer} DataLoader workers instead of {workers}, one batch ahead each: a batch takes {data_size(batch_bytes)}, and "
+        f"{data_size(room)} of {'main' if has_memfd() else 'shared'} memory can be used for them"
+    )
+    return fewer, 1
 
 
 class Start:

@@ -144,13 +144,11 @@ def check_network(args, at_cost):
     """Refuse what the network cannot take: its size, and a batch of one where so few pixels are left that batch norm fails."""
     for size in {args.size} | set(args.sizes if at_cost else ()):
         network = models.build(args.model, len(HPA_CLASSES), RGBY.planes, size)
-        if at_cost and size == min(args.sizes) and 1 in args.batches:
-            try:
-                network.train()(torch.zeros(1, RGBY.planes, size, size))
-            except ValueError:
-                raise InputError(
-                    f"{args.model} cannot be trained on one image of {size}²; leave 1 out of --batches or {size} out of --sizes"
-                ) from None
+        one = at_cost and size == min(args.sizes) and 1 in args.batches
+        if one and not models.learns_from_one(network, RGBY.planes, size):
+            raise InputError(
+                f"{args.model} cannot be trained on one image of {size}²; leave 1 out of --batches or {size} out of --sizes"
+            )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from tqdm import tqdm
 from utils.benchmark import probe
 from utils.benchmark.bench import repeated
 from utils.benchmark.loading import BATCH, whole_pass
-from utils.benchmark.resident import free_memory
 from utils.benchmark.timing import take_turns
 from utils.data import make_loader
+from utils.resources import free_memory
 
 MOST_PIXELS = 2**22  # of a batch on a CPU, where larger ones take long: 16 images of 512²
 WORKERS = (0, 1, 2, 4)

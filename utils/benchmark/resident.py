@@ -72,11 +72,3 @@ def most_memory(device):
     peak = peak_memory(device)
     return peak if peak == peak else None
 
-
-def free_memory():
-    """GB that are free, or would be once the system drops what it keeps of files; infinite where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
-    except (OSError, StopIteration):
-        return float("inf")

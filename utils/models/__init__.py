@@ -6,6 +6,9 @@ come from elsewhere: `stem_layers`, which see the channels, and `head_layers`, w
 the layer whose places `utils.cam` shows, where that is not the last one that has places.
 """
 
+import torch
+from torch import nn
+
 from utils.errors import InputError
 from utils.models import (
     conv_mil,
@@ -60,3 +63,28 @@ def parameters_of(network, layers):
 def within(name, layers):
     """Is it one of these layers, or inside one?"""
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+
+
+def set_training(network, layers="all"):
+    """Put the network into training mode. Of ``last`` layers alone: batch norm outside of them keeps its statistics, which belong
+    to what is not trained."""
+    network.train()
+    if layers == "last":
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not within(name, network.head_layers):
+                layer.eval()
+
+
+def learns_from_one(network, planes, size, layers="all"):
+    """Can the network be trained on a batch of one image of size²? Not where that leaves batch norm one value of a channel, whose
+    deviation is 0. Tried without memory or computing; True also where a network cannot be tried so."""
+    set_training(network, layers)
+    state = {name: value.to("meta") for name, value in network.state_dict().items()}
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(network, state, (torch.zeros(1, planes, size, size, device="meta"),))
+    except ValueError as error:
+        return "more than 1 value" not in str(error)
+    except (RuntimeError, TypeError, AttributeError):
+        pass
+    return True
