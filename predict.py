@@ -78,7 +78,8 @@ def main():
 def saving_memory(args):
     """What to do where the memory was not enough."""
     smaller = max(1, args.batch_size // 2) if args.batch_size else 8
-    return f"give --batch-size {smaller}" + (", or name fewer folds at once" if len(args.runs) > 1 else "")
+    networks = sum(len(checkpoint.find_checkpoints(run)) for run in args.runs)
+    return f"give --batch-size {smaller}" + (", or name fewer folds at once" if networks > 1 else "")
 
 
 def predict(args, group, device):

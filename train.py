@@ -211,7 +211,6 @@ def prepare(args, group, device, run, started):
                         augment=augmentation, random_crop=True, seed=args.seed)  # fmt: skip
     valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
-    torch.backends.cudnn.benchmark = True
     network = group.share_batch_norm(network.to(device, memory_format=torch.channels_last), device)
     workers = pick_workers(args.workers, device, group)
     train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=group)

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -106,7 +107,7 @@ def attack(kind, kills, rng, folder, data):
 
 def life(options, rng=None):
     """Train in a process of its own: -> None when it has ended well, or the phase it was killed in. rng: None lets it live."""
-    phase = mmap.mmap(-1, 1)
+    phase = mmap.mmap(-1, 2)  # of the training, and of the thread that writes its files
     at_file = rng.randrange(1, rng.choice([10, 80])) if rng and rng.random() < 0.5 else None
     seconds = rng.uniform(0.05, 1.5) if rng and not at_file else None
     sys.stdout.flush()
@@ -123,7 +124,7 @@ def life(options, rng=None):
             os._exit(1)
     status = wait(pid, seconds)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return PHASES[phase[0]]
+        return PHASES[phase[1] or phase[0]]
     if status:
         raise SystemExit(f"a training ended by itself with {os.waitstatus_to_exitcode(status)}")
     return None
@@ -146,11 +147,12 @@ def watch(phase, at_file):
 
     def during(name, function):
         def told(*args, **kwargs):
-            before, phase[0] = phase[0], PHASES.index(name)
+            place = int(threading.current_thread() is not threading.main_thread())
+            before, phase[place] = phase[place], PHASES.index(name)
             try:
                 return function(*args, **kwargs)
             finally:
-                phase[0] = before
+                phase[place] = before
 
         return told
 

@@ -16,7 +16,6 @@ from conftest import kit, refuse, succeed, write_images
 from utils import models
 from utils.benchmark import __main__ as command
 from utils.benchmark import bench, loading, machine, plain, probe, resident, thresholds, timing, training
-from utils.data import to_unit
 from utils.images import load_sample
 
 IDS = [f"i{n}" for n in range(6)]
@@ -192,7 +191,7 @@ def test_the_plain_dataset_reads_what_the_kit_reads(images):
     labels = bench.draw_labels(1)
     for reader in plain.READERS:
         image, target = plain.PlainDataset(files, labels, 32, training=False, reader=reader)[0]
-        expected = to_unit(torch.from_numpy(load_sample(files[0])).permute(2, 0, 1))
+        expected = torch.from_numpy(load_sample(files[0])).permute(2, 0, 1) / 255
         assert torch.allclose(image, expected) and target.tolist() == labels[0].tolist()
         assert plain.PlainDataset(files, labels, 24, training=True, reader=reader)[0][0].shape == (4, 24, 24)
 

@@ -301,6 +301,8 @@ def test_scratch_is_outside_the_output_where_that_can_be_written(tmp_path):
 
 
 def mocked(monkeypatch, capability, built):
+    for name, value in {"is_available": True, "device_count": 1, "current_device": 0}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built.split())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100-PCIE-16GB")

@@ -1,9 +1,11 @@
 """Loading processes that die, raise, or are sent signals."""
 
+import argparse
 import ctypes
 import gc
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
 
 from utils.packed import Images
 from utils.trainer import Trainer
-from utils.workers import Start
+from utils.workers import Start, fit_workers, new_ledger, shared_tensor
 
 
 def die_by(signal_):
@@ -200,6 +202,105 @@ def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
     done = drive("dies", victim, train_options(atlas, folds, tmp_path, workers=2))
     said = [line for line in done.stderr.splitlines() if not line.startswith(("libpng", "\r"))]
     assert done.returncode == 2 and len(said) == 1 and said[0].startswith("error: ") and victim in said[0], done.stderr
+
+
+def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch):
+    """Killed within the milliseconds between a fork and the worker's first line, it would wait for ever."""
+    monkeypatch.setattr("utils.workers.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
+    ours, its = os.pipe()
+    training = os.fork()
+    if not training:
+        start = Start(new_ledger(1))
+        if not os.fork():
+            time.sleep(0.3)
+            start(0)
+            time.sleep(10_000)
+        os._exit(0)
+    os.close(its)
+    os.waitpid(training, 0)
+    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", "the worker has ended, and the pipe with it"
+    os.close(ours)
+
+
+def free_disk(free):
+    return lambda _: argparse.Namespace(f_bavail=free // 4096, f_frsize=4096)
+
+
+@pytest.mark.parametrize("memfd", [True, False])
+@pytest.mark.parametrize("workers, free, found", [(15, 40, (15, 2)), (15, 20, (15, 1)), (15, 9, (8, 1)), (15, 2, (1, 1)), (15, 1, (0, 1)),
+                                                  (0, 1, (0, 2))])  # fmt: skip
+def test_fewer_processes_where_their_batches_do_not_fit(monkeypatch, capsys, memfd, workers, free, found):
+    """`free` batches fit. Half of the main memory is for others; of /dev/shm everything is for batches."""
+    batch = 64 * 4 * 512**2
+    monkeypatch.setattr("utils.workers.has_memfd", lambda: memfd)
+    monkeypatch.setattr("utils.workers.free_memory", lambda: 2 * free * batch / 1e9)
+    monkeypatch.setattr(os, "statvfs", free_disk(free * batch))
+    assert fit_workers(workers, batch) == found and fit_workers(workers, batch // 2, trainings=2) == found
+    out = capsys.readouterr().out
+    assert ("67.1 MB" in out and ("main" if memfd else "shared") in out) == (found not in ((15, 2), (0, 2)))
+
+
+def test_shared_tensors_need_nothing_of_dev_shm(monkeypatch):
+    """Two processes see the same memory, of a file without a name; where there are none, what is free is looked at before."""
+    monkeypatch.setattr(os, "statvfs", free_disk(4096))
+    tensor = shared_tensor((3, 1000), torch.float32).fill_(1)
+    if not (child := os.fork()):
+        tensor[2, 999] = 7
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert tensor[2, 999] == 7 and float(tensor.sum()) == 3006 and shared_tensor((0, 2), torch.int64).shape == (0, 2)
+    monkeypatch.setattr("utils.workers.has_memfd", lambda: False)
+    with pytest.raises(OSError, match="4.1 KB of /dev/shm are free, 12 KB are needed"):
+        shared_tensor((3, 1000), torch.float32)
+    assert shared_tensor((2,), torch.int64).fill_(3).tolist() == [3, 3]
+
+
+SMALL_SHM = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, f"size={sys.argv[1]}".encode()):
+    sys.exit(77)
+import train
+from utils import workers
+from utils.errors import run_script
+if sys.argv[2] == "without memfd":
+    workers.has_memfd = lambda: False
+sys.argv = ["train.py", *sys.argv[3:]]
+run_script(train.main)
+"""
+
+
+@pytest.mark.parametrize("room, how", [("64k", "with memfd"), ("64k", "without memfd"), ("1m", "without memfd")])
+def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, tmp_path, room, how):
+    """A batch of 16 takes 65 KB. With a /dev/shm of that size two processes load it through files without names; where there are
+    none, the training loads it itself. The weights are those of any other number of processes."""
+    words = train_options(atlas, folds, tmp_path, workers=2, cache=tmp_path / "cache")
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", SMALL_SHM, room, how, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("no namespaces here")
+    assert done.returncode == 0, done.stderr
+    fewer = "0 DataLoader workers instead of 2" in done.stdout
+    assert fewer == ((room, how) == ("64k", "without memfd"))
+    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("utils.data.shared_tensor", full)
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    refuse("train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"])
+    assert none_left() and not (tmp_path / "mini").exists()
+
+
+def test_processes_that_cannot_be_started_are_one_sentence(atlas, folds, tmp_path, monkeypatch):
+    """As where semaphores have no /dev/shm."""
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda _: raise_(OSError(38, "Function not implemented")))
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    refuse("train", *words, says=["DataLoader workers cannot be started", "Function not implemented", "--workers 0"])
 
 
 def running(pid):

@@ -38,18 +38,18 @@ def snapshot(state, device):
 
     From a GPU the tensors travel to pinned memory while the GPU goes on; the copy is complete when `wait()` returns.
     """
-    copied = _copied(state)
-    return copied, until_now(device)
+    take = to_pinned if device.type == "cuda" else lambda tensor: tensor.cpu().clone()
 
+    def copied(value):
+        if isinstance(value, torch.Tensor):
+            return take(value.detach())
+        if isinstance(value, dict):
+            other = copy.copy(value)  # of its own kind: a state dict knows the versions of its layers
+            other.update({key: copied(part) for key, part in value.items()})
+            return other
+        return [copied(part) for part in value] if isinstance(value, list) else value
 
-def _copied(value):
-    if isinstance(value, torch.Tensor):
-        return to_pinned(value.detach()) if value.device.type == "cuda" else value.detach().cpu().clone()
-    if isinstance(value, dict):
-        other = copy.copy(value)  # of its own kind: a state dict knows the versions of its layers
-        other.update({key: _copied(part) for key, part in value.items()})
-        return other
-    return [_copied(part) for part in value] if isinstance(value, list) else value
+    return copied(state), until_now(device)
 
 
 def load_tensors(path, device="cpu"):

@@ -291,7 +291,7 @@ def _checked(iterator, pinned):
     for batch in iterator:
         if isinstance(batch, InputError):
             raise batch
-        yield as_tensors(batch, pinned)
+        yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch  # other loaders are timed with it too
 
 
 class Normaliser:

@@ -5,6 +5,7 @@ All take `logits` (B, C) float and `targets` (B, C) of 0/1 and return a scalar, 
 
 import re
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -41,11 +42,9 @@ def balanced_weights(counts, largest=50.0):
 
     A class without positives gets the weight of the rarest one that has some.
     """
-    counts = torch.as_tensor(counts, dtype=torch.float32)
-    present = counts[counts > 0]
-    if not len(present):
-        return torch.full_like(counts, largest)
-    return largest * present.min() / counts.clamp(min=float(present.min()))
+    counts = np.asarray(counts, np.float32)
+    fewest = counts[counts > 0].min(initial=np.inf)
+    return torch.tensor(largest * fewest / np.maximum(counts, fewest) if counts.any() else np.full_like(counts, largest))
 
 
 def pos_weight_bce(logits, targets, pos_weights, matrix=None):

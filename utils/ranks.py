@@ -62,10 +62,10 @@ class Ranks:
                     distributed.broadcast(buffer, 0)
 
     def which_count(self, real, device):
-        """Of all ranks' samples one after another, those that are `real` (n,) bool: for `gather`."""
+        """Of all ranks' samples one after another, those that are `real`, a (n,) bool array: for `gather`."""
         if self.count == 1:
             return None
-        return torch.cat(self._all(real.to(device, torch.uint8))).bool()  # gloo knows no bool
+        return torch.cat(self._all(torch.from_numpy(real).to(device, torch.uint8))).bool()  # gloo knows no bool
 
     def gather(self, part, which):
         """The rows of all ranks' tensors (n, …) that count. Gradients flow through this rank's alone."""

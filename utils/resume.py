@@ -129,7 +129,7 @@ def hold(run):
         while not (lock.is_locked and path.is_file()):  # who held it before may have removed it meanwhile
             lock.release()
             run.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # a worker of a training just killed may have been about to let go of it
     except Timeout:
         raise InputError(
             f"another process is training into {run} at this moment; wait for its end, or choose another --name"

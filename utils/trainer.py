@@ -131,7 +131,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
         with explaining_compile_errors(self.config["model"]) if self.compiled else contextlib.nullcontext():
-            loss, values = self.backward(self.normaliser(batch), targets, batch["rows"] >= 0)
+            loss, values = self.backward(self.normaliser(batch), targets, (batch["rows"] >= 0).numpy())
         norm = self.gradient_norm()
         scale = self.scaler.scale(torch.ones((), device=self.device))
         numbers = {"loss": loss, "norm": norm, "scale": scale} | values
@@ -179,7 +179,7 @@ class Trainer:
         """Add the gradients of the loss of the whole batch, L1 penalty included, scaled by the scaler:
         -> (loss without the penalty, {curve: value}), 0-d tensors.
 
-        The whole batch are the samples of all ranks that are `real` (n,) bool, first among each rank's. Gradients are averaged over
+        The whole batch are the samples of all ranks that are `real` (n,) bool array, first among each rank's. Gradients are averaged over
         ranks, so that the loss counts as often as there are ranks to come out as its sum.
 
         With --accumulate the batch goes through the network in parts, each with its own backward pass, so that only one part's
@@ -197,10 +197,8 @@ class Trainer:
             self.scaler.scale(loss * self.ranks.count + self.penalty()).backward()
             return loss, values
         slopes = self.slopes(network, images, whole, which) if losses.COUPLED & set(self.terms) else None
-        targets, counts = (
-            targets.tensor_split(len(images)),
-            [int(part.sum()) for part in real.tensor_split(len(images))],
-        )
+        targets = targets.tensor_split(len(images))
+        counts = [int(part.sum()) for part in np.array_split(real, len(images))]
         seen = []
         for number, (part, count) in enumerate(zip(images, counts, strict=True)):
             last = number == len(images) - 1

@@ -79,7 +79,7 @@ def fit_workers(workers, batch_bytes, trainings=1):
         return workers, AHEAD
     fewer = min(workers, int(most))
     print(
-        f"{fewer} DataLoader workers instead of {workers}, one batch ahead each: a batch takes {data_size(batch_bytes)}, and "
+        f"{fewer} DataLoader workers instead of {workers}, with one batch ahead each: a batch takes {data_size(batch_bytes)}, and "
         f"{data_size(room)} of {'main' if has_memfd() else 'shared'} memory can be used for them"
     )
     return fewer, 1
@@ -89,7 +89,7 @@ class Start:
     """What a DataLoader calls first in each worker. The dataset's `ledger` becomes the worker's own line."""
 
     def __init__(self, ledger):
-        self.ledger = ledger
+        self.ledger, self.parent = ledger, os.getpid()
 
     def __call__(self, worker):
         line = self.ledger[worker]
@@ -98,7 +98,7 @@ class Start:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.excepthook = lambda *_: None  # the thread that hands memory over would complain when the main process ends
         if hasattr(signal, "sigtimedwait"):
-            threading.Thread(target=_end_for_the_parent, args=[os.getppid()], daemon=True).start()
+            threading.Thread(target=_end_for_the_parent, args=[self.parent], daemon=True).start()
 
 
 @contextmanager

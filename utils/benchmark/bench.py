@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import sys
 from functools import cached_property
 from unittest import mock
@@ -12,7 +13,7 @@ import torch
 from utils import augment, losses, models, packing, simulate
 from utils.atlas.plan import Settings, label_sets
 from utils.data import Samples, pick_workers
-from utils.device import amp_dtype, pick_device
+from utils.device import amp_dtype, on_device, pick_device
 from utils.errors import InputError, plural
 from utils.images import find_files, parse_channels, scan_folder
 from utils.labels import HPA_CLASSES, encode
@@ -80,7 +81,6 @@ class Bench:
 
     def network(self, size):
         """With random weights, where and as the kit keeps it."""
-        torch.backends.cudnn.benchmark = True
         torch.manual_seed(0)
         network = models.build(self.args.model, len(HPA_CLASSES), RGBY.planes, size)
         return network.to(self.device, memory_format=torch.channels_last)
@@ -96,6 +96,11 @@ class Bench:
         trainer.begin_epoch()
         return trainer
 
+    def noise(self, size, batch_size, count=8):
+        """A `Feed` of batches of noise that lie in memory already, `count` different ones again and again."""
+        batches = [self.random_batch(size, batch_size, seed) for seed in range(count)]
+        return Feed(itertools.cycle(batches), self.device)
+
     def random_batch(self, size, batch_size, seed=0):
         """A batch of noise as `collate` would hand it over."""
         pixels = np.random.default_rng(seed).integers(0, 256, (batch_size, size, size, RGBY.planes), dtype=np.uint8)
@@ -105,6 +110,22 @@ class Bench:
             "images": images.permute(0, 3, 1, 2), "tiles": torch.ones(batch_size, dtype=torch.int64),
             "rows": torch.arange(batch_size), "targets": torch.from_numpy(draw_labels(batch_size, seed).astype(np.float32)),
         }  # fmt: skip
+
+
+class Feed:
+    """Batches for a training, each fetched while the device computes on the one before, as train.py does. To a GPU they come through
+    a stream of their own, from pinned memory."""
+
+    def __init__(self, batches, device):
+        self.source = on_device(batches, device)
+        self.batch = next(self.source)
+
+    def step(self, trainer):
+        """Train on the next batch: -> the curves of the step. A step ends when its loss is known, on a GPU too."""
+        following = []
+        curves = trainer.train_step(self.batch, lambda: following.append(next(self.source)) or 0)
+        self.batch = following.pop()
+        return curves
 
 
 def repeated(images, count):

@@ -20,7 +20,7 @@ def measure(bench):
     images = repeated(bench.packed(), count)
     network = settled(bench.network(bench.args.size), bench)
     torch.save(network.state_dict(), bench.folder / probe.SETTLED)
-    normaliser = Normaliser(None, "dataset", MEAN, STD, bench.device)
+    normaliser = Normaliser(None, "dataset", MEAN, STD, bench.device, bench.amp)
     loader = make_loader(bench.samples(images), bench.batch_size, bench.workers, bench.device)
     chunk = inference.pick_chunk(bench.batch_size, bench.args.size, bench.device)
     said = {}

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.benchmark.bench import MEAN, STD, Bench, draw_labels, repeated
+from utils.benchmark.bench import MEAN, STD, Bench, Feed, draw_labels, repeated
 from utils.benchmark.plain import PlainDataset, plain_loader, plain_predict
 from utils.benchmark.resident import looking, most_memory
 from utils.benchmark.timing import median_within
 from utils.data import batches, make_loader
 from utils.device import keep_freed_memory
 from utils.errors import run_script
+from utils.folding import fold_batch_norm
 from utils.inference import view_probabilities
 
 SETTLED, PLAIN = "settled.pt", "plain.npy"  # in the benchmark's folder
@@ -53,15 +54,17 @@ def main():
 def step(bench):
     """ms an image of a training step and of a prediction, GB before the first step and at most in training."""
     size, count, device = bench.args.size, bench.args.batch, bench.device
-    trainer, batch = bench.trainer(size, count), bench.random_batch(size, count)
+    trainer, feed = bench.trainer(size, count), bench.noise(size, count, 4)
     start = most_memory(device)
-    train = median_within(lambda: trainer.train_step(batch), bench.args.repeats, ENOUGH, device)
+    train = median_within(lambda: feed.step(trainer), bench.args.repeats, ENOUGH, device)
     peak = most_memory(device)
-    trainer.network.eval()
+    batch = feed.batch
+    with torch.inference_mode():
+        network = fold_batch_norm(trainer.network, trainer.normaliser(batch)[:1])
 
     @torch.inference_mode()
     def predict():
-        view_probabilities(trainer.network, trainer.normaliser(batch), device, bench.amp, 1).cpu()
+        view_probabilities(network, trainer.normaliser(batch), device, bench.amp, 1).cpu()
 
     see = median_within(predict, bench.args.repeats, ENOUGH, device)
     return {
@@ -81,8 +84,9 @@ def training(bench):
     )
     largest, start = {}, time.perf_counter()
     with looking(largest):
-        for batch in batches(loader):
-            trainer.train_step(batch)
+        feed = Feed(batches(loader), bench.device)
+        for _ in range(len(loader) - 1):
+            feed.step(trainer)
             if time.perf_counter() - start > LONGEST:
                 break
     packed_mb = sum(Path(file.path).stat().st_size for file in images.maps) / 1e6

@@ -1,20 +1,18 @@
 """Does loading hold up training? Steps on what the loader brings, and on noise that lies in memory already."""
 
-import itertools
-import math
 import time
 from textwrap import fill
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.benchmark.bench import repeated
-from utils.data import batches, make_loader
+from utils.benchmark.bench import Feed, repeated
+from utils.data import begin_epoch, make_loader
 from utils.errors import plural
+from utils.workers import AHEAD
 
 BLOCK = 6.0  # seconds that a block of steps takes, roughly
 BLOCKS_STEPS = (3, 50)  # steps of a block, at least and at most
-NOISE = 8  # batches of noise that are taken again and again
 
 
 def measure(bench):
@@ -24,25 +22,23 @@ def measure(bench):
     when a block begins, made while others were trained on.
     """
     size, batch_size, pairs = bench.args.size, bench.batch_size, bench.args.repeats
-    trainer = bench.trainer(size, batch_size)
-    noise = itertools.cycle([bench.random_batch(size, batch_size, seed) for seed in range(NOISE)])
-    trainer.train_step(next(noise))
+    trainer, noise = bench.trainer(size, batch_size), bench.noise(size, batch_size)
+    noise.step(trainer)
     start = time.perf_counter()
-    trainer.train_step(next(noise))
+    noise.step(trainer)
     steps = int(np.clip(round(BLOCK / (time.perf_counter() - start)), *BLOCKS_STEPS))
-    ready = 2 * bench.workers  # two a process
-    images = repeated(bench.packed(), (pairs * (ready + steps) + 1) * batch_size)
+    ready = AHEAD * bench.workers
+    images = repeated(bench.packed(), (pairs * (ready + steps) + 2) * batch_size)
     loader = make_loader(bench.samples(images, augmented=True), batch_size, bench.workers, bench.device, shuffle=True)
-    loader.order.epoch = trainer.epoch
-    loaded = batches(loader)
-    trainer.train_step(next(loaded))
+    loaded = Feed(begin_epoch(loader, trainer.epoch), bench.device)
+    loaded.step(trainer)
     found = []
     with tqdm(total=2 * pairs, desc="training", disable=None, leave=False) as bar:
         for pair in range(pairs):
             both = [("loaded", loaded, ready), ("in_memory", noise, 1)]
             speeds = {}
-            for name, source, passed in both[:: -1 if pair % 2 else 1]:
-                speeds[name] = batch_size / _seconds_a_step(trainer, source, passed, steps)
+            for name, feed, passed in both[:: -1 if pair % 2 else 1]:
+                speeds[name] = batch_size / _seconds_a_step(trainer, feed, passed, steps)
                 bar.update()
             found.append(speeds | {"ratio": speeds["loaded"] / speeds["in_memory"]})
     speeds = {name: float(np.median([pair[name] for pair in found])) for name in ("loaded", "in_memory")}
@@ -53,13 +49,14 @@ def measure(bench):
     }  # fmt: skip
 
 
-def _seconds_a_step(trainer, source, passed, steps):
-    """Mean seconds of `steps` steps, after some that do not count. A step ends when its loss is known, on a GPU too."""
-    for batch in itertools.islice(source, passed):
-        trainer.train_step(batch)
+def _seconds_a_step(trainer, feed, passed, steps):
+    """Mean seconds of `steps` steps, after some that do not count."""
+    for _ in range(passed):
+        feed.step(trainer)
     start = time.perf_counter()
-    done = sum(math.isfinite(trainer.train_step(batch)["loss"]) for batch in itertools.islice(source, steps))
-    return (time.perf_counter() - start) / done
+    for _ in range(steps):
+        feed.step(trainer)
+    return (time.perf_counter() - start) / steps
 
 
 def report(found):
