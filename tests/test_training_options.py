@@ -350,6 +350,7 @@ def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monke
         compiling.check_compiles(torch.device("cpu"), checkpointing=True)
     except InputError as error:
         pytest.skip(str(error))
+    torch._dynamo.reset()
     monkeypatch.setitem(models.NETWORKS, "tiny", build_tiny)
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
@@ -361,14 +362,17 @@ def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monke
     for key, value in best[0].items():
         assert torch.allclose(value, best[1][key], rtol=1e-3, atol=1e-5), key
     assert repeated(tmp_path / "fast", atlas, tmp_path)
+    before = graphs["unique_graphs"]
+    assert repeated(tmp_path / "fast", atlas, tmp_path, "--compile", "--batch-size", 5)
+    assert graphs["unique_graphs"] - before == 1, "the network, for full batches"
 
 
-def repeated(run, atlas, tmp_path):
+def repeated(run, atlas, tmp_path, *more):
     """Does predict.py find in the training images of a run what its validation found?"""
     oof = pd.read_csv(run / "fold0/oof.csv")
     oof[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
     succeed("predict", run, "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0,
-            "-o", tmp_path / "again.csv")  # fmt: skip
+            "-o", tmp_path / "again.csv", *more)  # fmt: skip
     again = pd.read_csv(tmp_path / "again.csv")
     return np.allclose(again.drop(columns="Id"), oof.drop(columns="Id"), atol=1e-6)
 
@@ -385,6 +389,41 @@ def test_where_nothing_compiles_it_is_said_before_anything_is_read(atlas, folds,
     refuse(
         "train", *words, "--compile", says=["--compile does not work on this machine", "no compiler", "leave it out"]
     )
+
+
+class NotCompiled(torch._dynamo.exc.TorchDynamoException):
+    __module__ = "torch._dynamo.exc"
+
+
+def test_a_network_that_cannot_be_compiled_is_one_sentence(run, atlas, folds, tmp_path, monkeypatch):
+    def failing(network, **_):
+        def call(*_):
+            raise NotCompiled("backend='inductor' raised:\n a long trace")
+
+        return call if isinstance(network, nn.Module) else network
+
+    monkeypatch.setattr(torch, "compile", failing)
+    says = ["--compile: gapnet_pl cannot be compiled by torch", "backend='inductor' raised:", "leave --compile out"]
+    refuse("train", *train_options(atlas, folds, tmp_path), "--compile", says=says)
+    words = ["--images", atlas / "test", "--workers", 0, "--batch-size", 4, "-o", tmp_path / "p.csv", "--compile"]
+    refuse("predict", run, *words, says=says)
+    assert not list(tmp_path.iterdir())
+
+
+def test_compiled_layers_that_count_twice_are_refused(atlas, folds, tmp_path, monkeypatch):
+    """As with torch 2.6, where what is computed again changes batch norm's statistics a second time."""
+
+    def twice(layers):
+        def call(images):
+            layers[1].num_batches_tracked += 1
+            return layers(images)
+
+        return call if isinstance(layers, nn.Module) else layers
+
+    monkeypatch.setattr(torch, "compile", twice)
+    words = train_options(atlas, folds, tmp_path, images=tmp_path)
+    refuse("train", *words, "--compile", "--checkpointing", says=["count batch norm's statistics twice", "leave one"])
+    refuse("train", *words, "--compile", says="without an image")
 
 
 def test_impossible_options_are_refused(atlas, folds, tmp_path):
