@@ -130,7 +130,7 @@ class Trainer:
         targets = batch["targets"].to(self.device, non_blocking=True)
         self.optimiser.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
-        with explaining_compile_errors(self.config["model"]) if self.compiled else contextlib.nullcontext():
+        with explaining_compile_errors(self.config["model"]) if self.config["compile"] else contextlib.nullcontext():
             loss, values = self.backward(self.normaliser(batch), targets, (batch["rows"] >= 0).numpy())
         norm = self.gradient_norm()
         scale = self.scaler.scale(torch.ones((), device=self.device))
@@ -188,7 +188,8 @@ class Trainer:
         """
         which = self.ranks.which_count(real, self.device)
         whole = self.ranks.gather(targets, which)
-        network = self.compiled if self.compiled and len(images) == self.usual else self.parallel
+        usual = self.compiled is not None and len(images) == self.usual
+        network = self.compiled if usual else self.parallel
         images = images.tensor_split(self.count_parts(len(images)))
         if len(images) == 1:
             outputs = [self.ranks.gather(output, which) for output in self.outputs(network, images[0])]
