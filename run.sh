@@ -74,14 +74,12 @@ decide() {
 }
 
 demo() {
-  local data=input/demo run=runs/demo fold
+  local data=input/demo run=runs/demo
   step python -m utils.simulate --out $data --train 2000 --test 400 --size 128 --power 0.5 --seed 0
   once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
-  for fold in 0 1; do
-    step python train.py --recipe gapnet_pl --folds $data/folds.csv --fold $fold --images $data/train --name demo \
-      --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
-      --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
-  done
+  folds_side_by_side "0 1" --recipe gapnet_pl --folds $data/folds.csv --images $data/train --name demo \
+    --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
+    --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
   decide $run $data/test $data/sample_submission.csv
   once $run/submission_half.csv $run/test.csv -- python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
@@ -142,6 +140,32 @@ run_script(tell)" --recipe "$recipe" "$@" --fold 0)
   step python -m utils.kaggle.submit "$run" --file "$run/submission.csv"
 }
 
+# Train these folds of a run at the same time, the cores shared out among them: two threads of one training wait for each other at
+# every layer, and many times longer where anything else runs. On a machine of fewer cores than folds one after another.
+# folds_side_by_side "FOLD …" OPTIONS OF train.py
+folds_side_by_side() {
+  local folds=$1 fold cores pipes printers=()
+  shift
+  cores=$(.venv/bin/python -c "from utils import cores; print(cores())")
+  cores=$((cores / $(wc -w <<<"$folds")))
+  if [ "$cores" -lt 1 ]; then
+    for fold in $folds; do step python train.py "$@" --fold "$fold"; done
+    return
+  fi
+  [ "$cores" -gt 1 ] || set -- "$@" --workers 0
+  trap end_trainings EXIT
+  pipes=$(mktemp -d)
+  for fold in $folds; do
+    printf '\n$ OMP_NUM_THREADS=%s %s\n' "$cores" "$(typed python train.py "$@" --fold "$fold")"
+    mkfifo "$pipes/$fold"
+    awk -v mark="fold $fold  " '{print mark $0; fflush()}' "$pipes/$fold" & printers+=($!)
+    OMP_NUM_THREADS=$cores .venv/bin/python train.py "$@" --fold "$fold" >"$pipes/$fold" 2>&1 & running+=($!)
+  done
+  all_trained
+  wait "${printers[@]}"
+  rm -r "$pipes"
+}
+
 # Train on one core, beside as many other trainings as there are cores; the failure of one ends everything.
 running=()
 beside() {
@@ -154,6 +178,12 @@ beside() {
   running+=($!)
 }
 
+# However this script ends: trainings that still run save what they have, and end.
+end_trainings() {
+  [ "${#running[@]}" -eq 0 ] || kill "${running[@]}" 2>/dev/null || true
+  wait
+}
+
 all_trained() {
   local pid
   for pid in "${running[@]}"; do wait "$pid"; done
@@ -161,7 +191,7 @@ all_trained() {
 }
 
 hard_atlas() {
-  trap 'kill "${running[@]}" 2>/dev/null || true' EXIT
+  trap end_trainings EXIT
   step python -m utils.simulate --out input/hard --train 5000 --test 200 --size 128 --power 0.5 --seed 1
   once input/hard/folds.csv -- python make_folds.py --labels input/hard/train.csv --images input/hard/train --folds 5 --seed 0 -o input/hard/folds.csv
 }
