@@ -226,7 +226,8 @@ def prepare(args, group, device, run, started):
     group.check_alike(images=config["rows_sha256"], statistics=(config["mean"], config["std"]), arithmetic=arithmetic,
                       progress=(trainer.epoch, trainer.step))  # fmt: skip
     group.wait()  # until all have read what is there
-    print_header(config, started_from, train_rows, valid_rows, group.describe() + describe(device, amp), workers)
+    machine = group.describe() + describe(device, amp)
+    print_header(config, started_from, train_rows, valid_rows, machine, train_loader.num_workers)
     every = parse_span("--save-every", args.save_every)
     return (
         trainer,

@@ -48,7 +48,7 @@ def test_a_folded_network_says_the_same_and_leaves_the_trained_one_as_it_was(nam
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     with torch.no_grad():
         network.state_dict()[next(key for key in before if key.endswith("running_mean"))].add_(1)
-        again = fold_batch_norm(network, None)  # which convolutions they follow is known by now
+        again = fold_batch_norm(network, images)
         assert torch.allclose(again(images), network(images), rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
         assert not torch.allclose(again(images), found, rtol=1e-3)
 
@@ -69,11 +69,16 @@ class Twice(nn.Module):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_what_would_say_something_else_is_left_alone(shared):
-    network = trained(Twice(shared), 8)
-    images = torch.randn(2, 4, 8, 8)
-    folded = fold_batch_norm(network, images)
-    assert folded is network and not network.training
-    assert fold_batch_norm(network, images) is network
+    """Also at the start, where batch norm changes nothing yet and a wrong fold would not be seen."""
+    for network in (Twice(shared), trained(Twice(shared), 8)):
+        images = torch.randn(2, 4, 8, 8)
+        assert fold_batch_norm(network, images) is network and not network.training
+
+
+def test_folding_draws_no_random_numbers_of_the_training():
+    network, before = models.build("liimatainen_fcn", 3, 4, 32), torch.get_rng_state()
+    fold_batch_norm(network, torch.zeros(1, 4, 32, 32))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_nothing_to_fold():

@@ -16,6 +16,7 @@ from utils.resources import free_memory
 KINDS = ("cpu", "cuda", "mps")
 ON_DEVICE = ("images", "mean", "std", "targets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # what torch's errors name it
 AMP = ("auto", "off", "bf16", "fp16")
 
 
@@ -202,12 +203,13 @@ def explaining_out_of_memory(device, advice):
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(f"out of memory on {describe_memory(device)}; {advice()}") from None
+        where = torch.device("cpu") if isinstance(error, MemoryError) or CPU_ALLOCATOR in str(error) else device
+        raise InputError(f"out of memory on {describe_memory(where)}; {advice()}") from None
 
 
 def is_out_of_memory(error):
     """Does the exception say that an allocation failed, on whatever device?"""
-    words = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")  # CUDA and MPS; cuDNN and cuBLAS; torch on a CPU
+    words = ("out of memory", "ALLOC_FAILED", CPU_ALLOCATOR)  # of CUDA and MPS; of cuDNN and cuBLAS; of torch on a CPU
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 

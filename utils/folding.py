@@ -11,30 +11,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 NORMS_WITH_ACTIVATION = (BatchNormAct2d, SyncBatchNormAct)
-TOLERANCE = 1e-3  # of the largest output: rounding is far below it, a wrongly folded layer far above
+TRIAL_SIZE = 128  # pixels of the image that folding is tried on; a network of a fixed size gets its own
+TOLERANCE = 1e-6  # of the largest output, in float64
 
 
 @torch.inference_mode()
 def fold_batch_norm(network, images):
     """A copy of the network, in evaluation mode, whose convolutions do the work of the batch norm behind them.
 
-    images: one or more inputs of the network, (B, planes, S, S), by which it is found out which convolution each batch norm follows
-    and whether the copy says the same. Where there is nothing to fold, or it does not, -> the network itself, in evaluation mode.
+    images: inputs of the network, (B, planes, S, S), of which only shape and device count. Which convolutions are meant is found
+    out once, and tried with random statistics; if there are none, or the copy would not do the same, -> the network itself.
     """
     network.eval()
-    if network in _known:
-        return _folded(network, _known[network])
-    images = images.float()
-    with torch.autocast(images.device.type, enabled=False), torch.backends.cudnn.flags(benchmark=False, allow_tf32=False):
-        pairs, expected = _followed(network, images)
-        folded = _folded(network, pairs)
-        if (folded(images) - expected).abs().max() <= TOLERANCE * expected.abs().max():
-            _known[network] = pairs
-            return folded
-    return network
+    if network not in _known:
+        with torch.autocast(images.device.type, enabled=False):
+            _known[network] = _find_pairs(network, images)
+    return _folded(network, _known[network])
 
 
-_known = weakref.WeakKeyDictionary()  # network: its pairs, found out once
+_known = weakref.WeakKeyDictionary()  # network: pairs of names, a convolution and the batch norm behind it
 
 
 def _folded(network, pairs):
@@ -47,6 +42,26 @@ def _folded(network, pairs):
         rest = nn.Sequential(layer.drop, layer.act) if isinstance(layer, NORMS_WITH_ACTIVATION) else nn.Identity()
         folded.set_submodule(norm, rest.eval())
     return folded
+
+
+def _find_pairs(network, images):
+    norms = [name for name, layer in network.named_modules() if type(layer) in (*NORMS, *NORMS_WITH_ACTIVATION)]
+    if not norms:
+        return []
+    trial, random = copy.deepcopy(network).double(), torch.Generator().manual_seed(0)
+    for name in norms:
+        layer = trial.get_submodule(name)
+        for values, least, most in ((layer.running_mean, -0.5, 0.5), (layer.running_var, 0.5, 1.5), (layer.weight, 0.5, 1.5),
+                                    (layer.bias, -0.5, 0.5)):  # fmt: skip
+            if values is not None:
+                values.copy_(torch.empty(values.shape).uniform_(least, most, generator=random))
+    for size in sorted({min(TRIAL_SIZE, images.shape[-1]), images.shape[-1]}):
+        image = torch.rand(1, images.shape[1], size, size, generator=random).to(images.device, torch.double)
+        with contextlib.suppress(RuntimeError, ValueError, AssertionError, TypeError):  # not of this size, or not in float64
+            pairs, expected = _followed(trial, image)
+            error = (_folded(trial, pairs)(image) - expected).abs().max()
+            return pairs if error <= TOLERANCE * expected.abs().max() else []
+    return []
 
 
 def _followed(network, images):
@@ -67,7 +82,7 @@ def _followed(network, images):
             names[layer] = name
             if isinstance(layer, nn.Conv2d):
                 hooks.callback(layer.register_forward_hook(convolved).remove)
-            elif type(layer) in (*NORMS, *NORMS_WITH_ACTIVATION) and layer.track_running_stats:
+            elif type(layer) in (*NORMS, *NORMS_WITH_ACTIVATION) and layer.running_mean is not None:
                 hooks.callback(layer.register_forward_pre_hook(normed).remove)
         outputs = network(images)
     once = [pair for pair in pairs if all(uses[layer] == 1 for layer in pair)]
