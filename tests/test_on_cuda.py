@@ -1,5 +1,6 @@
 """What is meant for GPUs, on imitated ones (see fake_cuda.py), and what a step may not do there."""
 
+import argparse
 import os
 
 import numpy as np
@@ -110,10 +111,10 @@ def gpu_options(atlas, folds, runs, name="gpu", **more):
     return train_options(atlas, folds, runs, name, **more)
 
 
-@pytest.mark.parametrize("optimiser, clip", [("adamw", 0), ("sgd", 1), ("adadelta", 0)])
-def test_training_and_predicting_there_is_that_of_the_cpu(gpus, atlas, folds, tmp_path, optimiser, clip):  # noqa: F811
+@pytest.mark.parametrize("optimiser, more", [("adamw", {}), ("sgd", {"clip": 1, "lr": 0.05}), ("adadelta", {"accumulate": 2})])
+def test_training_and_predicting_there_is_that_of_the_cpu(gpus, atlas, folds, tmp_path, optimiser, more):  # noqa: F811
     """In bfloat16; fused optimisers, transfers and pinned memory change nothing but rounding."""
-    more = {"optimiser": optimiser, "clip": clip, "lr": 0.05 if optimiser == "sgd" else 0.001}
+    more = {"optimiser": optimiser} | more
     out = succeed("train", *gpu_options(atlas, folds, tmp_path, **more)).out
     assert "on Imitated GPU, bfloat16" in out and {"Stream", "Event", "record_stream"} <= set(gpus.calls)
     succeed("train", *gpu_options(atlas, folds, tmp_path, "cpu", **more | {"device": "cpu", "amp": "bf16"}))
@@ -210,6 +211,41 @@ def test_table_three_and_views_there(gpus, atlas, run, tmp_path):  # noqa: F811
         succeed("predict", run, *words, "--tta", 8, "-o", tmp_path / f"{where}.csv")
     one, other = (pd.read_csv(tmp_path / f"{where}.csv").set_index("Id").to_numpy() for where in ("cuda", "cpu"))
     assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_batch_norm_and_gradients_of_several_gpus_are_shared(gpus, monkeypatch):  # noqa: F811
+    """Also in timm's layers that hold an activation, which torch's own conversion would lose."""
+    from timm.layers import BatchNormAct2d, SyncBatchNormAct
+
+    there, group = torch.device("cuda", 1), ranks.Ranks(1, 2, 1, 2)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3), torch.nn.Conv2d(3, 3, 1))
+    kinds = [type(layer) for layer in group.share_batch_norm(network, there)]
+    assert kinds == [torch.nn.SyncBatchNorm, SyncBatchNormAct, torch.nn.Conv2d]
+    given = {}
+    monkeypatch.setattr(ranks, "DistributedDataParallel", lambda network, **more: given.update(more) or network)
+    assert group.wrap(network, there) is network and given["device_ids"] == [there]
+
+
+def test_the_benchmark_trains_there_as_train_py_does(gpus, atlas, tmp_path):  # noqa: F811
+    from utils.benchmark import machine, resident, timing
+    from utils.benchmark.bench import Bench
+
+    args = argparse.Namespace(device="cuda", workers=0, batch_size=4, count=4, images=str(atlas / "train"), size=32, model="gapnet_pl",
+                              repeats=1)  # fmt: skip
+    bench = Bench(args, tmp_path)
+    assert machine.describe(bench.device, bench.amp)["gpu"] == "Imitated GPU" and resident.most_memory(bench.device) == 3
+    trainer, feed = bench.trainer(32, 4), bench.noise(32, 4, count=3)
+    found = [feed.step(trainer)["loss"] for _ in range(3)]
+    assert np.isfinite(found).all() and trainer.step == 3 and len(set(found)) == 3
+    assert gpus.calls.count("record_stream") == 2 * 4, "images and targets of a batch more than was trained on"
+    assert timing.seconds_of(lambda: None, bench.device) >= 0 and "synchronize" in gpus.calls
+
+
+def test_a_kaggle_kernel_counts_its_gpus(gpus, capsys):  # noqa: F811
+    from utils.kaggle import kernel
+
+    assert kernel.count_gpus() == 2 and "GPU 1: Imitated GPU" in capsys.readouterr().out
+    assert kernel.count_gpus("--device cpu") == 0
 
 
 # What a step may do
