@@ -71,18 +71,19 @@ def main():
     group, device = ranks.join(args.device)
     if args.compile:
         check_compiles(device)
-    with explaining_out_of_memory(device, lambda: saving_memory(args)):
-        predict(args, group, device)
+    used = {}
+    with explaining_out_of_memory(device, lambda: saving_memory(**used)):
+        predict(args, group, device, used)
 
 
-def saving_memory(args):
-    """What to do where the memory was not enough."""
-    smaller = max(1, args.batch_size // 2) if args.batch_size else 8
-    networks = sum(len(checkpoint.find_checkpoints(run)) for run in args.runs)
-    return f"give --batch-size {smaller}" + (", or name fewer folds at once" if networks > 1 else "")
+def saving_memory(networks=2, chunk=1):
+    """What to do where the memory was not enough for so many networks and images at once."""
+    ways = [f"--batch-size {chunk // 2}"] * (chunk > 1) + ["fewer folds at once"] * (networks > 1)
+    return f"give {' or '.join(ways) or '--device cpu'}"
 
 
-def predict(args, group, device):
+def predict(args, group, device, used):
+    """used: takes up what of memory depends on."""
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
@@ -94,6 +95,7 @@ def predict(args, group, device):
     amp = amp_dtype(args.amp or config["amp"], device)
     batch_size = args.batch_size or config["batch_size"]
     chunk = args.batch_size or inference.pick_chunk(batch_size, config["size"], device)
+    used |= {"networks": len(networks), "chunk": chunk}
 
     channels = parse_channels(config["channels"])
     folders = args.images or ["input/test"]

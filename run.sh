@@ -144,7 +144,7 @@ run_script(tell)" --recipe "$recipe" "$@" --fold 0)
 # every layer, and many times longer where anything else runs. On a machine of fewer cores than folds one after another.
 # folds_side_by_side "FOLD …" OPTIONS OF train.py
 folds_side_by_side() {
-  local folds=$1 fold cores pipes printers=()
+  local folds=$1 fold cores printers=()
   shift
   cores=$(.venv/bin/python -c "from utils import cores; print(cores())")
   cores=$((cores / $(wc -w <<<"$folds")))
@@ -163,7 +163,6 @@ folds_side_by_side() {
   done
   all_trained
   wait "${printers[@]}"
-  rm -r "$pipes"
 }
 
 # Train on one core, beside as many other trainings as there are cores; the failure of one ends everything.
@@ -182,6 +181,7 @@ beside() {
 end_trainings() {
   [ "${#running[@]}" -eq 0 ] || kill "${running[@]}" 2>/dev/null || true
   wait
+  rm -rf "${pipes:-}"
 }
 
 all_trained() {

@@ -160,7 +160,7 @@ def main():
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
-                with stop, record, naming_what_they_held(train_loader, record.last):
+                with stop, naming_what_they_held(train_loader, record.last), record:
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
@@ -272,17 +272,20 @@ def saving_memory(args, last):
     smaller = [f"--accumulate {parts}"] * (parts > args.accumulate) + [f"--batch-size {half}"] * (half > 0)
     again = [] if args.checkpointing else ["--checkpointing"]
     if last.is_file():
-        again = [f"--checkpointing, with which the same command goes on from {last}"] if again else []
+        same = f"the same command{' without --overwrite' if args.overwrite else ''}"
+        again = [f"--checkpointing, with which {same} goes on from {last}"] if again else []
         smaller = [f"{option} and another --name" for option in smaller]
-    used = f"{args.model} at --size {args.size} took it with --batch-size {args.batch_size}, --accumulate {args.accumulate}"
-    return f"{used}{', --checkpointing' * args.checkpointing}; give {' or '.join(again + smaller) or 'a smaller --size'}"
+    used = f"{args.model} at --size {args.size} ran with --batch-size {args.batch_size}, --accumulate {args.accumulate}"
+    return (
+        f"{used}{', --checkpointing' * args.checkpointing}; give {' or '.join(again + smaller) or 'a smaller --size'}"
+    )
 
 
 def fit(trainer, train_loader, valid_loader, record, stop):
     """Epochs until the end: train, validate, report, save. Raises Stopped, all saved, where it is to end before."""
     truth, config, device, group = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.ranks
     chunk = inference.pick_chunk(config["batch_size"], config["size"], device)
-    cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1)
+    cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1, train_loader.num_workers)
     started, upcoming = time.time(), None
     while not trainer.finished and not group.agree(trainer.out_of_time):
         train_epoch(trainer, train_loader, record, stop, cores, upcoming)
@@ -316,7 +319,9 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
     if upcoming is None or done:
         upcoming = begin_epoch(loader, trainer.epoch, done)
     source = on_device(upcoming, trainer.device)
-    bar = tqdm(total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False)
+    bar = tqdm(
+        total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False
+    )
     batch, following = next(source, None), []
 
     def meanwhile():
@@ -368,6 +373,7 @@ def watch(trainer, loader, record, stop):
     limited = trainer.step > record.first_step
 
     def between():
+        record.catch_up()
         if next(shared, None) is not None:
             grant(trainer.ranks.most(wish_of(record, stop, limited), trainer.device), trainer, record, stop)
 

@@ -107,7 +107,9 @@ class GPUs:
     def later(self, target, source):
         """Copy when it is waited for what `source` is now; until then `target` holds nothing of use."""
         source = source.detach().clone()
-        target.detach().fill_(float("nan") if target.is_floating_point() else 170 if target.dtype != torch.bool else True)
+        target.detach().fill_(
+            float("nan") if target.is_floating_point() else 170 if target.dtype != torch.bool else True
+        )
         self.stream.waiting.append(lambda: real_copy(target.detach(), source))
         return target
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from utils import models
 from utils.folding import fold_batch_norm
+from utils.inference import prepare
 from utils.writer import Writer
 
 
@@ -79,6 +80,18 @@ def test_folding_draws_no_random_numbers_of_the_training():
     network, before = models.build("liimatainen_fcn", 3, 4, 32), torch.get_rng_state()
     fold_batch_norm(network, torch.zeros(1, 4, 32, 32))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["gapnet_pl", "liimatainen_fcn", "timm:test_convnext"])
+def test_weights_in_16_bits_are_those_of_autocast(name):
+    """And the network that is trained keeps its own."""
+    network = trained(models.build(name, 3, 4, 32), 32)
+    images = torch.randn(2, 4, 32, 32).bfloat16()
+    ready = prepare(network, images, torch.bfloat16)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ready(images), fold_batch_norm(network, images)(images))
+    halves = {key for key, value in ready.state_dict().items() if value.dtype == torch.bfloat16}
+    assert halves and all(value.dtype != torch.bfloat16 for value in network.state_dict().values())
 
 
 def test_nothing_to_fold():

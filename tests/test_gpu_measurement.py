@@ -18,9 +18,18 @@ def measured(tmp_path_factory):
     """What the steps print and write that call most of the kit."""
     folder = tmp_path_factory.mktemp("gpu")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"TINY": "1", "DEVICE": "cpu", "LIMIT": "1000", "WORK": folder / "work", "OUT": folder / "out", "PYTHON": sys.executable}
+    environment |= {
+        "TINY": "1",
+        "DEVICE": "cpu",
+        "LIMIT": "1000",
+        "WORK": folder / "work",
+        "OUT": folder / "out",
+        "PYTHON": sys.executable,
+    }
     steps = ["env", "net_main", "e2e", "predict", "trainer"]
-    done = subprocess.run(["bash", ROOT / "tests/gpu/measure.sh", *steps], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", ROOT / "tests/gpu/measure.sh", *steps], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (folder / "out/results.jsonl").read_text().splitlines()]
     log = (folder / "out/log.txt").read_text()
@@ -37,7 +46,12 @@ def test_every_step_ends_well_and_leaves_its_figures(measured):
     for step, count in {"net": 3, "run": 1, "predict": 2, "saving": 1, "loader alone": 1}.items():
         found = [row for row in rows if row["step"] == step]
         assert len(found) >= count, step
-        assert all(value > 0 for row in found for key, value in row.items() if key in ("img_s", "seconds", "a_second", "median_img_s"))
+        assert all(
+            value > 0
+            for row in found
+            for key, value in row.items()
+            if key in ("img_s", "seconds", "a_second", "median_img_s")
+        )
     assert (out / "table.txt").read_text() in printed and "run chen512/fold0" in printed
     assert [row["device"] for row in rows if row.get("option") in ("auto", "cpu")] == ["cpu", "cpu"]
 
@@ -46,7 +60,11 @@ def test_steps_that_are_known(measured):
     """Each step of measure.sh that calls bench.py names one that is there."""
     text = (ROOT / "tests/gpu/measure.sh").read_text()
     words = {word for line in text.splitlines() for word in line.replace("&&", ";").replace("&", ";").split(";")}
-    called = {words.split()[1] for words in map(str.strip, words) if words.startswith("bench ") and "$" not in words.split()[1]}
+    called = {
+        words.split()[1]
+        for words in map(str.strip, words)
+        if words.startswith("bench ") and "$" not in words.split()[1]
+    }
     assert called and called <= set(bench.STEPS)
 
 
@@ -58,11 +76,16 @@ def test_how_busy_a_gpu_was_is_read_off_its_log(tmp_path, monkeypatch):
     stamp = results.datetime.datetime.fromtimestamp
     lines = [f"{stamp(99 + k / 2):%Y/%m/%d %H:%M:%S.%f}, {90 + k}, {1000 + k}, 300, 1700" for k in range(8)]
     (tmp_path / "smi.csv").write_text("\n".join([*lines, "cut off, 3"]) + "\n")
-    (tmp_path / "log.txt").write_text("100.00 [e2e] 1/2     bce 0.3\n101.0 [e2e] nothing\n102.00 [e2e] 2/2     bce 0.2\n")
+    (tmp_path / "log.txt").write_text(
+        "100.00 [e2e] 1/2     bce 0.3\n101.0 [e2e] nothing\n102.00 [e2e] 2/2     bce 0.2\n"
+    )
     results.busy()
     (row,) = [row for row in results.results() if row["step"] == "busy"]
     assert (row["run"], row["epoch"], row["seconds"], row["samples"]) == ("e2e", 2, 2.0, 5)
     assert row["gpu_percent"] == 94 and row["memory_MiB"] == 1006
     results.table()
     assert "busy: run e2e, epoch 2" in (tmp_path / "table.txt").read_text()
-    assert bench.covered([(0, 2), (1, 3), (5, 6)]) == 4 and bench.kind_of("void at::native::multi_tensor_apply") == "optimiser"
+    assert (
+        bench.covered([(0, 2), (1, 3), (5, 6)]) == 4
+        and bench.kind_of("void at::native::multi_tensor_apply") == "optimiser"
+    )

@@ -43,13 +43,16 @@ def test_every_sample_of_a_batch_counts_once_and_all_ranks_have_as_many(rows, ba
     batches = [keys[start : start + batch] for start in range(0, rows, batch)]
     shares = [list(Shares(batches, Ranks(rank, count))) for rank in range(count)]
     for whole, parts in zip(batches, zip(*shares, strict=True), strict=True):
-        real = [row for _, row in itertools.chain(*parts) if row >= 0]
+        rows_of_all = [row for _, row, samples in itertools.chain(*parts) if samples == len(whole)]
+        real = [row for row in rows_of_all if row >= 0]
+        which = Ranks(0, count).which_count(len(whole), torch.device("cpu"))
+        assert real == (rows_of_all if which is None else [rows_of_all[place] for place in which.tolist()])
         assert sorted(real) == [row for _, row in whole]
         assert len({len(part) for part in parts}) == 1 and len(parts[0]) >= min(2, len(whole))
         for part in parts:
-            marks = [row >= 0 for _, row in part]
+            marks = [row >= 0 for _, row, _ in part]
             assert marks == sorted(marks, reverse=True), "those that count come first"
-            assert all(~row in range(rows) for _, row in part if row < 0)
+            assert all(~row in range(rows) for _, row, _ in part if row < 0)
 
 
 GRADIENTS = """
@@ -74,9 +77,9 @@ def gradient_of(network_name, loss, accumulate, samples):
     images, targets = torch.rand(10, 2, 32, 32), (torch.rand(10, 3) < 0.4).double()
     keys = [(1, row) for row in range(samples)]
     own = next(iter(ranks.Shares([keys], group)))
-    rows = torch.tensor([row for _, row in own])
+    rows = torch.tensor([row for _, row, _ in own])
     which = torch.where(rows < 0, ~rows, rows)
-    curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows})
+    curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows, "whole": samples})
     return {"gradients": {name: weight.grad for name, weight in network.named_parameters()}, "curves": curves}
 
 group, device = ranks.join("cpu")

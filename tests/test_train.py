@@ -385,8 +385,20 @@ def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_p
         refuse("train", *words, says=says)
     one = {"model": "se_resnext50_32x4d", "weights": "none", "batch-size": 1}
     words = train_options(atlas, folds, tmp_path, images=tmp_path, **one)
-    refuse("train", *words, says=["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"])
-    refuse("train", *words, "--batch-size", 8, "--limit", 1, says="--batch-size 2 or more, and more than one image to train on")
+    refuse(
+        "train",
+        *words,
+        says=["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"],
+    )
+    refuse(
+        "train",
+        *words,
+        "--batch-size",
+        8,
+        "--limit",
+        1,
+        says="--batch-size 2 or more, and more than one image to train on",
+    )
     refuse("train", *options, says="without an image")
     refuse("train", *options, "--max-minutes", -1, says="--max-minutes")
     refuse("train", *options, "--layers", "last", says="name the run with --weights")

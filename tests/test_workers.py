@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
 
+from utils import workers
 from utils.packed import Images
 from utils.trainer import Trainer
 from utils.workers import Start, fit_workers, new_ledger, shared_tensor
@@ -166,6 +167,7 @@ import multiprocessing, os, signal, sys, time
 multiprocessing.set_start_method("fork")
 import train
 from utils.errors import run_script
+from utils import workers
 from utils.packed import Images
 from utils.trainer import Trainer
 
@@ -218,7 +220,9 @@ def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch)
         os._exit(0)
     os.close(its)
     os.waitpid(training, 0)
-    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", "the worker has ended, and the pipe with it"
+    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", (
+        "the worker has ended, and the pipe with it"
+    )
     os.close(ours)
 
 
@@ -249,7 +253,8 @@ def test_shared_tensors_need_nothing_of_dev_shm(monkeypatch):
         os._exit(0)
     os.waitpid(child, 0)
     assert tensor[2, 999] == 7 and float(tensor.sum()) == 3006 and shared_tensor((0, 2), torch.int64).shape == (0, 2)
-    monkeypatch.setattr("utils.workers.has_memfd", lambda: False)
+    monkeypatch.setattr(os, "memfd_create", lambda _: raise_(PermissionError("not in this container")))
+    monkeypatch.setattr("utils.workers.has_memfd", workers.has_memfd.__wrapped__)
     with pytest.raises(OSError, match="4.1 KB of /dev/shm are free, 12 KB are needed"):
         shared_tensor((3, 1000), torch.float32)
     assert shared_tensor((2,), torch.int64).fill_(3).tolist() == [3, 3]
@@ -275,12 +280,23 @@ def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, 
     """A batch of 16 takes 65 KB. With a /dev/shm of that size two processes load it through files without names; where there are
     none, the training loads it itself. The weights are those of any other number of processes."""
     words = train_options(atlas, folds, tmp_path, workers=2, cache=tmp_path / "cache")
-    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", SMALL_SHM, room, how, *map(str, words)]
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        sys.executable,
+        "-c",
+        SMALL_SHM,
+        room,
+        how,
+        *map(str, words),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("no namespaces here")
     assert done.returncode == 0, done.stderr
-    fewer = "0 DataLoader workers instead of 2" in done.stdout
+    fewer = "batches loaded without DataLoader workers, instead of 2 workers with 2" in done.stdout
     assert fewer == ((room, how) == ("64k", "without memfd"))
     one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -292,13 +308,17 @@ def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, mon
 
     monkeypatch.setattr("utils.data.shared_tensor", full)
     words = train_options(atlas, folds, tmp_path, workers=2)
-    refuse("train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"])
+    refuse(
+        "train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
+    )
     assert none_left() and not (tmp_path / "mini").exists()
 
 
 def test_processes_that_cannot_be_started_are_one_sentence(atlas, folds, tmp_path, monkeypatch):
     """As where semaphores have no /dev/shm."""
-    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda _: raise_(OSError(38, "Function not implemented")))
+    monkeypatch.setattr(
+        torch.utils.data.DataLoader, "__iter__", lambda _: raise_(OSError(38, "Function not implemented"))
+    )
     words = train_options(atlas, folds, tmp_path, workers=2)
     refuse("train", *words, says=["DataLoader workers cannot be started", "Function not implemented", "--workers 0"])
 

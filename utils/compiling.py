@@ -17,7 +17,7 @@ def check_compiles(device, checkpointing=False):
         torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # a compiler that is missing or broken brings one of many
         raise InputError(
-            f"--compile does not work on this machine ({type(error).__name__}: {first_line(error, 120)}); leave it out, or install "
+            f"--compile does not work on this machine ({type(error).__name__}: {_cause(error)}); leave it out, or install "
             f"{'a C++ compiler' if device.type == 'cpu' else 'triton and a C compiler'}"
         ) from None
     if checkpointing and not _counts_once(device):
@@ -35,6 +35,11 @@ def _counts_once(device):
     return int(layers[1].num_batches_tracked) == 1
 
 
+def _cause(error):
+    """What went wrong, of an exception that may only say which backend of torch.compile raised another."""
+    return first_line(getattr(error, "inner_exception", error), 120)
+
+
 @contextlib.contextmanager
 def explaining_compile_errors(name):
     """Where the network called `name` is not compiled inside, raise InputError with what the compiler said."""
@@ -44,5 +49,5 @@ def explaining_compile_errors(name):
         if not type(error).__module__.startswith(COMPILERS):
             raise
         raise InputError(
-            f"--compile: {name} cannot be compiled by torch {torch.__version__} ({first_line(error)}); leave --compile out"
+            f"--compile: {name} cannot be compiled by torch {torch.__version__} ({_cause(error)}); leave --compile out"
         ) from None

@@ -6,6 +6,7 @@ A batch is a dict:
     mean,std (sum of tiles, planes) float32, the statistics of each tile's whole image (per-image normalisation only)
     rows     (B,) int64, positions in the list of files; ~position (below 0) of one that does not count (see utils/ranks.py)
     targets  (B, classes) float32 (where labels were given)
+    whole    int, samples of all ranks' shares of the batch together (where there are several)
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -59,15 +60,15 @@ class Samples(Dataset):
 
     def __getitems__(self, keys):
         """What a DataLoader asks for: a batch at once."""
-        self.images.will_need([max(row, ~row) for _, row in keys])
+        self.images.will_need([max(row, ~row) for _, row, *_ in keys])
         return [self[key] for key in keys]
 
     def __getitem__(self, key):
-        epoch, row = key
+        epoch, row, *whole = key
         position = max(row, ~row)
         self.hold(position)
         try:
-            return self.load(epoch, position) | {"rows": row}
+            return self.load(epoch, position) | {"rows": row, "whole": whole}
         except InputError as error:
             return error  # raised again in the main process, where it can be told in one sentence
         except MemoryError:
@@ -245,8 +246,9 @@ def collate(samples, pinned=False):
             small[key] = np.repeat(np.stack([sample[key] for sample in samples]), small["tiles"], axis=0)
     if "targets" in samples[0]:
         small["targets"] = np.stack([sample["targets"] for sample in samples])
+    whole = dict(zip(["whole"], samples[0].get("whole", ()), strict=False))
     try:
-        batch = {"images": concatenate(images, pinned)}
+        batch = whole | {"images": concatenate(images, pinned)}
     except (OSError, RuntimeError) as error:
         if get_worker_info() is None:
             raise
@@ -268,10 +270,8 @@ def concatenate(images, pinned=False):
     memory that it shares with the training."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
     dtype = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
-    if get_worker_info() is not None:
-        joined = shared_tensor(shape, dtype)
-    else:
-        joined = torch.empty(shape, dtype=dtype, pin_memory=pinned)
+    in_worker = get_worker_info() is not None
+    joined = shared_tensor(shape, dtype) if in_worker else torch.empty(shape, dtype=dtype, pin_memory=pinned)
     np.concatenate(images, out=joined.numpy())
     return joined.permute(0, 3, 1, 2)
 
@@ -306,21 +306,26 @@ class Normaliser:
         self.device, self.normalise, self.dtype = device, normalise, dtype or torch.float32
         self.mix = torch.tensor(mix, device=device) if mix else None
         mean, std = (mean, std) if normalise == "dataset" else ([0.0], [1.0])
-        self.mean, self.std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
+        self.factor, self.shift = _linear(*(torch.tensor(values, device=device).view(1, -1) for values in (mean, std)))
 
     def __call__(self, batch):
         """-> (sum of tiles, planes, S, S), channels last."""
-        images = batch["images"].to(self.device, non_blocking=True)
-        mean, std = self.mean, self.std
+        images, factor, shift = batch["images"].to(self.device, non_blocking=True), self.factor, self.shift
         if self.normalise == "image":
-            mean, std = (batch[key].to(self.device, non_blocking=True)[..., None, None] for key in ("mean", "std"))
-        factor = torch.where(std > 1e-6, 1 / std, 0.0)  # a channel of one grey value becomes zero, not NaN
-        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
+            factor, shift = _linear(*(batch[key].to(self.device, non_blocking=True) for key in ("mean", "std")))
+        if images.dtype == torch.uint8:
+            factor = factor / 255
         if self.mix is not None:
             images = torch.einsum("pc,nchw->nphw", self.mix, images.float())
         images = images.contiguous(memory_format=torch.channels_last)
         # One pass over the pixels: a multiplication, an addition, and the change of type.
-        return torch.addcmul(-mean * factor, images, unit * factor, out=torch.empty_like(images, dtype=self.dtype))
+        return torch.addcmul(shift, images, factor, out=torch.empty_like(images, dtype=self.dtype))
+
+
+def _linear(mean, std):
+    """(N, planes) each -> factor and shift (N, planes, 1, 1) that subtract the mean and divide by the deviation."""
+    factor = torch.where(std > 1e-6, 1 / std, 0.0)[..., None, None]  # a channel of one grey value becomes zero, not NaN
+    return factor, -mean[..., None, None] * factor
 
 
 def dataset_moments(samples, count=500):

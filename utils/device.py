@@ -36,7 +36,9 @@ def pick_device(spec="auto"):
             device = _cuda_device(device)
         torch.zeros(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"device {spec!r} cannot be used ({first_line(error)}); give another --device, cpu for one") from None
+        raise InputError(
+            f"device {spec!r} cannot be used ({first_line(error)}); give another --device, cpu for one"
+        ) from None
     if device.type == "cpu":
         device = torch.device("cpu")
         torch.set_num_threads(min(torch.get_num_threads(), cores()))
@@ -55,7 +57,7 @@ def _cuda_device(device):
         raise InputError(f"--device cuda:{index}: there is no such GPU, only {names}; give one of these")
     device = torch.device("cuda", index)
     check_built_for(device)
-    torch.cuda.set_device(device)  # also of threads that pin memory
+    torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True  # batches are alike: the search for the fastest convolutions pays at once
     return device
 
@@ -149,7 +151,7 @@ def fetch(tensor, device):
     do afterwards, and returns it."""
     copy = to_pinned(tensor) if device.type == "cuda" else tensor.cpu()
     wait = until_now(device)
-    
+
     def result():
         wait()
         return copy
@@ -216,8 +218,11 @@ def is_out_of_memory(error):
 def describe_memory(device):
     """``Tesla T4, 15.6 of 15.8 GB in use (1.2 GB by other processes)``."""
     if device.type != "cuda":
-        return f"the {device.type.upper()}, {free_memory():.1f} GB free"
+        name = {"cpu": "the CPU", "mps": "the Apple GPU"}.get(device.type, str(device))
+        return f"{name}, {free_memory():.1f} GB of main memory free"
     free, total = torch.cuda.mem_get_info(device)
     others = total - free - torch.cuda.memory_reserved(device)
-    rest = f" ({others / 1e9:.1f} GB by other processes)" if others > 1e9 else ""  # less is the CUDA context of this one
+    rest = (
+        f" ({others / 1e9:.1f} GB by other processes)" if others > 1e9 else ""
+    )  # less is the CUDA context of this one
     return f"{torch.cuda.get_device_name(device)}, {(total - free) / 1e9:.1f} of {total / 1e9:.1f} GB in use{rest}"

@@ -9,6 +9,8 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from utils.device import autocast
+
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 NORMS_WITH_ACTIVATION = (BatchNormAct2d, SyncBatchNormAct)
 TRIAL_SIZE = 128  # pixels of the image that folding is tried on; a network of a fixed size gets its own
@@ -19,13 +21,13 @@ TOLERANCE = 1e-6  # of the largest output, in float64
 def fold_batch_norm(network, images):
     """A copy of the network, in evaluation mode, whose convolutions do the work of the batch norm behind them.
 
-    images: inputs of the network, (B, planes, S, S), of which only shape and device count. Which convolutions are meant is found
-    out once, and tried with random statistics; if there are none, or the copy would not do the same, -> the network itself.
+    images: inputs of the network, (B, planes, S, S), of which only the shape counts. Which convolutions are meant is found out once,
+    and tried with random statistics; if there are none, or the copy would not do the same, -> the network itself.
     """
     network.eval()
     if network not in _known:
-        with torch.autocast(images.device.type, enabled=False):
-            _known[network] = _find_pairs(network, images)
+        with autocast(torch.device("cpu"), None):
+            _known[network] = _find_pairs(network, images.shape)
     return _folded(network, _known[network])
 
 
@@ -44,20 +46,23 @@ def _folded(network, pairs):
     return folded
 
 
-def _find_pairs(network, images):
+def _find_pairs(network, shape):
     norms = [name for name, layer in network.named_modules() if type(layer) in (*NORMS, *NORMS_WITH_ACTIVATION)]
     if not norms:
         return []
-    trial, random = copy.deepcopy(network).double(), torch.Generator().manual_seed(0)
+    # On the CPU, since not every device computes in float64.
+    trial, random = copy.deepcopy(network).cpu().double(), torch.Generator().manual_seed(0)
     for name in norms:
         layer = trial.get_submodule(name)
         for values, least, most in ((layer.running_mean, -0.5, 0.5), (layer.running_var, 0.5, 1.5), (layer.weight, 0.5, 1.5),
                                     (layer.bias, -0.5, 0.5)):  # fmt: skip
             if values is not None:
                 values.copy_(torch.empty(values.shape).uniform_(least, most, generator=random))
-    for size in sorted({min(TRIAL_SIZE, images.shape[-1]), images.shape[-1]}):
-        image = torch.rand(1, images.shape[1], size, size, generator=random).to(images.device, torch.double)
-        with contextlib.suppress(RuntimeError, ValueError, AssertionError, TypeError):  # not of this size, or not in float64
+    for size in sorted({min(TRIAL_SIZE, shape[-1]), shape[-1]}):
+        image = torch.rand(1, shape[1], size, size, generator=random, dtype=torch.double)
+        with contextlib.suppress(
+            RuntimeError, ValueError, AssertionError, TypeError
+        ):  # not of this size, or not in float64
             pairs, expected = _followed(trial, image)
             error = (_folded(trial, pairs)(image) - expected).abs().max()
             return pairs if error <= TOLERANCE * expected.abs().max() else []

@@ -49,7 +49,7 @@ def estimate(options, classes, amp):
             trainer.optimiser.zero_grad(set_to_none=True)
             images = torch.zeros(batch, channels.planes, size, size, dtype=amp or torch.float32)
             targets = torch.zeros(batch, classes)
-            trainer.backward(images, targets, np.ones(batch, bool))
+            trainer.backward(images, targets, np.ones(batch, bool), batch)
             trainer.optimiser.step()
     return peak.bytes
 

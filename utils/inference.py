@@ -1,7 +1,10 @@
 """Probabilities from networks: test-time views, tiles, folds. Shared by validation in train.py and by predict.py."""
 
+import copy
+
 import numpy as np
 import torch
+from torch import nn
 
 from utils.ahead import in_order
 from utils.data import batches
@@ -43,48 +46,51 @@ def predict(
     ranks: those among which the samples are shared out. between: called after every batch. compiled: by torch.compile.
     Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
     """
-    ready = []  # functions from images to probabilities, once the first images are there
+    ready = []  # the networks as functions, once the first images are there
 
     def submit(batch):
         total = 0
         for number, (network, normaliser) in enumerate(zip(networks, normalisers, strict=True)):
             with autocast(device, None):
-                images = normaliser(batch)
+                parts = normaliser(batch).split(chunk)
                 if number == len(ready):
-                    ready.append(_ready(network, images[:1], chunk, compiled))
-            parts = [view_probabilities(ready[number], part, device, amp, tta, reduce) for part in images.split(chunk)]
+                    ready.append(prepare(network, parts[0], amp, compiled))
+            parts = [view_probabilities(ready[number], part, device, amp, tta, reduce) for part in parts]
             total = total + torch.cat(parts)
         return batch["rows"], fetch(_tile_means(total / len(networks), batch["tiles"]), device)
 
     rows, results = [], []
-    with autocast(device, amp):  # around all, since it keeps the weights in 16 bits until it ends
-        # A GPU is given the next batch before the last one's results are waited for.
-        for seen, result in in_order(
-            submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1
-        ):
-            rows.append(seen)
-            results.append(result())
-            if not bool(results[-1].isfinite().all()):
-                worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
-                raise InputError(
-                    f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
-                )
-            if between:
-                between()
-            if bar is not None:
-                bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
+    # A GPU is given the next batch before the last one's results are waited for.
+    for seen, result in in_order(submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1):
+        rows.append(seen)
+        results.append(result())
+        if not bool(results[-1].isfinite().all()):
+            worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
+            raise InputError(
+                f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
+            )
+        if between:
+            between()
+        if bar is not None:
+            bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
     if not rows:  # fewer samples than ranks
         return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
 
 
-def _ready(network, images, chunk, compiled):
-    """The network as it predicts fastest: batch norm folded, and for a full chunk compiled."""
-    network = fold_batch_norm(network, images)
+def prepare(network, images, amp, compiled=False):
+    """The network as it predicts fastest: batch norm folded, weights in the arithmetic of `amp`, and for as many images at once as
+    these it may be compiled. -> a function from images to logits; the network itself stays as it is, in evaluation mode."""
+    ready = fold_batch_norm(network, images)
+    if amp:
+        ready = copy.deepcopy(network) if ready is network else ready
+        for layer in ready.modules():
+            if type(layer) in (nn.Conv2d, nn.Linear):
+                layer.to(amp)  # as autocast would at every call: it keeps nothing where no gradients are asked for
     if not compiled:
-        return network
-    fast = torch.compile(network, dynamic=False)
-    return lambda images: fast(images) if len(images) == chunk else network(images)
+        return ready
+    fast, usual = torch.compile(ready, dynamic=False), len(images)
+    return lambda images: fast(images) if len(images) == usual else ready(images)
 
 
 def view_probabilities(network, images, device, amp, tta, reduce="mean"):

@@ -44,7 +44,9 @@ def balanced_weights(counts, largest=50.0):
     """
     counts = np.asarray(counts, np.float32)
     fewest = counts[counts > 0].min(initial=np.inf)
-    return torch.tensor(largest * fewest / np.maximum(counts, fewest) if counts.any() else np.full_like(counts, largest))
+    return torch.tensor(
+        largest * fewest / np.maximum(counts, fewest) if counts.any() else np.full_like(counts, largest)
+    )
 
 
 def pos_weight_bce(logits, targets, pos_weights, matrix=None):

@@ -5,6 +5,7 @@ gives is that of all ranks' samples together, as if one process had seen them.
 """
 
 import itertools
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -61,19 +62,30 @@ class Ranks:
                 for buffer in network.buffers():
                     distributed.broadcast(buffer, 0)
 
-    def which_count(self, real, device):
-        """Of all ranks' samples one after another, those that are `real`, a (n,) bool array: for `gather`."""
-        if self.count == 1:
+    def share(self, samples):
+        """How many of a batch of so many samples each rank gets: the same number, and two at least, from which batch norm can learn."""
+        return max(math.ceil(samples / self.count), min(2, samples))
+
+    def which_count(self, samples, device):
+        """Of all ranks' shares of a batch of so many samples, one after another, the rows that count: (samples,) int64, or None for
+        all. For `gather`; known without asking the others or the device."""
+        share = self.share(samples)
+        if self.count == 1 or share * self.count == samples:
             return None
-        return torch.cat(self._all(torch.from_numpy(real).to(device, torch.uint8))).bool()  # gloo knows no bool
+        rows = [
+            rank * share + number
+            for rank in range(self.count)
+            for number in range(len(range(rank, samples, self.count)))
+        ]
+        return torch.tensor(rows).to(device, non_blocking=True)
 
     def gather(self, part, which):
-        """The rows of all ranks' tensors (n, …) that count. Gradients flow through this rank's alone."""
+        """The rows `which` of all ranks' tensors (n, …). Gradients flow through this rank's alone."""
         if self.count == 1:
             return part
         parts = self._all(part.detach().contiguous())
         parts[self.rank] = part
-        return torch.cat(parts)[which]
+        return torch.cat(parts) if which is None else torch.cat(parts).index_select(0, which)
 
     def _all(self, tensor):
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
@@ -189,10 +201,10 @@ class _NotATerminal:
 
 
 class Shares(Sampler):
-    """One rank's part of each batch: every `count`-th of its keys (epoch, row).
+    """One rank's part of each batch: every `count`-th of its keys (epoch, row), as (epoch, row, samples of the whole batch).
 
-    All ranks' parts are equally long, and of at least two samples, from which batch norm can learn. Where a batch does
-    not give that, some of its samples come again as (epoch, ~row): they are computed and do not count.
+    All ranks' parts are equally long (`Ranks.share`). Where a batch does not give that, some of its samples come again as
+    (epoch, ~row, …): they are computed and do not count.
     """
 
     def __init__(self, batches, ranks):
@@ -204,6 +216,5 @@ class Shares(Sampler):
     def __iter__(self):
         for keys in self.batches:
             own = keys[self.ranks.rank :: self.ranks.count]
-            length = max(-(-len(keys) // self.ranks.count), min(2, len(keys)))
-            spare = itertools.islice(itertools.cycle(keys), length - len(own))
-            yield own + [(epoch, ~row) for epoch, row in spare]
+            spare = itertools.islice(itertools.cycle(keys), self.ranks.share(len(keys)) - len(own))
+            yield [(*key, len(keys)) for key in [*own, *((epoch, ~row) for epoch, row in spare)]]

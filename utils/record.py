@@ -20,8 +20,7 @@ class Record:
     """The files of one run, as a context. Among ranks that train together (utils/ranks.py) only the first writes.
 
     Checkpoints, logs and predictions are written from a thread while the training goes on, always in this order: an epoch's
-    predictions, best.pt, oof.csv, the logs, last.pt. So a kill at any moment leaves files that are whole, and a last.pt
-    beside which all it speaks of is there.
+    predictions, best.pt, oof.csv, the logs, last.pt. So at any moment all files are whole, and what last.pt refers to exists.
 
     train_rows, valid_rows, skipped: of the images trained and validated on, and left out, three DataFrames; the second in the order
     of all probabilities given (N, classes).
@@ -34,7 +33,7 @@ class Record:
         self.last = run / "last.pt"
         self.first_step = self.saved_step = trainer.step
         self.saved_at, self.seconds = time.monotonic(), 0.0  # the latter: that the training was held up
-        self.writer, self.points = Writer(), []
+        self.writer, self.points = Writer(trainer.device), []
 
     def __enter__(self):
         return self
@@ -154,6 +153,7 @@ class Record:
                 flush=True,
             )
             return
+        self.wait()
         last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing was saved yet"
         raise InputError(
             f"{where}; {last}; leave such batches out with --skip-nan {trainer.left_out + 4}, or train anew (--overwrite) with a "

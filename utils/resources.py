@@ -36,10 +36,10 @@ def _free_in_container(cgroup):
 
 
 class CoreWatch:
-    """Do the `threads` of this process that compute get the cores they could compute on? Only Linux says."""
+    """Do the `threads` of this process that compute get the cores they could compute on, beside `workers` of its own? Only Linux says."""
 
-    def __init__(self, threads, tasks="/proc/self/task"):
-        self.threads, self.tasks = threads, Path(tasks)
+    def __init__(self, threads, workers=0, tasks="/proc/self/task"):
+        self.threads, self.workers, self.tasks = threads, workers, Path(tasks)
         self.since, self.waited, self.reported = time.monotonic(), self._waited(), False
 
     def _waited(self):
@@ -64,5 +64,11 @@ class CoreWatch:
         if share < STARVED:
             return None
         self.reported = True
-        advice = "end what else runs here" + (", or set OMP_NUM_THREADS=1" if self.threads > 1 else "")
-        return f"starved of CPU cores: the computing threads waited for one {share:.0%} of the time; {advice}"
+        ways = [
+            "end what else runs here",
+            *["set OMP_NUM_THREADS=1"] * (self.threads > 1),
+            *["give fewer --workers"] * (self.workers > 1),
+        ]
+        return (
+            f"starved of CPU cores: the computing threads waited for one {share:.0%} of the time; {', or '.join(ways)}"
+        )

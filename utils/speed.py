@@ -12,9 +12,8 @@ from tqdm import tqdm
 from utils.data import collate
 from utils.device import describe
 from utils.errors import InputError
-from utils.folding import fold_batch_norm
 from utils.images import read_plane
-from utils.inference import view_probabilities
+from utils.inference import prepare, view_probabilities
 
 SINGLES, BATCH = 16, 64  # images measured one by one, and the size of the large batch
 PUBLISHED = (
@@ -72,7 +71,7 @@ def report(name, batch, seconds):
 
 class _Stages:
     def __init__(self, samples, network, normaliser, device, amp, tta, most):
-        self.samples, self.unfolded, self.normaliser, self.device = samples, network, normaliser, device
+        self.samples, self.given, self.normaliser, self.device = samples, network, normaliser, device
         self.network = None  # from the first images on, which do not count, as it predicts
         self.amp, self.tta, self.most = amp, tta, most
 
@@ -94,7 +93,7 @@ class _Stages:
         batch["images"] = batch["images"].to(self.device)
         self.wait(clock)
         images = self.normaliser(batch)
-        self.network = self.network or fold_batch_norm(self.unfolded, images[:1])
+        self.network = self.network or prepare(self.given, images, self.amp)
         view_probabilities(self.network, images, self.device, self.amp, self.tta).cpu()
         self.wait(clock)
         return np.diff(clock)

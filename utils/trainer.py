@@ -68,7 +68,7 @@ class Trainer:
         self.parallel = ranks.wrap(network, device)
         # For batches of the usual size: the smaller last one of an epoch is not worth minutes of compiling.
         self.compiled = torch.compile(self.parallel, dynamic=False) if config["compile"] else None
-        self.usual = math.ceil(min(config["batch_size"], len(train_set.targets)) / ranks.count)
+        self.usual = ranks.share(min(config["batch_size"], len(train_set.targets)))
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(
             train_set.channels.mix, config["normalise"], config["mean"], config["std"], device, amp
@@ -131,7 +131,8 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
         with explaining_compile_errors(self.config["model"]) if self.config["compile"] else contextlib.nullcontext():
-            loss, values = self.backward(self.normaliser(batch), targets, (batch["rows"] >= 0).numpy())
+            real = (batch["rows"] >= 0).numpy()
+            loss, values = self.backward(self.normaliser(batch), targets, real, batch.get("whole", len(real)))
         norm = self.gradient_norm()
         scale = self.scaler.scale(torch.ones((), device=self.device))
         numbers = {"loss": loss, "norm": norm, "scale": scale} | values
@@ -175,18 +176,18 @@ class Trainer:
             return torch.nn.utils.clip_grad_norm_(weights, self.config["clip"])
         return torch.nn.utils.get_total_norm([weight.grad for weight in weights])
 
-    def backward(self, images, targets, real):
+    def backward(self, images, targets, real, samples):
         """Add the gradients of the loss of the whole batch, L1 penalty included, scaled by the scaler:
         -> (loss without the penalty, {curve: value}), 0-d tensors.
 
-        The whole batch are the samples of all ranks that are `real` (n,) bool array, first among each rank's. Gradients are averaged over
-        ranks, so that the loss counts as often as there are ranks to come out as its sum.
+        The whole batch are the `samples` of all ranks that are `real` (n,) bool array, first among each rank's. Gradients are averaged
+        over ranks, so that the loss counts as often as there are ranks to come out as its sum.
 
         With --accumulate the batch goes through the network in parts, each with its own backward pass, so that only one part's
         activations are in memory at a time. Where the loss couples the samples of a batch, all parts go through once before, to
         know the loss's slope at every output.
         """
-        which = self.ranks.which_count(real, self.device)
+        which = self.ranks.which_count(samples, self.device)
         whole = self.ranks.gather(targets, which)
         usual = self.compiled is not None and len(images) == self.usual
         network = self.compiled if usual else self.parallel

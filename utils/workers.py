@@ -1,6 +1,7 @@
 """The DataLoader workers that load training samples: how many of them, the memory they share, which signals end them, and which
 file a worker that died was reading."""
 
+import functools
 import math
 import os
 import re
@@ -13,7 +14,7 @@ import torch
 from torch.multiprocessing import get_sharing_strategy
 from torch.utils.data import get_worker_info
 
-from utils.errors import InputError, data_size, listing
+from utils.errors import InputError, data_size, listing, plural
 from utils.resources import free_memory
 
 AHEAD = 2  # batches that a worker prepares ahead
@@ -57,8 +58,14 @@ def shared_tensor(shape, dtype):
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
+@functools.cache
 def has_memfd():
-    return hasattr(os, "memfd_create") and get_sharing_strategy() == "file_descriptor"
+    """Does this system have files without a name, and hand torch's tensors over by such files?"""
+    try:
+        os.close(os.memfd_create("trial"))
+    except (AttributeError, OSError):  # not Linux; forbidden, as in some containers
+        return False
+    return get_sharing_strategy() == "file_descriptor"
 
 
 def free_shared_memory():
@@ -78,8 +85,13 @@ def fit_workers(workers, batch_bytes, trainings=1):
     if not workers or workers * AHEAD <= most:
         return workers, AHEAD
     fewer = min(workers, int(most))
+    ahead = (
+        f"{plural(fewer, 'DataLoader worker')} with one batch ahead each"
+        if fewer
+        else "batches loaded without DataLoader workers"
+    )
     print(
-        f"{fewer} DataLoader workers instead of {workers}, with one batch ahead each: a batch takes {data_size(batch_bytes)}, and "
+        f"{ahead}, instead of {plural(workers, 'worker')} with {AHEAD}: a batch takes {data_size(batch_bytes)}, and "
         f"{data_size(room)} of {'main' if has_memfd() else 'shared'} memory can be used for them"
     )
     return fewer, 1

@@ -3,6 +3,8 @@
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 
 class Writer:
     """Runs the jobs it is given in their order, from a thread of its own that begins with the first.
@@ -11,13 +13,14 @@ class Writer:
     that the failed one's file is there.
     """
 
-    def __init__(self):
-        self._thread, self._jobs, self._failed = None, deque(), False
+    def __init__(self, device=None):
+        """device: of the tensors that jobs may wait for; a GPU becomes the thread's current one too."""
+        self._device, self._thread, self._jobs, self._failed = device, None, deque(), False
 
     def submit(self, job):
         """Have a function without arguments called, when those before it are done."""
         self.check()
-        self._thread = self._thread or ThreadPoolExecutor(1, "writer")
+        self._thread = self._thread or ThreadPoolExecutor(1, "writer", self._begin)
         self._jobs.append(self._thread.submit(self._run, job))
 
     def check(self):
@@ -35,6 +38,10 @@ class Writer:
         self._jobs.clear()
         if self._thread:
             self._thread.shutdown()
+
+    def _begin(self):
+        if self._device and self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
 
     def _run(self, job):
         if self._failed:

@@ -33,7 +33,7 @@ from results import WORK, report  # noqa: E402
 
 from utils import checkpoint, gpu_memory, losses, models, packing  # noqa: E402
 from utils.benchmark.bench import MEAN, RGBY, STD, Bench, Feed, draw_labels  # noqa: E402
-from utils.data import Samples, batches, begin_epoch, make_loader, pick_workers  # noqa: E402
+from utils.data import Samples, begin_epoch, make_loader, pick_workers  # noqa: E402
 from utils.device import amp_dtype, pick_device  # noqa: E402
 from utils.folding import fold_batch_norm  # noqa: E402
 from utils.images import find_files, scan_folder  # noqa: E402
@@ -141,8 +141,6 @@ def ceilings():
     device = torch.device(DEVICE)
     if device.type != "cuda":
         return report("ceilings", skipped="no GPU")
-    room = 2**31  # bytes
-    source, target = (torch.empty(room, dtype=torch.uint8, device=device).random_() for _ in range(2))
 
     def rate(function, amount, repeats=10):
         for _ in range(3):
@@ -155,8 +153,11 @@ def ceilings():
         torch.cuda.synchronize()
         return amount * repeats / begin.elapsed_time(end) / 1e6  # G a second
 
-    found = {"copy_GB_s": rate(lambda: target.copy_(source), 2 * room)}
-    del source, target
+    def copy_rate(room=2**31):
+        source, target = (torch.empty(room, dtype=torch.uint8, device=device).random_() for _ in range(2))
+        return rate(lambda: target.copy_(source), 2 * room)
+
+    found = {"copy_GB_s": copy_rate()}
     a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
     found["matmul_TFLOP_s"] = rate(lambda: a @ b, 2 * 8192**3) / 1000
     batch = torch.empty(64 * 2**20, dtype=torch.uint8)
@@ -180,7 +181,8 @@ def ceilings():
 
 VARIANTS = {  # part: [(what, options)], in the order of their worth
     "main": [
-        ("train", {"batch": 64}), ("infer", {"batch": 64, "folded": True}), ("train", {"batch": 128}), ("infer", {"batch": 128, "folded": True}),
+        ("train", {"batch": 64}), ("infer", {"batch": 64, "folded": True}), ("train", {"batch": 128}),
+        ("infer", {"batch": 128, "folded": True}),
     ],
     "more": [
         ("train", {"batch": 64, "amp": "fp16"}), ("infer", {"batch": 64}), ("infer", {"batch": 64, "folded": True, "tuned": False}),
@@ -203,7 +205,9 @@ def net(part="main"):
             net_variant(what, **options)
 
 
-def net_variant(what, batch, amp="bf16", layout="nhwc", tuned=True, folded=False, model=MODEL, size=None, compiled=False):
+def net_variant(
+    what, batch, amp="bf16", layout="nhwc", tuned=True, folded=False, model=MODEL, size=None, compiled=False
+):
     size = SIZE if size is None or TINY else size
     used = min(batch, 4) if TINY else batch
     device = torch.device(DEVICE)
@@ -283,7 +287,11 @@ def a_bench(batch):
 def a_trainer(bench, batch, size=None, amp="auto", **options):
     """As Bench.trainer, with more options."""
     size = size or SIZE
-    config = RECIPES["chen"] | {"model": MODEL, "size": size, "batch_size": batch, "mean": MEAN, "std": STD, "seed": 0} | options
+    config = (
+        RECIPES["chen"]
+        | {"model": MODEL, "size": size, "batch_size": batch, "mean": MEAN, "std": STD, "seed": 0}
+        | options
+    )
     labelled = Samples([], RGBY, size, "resize", "dataset", draw_labels(1000))
     schedule = losses.parse_schedule(config["loss"])
     arithmetic = amp_dtype(amp, bench.device)
@@ -323,34 +331,42 @@ def trainer_of(batch, profiled):
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     found = timed(lambda: one.train_step(here), batch, device, 3)
-    estimated = gpu_memory.estimate(RECIPES["chen"] | {"model": MODEL, "size": SIZE, "batch_size": batch}, 28, one.amp) / 1e9
+    estimated = (
+        gpu_memory.estimate(RECIPES["chen"] | {"model": MODEL, "size": SIZE, "batch_size": batch}, 28, one.amp) / 1e9
+    )
     report("trainer", way="on the device", batch=batch, **found, peak_gb=peak(device), estimated_gb=round(estimated, 2))
     report("trainer", way="waits in a step", batch=batch, waits=waits_in(lambda: one.train_step(here), device))
-    del here
+    here.clear()
     feed = bench.noise(SIZE, batch)
     report("trainer", way="prefetched noise", batch=batch, **timed(lambda: feed.step(one), batch, device, 3))
 
     workers = pick_workers(-1, device)
     loader = make_loader(samples_of(bench, True), batch, workers, device, shuffle=True)
     started = time.perf_counter()
-    feed = Feed(begin_epoch(loader, 1), device)
-    report("trainer", way="first batch of the loader", batch=batch, workers=workers, seconds=round(time.perf_counter() - started, 2))
+    loaded = Feed(begin_epoch(loader, 1), device)
+    report(
+        "trainer",
+        way="first batch of the loader",
+        batch=batch,
+        workers=workers,
+        seconds=round(time.perf_counter() - started, 2),
+    )
     ready = 1 if TINY else 2 * workers  # batches made while nothing was trained
     steps = 2 if TINY else max(20, min(80, round(9 * 500 / batch)))
     for _ in range(ready):
-        feed.step(one)
+        loaded.step(one)
     wait(device)
     started = time.perf_counter()
     for _ in range(steps):
-        feed.step(one)
+        loaded.step(one)
     wait(device)
     seconds = time.perf_counter() - started
     report("trainer", way="loader", batch=batch, workers=workers, steps=steps, img_s=round(steps * batch / seconds, 1),
            ms=round(1000 * seconds / steps, 2))  # fmt: skip
     if profiled and device.type == "cuda" and left() > 15:
         with reporting_errors("profile"):
-            profile(one, feed, batch)
-    del feed, loader
+            profile(one, loaded, batch)
+    del loaded, loader
     with reporting_errors("saving"):
         started = time.perf_counter()
         copied, complete = checkpoint.snapshot(one.state(), device)
@@ -387,7 +403,9 @@ def profile(one, feed, batch, steps=8):
         for _ in range(steps + 3):
             feed.step(one)
             seen.step()
-    events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    events = [
+        e for e in json.loads(path.read_text())["traceEvents"] if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
+    ]
     busy = covered((e["ts"], e["ts"] + e["dur"]) for e in events if e["cat"] == "kernel")
     span = max(e["ts"] + e["dur"] for e in events) - min(e["ts"] for e in events)
     sums, counts = defaultdict(float), Counter()
@@ -397,7 +415,10 @@ def profile(one, feed, batch, steps=8):
         counts[name] += 1
     lines = [f"{MODEL} {SIZE}², batch {batch}: GPU busy {busy / span:.1%} of {span / 1e3 / steps:.1f} ms a step",
              f"{'ms a step':>10}{'calls':>7}  kernel"]  # fmt: skip
-    lines += [f"{sums[name]:>10.2f}{counts[name] / steps:>7.0f}  {name}" for name in sorted(sums, key=sums.get, reverse=True)[:60]]
+    lines += [
+        f"{sums[name]:>10.2f}{counts[name] / steps:>7.0f}  {name}"
+        for name in sorted(sums, key=sums.get, reverse=True)[:60]
+    ]
     (WORK / "profile.txt").write_text("\n".join(lines) + "\n")
     path.unlink()
     kinds = defaultdict(float)
@@ -419,7 +440,8 @@ def covered(intervals):
 def kind_of(name):
     name = name.lower()
     for kind, words in {
-        "copies": ("memcpy", "memset"), "batch norm": ("batch_norm", "bn_fw", "bn_bw", "batchnorm"), "optimiser": ("multi_tensor", "foreach"),
+        "copies": ("memcpy", "memset"), "batch norm": ("batch_norm", "bn_fw", "bn_bw", "batchnorm"),
+        "optimiser": ("multi_tensor", "foreach"),
         "convolutions": ("conv", "xmma", "cutlass", "gemm", "wgrad", "dgrad", "cudnn", "nvjet", "sm90_", "sm80_"),
         "pooling and sums": ("reduce", "pool"), "elementwise": ("elementwise", "vectorized", "copy", "cat"),
     }.items():  # fmt: skip
@@ -540,7 +562,11 @@ def resume(*command):
             break
     done = subprocess.run(words, capture_output=True, text=True)
     print(done.stdout[-1500:], done.stderr[-1500:])
-    found = {"rc": done.returncode, "kills": kills, "went_on": "going on from" in done.stdout or "trained already" in done.stdout}
+    found = {
+        "rc": done.returncode,
+        "kills": kills,
+        "went_on": "going on from" in done.stdout or "trained already" in done.stdout,
+    }
     with contextlib.suppress(OSError):
         steps, log = pd.read_csv(run / "steps.csv"), pd.read_csv(run / "log.csv")
         found |= {"steps": len(steps), "each_once": bool((steps["step"].to_numpy() == np.arange(1, len(steps) + 1)).all()),
@@ -564,7 +590,12 @@ def score(truth, *submissions):
 
 def thresholds(path, name):
     found = json.loads(Path(path).read_text())
-    report("thresholds", name=name, method=found["method"], **{k: found["macro_f1"][k] for k in ("in_sample", "cross_fitted")})
+    report(
+        "thresholds",
+        name=name,
+        method=found["method"],
+        **{k: found["macro_f1"][k] for k in ("in_sample", "cross_fitted")},
+    )
 
 
 def benchmark(path):
@@ -637,7 +668,9 @@ def compiled_trainer():
     for _ in range(steps):
         feed.step(one)
     wait(bench.device)
-    report("compile", asked="Trainer, loader", batch=BATCH, img_s=round(steps * BATCH / (time.perf_counter() - started), 1))
+    report(
+        "compile", asked="Trainer, loader", batch=BATCH, img_s=round(steps * BATCH / (time.perf_counter() - started), 1)
+    )
     part = bench.random_batch(SIZE, max(2, BATCH // 2 + 3))
     for call in range(2):  # the last batch of an epoch is smaller, and not compiled for
         started = time.perf_counter()

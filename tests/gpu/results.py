@@ -1,8 +1,8 @@
 """What a measurement has found: a line of JSON for each figure, and the tables made of them.
 
-    python .gpu/results.py stamp NAME    # copies its input, with the time and a step's name before each line
-    python .gpu/results.py busy          # how busy the GPU was in each epoch, from nvidia-smi's log
-    python .gpu/results.py table         # all figures for people: table.txt
+python .gpu/results.py stamp NAME    # copies its input, with the time and a step's name before each line
+python .gpu/results.py busy          # how busy the GPU was in each epoch, from nvidia-smi's log
+python .gpu/results.py table         # all figures for people: table.txt
 """
 
 import contextlib

@@ -28,8 +28,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from utils import models, plots
 from utils.benchmark import cost, loading, machine, memory, prediction, tables, thresholds, training
 from utils.benchmark.bench import RGBY, Bench

@@ -21,8 +21,7 @@ from utils.benchmark.timing import median_within
 from utils.data import batches, make_loader
 from utils.device import keep_freed_memory
 from utils.errors import run_script
-from utils.folding import fold_batch_norm
-from utils.inference import view_probabilities
+from utils.inference import prepare, view_probabilities
 
 SETTLED, PLAIN = "settled.pt", "plain.npy"  # in the benchmark's folder
 GLIBC = (2**25, 2**26)  # the C library's thresholds once it has seen large blocks
@@ -60,7 +59,7 @@ def step(bench):
     peak = most_memory(device)
     batch = feed.batch
     with torch.inference_mode():
-        network = fold_batch_norm(trainer.network, trainer.normaliser(batch)[:1])
+        network = prepare(trainer.network, trainer.normaliser(batch), bench.amp)
 
     @torch.inference_mode()
     def predict():

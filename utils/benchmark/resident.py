@@ -71,4 +71,3 @@ def most_memory(device):
             pass
     peak = peak_memory(device)
     return peak if peak == peak else None
-
