@@ -37,6 +37,7 @@ from utils.data import Samples, begin_epoch, make_loader, pick_workers  # noqa: 
 from utils.device import amp_dtype, pick_device  # noqa: E402
 from utils.folding import fold_batch_norm  # noqa: E402
 from utils.images import find_files, scan_folder  # noqa: E402
+from utils.models.squeeze_excite import SqueezeExcite, mean_of_pixels  # noqa: E402
 from utils.recipes import RECIPES  # noqa: E402
 from utils.trainer import Trainer  # noqa: E402
 
@@ -181,7 +182,8 @@ def ceilings():
 
 VARIANTS = {  # part: [(what, options)], in the order of their worth
     "main": [
-        ("train", {"batch": 64}), ("infer", {"batch": 64, "folded": True}), ("train", {"batch": 128}),
+        ("train", {"batch": 64}), ("infer", {"batch": 64, "folded": True}), ("train", {"batch": 64, "one_pass": False}),
+        ("train", {"batch": 128}),
         ("infer", {"batch": 128, "folded": True}),
     ],
     "more": [
@@ -206,7 +208,16 @@ def net(part="main"):
 
 
 def net_variant(
-    what, batch, amp="bf16", layout="nhwc", tuned=True, folded=False, model=MODEL, size=None, compiled=False
+    what,
+    batch,
+    amp="bf16",
+    layout="nhwc",
+    tuned=True,
+    folded=False,
+    model=MODEL,
+    size=None,
+    compiled=False,
+    one_pass=True,
 ):
     size = SIZE if size is None or TINY else size
     used = min(batch, 4) if TINY else batch
@@ -215,6 +226,9 @@ def net_variant(
     torch.manual_seed(0)
     form = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     network = models.build(model, 28, 4, size, "mean").to(device, memory_format=form)
+    for layer in network.modules():
+        if isinstance(layer, SqueezeExcite) and not one_pass:  # the gradient as autograd has it
+            layer.in_one_pass = lambda images, gate=layer.gate: images * gate(mean_of_pixels(images))
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
     if dtype == torch.float16 and device.type == "cpu":
         dtype = torch.bfloat16
@@ -249,7 +263,7 @@ def net_variant(
         found = timed(once, used, device)
     torch.backends.cudnn.benchmark = True
     report("net", what=what, model=model, batch=used, size=size, amp=amp, layout=layout, tuned=tuned, folded=folded, compiled=compiled,
-           **found, peak_gb=peak(device))  # fmt: skip
+           one_pass=one_pass, **found, peak_gb=peak(device))  # fmt: skip
 
 
 # --- images -----------------------------------------------------------------------------------------------------------------------
@@ -419,6 +433,8 @@ def profile(one, feed, batch, steps=8):
         f"{sums[name]:>10.2f}{counts[name] / steps:>7.0f}  {name}"
         for name in sorted(sums, key=sums.get, reverse=True)[:60]
     ]
+    lines += ["", "longest waits of the GPU: ms, between which kernels"]
+    lines += [f"{wait:>10.2f}  {before[:70]} .. {after[:70]}" for wait, before, after in pauses(events)[: 3 * steps]]
     (WORK / "profile.txt").write_text("\n".join(lines) + "\n")
     path.unlink()
     kinds = defaultdict(float)
@@ -435,6 +451,13 @@ def covered(intervals):
         total += max(0.0, end - max(begin, until))
         until = max(until, end)
     return total
+
+
+def pauses(events):
+    """[(ms, kernel before, kernel after)] in which no kernel ran, the longest first."""
+    kernels = sorted((e for e in events if e["cat"] == "kernel"), key=lambda e: e["ts"])
+    found = [((b["ts"] - a["ts"] - a["dur"]) / 1e3, a["name"], b["name"]) for a, b in itertools.pairwise(kernels)]
+    return sorted(found, reverse=True)
 
 
 def kind_of(name):
@@ -612,64 +635,53 @@ def compiled():
     """Is compiled training right with this torch, and what is it worth?"""
     global MODEL
     MODEL = "gapnet_pl" if TINY else MODEL  # a CPU compiles the larger one for ten minutes
-    with reporting_errors("compile", asked="the same as eager"):
-        compiled_equals()
-    for what, batch in (("train", 64), ("infer", 64)):
-        if left() > (5 if TINY else 45):
-            with reporting_errors("compile", what=what, batch=batch):
-                torch.compiler.reset()
-                net_variant(what, batch, compiled=True, folded=what == "infer", model=MODEL)
-    if left() > (5 if TINY else 60):
-        with reporting_errors("compile", asked="Trainer"):
-            torch.compiler.reset()
-            compiled_trainer()
-    if left() > 45 and not TINY:
-        with reporting_errors("compile", what="train", batch=128):
-            torch.compiler.reset()
-            net_variant("train", 128, compiled=True, model=MODEL)
-
-
-def compiled_equals():
-    size, batch, steps = (32, 4, 3) if TINY else (128, 16, 12)
-    bench = a_bench(batch)
-    feeds = [bench.random_batch(size, batch, seed) for seed in range(steps)]
-    seen = {}
-    for name, options in (("eager", {}), ("again", {}), ("compiled", {"compile": True})):
-        for amp in ("off", "auto"):
-            torch.manual_seed(0)
-            one = a_trainer(bench, batch, size, amp, **options)
-            found = [one.train_step(feed)["loss"] for feed in feeds]
-            seen[name, amp] = found, {k: v.detach().float().cpu() for k, v in one.network.state_dict().items()}
-            del one
-    for name in ("again", "compiled"):
-        for amp in ("off", "auto"):
-            (a, weights), (b, others) = seen["eager", amp], seen[name, amp]
-            far = {k: float((weights[k] - others[k]).abs().max() / (weights[k].abs().max() + 1e-6)) for k in weights}
-            worst = max(far, key=far.get)
-            report("compile", asked=f"{name} against eager, {amp}", largest_loss_difference=max(abs(x - y) for x, y in zip(a, b)),
-                   furthest_weight=worst, by=round(far[worst], 5), loss_from=round(a[0], 4), loss_to=round(a[-1], 4))  # fmt: skip
-
-
-def compiled_trainer():
     bench = a_bench(BATCH)
-    one = a_trainer(bench, BATCH, compile=True)
+    with reporting_errors("compile", asked="the same as eager"):
+        one = compiled_equals(bench, "auto", SIZE, BATCH)
+    with reporting_errors("compile", asked="Trainer"):
+        compiled_trainer(bench, one)
+    if left() > (5 if TINY else 40):
+        with reporting_errors("compile", what="infer"):
+            torch.compiler.reset()
+            net_variant("infer", 64, compiled=True, folded=True, model=MODEL)
+    if left() > (5 if TINY else 90):
+        with reporting_errors("compile", asked="the same as eager, off"):
+            torch.compiler.reset()
+            compiled_equals(bench, "off", *((32, 4) if TINY else (128, 16)))
+
+
+def compiled_equals(bench, amp, size, batch, steps=4):
+    """A compiled Trainer, after steps in which an eager one began with the same weights; and how far apart two eager ones get."""
+    feeds, seen = [bench.random_batch(size, batch, seed) for seed in range(steps)], {}
+    for name in ("eager", "again", "compiled"):
+        torch.manual_seed(0)
+        one, started = a_trainer(bench, batch, size, amp, compile=name == "compiled"), time.perf_counter()
+        losses_ = [one.train_step(feed)["loss"] for feed in feeds]
+        seconds = time.perf_counter() - started
+        seen[name] = losses_, {k: v.detach().float().cpu() for k, v in one.network.state_dict().items()}
+        if name == "eager":
+            continue
+        (a, weights), (b, others) = seen["eager"], seen[name]
+        far = {k: float((weights[k] - others[k]).abs().max() / (weights[k].abs().max() + 1e-6)) for k in weights}
+        worst = max(far, key=far.get)
+        report("compile", asked=f"{name} against eager, {amp}", seconds=round(seconds, 1), furthest_weight=worst, by=round(far[worst], 5),
+               largest_loss_difference=max(abs(x - y) for x, y in zip(a, b)), losses=[round(x, 5) for x in a])  # fmt: skip
+    return one
+
+
+def compiled_trainer(bench, one):
     noise = bench.random_batch(SIZE, BATCH)
     here = noise | {name: noise[name].to(bench.device) for name in ("images", "targets")}
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
     report("compile", asked="Trainer, on the device", batch=BATCH, **timed(lambda: one.train_step(here), BATCH, bench.device, 4),
            peak_gb=peak(bench.device))  # fmt: skip
-    workers = pick_workers(-1, bench.device)
-    loader = make_loader(samples_of(bench, True), BATCH, workers, bench.device, shuffle=True)
-    steps, ready = (2 if TINY else 60), (1 if TINY else 2 * workers)
-    feed = Feed(begin_epoch(loader, 1), bench.device)
-    for _ in range(ready):
-        feed.step(one)
-    wait(bench.device)
-    started = time.perf_counter()
-    for _ in range(steps):
-        feed.step(one)
-    wait(bench.device)
+    feed = bench.noise(SIZE, BATCH)
     report(
-        "compile", asked="Trainer, loader", batch=BATCH, img_s=round(steps * BATCH / (time.perf_counter() - started), 1)
+        "compile",
+        asked="Trainer, prefetched noise",
+        batch=BATCH,
+        **timed(lambda: feed.step(one), BATCH, bench.device, 3),
     )
     part = bench.random_batch(SIZE, max(2, BATCH // 2 + 3))
     for call in range(2):  # the last batch of an epoch is smaller, and not compiled for
@@ -678,7 +690,7 @@ def compiled_trainer():
         wait(bench.device)
         report("compile", asked=f"smaller last batch, call {call + 1}", seconds=round(time.perf_counter() - started, 2))
     report("compile", asked="Trainer, on the device, after a smaller batch", batch=BATCH,
-           **timed(lambda: one.train_step(here), BATCH, bench.device, 3))  # fmt: skip
+           **timed(lambda: one.train_step(here), BATCH, bench.device, 2))  # fmt: skip
 
 
 STEPS = {function.__name__: function for function in (env, ceilings, net, link, trainer, predict, agree, resume, score, thresholds,

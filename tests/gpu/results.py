@@ -1,13 +1,12 @@
 """What a measurement has found: a line of JSON for each figure, and the tables made of them.
 
 python .gpu/results.py stamp NAME    # copies its input, with the time and a step's name before each line
-python .gpu/results.py busy          # how busy the GPU was in each epoch, from nvidia-smi's log
+python .gpu/results.py busy          # how busy the GPU was, from nvidia-smi's log
 python .gpu/results.py table         # all figures for people: table.txt
 """
 
 import contextlib
 import datetime
-import itertools
 import json
 import os
 import re
@@ -43,7 +42,7 @@ def stamp(name):
 
 
 def busy():
-    """How busy the GPU was in every epoch of the log but the first, and in every prediction."""
+    """How busy the GPU was in the epochs of each training but the first, and in every prediction."""
     samples = smi_samples()
     if not samples:
         return
@@ -52,9 +51,9 @@ def busy():
         if match := re.match(r"([\d.]+) \[(\S+)\] (\d+)/(\d+) +\S", line):
             ends[match[2]].append((int(match[3]), float(match[1])))
     for name, marks in ends.items():
-        for (_, begin), (epoch, end) in itertools.pairwise(sorted(marks, key=lambda mark: mark[1])):
-            if end > begin:
-                report("busy", run=name, epoch=epoch, **of_window(samples, begin, end))
+        (_, begin), (last, end) = marks[0], marks[-1]
+        if end > begin:
+            report("busy", run=name, epochs=f"2 to {last}", **of_window(samples, begin, end))
     for row in results():
         if row["step"] == "predict" and "ended" in row:
             name = f"predict, {row['tta']} views, batch {row['batch']}{', compiled' if row.get('compiled') else ''}"
@@ -98,7 +97,11 @@ def table():
             lines.append(f"  step {rest['name']:<14} exit code {rest['rc']:>3} {rest['seconds']:>6.1f} s")
         elif step == "net" and "img_s" in rest:
             words = [rest["model"], f"{rest['size']}²", rest["amp"], rest["layout"]]
-            words += [word for word in ("folded", "compiled") if rest[word]] + ([] if rest["tuned"] else ["not tuned"])
+            words += (
+                [word for word in ("folded", "compiled") if rest[word]]
+                + ([] if rest["one_pass"] else ["gradients apart"])
+                + ([] if rest["tuned"] else ["not tuned"])
+            )
             lines.append(
                 f"net {rest['what']:<6}{rest['batch']:>4} {rest['img_s']:>8.1f} img/s {rest['peak_gb'] or 0:>6.1f} GB  {' '.join(words)}"
             )

@@ -14,13 +14,20 @@ Chen, "Extracting Cellular Location of Human Proteins Using Deep Learning", sect
 from torch import nn
 
 from utils.models.layers import check_size, widen_first
+from utils.models.squeeze_excite import SqueezeExcite
 
 
 def build(classes, channels, size, stem):
-    from pretrainedmodels.models.senet import se_resnext50_32x4d  # here, since it takes 480 MB and half a second
+    from pretrainedmodels.models.senet import (
+        SEModule,
+        se_resnext50_32x4d,
+    )  # here, since it takes 480 MB and half a second
 
     check_size("se_resnext50_32x4d", size, 16)
     network = se_resnext50_32x4d(num_classes=1000, pretrained=None)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, SEModule):
+            network.set_submodule(name, SqueezeExcite(layer.fc1, layer.fc2))
     network.avg_pool = nn.AdaptiveAvgPool2d(1)  # the original averages 7x7 and so takes only 224² images
     network.last_linear = nn.Linear(network.last_linear.in_features, classes)
     network.layer0.conv1 = widen_first(network.layer0.conv1, channels, stem)
