@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -213,14 +214,44 @@ def test_a_gradient_that_overflows_at_any_scale_is_one(monkeypatch):
 
 
 def test_processes_hand_batches_over_for_a_gpu_too(gpus, atlas, folds, tmp_path):  # noqa: F811
-    """Pinned by the loader where torch sees a GPU; here it only says that it does not."""
+    """Pinned by the loader where torch sees a GPU; here newer torch says that it does not."""
     weights = []
     for workers in (0, 2):
         options = gpu_options(atlas, folds, tmp_path, f"by{workers}", workers=workers, epochs=2, normalise="image")
-        with pytest.warns(UserWarning, match="pin"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pin_memory")
             succeed("train", *options)
         weights.append(torch.load(tmp_path / f"by{workers}/fold0/last.pt", weights_only=True)["model"])
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, monkeypatch):  # noqa: F811
+    """In training, where the last batch of an epoch is smaller, in validation and in prediction."""
+    seen, build = set(), models.NETWORKS["liimatainen_fcn"]
+
+    def watched(**options):
+        network = build(**options)
+
+        def look(layer, inputs):
+            if not inputs[0].is_meta and inputs[0].dtype != torch.double:  # no trial of the network beforehand
+                seen.add((layer.training, len(inputs[0]), torch.backends.cudnn.benchmark))
+
+        network.register_forward_pre_hook(look)
+        return network
+
+    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", watched)
+    succeed("train", *gpu_options(atlas, folds, tmp_path, "watched", **{"batch-size": 7}))
+    for training in (True, False):
+        searched, others = (
+            {size for mode, size, search in seen if (mode, search) == (training, wanted)} for wanted in (True, False)
+        )
+        assert searched == {7} and len(others) == 1 and max(others) < 7
+    seen.clear()
+    words = ["--images", atlas / "test", "--device", "cuda", "--batch-size", 5, "-o", tmp_path / "out.csv"]
+    succeed("predict", tmp_path / "watched/fold0", *words)
+    rows = len(pd.read_csv(tmp_path / "out.csv"))
+    assert {(size, search) for _, size, search in seen} == {(5, True), (rows % 5, False)}
+    assert torch.backends.cudnn.benchmark
 
 
 def test_table_three_and_views_there(gpus, atlas, run, tmp_path):  # noqa: F811

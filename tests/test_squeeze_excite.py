@@ -80,7 +80,9 @@ def test_images_keep_their_layout_and_arithmetic():
 def test_taken_on_a_gpu_in_training_alone(monkeypatch):
     called = []
     for function in (Squeeze, Excite):
-        monkeypatch.setattr(function, "apply", lambda *a, f=function, apply=function.apply: called.append(f.__name__) or apply(*a))
+        monkeypatch.setattr(
+            function, "apply", lambda *a, f=function, apply=function.apply: called.append(f.__name__) or apply(*a)
+        )
     layer = SqueezeExcite(nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1))
 
     class OnGpu(torch.Tensor):

@@ -8,7 +8,7 @@ from torch import nn
 
 from utils.ahead import in_order
 from utils.data import batches
-from utils.device import autocast, fetch, on_device
+from utils.device import autocast, fetch, on_device, tuned
 from utils.errors import InputError
 from utils.folding import fold_batch_norm
 from utils.ranks import ALONE
@@ -79,18 +79,27 @@ def predict(
 
 
 def prepare(network, images, amp, compiled=False):
-    """The network as it predicts fastest: batch norm folded, weights in the arithmetic of `amp`, and for as many images at once as
-    these it may be compiled. -> a function from images to logits; the network itself stays as it is, in evaluation mode."""
+    """-> the function from images to logits that predicts fastest; for as many images at once as these it is tuned by cuDNN, or compiled.
+    The network itself stays as it is, in evaluation mode."""
+    ready, most = for_inference(network, images, amp), len(images)
+    fast = torch.compile(ready, dynamic=False) if compiled else ready
+
+    def logits(images):
+        with tuned(len(images) == most):
+            return (fast if len(images) == most else ready)(images)
+
+    return logits
+
+
+def for_inference(network, images, amp):
+    """A copy of the network with batch norm folded and weights in the arithmetic of `amp`; or the network, where there is nothing to do."""
     ready = fold_batch_norm(network, images)
     if amp:
         ready = copy.deepcopy(network) if ready is network else ready
         for layer in ready.modules():
             if type(layer) in (nn.Conv2d, nn.Linear):
                 layer.to(amp)  # as autocast would at every call: it keeps nothing where no gradients are asked for
-    if not compiled:
-        return ready
-    fast, usual = torch.compile(ready, dynamic=False), len(images)
-    return lambda images: fast(images) if len(images) == usual else ready(images)
+    return ready
 
 
 def view_probabilities(network, images, device, amp, tta, reduce="mean"):

@@ -11,7 +11,7 @@ import torch
 from utils import losses, models
 from utils.compiling import explaining_compile_errors
 from utils.data import Normaliser
-from utils.device import autocast
+from utils.device import autocast, tuned
 from utils.ema import MovingAverage
 from utils.errors import InputError
 from utils.memory import rehearsal
@@ -66,7 +66,7 @@ class Trainer:
         self.average = MovingAverage(network, config["ema"]) if config["ema"] else None
         # What is called in training; evaluated and saved is the network itself.
         self.parallel = ranks.wrap(network, device)
-        # For batches of the usual size: the smaller last one of an epoch is not worth minutes of compiling.
+        # For batches of the usual size: the smaller last one of an epoch is worth neither minutes of compiling nor seconds of tuning.
         self.compiled = torch.compile(self.parallel, dynamic=False) if config["compile"] else None
         self.usual = ranks.share(min(config["batch_size"], len(train_set.targets)))
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
@@ -132,7 +132,8 @@ class Trainer:
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
         with explaining_compile_errors(self.config["model"]) if self.config["compile"] else contextlib.nullcontext():
             real = (batch["rows"] >= 0).numpy()
-            loss, values = self.backward(self.normaliser(batch), targets, real, batch.get("whole", len(real)))
+            with tuned(len(real) == self.usual):
+                loss, values = self.backward(self.normaliser(batch), targets, real, batch.get("whole", len(real)))
         norm = self.gradient_norm()
         scale = self.scaler.scale(torch.ones((), device=self.device))
         numbers = {"loss": loss, "norm": norm, "scale": scale} | values

@@ -653,6 +653,7 @@ def compiled():
 def compiled_equals(bench, amp, size, batch, steps=4):
     """A compiled Trainer, after steps in which an eager one began with the same weights; and how far apart two eager ones get."""
     feeds, seen = [bench.random_batch(size, batch, seed) for seed in range(steps)], {}
+    bench.network(size)  # the import of pretrainedmodels draws random numbers, once
     for name in ("eager", "again", "compiled"):
         torch.manual_seed(0)
         one, started = a_trainer(bench, batch, size, amp, compile=name == "compiled"), time.perf_counter()
