@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from utils import memory, models
-from utils.models.squeeze_excite import Excite, SqueezeExcite, Squeeze
+from utils.models.squeeze_excite import Excite, Squeeze, SqueezeExcite
 
 
 @pytest.fixture

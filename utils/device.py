@@ -59,7 +59,7 @@ def _cuda_device(device):
     check_built_for(device)
     torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = (
-        True  # batches are alike: the search for the fastest convolutions pays at once, see `tuned`
+        True  # batches are alike, so the search for the fastest convolutions pays; see `tuned`
     )
     return device
 

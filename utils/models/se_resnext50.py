@@ -18,10 +18,8 @@ from utils.models.squeeze_excite import SqueezeExcite
 
 
 def build(classes, channels, size, stem):
-    from pretrainedmodels.models.senet import (
-        SEModule,
-        se_resnext50_32x4d,
-    )  # here, since it takes 480 MB and half a second
+    # Here, since it takes 480 MB and half a second.
+    from pretrainedmodels.models.senet import SEModule, se_resnext50_32x4d
 
     check_size("se_resnext50_32x4d", size, 16)
     network = se_resnext50_32x4d(num_classes=1000, pretrained=None)
