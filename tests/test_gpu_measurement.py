@@ -69,7 +69,7 @@ def test_steps_that_are_known(measured):
 
 
 def test_how_busy_a_gpu_was_is_read_off_its_log(tmp_path, monkeypatch):
-    """Two epochs that end at 100 and 102 s: of the second one the mean of what nvidia-smi has logged within."""
+    """Three epochs that end at 100, 101 and 102 s: of those after the first the mean of what nvidia-smi has logged within."""
     monkeypatch.setattr(results, "WORK", tmp_path)
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results.jsonl")
     results.report("env", torch="2", numpy="2", python="3", cores=2)
@@ -77,15 +77,20 @@ def test_how_busy_a_gpu_was_is_read_off_its_log(tmp_path, monkeypatch):
     lines = [f"{stamp(99 + k / 2):%Y/%m/%d %H:%M:%S.%f}, {90 + k}, {1000 + k}, 300, 1700" for k in range(8)]
     (tmp_path / "smi.csv").write_text("\n".join([*lines, "cut off, 3"]) + "\n")
     (tmp_path / "log.txt").write_text(
-        "100.00 [e2e] 1/2     bce 0.3\n101.0 [e2e] nothing\n102.00 [e2e] 2/2     bce 0.2\n"
+        "100.00 [e2e] 1/3     bce 0.3\n101.0 [e2e] 2/3     bce 0.2\n101.5 [e2e] nothing\n102.00 [e2e] 3/3     bce 0.2\n"
     )
     results.busy()
     (row,) = [row for row in results.results() if row["step"] == "busy"]
-    assert (row["run"], row["epoch"], row["seconds"], row["samples"]) == ("e2e", 2, 2.0, 5)
+    assert (row["run"], row["epochs"], row["seconds"], row["samples"]) == ("e2e", "2 to 3", 2.0, 5)
     assert row["gpu_percent"] == 94 and row["memory_MiB"] == 1006
     results.table()
-    assert "busy: run e2e, epoch 2" in (tmp_path / "table.txt").read_text()
+    assert "busy: run e2e, epochs 2 to 3" in (tmp_path / "table.txt").read_text()
     assert (
         bench.covered([(0, 2), (1, 3), (5, 6)]) == 4
         and bench.kind_of("void at::native::multi_tensor_apply") == "optimiser"
     )
+    kernels = [
+        {"cat": "kernel", "name": name, "ts": begin, "dur": 1000}
+        for name, begin in (("a", 0), ("c", 5000), ("b", 1000))
+    ]
+    assert bench.pauses([*kernels, {"cat": "gpu_memcpy", "ts": 0}]) == [(3, "b", "c"), (0, "a", "b")]

@@ -51,9 +51,9 @@ def busy():
         if match := re.match(r"([\d.]+) \[(\S+)\] (\d+)/(\d+) +\S", line):
             ends[match[2]].append((int(match[3]), float(match[1])))
     for name, marks in ends.items():
-        (_, begin), (last, end) = marks[0], marks[-1]
+        (first, begin), (last, end) = marks[0], marks[-1]
         if end > begin:
-            report("busy", run=name, epochs=f"2 to {last}", **of_window(samples, begin, end))
+            report("busy", run=name, epochs=f"{first + 1} to {last}", **of_window(samples, begin, end))
     for row in results():
         if row["step"] == "predict" and "ended" in row:
             name = f"predict, {row['tta']} views, batch {row['batch']}{', compiled' if row.get('compiled') else ''}"
