@@ -1,5 +1,6 @@
 """Finding, checking and reading microscope images: one file a channel, `<Id>_<red|green|blue|yellow>.<ending>`."""
 
+import io
 import logging
 import os
 import re
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from utils import MOST_PIXELS
+from utils import MOST_PIXELS, tiff
+from utils.colour import grey_of
 from utils.errors import InputError, listing, plural
 from utils.files import is_stem
 from utils.reading import file_size
@@ -28,12 +30,18 @@ MOST_BYTES = 2**30  # of a file: the largest picture with four channels of 16 bi
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; encoders write ten
 MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF",
          b"II+\0": "TIFF", b"MM\0+": "TIFF"}  # fmt: skip
+OTHERS = {rb"RIFF....WEBP": "WebP", rb"GIF8": "GIF", rb"BM": "BMP", rb"\0\0\0\x0cjP": "JPEG 2000", rb"\xff\x4f\xff\x51": "JPEG 2000",
+          rb"P[1-6]\s": "PNM", rb"\x89HDF": "HDF5 or Imaris", rb"\xda\xce\xbe\x0a": "Nikon ND2", rb"ZISRAWFILE": "Zeiss CZI",
+          rb"....ftyp(heic|mif1|avif)": "HEIF or AVIF", rb"<\?xml|\{|<": "text"}  # fmt: skip
 # What Pillow may raise for a damaged file.
 UNREADABLE = (
     OSError, LookupError, SyntaxError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
     struct.error,
 )  # fmt: skip
-_NAME = re.compile(rf"(.+)_({'|'.join(CHANNELS.values())})\.({'|'.join(ENDINGS)})", re.IGNORECASE)
+_COLOURS = "|".join(CHANNELS.values())
+_NAME = re.compile(rf"(.+)_({_COLOURS})\.({'|'.join(ENDINGS)})", re.IGNORECASE)
+# Several channels in one colour image, as the Human Protein Atlas publishes them beside: X_blue_red_green.jpg.
+_COMPOSITE = re.compile(rf".+_({_COLOURS})_(?!\1\.)({_COLOURS})\.\w+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def parse_channels(spec):
 
 
 def scan_folder(folder):
-    """All images of a folder: {Id: {channel: path}}. Other files are passed over."""
+    """All images of a folder: {Id: {channel: path}}. Other files, composites of several channels among them, are passed over."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it should hold <Id>_<red|green|blue|yellow>.png files")
@@ -79,7 +87,8 @@ def scan_folder(folder):
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             match = _NAME.fullmatch(entry.name)
-            if match and not entry.name.startswith("."):  # "._x_red.png" is what macOS leaves beside x_red.png
+            # "._x_red.png" is what macOS leaves beside x_red.png.
+            if match and not entry.name.startswith(".") and not _COMPOSITE.fullmatch(entry.name):
                 sample = found.setdefault(match[1], {})
                 if match[2].lower() in sample:
                     twice.append(entry.name)
@@ -187,17 +196,20 @@ def image_size(path):
     try:
         with open(path, "rb") as file:
             head = file.read(24)
-            file.seek(max(0, length - 64))
-            tail = file.read(64)
+            kind = _kind(head)
+            end = _end(file, length)
+            if kind == "TIFF":
+                file.seek(0)
+                with tiff.opened(path, file, length) as image:
+                    height, width = image.height, image.width
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    kind = _kind(head)
     if kind == "PNG" and len(head) == 24:
-        if b"IEND" not in tail:
+        if b"IEND" not in end:
             raise InputError(f"{path} is cut short (a PNG without its end); fetch it again")
         width, height = struct.unpack(">II", head[16:24])
-    else:
-        height, width = _size_by_pillow(path, length, tail, kind)
+    elif kind != "TIFF":
+        height, width = _size_of_jpeg(path, end, kind)
     if not 0 < height * width <= MOST_PIXELS:
         raise InputError(
             f"{path} claims {width}x{height} pixels: none, or more than {MOST_SIDE}x{MOST_SIDE}; save it smaller"
@@ -209,67 +221,87 @@ def _kind(head):
     return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
 
 
-def _size_by_pillow(path, length, tail, kind):
-    """(height, width) of a JPEG or TIFF."""
+def _end(file, length, block=2**16):
+    """The last 64 bytes of a file, without the zeros that some file systems leave behind the last one."""
+    end = b""
+    while length and len(end) < 64:
+        start = max(0, length - block)
+        file.seek(start)
+        end = (file.read(length - start) + end).rstrip(b"\0") if not end else file.read(length - start) + end
+        length = start
+    return end[-64:]
+
+
+def _size_of_jpeg(path, end, kind):
+    """(height, width)."""
     try:
-        with Image.open(path, formats=("JPEG", "TIFF") if kind else ()) as image:
+        with Image.open(path, formats=("JPEG",) if kind else ()) as image:
             width, height = image.size
-            mode, pages = image.mode, _pages(image)
-            whole = _tiff_end(image) <= length if image.format == "TIFF" else b"\xff\xd9" in tail
+            turned = image.getexif().get(274, 1)
     except Image.DecompressionBombError:
         raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
     except UNREADABLE:
-        raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
-    if pages > 1:
-        raise InputError(f"{path} holds {pages} pictures; save each channel as one picture")
-    if mode in ("F", "I"):
-        raise InputError(f"{path} holds 32-bit pixels; save it with 8 or 16 bits")
-    if not whole:
+        other = next(
+            (f" (but {name})" for magic, name in OTHERS.items() if re.match(magic, _head(path), re.DOTALL)), ""
+        )
+        raise InputError(
+            f"{path} is not a readable PNG, JPEG or TIFF image{other}; {'save it as one' if other else 'fetch it again'}"
+        ) from None
+    if turned not in (0, 1):
+        raise InputError(f"{path} is stored turned or mirrored (orientation {turned}); save it upright")
+    if b"\xff\xd9" not in end:
         raise InputError(f"{path} is cut short; fetch it again")
     return height, width
 
 
-def _pages(image, most=100):
-    """How many pictures a file holds; no more than `most` are counted, since a TIFF may chain them without end."""
-    for page in range(1, most):
-        try:
-            image.seek(page)
-        except EOFError:
-            image.seek(0)
-            return page
-    return most
-
-
-def _tiff_end(image):
-    """Where the last strip (tags 273, 279) or tile (324, 325) of a TIFF ends, in bytes."""
-    starts, sizes = (273, 279) if 273 in image.tag_v2 else (324, 325)
-    return max(start + size for start, size in zip(image.tag_v2[starts], image.tag_v2[sizes], strict=True))
+def _head(path):
+    with open(path, "rb") as file:
+        return file.read(24)
 
 
 def read_plane(path):
-    """One channel as a 2-D array, uint8 or uint16.
+    """One channel as a 2-D array, uint8 or uint16 over their whole range, 0 black.
 
-    Grey stored in RGB, in all three planes or in one of them (Cyto Challenge), becomes the brightest plane a pixel.
+    A colour image is taken where it is a grey one in disguise (see `grey_of`), as in the Cyto Challenge. Raises InputError for what
+    `image_size` refuses, for damaged pixels and for other colour images.
     """
-    file_size(path, MOST_BYTES)
+    length = file_size(path, MOST_BYTES)
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    plane = _decode(data)
+    kind = _kind(data[:24].tobytes())
+    if kind == "TIFF":
+        image_size(path)  # before anything is decoded
+        with tiff.opened(path, io.BytesIO(data), length) as image:
+            plane, lossy, bits = tiff.pixels(image), image.lossy, tiff.significant_bits(image)
+    else:
+        plane, lossy, bits = _decode(data, kind), kind == "JPEG", _significant_bits(data, kind)
     if plane is None:
         image_size(path)  # says what is wrong with the header
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
-    if plane.ndim == 3:
-        plane = plane[..., :3].max(axis=-1)  # a fourth plane would be opacity
     if plane.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} holds {plane.dtype} pixels; save it with 8 or 16 bits")
-    return plane
+    plane = plane if plane.ndim == 2 else grey_of(plane, path, lossy)
+    return full_range(plane, bits) if bits else plane
 
 
-def _decode(data):
-    """A file's bytes (N,) uint8 -> pixels, None where they are no usable picture."""
-    kind = _kind(data[:24].tobytes())
+def full_range(plane, bits):
+    """A plane of uint16 of which only so many bits are used, 0 to 2^bits − 1, over the whole range of uint16."""
+    if plane.dtype != np.uint16 or not 8 <= bits < 16:
+        return plane
+    most = 2**bits - 1
+    return (np.minimum(plane, most) * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
+
+
+def _significant_bits(data, kind):
+    """The bits of a pixel that a PNG's sBIT chunk names (PNG specification, 11.3.2.7), 0 where there is none."""
+    place = data[:4096].tobytes().find(b"sBIT", 33) if kind == "PNG" else -1
+    return int(data[place + 4]) if place > 0 else 0
+
+
+def _decode(data, kind):
+    """A PNG's or JPEG's bytes (N,) uint8 -> pixels, None where they are no usable picture."""
     if kind is None or (kind == "JPEG" and data.tobytes().count(b"\xff\xda") > MOST_SCANS):
         return None
     try:

@@ -20,7 +20,7 @@ from utils.errors import InputError
 from utils.images import join_planes, load_sample
 from utils.reading import file_size
 
-FORMAT = 1
+FORMAT = 2
 KINDS = ("uint8", "float32")
 CODECS = ("raw", "zstd")
 RECORD = np.dtype([("pack", "i2"), ("codec", "i1"), ("kind", "i1"), ("channels", "i2"), ("height", "i4"), ("width", "i4"),

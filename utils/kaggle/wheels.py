@@ -18,7 +18,15 @@ from utils.errors import InputError, listing, plural
 # All pure Python, 300 KB together. The image has a filelock, but of 3.x, with which the folder of a training killed by kill -9 was
 # found locked when the same command was to go on (tests/kills.py).
 LACKED = ("pretrainedmodels", "munch", "iterative-stratification", "filelock")
-AT_HOME = ("jupyter", "ipywidgets", "nbclient", "pytest", "pytest-xdist", "hypothesis")  # of no use in the kernel
+AT_HOME = (
+    "imagecodecs",
+    "jupyter",
+    "ipywidgets",
+    "nbclient",
+    "pytest",
+    "pytest-xdist",
+    "hypothesis",
+)  # of no use in the kernel
 PYTHONS = ("3.11", "3.12")  # of Kaggle's images since 2025; wheels with compiled code are needed for each
 MODULES = {  # where a package is imported under another name
     "opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn", "iterative-stratification": "iterstrat",
