@@ -27,11 +27,11 @@ from utils.errors import InputError, check_least, listing, plural, run_script
 from utils.files import check_writable, first_repeated
 from utils.images import find_files, most_tiles, parse_channels, scan_folders
 from utils.labels import check_ids, read_table
-from utils.packing import open_images
+from utils.packing import open_images, warn_of_bits
 from utils.predictions import write_predictions
 from utils.speed import benchmark
 
-SHARED = ("class_names", "channels", "size", "fit", "normalise")  # folds that are averaged must agree on these
+SHARED = ("class_names", "channels", "size", "fit", "normalise", "bits")  # folds that are averaged must agree on these
 
 
 def parse_args():
@@ -105,7 +105,11 @@ def predict(args, group, device, used):
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, found)
     cache = None if args.no_cache or args.benchmark else args.cache
-    images, sizes = group.in_turn(lambda: open_images(files, channels.names, config["size"], config["fit"], cache))
+    images, sizes = group.in_turn(
+        lambda: open_images(files, channels.names, config["size"], config["fit"], cache, config["bits"])
+    )
+    if not args.benchmark and group.first:
+        warn_of_bits(images, config["bits"], "train with --bits")
     samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
     if args.benchmark:

@@ -37,6 +37,7 @@ from utils.images import most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class
 from utils.models.layers import STEMS
+from utils.packing import warn_of_bits
 from utils.readable import open_readable
 from utils.reading import is_line
 from utils.recipes import RECIPES
@@ -68,6 +69,8 @@ def parse_args():
     arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name", group=data)
     arg("--channels", help="rgby in any order, rgb, green, rgb+y/3", group=data)
     arg("--size", type=int, help="pixels of the square the network sees", group=data)
+    arg("--bits", type=int, default=0, metavar="N", group=data,
+        help="bits of a 16-bit file's pixels that the camera used, 8 to 16, 12 say; 0: as the file says, else 16")  # fmt: skip
     arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
     arg(
         "--normalise",
@@ -204,6 +207,8 @@ def prepare(args, group, device, run, started):
         train_rows, valid_rows, channels, config, saved and (UNSAID | saved["config"])["skipped"], group
     )
     check_batch_norm(args, network, channels.planes, len(train_rows))
+    if group.first:
+        warn_of_bits(images, args.bits)
     config["skipped"] = skipped["Id"].tolist()
     tiles = most_tiles(sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
@@ -251,6 +256,8 @@ def check_options(args):
         raise InputError(
             f"--accumulate {args.accumulate} leaves parts of less than two images of --batch-size {args.batch_size}; give fewer"
         )
+    if args.bits and not 8 <= args.bits <= 16:
+        raise InputError(f"--bits {args.bits} is out of range; give 8 to 16, or 0 for what the files say")
     if args.ema >= 1:
         raise InputError(f"--ema {args.ema:g} would never leave the first weights; give less than 1, 0.999 say")
     if args.layers == "last" and args.weights == "none":

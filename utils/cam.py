@@ -18,6 +18,7 @@ from torch.nn import functional
 from utils.data import Normaliser, Samples, batches, make_loader
 from utils.errors import InputError
 from utils.images import image_size, parse_channels, tile_starts
+from utils.packed import Images
 
 Maps = namedtuple("Maps", "maps logits layer")
 AT_ONCE = 2**21  # pixels in one pass forward and back: eight pictures of 512²
@@ -140,7 +141,8 @@ def _inputs(network, config, files, columns):
     same all black, the protein's channel (S, S) or None where it is not read, and its class."""
     device = next(network.parameters()).device
     channels = parse_channels(config["channels"])
-    samples = Samples(files, channels, config["size"], config["fit"], config["normalise"])
+    images = Images(files, config["size"] if config["fit"] == "resize" else None, bits=config["bits"])
+    samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device)
     for batch in batches(make_loader(samples, max(1, AT_ONCE // config["size"] ** 2), 0, device)):
         black = batch | {"images": torch.zeros_like(batch["images"])}

@@ -142,7 +142,7 @@ def load_network(path, device="cpu"):
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise _misfit(path, error) from None
-    return network.to(device).eval(), config
+    return network.to(device).eval(), {"bits": 0} | config  # older runs have no such option
 
 
 def _build(config):

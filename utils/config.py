@@ -76,7 +76,7 @@ _TEXT = ("a text of one line", _line)
 VALUES = {
     "class_names": (f"a list of at most {MOST_CLASSES:,} different printable names other than Id", _class_names),
     "model": _TEXT, "channels": ("a set of channels such as rgby", _channels), "planes": _whole(1, MOST_PLANES),
-    "size": _whole(1, MOST_SIDE), "stem": _TEXT, "fit": _TEXT, "normalise": _TEXT, "amp": _TEXT,
+    "size": _whole(1, MOST_SIDE), "stem": _TEXT, "fit": _TEXT, "normalise": _TEXT, "amp": _TEXT, "bits": _whole(0, 16),
     "batch_size": _whole(1, 2**20), "fold": _whole(0, 10**6),
     "folds": ("the name of a file", _line), "name": _TEXT, "loss": _TEXT, "recipe": _TEXT, "rows_sha256": _TEXT,
     "parameters": _whole(0, 2**50), "skipped": ("a list of Ids", _ids),

@@ -259,11 +259,12 @@ def _head(path):
         return file.read(24)
 
 
-def read_plane(path):
+def read_plane(path, bits=0):
     """One channel as a 2-D array, uint8 or uint16 over their whole range, 0 black.
 
+    bits: how many of 16 the camera used, 8 to 16; 0: as many as the file says (PNG's sBIT, OME-XML's SignificantBits), else 16.
     A colour image is taken where it is a grey one in disguise (see `grey_of`), as in the Cyto Challenge. Raises InputError for what
-    `image_size` refuses, for damaged pixels and for other colour images.
+    `image_size` refuses, for damaged pixels, for other colour images and for values that `bits` do not hold.
     """
     length = file_size(path, MOST_BYTES)
     try:
@@ -274,24 +275,24 @@ def read_plane(path):
     if kind == "TIFF":
         image_size(path)  # before anything is decoded
         with tiff.opened(path, io.BytesIO(data), length) as image:
-            plane, lossy, bits = tiff.pixels(image), image.lossy, tiff.significant_bits(image)
+            plane, lossy, written = tiff.pixels(image), image.lossy, tiff.significant_bits(image)
     else:
-        plane, lossy, bits = _decode(data, kind), kind == "JPEG", _significant_bits(data, kind)
+        plane, lossy, written = _decode(data, kind), kind == "JPEG", _significant_bits(data, kind)
     if plane is None:
         image_size(path)  # says what is wrong with the header
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
     if plane.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} holds {plane.dtype} pixels; save it with 8 or 16 bits")
     plane = plane if plane.ndim == 2 else grey_of(plane, path, lossy)
-    return full_range(plane, bits) if bits else plane
-
-
-def full_range(plane, bits):
-    """A plane of uint16 of which only so many bits are used, 0 to 2^bits − 1, over the whole range of uint16."""
-    if plane.dtype != np.uint16 or not 8 <= bits < 16:
+    used = bits or written
+    if plane.dtype != np.uint16 or not 8 <= used < 16:
         return plane
-    most = 2**bits - 1
-    return (np.minimum(plane, most) * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
+    most, largest = 2**used - 1, int(plane.max())
+    if largest > most and not bits:  # the file is wrong about itself
+        return plane
+    if largest > most:
+        raise InputError(f"{path} has pixels up to {largest:,}, and {bits} bits hold {most:,}; train with more --bits")
+    return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
 
 
 def _significant_bits(data, kind):
@@ -310,12 +311,13 @@ def _decode(data, kind):
         return None
 
 
-def load_sample(paths, size=None):
+def load_sample(paths, size=None, bits=0):
     """Read one sample: (H, W, len(paths)), uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    `size`: resize to size x size pixels (area average when shrinking, linear when enlarging); None keeps the pixels.
+    `size`: resize to size x size pixels (area average when shrinking, linear when enlarging); None keeps the pixels. `bits`: as for
+    `read_plane`.
     """
-    planes = [read_plane(path) for path in paths]
+    planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
         shapes = ", ".join(f"{path.name} {p.shape[1]}x{p.shape[0]}" for path, p in zip(paths, planes))
         raise InputError(f"channels of unequal size: {shapes}")

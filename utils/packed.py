@@ -30,13 +30,13 @@ KEPT = 2**28  # bytes read after which the maps' pages are let go: they would co
 
 
 class Images:
-    """The samples of a list of tuples of paths, by row: `read` gives what `load_sample(files[row], size)` gives, to the bit.
+    """The samples of a list of tuples of paths, by row: `read` gives what `load_sample(files[row], size, bits)` gives, to the bit.
 
     table: (N,) RECORD, where each sample lies in `maps` (pack −1: nowhere, it is decoded); None: all are decoded.
     """
 
-    def __init__(self, files, size=None, table=None, maps=()):
-        self.files, self.size, self.table, self.maps = files, size, table, maps
+    def __init__(self, files, size=None, table=None, maps=(), bits=0):
+        self.files, self.size, self.table, self.maps, self.bits = files, size, table, maps, bits
         self._since = 0
 
     def __len__(self):
@@ -45,12 +45,12 @@ class Images:
     def __getitem__(self, part):
         """A slice of the samples, or those of a list of rows."""
         files = self.files[part] if isinstance(part, slice) else [self.files[row] for row in part]
-        return Images(files, self.size, None if self.table is None else self.table[part], self.maps)
+        return Images(files, self.size, None if self.table is None else self.table[part], self.maps, self.bits)
 
     def read(self, row):
         """(H, W, channels) uint8, or float32 in [0, 1] where a file has 16 bits. Not to be written to: it may be the map."""
         if self.table is None or self.table[row]["pack"] < 0:
-            return load_sample(self.files[row], self.size)
+            return load_sample(self.files[row], self.size, self.bits)
         record = self.table[row]
         self._since += int(record["length"])
         if self._since > KEPT:
@@ -144,9 +144,15 @@ class Index:
     `bytes` (of the index, without a last line that was cut short), `damaged` (it, or the data, are not as they were written).
     """
 
-    def __init__(self, base, channels, size):
+    def __init__(self, base, channels, size, bits=0):
         self.path, self.data = Path(f"{base}.index"), Path(f"{base}.bin")
-        self.header = {"format": FORMAT, "opencv": cv2.__version__, "channels": list(channels), "size": size}
+        self.header = {
+            "format": FORMAT,
+            "opencv": cv2.__version__,
+            "channels": list(channels),
+            "size": size,
+            "bits": bits,
+        }
         self.read()
 
     def read(self):

@@ -31,25 +31,25 @@ PROBES = 8  # samples decoded beforehand to learn how many bytes the others will
 LEVEL = 1  # of zstd: higher ones write four times slower, take as much room and are no faster to read
 
 
-def open_images(files, channels, size, fit, cache=DEFAULT):
+def open_images(files, channels, size, fit, cache=DEFAULT, bits=0):
     """Check the files of samples and pack those that are not packed yet: -> Images, sizes (N, 2) of height, width.
 
     files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: the folder of
-    packed copies, made where it is missing; None packs nothing.
+    packed copies, made where it is missing; None packs nothing. bits: as for `images.read_plane`.
     Raises InputError for files that cannot be used: all those that are found while the others are packed. That a copy cannot
     be written is no error: a sentence says so, and the samples are decoded each time.
     """
-    images, sizes, bad = open_sound(files, channels, size, fit, cache)
+    images, sizes, bad = open_sound(files, channels, size, fit, cache, bits)
     if bad:
         raise InputError(told(bad))
     return images, sizes
 
 
-def open_sound(files, channels, size, fit, cache=DEFAULT):
+def open_sound(files, channels, size, fit, cache=DEFAULT, bits=0):
     """As `open_images`, but bad samples are handed back: -> Images, sizes, {row: [what is wrong]}. Damage inside a file is
     among it only where the sample was to be packed. Raises InputError on missing files and images smaller than the crop."""
     size, crop = (size, 0) if fit == "resize" else (None, size)
-    packs = [] if cache is None else _folders(files, channels, size, cache)
+    packs = [] if cache is None else _folders(files, channels, size, cache, bits)
     sizes, bad = look_at_files(files, {row: known for pack in packs for row, known in pack.known().items()})
     sound = [row for row in range(len(files)) if row not in bad]
     check_crop([files[row] for row in sound], sizes[sound], crop)
@@ -61,29 +61,49 @@ def open_sound(files, channels, size, fit, cache=DEFAULT):
             maps.append(mapped)
             for row, record in records.items():
                 table[row] = (len(maps) - 1, *record["where"])
-    return Images(files, size, table if packs else None, maps), sizes, bad
+    return Images(files, size, table if packs else None, maps, bits), sizes, bad
 
 
-def _folders(files, channels, size, cache):
+def warn_of_bits(images, bits, advice="give --bits", most=64):
+    """Print a line where no pixel of 16-bit files is brighter than 12 bits can tell: nobody has said how bright white is. Looks at up to
+    `most` of the `images`."""
+    if bits or not len(images):
+        return
+    rows = np.unique(np.linspace(0, len(images) - 1, most).astype(int))
+    largest = 0
+    for row in rows:
+        sample = images.read(row)
+        if sample.dtype == np.uint8:
+            return
+        largest = max(largest, round(float(sample.max()) * 65535))
+    if 0 < largest <= 4095:
+        print(
+            f"warning: no pixel of {plural(len(rows), '16-bit image')} is brighter than {largest:,} of 65,535; if the camera has 12 bits, "
+            f"{advice} 12",
+            flush=True,
+        )
+
+
+def _folders(files, channels, size, cache, bits):
     if not cache or "\0" in cache:
         raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
     groups = {}
     for row, paths in enumerate(files):
         groups.setdefault(paths[0].parent.resolve(), []).append(row)
-    return [_Folder(folder, rows, files, channels, size, cache) for folder, rows in groups.items()]
+    return [_Folder(folder, rows, files, channels, size, cache, bits) for folder, rows in groups.items()]
 
 
 class _Folder:
     """The samples of one folder and their packed copy."""
 
-    def __init__(self, folder, rows, files, channels, size, cache):
-        self.folder, self.rows, self.files, self.size = folder, rows, files, size
+    def __init__(self, folder, rows, files, channels, size, cache, bits):
+        self.folder, self.rows, self.files, self.size, self.bits = folder, rows, files, size, bits
         letters = "".join(name[0] for name in channels)
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}"
+        self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}{f'-{bits}bits' if bits else ''}"
         self.bad = {}
         self.stamps = {row: _stamps(files[row]) for row in rows}
-        self.index = Index(self.base, channels, size)
+        self.index = Index(self.base, channels, size, bits)
 
     def known(self):
         """{row: (height, width) of its files} of the samples that are packed already."""
@@ -162,7 +182,7 @@ class _Folder:
         images = []
         for row in rows:
             try:
-                images.append(load_sample(self.files[row], self.size))
+                images.append(load_sample(self.files[row], self.size, self.bits))
             except InputError as error:
                 self.bad[row] = [str(error)]
         pixels = len(missing) * self.size**2 if self.size else int(sizes[missing].prod(axis=1).sum())
@@ -193,7 +213,7 @@ class _Folder:
             pending.clear()
 
         def made(row):
-            image = load_sample(self.files[row], self.size)
+            image = load_sample(self.files[row], self.size, self.bits)
             return image.shape, image.dtype.name, _encode(image, codec)
 
         safe, most = (

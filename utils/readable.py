@@ -54,18 +54,18 @@ def _look_at_all(files, channels, options, group):
     """Images, sizes, {row: [what is wrong]}. The ranks of a machine share out the decoding of what is not packed."""
     cache = None if options["no_cache"] else options["cache"]
     images, sizes, bad = group.in_turn(
-        lambda: open_sound(files, channels.names, options["size"], options["fit"], cache)
+        lambda: open_sound(files, channels.names, options["size"], options["fit"], cache, options["bits"])
     )
     unseen = [row for row in images.decoded().tolist() if row not in bad]
-    return images, sizes, group.union(bad | undecodable(files, unseen[group.local :: group.here]))
+    return images, sizes, group.union(bad | undecodable(files, unseen[group.local :: group.here], options["bits"]))
 
 
-def undecodable(files, rows):
+def undecodable(files, rows, bits=0):
     """Decode the samples `rows` of `files`, tuples of paths: -> {row: [what is wrong]}, only of those that cannot be decoded."""
 
     def fault(row):
         try:
-            load_sample(files[row])
+            load_sample(files[row], bits=bits)
         except InputError as error:
             return [str(error)]
 

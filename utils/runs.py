@@ -17,7 +17,7 @@ Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 UNSAID = {  # what a config without these options means
     "layers": "all", "single_label": False, "max_minutes": 0.0, "accumulate": 1, "ema": 0.0, "checkpointing": False, "compile": False,
     "skip_nan": 0,
-    "skip_bad": False, "skipped": [],
+    "skip_bad": False, "skipped": [], "bits": 0,
 }  # fmt: skip
 # What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
 NOT_THE_RESULT = {
