@@ -364,7 +364,7 @@ def test_pages_that_were_read_are_let_go(tmp_path):
 def test_the_index_says_what_the_readme_says(files, tmp_path):
     index = opened(files, tmp_path / "cache").maps[0].path.with_suffix(".index")
     lines = [json.loads(line) for line in index.read_text().splitlines()]
-    assert lines[0] == {"format": 1, "opencv": cv2.__version__, "channels": list(RGBY.names), "size": 32}
+    assert lines[0] == {"format": 2, "opencv": cv2.__version__, "channels": list(RGBY.names), "size": 32, "bits": 0}
     assert [line[0] for line in lines[1:]] == [paths[0].name for paths in files]
     assert Index(index.with_suffix(""), RGBY.names, 32).end == index.with_suffix(".bin").stat().st_size
 

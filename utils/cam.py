@@ -141,7 +141,7 @@ def _inputs(network, config, files, columns):
     same all black, the protein's channel (S, S) or None where it is not read, and its class."""
     device = next(network.parameters()).device
     channels = parse_channels(config["channels"])
-    images = Images(files, config["size"] if config["fit"] == "resize" else None, bits=config["bits"])
+    images = Images(files, config["size"] if config["fit"] == "resize" else None, bits=config.get("bits", 0))
     samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device)
     for batch in batches(make_loader(samples, max(1, AT_ONCE // config["size"] ** 2), 0, device)):
