@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from odd_images import TRUTH, all_images
+from PIL import Image
 
 from utils import tiff
 from utils.errors import InputError
@@ -84,6 +85,29 @@ def test_a_strip_that_unpacks_to_gigabytes_is_not_unpacked_whole(tmp_path):
         assert read_plane(path).shape == (16, 16)
     except InputError as error:
         assert "a_red.tif is damaged" in str(error)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_a_dim_spotted_channel_in_one_colour_is_told_from_two_channels(tmp_path, quality):
+    """JPEG blurs colour, so that single pixels of a black plane are bright."""
+    random, path = np.random.default_rng(0), tmp_path / "a_red.jpg"
+
+    def channel():
+        spots = cv2.GaussianBlur((random.random((256, 256)) < 0.01) * 255.0, (0, 0), 2)
+        return np.clip(spots * 6 + random.random((256, 256)) * 8, 0, 255).astype(np.uint8)
+
+    spots, others = channel(), channel()
+    zero = np.zeros_like(spots)
+    shown = {"red": (spots, zero, zero), "green": (zero, spots, zero), "blue": (zero, zero, spots), "yellow": (spots, spots, zero),
+             "grey": (spots,) * 3, "two": (spots, others, zero), "dim second": (zero, spots, others // 3), "three": (spots, others, spots.T)}  # fmt: skip
+    for name, planes in shown.items():
+        for sampling in (0, 2):
+            Image.fromarray(np.dstack(planes)).save(path, quality=quality, subsampling=sampling)
+            if name in ("two", "dim second", "three"):
+                with pytest.raises(InputError, match="a_red.jpg is a colour image"):
+                    read_plane(path)
+            else:
+                assert np.corrcoef(read_plane(path).ravel(), spots.ravel())[0, 1] > 0.8
 
 
 def test_composites_of_several_channels_are_no_channel(tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -283,7 +284,8 @@ def read_plane(path, bits=0):
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
     if plane.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} holds {plane.dtype} pixels; save it with 8 or 16 bits")
-    plane = plane if plane.ndim == 2 else grey_of(plane, path, lossy)
+    if plane.ndim == 3:
+        plane = grey_of(plane, path, lossy, _luma_and_chroma(data) if kind == "JPEG" else None)
     used = bits or written
     if plane.dtype != np.uint16 or not 8 <= used < 16:
         return plane
@@ -306,9 +308,22 @@ def _decode(data, kind):
     if kind is None or (kind == "JPEG" and data.tobytes().count(b"\xff\xda") > MOST_SCANS):
         return None
     try:
-        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        plane = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        order = (
+            {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(plane.shape[-1])
+            if plane is not None and plane.ndim == 3
+            else None
+        )
+        return plane if order is None else cv2.cvtColor(plane, order)
     except (cv2.error, MemoryError):  # among others more pixels than OpenCV takes
         return None
+
+
+def _luma_and_chroma(data):
+    """(H, W, 3) uint8 of a JPEG as they are stored, before they are rounded to RGB and cut off at black; None of one that has others."""
+    with suppress(*UNREADABLE), Image.open(io.BytesIO(data)) as image:
+        image.draft("YCbCr", None)
+        return np.asarray(image) if image.mode == "YCbCr" else None
 
 
 def load_sample(paths, size=None, bits=0):

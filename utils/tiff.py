@@ -2,6 +2,7 @@
 
 import logging
 import math
+import operator
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ def opened(path, source, length):
             page = file.pages[0]
             if reason := _refused(tifffile, file, page, length):
                 raise InputError(f"{path} {reason}")
-            yield Tiff(page, page.imagelength, page.imagewidth, _name(tifffile.COMPRESSION, page.compression) in LOSSY)
+            height, width = map(operator.index, (page.imagelength, page.imagewidth))
+            yield Tiff(page, height, width, _name(tifffile.COMPRESSION, page.compression) in LOSSY)
     except InputError:
         raise
     except Exception as error:  # a damaged file may make tifffile raise anything
