@@ -1,5 +1,6 @@
 """A training that ends in whatever way goes on as if nothing had happened."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, succeed, train_options
+from conftest import ROOT, kit, refuse, submission_of, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 from kills import differences
@@ -150,6 +151,21 @@ def test_a_run_has_one_writer(words, tmp_path):
     (run / ".lock").touch()  # what a killed process leaves
     succeed("train", *words(tmp_path, epochs=1))
     assert not (run / ".lock").exists()
+
+
+def test_a_run_that_was_renamed_goes_on_under_its_new_name(words, undisturbed, atlas, tmp_path):
+    succeed("train", *words(tmp_path), "--time-limit", "0.001s")
+    (tmp_path / "mini").rename(tmp_path / "other")
+    assert "going on from" in succeed("train", *words(tmp_path, name="other")).out
+    assert differences(undisturbed, tmp_path / "other/fold0") == [] and not (tmp_path / "mini").exists()
+    config = json.loads((tmp_path / "other/fold0/config.json").read_text())
+    assert config["name"] == "other"
+    (tmp_path / "other").rename(tmp_path / "third")
+    assert "is trained already" in succeed("train", *words(tmp_path, name="third")).out
+    run, test, cuts = tmp_path / "third", tmp_path / "test.csv", tmp_path / "t.json"
+    succeed("predict", run, "--images", atlas / "test", "-o", test, "--workers", 0)
+    succeed("threshold", run, "-o", cuts, "--repeats", 1)
+    succeed("ensemble", *submission_of(test, cuts, atlas, tmp_path / "s.csv"))
 
 
 def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbed, tmp_path):

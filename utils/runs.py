@@ -21,7 +21,7 @@ UNSAID = {  # what a config without these options means
 }  # fmt: skip
 # What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
 NOT_THE_RESULT = {
-    "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
+    "name", "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
     "parameters", "checkpointing", "compile", "cache", "no_cache", "save_every", "time_limit", "skip_nan",
     "skip_bad", "skipped",
 }  # fmt: skip
