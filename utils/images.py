@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
 ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
+LEAST_SIDE = 16  # pixels that a network sees
 MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
 MOST_BYTES = 2**30  # of a file: the largest picture with four channels of 16 bits has half of it
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; encoders write ten
@@ -174,7 +175,7 @@ def check_crop(files, sizes, crop):
         height, width = sizes[small[0]]
         raise InputError(
             f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}; "
-            f"give larger images, or train with --size {sizes.min()} or less, or --fit resize"
+            f"give larger images, or train with {f'--size {sizes.min()} or less, or ' if sizes.min() >= LEAST_SIDE else ''}--fit resize"
         )
 
 

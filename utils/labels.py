@@ -75,7 +75,7 @@ def read_table(path, columns, what="a table", least=1):
     if ragged := [number for number, row in enumerate(rows, 2) if len(row) != len(header)]:
         shown = listing([f"row {number} ({len(rows[number - 2])})" for number in ragged])
         raise InputError(
-            f"{path} has {len(header)} columns, but {plural(len(ragged), 'row')} with more or fewer: {shown}"
+            f"{path} has {plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer: {shown}"
         )
     if len(rows) < least:
         raise InputError(f"{path} has a header but no rows")
@@ -236,7 +236,9 @@ def read_folds(path, classes):
         raise InputError(f"{path} lacks the column fold; make it with make_folds.py")
     bad = [f"row {row + 2} ({text!r})" for row, text in enumerate(frame["fold"]) if not _is_fold(text)]
     if bad:
-        raise InputError(f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 up: {listing(bad)}")
+        raise InputError(
+            f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 to 99999: {listing(bad)}; mend them"
+        )
     return frame.assign(fold=frame["fold"].astype(int))
 
 

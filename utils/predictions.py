@@ -37,9 +37,11 @@ def read_predictions(path):
         rows, columns = np.nonzero(wrong)
         cells = [
             f"row {r + 2}, {classes[c]}: {frame[classes[c]].iloc[r]!r}"
-            for r, c in zip(rows[:4], columns[:4], strict=True)
+            for r, c in zip(rows[:3], columns[:3], strict=True)
         ]
-        raise InputError(f"{path}: {plural(len(rows), 'value')} that are no probability from 0 to 1: {listing(cells)}")
+        raise InputError(
+            f"{path}: {plural(len(rows), 'value')} other than a probability from 0 to 1: {listing(cells, count=len(rows))}; mend the file"
+        )
     return pd.DataFrame(values, index=pd.Index(frame["Id"], name="Id"), columns=classes)
 
 
