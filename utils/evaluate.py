@@ -102,7 +102,7 @@ def read_decisions(path, thresholds, classes):
             raise InputError(f"{path} is a submission, already decided; leave --thresholds out")
         table = read_labels(path, classes, column="Predicted")
         return table["Id"].tolist(), encode(table["Predicted"], classes)
-    table = read_predictions(path)
+    table = read_predictions(path, classes)
     check_classes(path, table, classes)
     if thresholds is None:
         raise InputError(f"{path} holds probabilities; add --thresholds thresholds.json, or a number such as 0.5")

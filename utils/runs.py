@@ -63,7 +63,7 @@ def read_fold(folder, *keys):
     rows = read_labels(folder / "rows.csv", config["class_names"])
     if "part" not in rows.columns:
         raise InputError(f"{folder / 'rows.csv'} lacks the column part; {ANEW}")
-    oof = read_predictions(folder / "oof.csv")
+    oof = read_predictions(folder / "oof.csv", config["class_names"])
     targets = rows.set_index("Id")["Target"]
     if list(oof.columns) != config["class_names"] or not set(oof.index) <= set(targets.index):
         raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {ANEW}")
