@@ -4,11 +4,12 @@ import csv
 import gzip
 import io
 import shutil
+import unicodedata
 
 import pandas as pd
 import pytest
 import targets
-from conftest import refuse, submission_of, succeed
+from conftest import refuse, submission_of, succeed, write_images, write_labels
 
 from utils.errors import InputError
 from utils.labels import read_labels, read_table
@@ -165,3 +166,50 @@ def test_predictions_by_class_number_decide_as_those_by_name(predictions, thresh
     numbered.drop(columns="27").to_csv(tmp_path / "fewer.csv", index=False)
     command = submission_of(tmp_path / "fewer.csv", thresholds, atlas, tmp_path / "s.csv")
     refuse("ensemble", *command, says="other classes")
+
+
+NFC, NFD = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("in_table, in_name", [(NFC, NFD), (NFD, NFC)])
+def test_an_accent_matches_whether_composed_or_not(run, tmp_path, in_table, in_name):
+    ids = [f"{letter}{number}" for letter in ("a", "cell {}") for number in range(2)]
+    write_images(tmp_path / "images", [id_.format(in_name) for id_ in ids], size=32)
+    labels = write_labels(tmp_path / "t.csv", {id_.format(in_table): "0" for id_ in ids})
+    words = ["--images", tmp_path / "images", "-o", tmp_path / "f.csv"]
+    succeed("make_folds", "--labels", labels, "--folds", 2, *words)
+    words = ["--images", tmp_path / "images", "-o", tmp_path / "p.csv", "--workers", 0, "--tta", 1]
+    succeed("predict", run / "fold0", *words, "--ids", labels)
+    known = [id_.format(NFC) for id_ in ids]
+    assert read_predictions(tmp_path / "p.csv").index.tolist() == known
+    succeed("predict", run / "fold0", *words)
+    assert read_predictions(tmp_path / "p.csv").index.tolist() == sorted(known)
+
+
+def test_two_spellings_of_one_id_are_refused_with_both(run, tmp_path):
+    write_images(tmp_path / "images", [NFC, NFD], size=32)
+    words = ["--images", tmp_path / "images", "-o", tmp_path / "p.csv", "--workers", 0]
+    refuse("predict", run / "fold0", *words, says=["4 channels in two files", r"'e\u0301_red.png' and '\xe9_red.png'"])
+    labels = write_labels(tmp_path / "t.csv", {NFC: "0", NFD: "1"})
+    refuse(
+        "make_folds",
+        "--labels",
+        labels,
+        "--folds",
+        2,
+        "-o",
+        tmp_path / "f.csv",
+        says=["t.csv: 1 Id more than once", NFC],
+    )
+
+
+def test_an_id_may_begin_with_a_dot(run, tmp_path):
+    write_images(tmp_path / "images", [".a", "b"], size=32)
+    write_images(tmp_path / "images", ["._b"], ("red",), size=32)  # as macOS leaves
+    words = ["--images", tmp_path / "images", "-o", tmp_path / "p.csv", "--workers", 0, "--tta", 1]
+    succeed("predict", run / "fold0", *words)
+    assert read_predictions(tmp_path / "p.csv").index.tolist() == [".a", "b"]
+    labels = write_labels(tmp_path / "t.csv", {"._b": "0"})
+    refuse(
+        "predict", run / "fold0", *words, "--ids", labels, says=["1 Id of 1 without an image", "._b", "macOS", "rename"]
+    )

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from utils import MOST_PIXELS
 from utils.errors import InputError, listing, plural
-from utils.files import is_stem
+from utils.files import is_stem, nfc
 from utils.reading import file_size
 
 # What Pillow grumbles about in a damaged file, image_size says in one sentence.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
+BESIDE = "._"  # "._x_red.png" is what macOS leaves beside x_red.png
 ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
 LEAST_SIDE = 16  # pixels that a network sees
 MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
@@ -72,7 +73,7 @@ def parse_channels(spec):
 
 
 def scan_folder(folder):
-    """All images of a folder: {Id: {channel: path}}. Other files are passed over."""
+    """All images of a folder: {Id in composed Unicode: {channel: path}}. Other files are passed over."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it should hold <Id>_<red|green|blue|yellow>.png files")
@@ -80,10 +81,12 @@ def scan_folder(folder):
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             match = _NAME.fullmatch(entry.name)
-            if match and not entry.name.startswith("."):  # "._x_red.png" is what macOS leaves beside x_red.png
-                sample = found.setdefault(match[1], {})
-                if match[2].lower() in sample:
-                    twice.append(entry.name)
+            if match and not entry.name.startswith(BESIDE):
+                sample = found.setdefault(nfc(match[1]), {})
+                if other := sample.get(match[2].lower()):
+                    twice.append(
+                        " and ".join(name if name.isascii() else ascii(name) for name in (other.name, entry.name))
+                    )
                 sample[match[2].lower()] = Path(entry.path)
     if odd := [name for name in found if not is_stem(name)]:
         raise InputError(
@@ -113,8 +116,13 @@ def find_files(folders, ids, channels, found=None):
     """
     found = scan_folders(folders) if found is None else found
     where = listing(folders)
+    ids = [nfc(id_) for id_ in ids]
     if absent := [id_ for id_ in ids if id_ not in found]:
-        raise InputError(f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}")
+        passed = f"; files whose names begin with {BESIDE} are macOS's own and passed over, rename the images"
+        raise InputError(
+            f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}"
+            + passed * any(id_.startswith(BESIDE) for id_ in absent)
+        )
     lacking = [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]
     if lacking:
         raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}")
