@@ -110,7 +110,7 @@ REFUSED = {
     "gzip with other bytes": (gzip.compress(b"Id,Target\na,0\n")[:12] + b"\xff" * 30, ["not a CSV file", "mend it"]),
     "a workbook": (b"PK\x03\x04" + bytes(30), ["a zip archive or an Excel workbook", "save it as CSV"]),
     "other columns after semicolons": (b"name;label\na;0\n", ["lacks the column Id and Target", "(it has: name, label)"]),
-    "an unknown sep=": (b"sep=:\nId:Target\na:0\n", ["lacks the column Id and Target", "sep=:"]),
+    "an unknown sep=": (b"sep=:\nId:Target\na:0\n", ["lacks the column Id and Target", "sep=:", "with commas between"]),
     "the single-cell competition": (b"ID,Label\na,0|2\n", ["ID,Label", "2021", "name them Id,Target", "in place of the bars", "--classes"]),
     "bars between the numbers": (b"Id,Target\na,0|2\n", ["row 2 ('0|2')", "with spaces between, as 0 2"]),
     "semicolons between the numbers": (b"Id,Target\na,0;2\n", ["row 2 ('0;2')", "with spaces between, as 0 2"]),

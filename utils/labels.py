@@ -76,7 +76,7 @@ def read_table(path, columns, what="a table", least=1):
             )
         raise InputError(
             f"{path} lacks the column {' and '.join(missing)} (it has: {listing(header, show=6)}); "
-            f"name its columns {','.join(columns)}"
+            f"name its columns {','.join(columns)}{', with commas between' if len(header) == 1 < len(columns) else ''}"
         )
     if len(set(header)) < len(header):
         raise InputError(f"{path} has two columns of the same name ({listing(header, show=6)}); rename one")
