@@ -31,7 +31,7 @@ from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_outputs, write_csv, write_json
 from utils.labels import check_ids, decode, load_classes, read_table
 from utils.outoffold import find_predictions, gather_members
-from utils.predictions import check_classes, read_all, same_ids
+from utils.predictions import check_classes, name_classes, read_all, same_ids
 from utils.shift import match_calls
 
 SAMPLE = "input/sample_submission.csv"
@@ -170,8 +170,9 @@ def classes_of(tables):
 def fit(args, tables):
     """Measure the networks and ways to combine them, print them: -> `blend.Comparison`, and its figures for --report."""
     members, truth, classes, note = gather_members(args.oof, args.labels, args.classes and load_classes(args.classes))
-    for path, table in tables.items():
-        check_classes(path, table, classes)
+    for path in tables:
+        tables[path] = name_classes(tables[path], classes)
+        check_classes(path, tables[path], classes)
     comparison = blend.compare(args.oof, truth, members, args.combine, args.repeats, args.seed, args.leave_out)
     if note:
         print(note)

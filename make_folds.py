@@ -99,7 +99,8 @@ def main():
     dealt = rows["fold"][rows["use"] == "split"]
     if empty := [part_name(part, parts) for part in parts if not (dealt == part).any()]:
         raise InputError(
-            f"the {listing(empty)} part is empty, {plural(len(dealt), 'row')} are too few for these shares; give more rows"
+            f"the {listing(empty)} {'part is' if len(empty) == 1 else 'parts are'} empty, {plural(len(dealt), 'row')} cannot fill "
+            f"these shares; give more rows"
         )
 
     for path, table in ((pairs_file, pairs), (dropped_file, dropped)):
@@ -155,7 +156,7 @@ def gather_rows(args, classes, parts):
 def check_enough(count, what, parts):
     """Raise InputError where there are fewer rows, or groups of near-duplicates, than parts to fill."""
     if count < len(parts):
-        mend = "give more rows" if -1 in parts else f"give --folds {max(count, 2)} or less"
+        mend = "give more rows" if -1 in parts or count < 2 else f"give --folds {count} or less"
         raise InputError(
             f"{plural(count, what)} cannot fill {len(parts)} {'parts' if -1 in parts else 'folds'}; {mend}"
         )

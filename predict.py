@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from utils import checkpoint, inference, packing, ranks
 from utils.compiling import check_compiles, explaining_compile_errors
+from utils.config import MOST_BATCH
 from utils.data import Normaliser, Samples, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory
 from utils.errors import InputError, check_least, listing, plural, run_script
@@ -65,7 +66,7 @@ def parse_args():
 def main():
     args = parse_args()
     check_writable(args.out)
-    check_least(args, batch_size=1, workers=-1)
+    check_least(args, batch_size=(1, MOST_BATCH), workers=-1)
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
     group, device = ranks.join(args.device)

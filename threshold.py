@@ -116,7 +116,7 @@ def shares_of_test_set(args, truth, oof, classes):
         return read_shares(args.shares, classes)
     if not args.estimate_shares:
         return None
-    table = read_predictions(args.estimate_shares)
+    table = read_predictions(args.estimate_shares, classes)
     check_classes(args.estimate_shares, table, classes)
     if min(len(table), len(truth)) < LEAST:
         raise InputError(

@@ -29,11 +29,12 @@ from tqdm import tqdm
 from utils import augment, inference, losses, memory, models, packing, ranks, resume
 from utils.clock import parse_span
 from utils.compiling import check_compiles
+from utils.config import MOST_BATCH, MOST_FOLD
 from utils.data import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory, on_device, peak_memory
 from utils.errors import InputError, check_least, run_script
 from utils.files import check_name, check_writable
-from utils.images import most_tiles, parse_channels
+from utils.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, f1_per_class
 from utils.models.layers import STEMS
@@ -244,8 +245,9 @@ def prepare(args, group, device, run, started):
 
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
-    check_least(args, fold=0, size=16, limit=0, epochs=1, batch_size=1, lr=0, momentum=0, weight_decay=0, l1=0, clip=0,
-                patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1, ema=0, skip_nan=0)  # fmt: skip
+    check_least(args, fold=(0, MOST_FOLD), size=(LEAST_SIDE, MOST_SIDE), limit=0, epochs=1, batch_size=(1, MOST_BATCH), lr=0, momentum=0,
+                weight_decay=0, l1=0, clip=0, patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1,
+                skip_nan=0)  # fmt: skip
     parse_span("--save-every", args.save_every)
     check_name(args.name)
     for name, value in vars(args).items():
@@ -258,8 +260,8 @@ def check_options(args):
         )
     if args.bits and not 8 <= args.bits <= 16:
         raise InputError(f"--bits {args.bits} is out of range; give 8 to 16, or 0 for what the files say")
-    if args.ema >= 1:
-        raise InputError(f"--ema {args.ema:g} would never leave the first weights; give less than 1, 0.999 say")
+    if not 0 <= args.ema < 1:  # with 1 it would never leave the first weights
+        raise InputError(f"--ema {args.ema:g} is out of range; give 0 or more, less than 1, 0.999 say")
     if args.layers == "last" and args.weights == "none":
         raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
 

@@ -5,6 +5,7 @@ Every mutator takes the bytes of a whole file and a `random.Random`, and gives o
 
 import copy
 import csv
+import gzip
 import io
 import json
 import math
@@ -119,14 +120,17 @@ def _word(random):
 
 
 def table(data, random):
-    """A CSV with other cells, rows or columns."""
+    """A CSV with other cells, rows or columns, at times with another separator, in another encoding or packed."""
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
     for _ in range(random.choice([1, 1, 2, 4])):
         _change_table(rows, random)
     stream = io.StringIO(newline="")
     end = random.choice(["\n", "\n", "\r\n"])
-    csv.writer(stream, lineterminator=end, quoting=random.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])).writerows(rows)
-    return stream.getvalue().encode("utf-8", "surrogatepass")
+    mark, quoting = random.choice(",,,,,;\t"), random.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    csv.writer(stream, delimiter=mark, lineterminator=end, quoting=quoting).writerows(rows)
+    text = random.choice(["", "", "", f"sep={mark}{end}"]) + stream.getvalue()
+    data = text.encode(random.choice(["utf-8", "utf-8", "utf-8", "utf-16"]), "surrogatepass")
+    return gzip.compress(data) if random.random() < 0.1 else data
 
 
 def _change_table(rows, random):

@@ -15,6 +15,9 @@ import torch
 from conftest import ROOT, kit, refuse, submission_of, succeed, train_options, write_images, write_labels
 from PIL import Image
 
+from utils.errors import InputError
+from utils.images import check_crop
+from utils.labels import read_table
 from utils.predictions import read_predictions, write_predictions
 
 
@@ -485,6 +488,49 @@ def test_pictures_that_all_look_alike_do_not_make_one_group(tmp_path):
     command = ["--labels", labels, "--images", tmp_path / "images", "-o", tmp_path / "f.csv"]
     refuse("make_folds", *command, "--folds", 5, says=["60 of 60 images", "--hash-distance"])
     refuse("make_folds", *command, "--folds", 2, says=["1 group", "cannot fill 2 folds"])
+
+
+def test_the_values_named_and_the_rest_add_up_to_the_count(predictions, thresholds, atlas, tmp_path):
+    lines = predictions.read_text().splitlines()
+    wrong = [",".join([line.split(",")[0], *["7"] * 28]) for line in lines[1:6]]
+    (tmp_path / "p.csv").write_text("\n".join([lines[0], *wrong, *lines[6:]]) + "\n")
+    command = submission_of(tmp_path / "p.csv", thresholds, atlas, tmp_path / "s.csv")
+    message = refuse("ensemble", *command, says=["140 values", "and 137 more"])
+    assert message.count("'7'") == 3
+
+
+@pytest.mark.parametrize(
+    "option, value, allowed",
+    [
+        ("lr", 1e12, "a number from 0 to 2147483647"), ("lr", "nan", "a number from 0 to 2147483647"), ("lr", -1, "0 or more"),
+        ("epochs", 2**31, "a number from 1 to 2147483647"), ("size", 8193, "a number from 16 to 8192"),
+        ("size", 15, "a number from 16 to 8192"), ("batch-size", 2**21, "a number from 1 to 1048576"),
+        ("fold", 100_000, "a number from 0 to 99999"), ("ema", 2, "0 or more, less than 1"), ("ema", -1, "0 or more, less than 1"),
+    ],
+)  # fmt: skip
+def test_an_option_out_of_range_is_answered_with_the_range(atlas, folds, tmp_path, option, value, allowed):
+    words = train_options(atlas, folds, tmp_path / "runs", **{option: value})
+    refuse("train", *words, says=[f"--{option} {value}", f"is out of range; give {allowed}"])
+
+
+def test_what_is_advised_is_possible(tmp_path):
+    one = write_labels(tmp_path / "one.csv", {"a": "0"})
+    refuse(
+        "make_folds",
+        "--labels",
+        one,
+        "--folds",
+        5,
+        "-o",
+        tmp_path / "f.csv",
+        says="cannot fill 5 folds; give more rows",
+    )
+    (tmp_path / "t.csv").write_text("Id\na,b\n")
+    with pytest.raises(InputError, match="has 1 column, but 1 row with more or fewer"):
+        read_table(tmp_path / "t.csv", ["Id"])
+    files = [(tmp_path / "a_red.png",)]
+    with pytest.raises(InputError, match="give larger images, or train with --fit resize$"):
+        check_crop(files, np.array([[8, 8]]), 32)
 
 
 COMMANDS = [

@@ -1,5 +1,6 @@
 """A training that ends in whatever way goes on as if nothing had happened."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, succeed, train_options
+from conftest import ROOT, kit, refuse, submission_of, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 from kills import differences
@@ -150,6 +151,30 @@ def test_a_run_has_one_writer(words, tmp_path):
     (run / ".lock").touch()  # what a killed process leaves
     succeed("train", *words(tmp_path, epochs=1))
     assert not (run / ".lock").exists()
+
+
+def test_a_run_that_was_renamed_goes_on_under_its_new_name(words, undisturbed, atlas, folds, tmp_path):
+    succeed("train", *words(tmp_path), "--time-limit", "0.001s")
+    (tmp_path / "mini").rename(tmp_path / "other")
+    assert "going on from" in succeed("train", *words(tmp_path, name="other")).out
+    assert differences(undisturbed, tmp_path / "other/fold0") == [] and not (tmp_path / "mini").exists()
+    config = json.loads((tmp_path / "other/fold0/config.json").read_text())
+    assert config["name"] == "other"
+    (tmp_path / "other").rename(tmp_path / "third")
+    assert "is trained already" in succeed("train", *words(tmp_path, name="third")).out
+    succeed("threshold", tmp_path / "third", "--repeats", 1)
+    (tmp_path / "third").rename(tmp_path / "fourth")
+    run, test, cuts = tmp_path / "fourth", tmp_path / "test.csv", tmp_path / "fourth/thresholds.json"
+    succeed("predict", run, "--images", atlas / "test", "-o", test, "--workers", 0)
+    succeed("threshold", run, "-o", tmp_path / "t.json", "--repeats", 1)
+    succeed("ensemble", *submission_of(test, cuts, atlas, tmp_path / "s.csv"))
+    words = ["--labels", folds, "--thresholds", cuts, "-o", tmp_path / "e.json"]
+    for path, in_sample in (
+        (run / "fold0/oof.csv", True),
+        (shutil.copy(run / "fold0/oof.csv", tmp_path / "oof.csv"), False),
+    ):
+        succeed("utils.evaluate", path, *words)
+        assert json.loads((tmp_path / "e.json").read_text())["in_sample"] is in_sample
 
 
 def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbed, tmp_path):

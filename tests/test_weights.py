@@ -207,6 +207,64 @@ def test_safetensors_and_files_saved_from_several_gpus(tmp_path):
         weights.load_start(network, start("convnet", tmp_path / "c.safetensors"))
 
 
+def trained():
+    """A network and its optimiser after a step: -> network, state dicts of both."""
+    torch.manual_seed(1)
+    network = models.build("convnet", 28, 4)
+    optimiser = torch.optim.Adam(network.parameters())
+    network(torch.randn(2, 4, 32, 32)).sum().backward()
+    optimiser.step()
+    return network.state_dict(), optimiser.state_dict()
+
+
+def loads(path, state):
+    network = models.build("convnet", 28, 4)
+    weights.load_start(network, start("convnet", path))
+    return all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model", "net", "weights", "network", "params"])
+def test_a_state_dict_is_found_under_any_key(tmp_path, key):
+    state, optimiser = trained()
+    scheduler = {"last_epoch": 3, "_last_lr": [0.1]}
+    beside = {
+        "epoch": 3,
+        "loss": torch.tensor(0.5),
+        "optimizer_state_dict": optimiser,
+        "scheduler": scheduler,
+        "args": {},
+    }
+    for content in (
+        {key: state}, beside | {key: state}, {key: state} | beside, {"checkpoint": beside | {key: state}},
+        beside | {key: {f"module._orig_mod.{name}": value for name, value in state.items()}},
+    ):  # fmt: skip
+        torch.save(content, tmp_path / "x.pth")
+        assert loads(tmp_path / "x.pth", state)
+
+
+def test_of_several_state_dicts_the_one_that_fits_is_taken(tmp_path):
+    state, optimiser = trained()
+    other = {key: value + 1 for key, value in state.items()}
+    for content in (
+        {"teacher": models.build("gapnet_pl", 28, 4).state_dict(), "student": state},
+        {"random": {"cpu": torch.zeros(5)}, "net": state, "optimiser": optimiser},
+        {"state_dict": state, "state_dict_ema": other},
+        {"best": state, "last": state},
+        {"model_ema": other, "model": state},
+    ):
+        torch.save(content, tmp_path / "x.pth")
+        assert loads(tmp_path / "x.pth", state)
+    torch.save({"student": state, "teacher": other, "optimiser": optimiser}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"x.pth holds several state dicts \(student, teacher\); save the one"):
+        loads(tmp_path / "x.pth", state)
+    torch.save({"nets": {"a": state, "b": other}}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"several state dicts \(nets.a, nets.b\)"):
+        loads(tmp_path / "x.pth", state)
+    torch.save({"optimiser": optimiser, "epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"x.pth holds no state dict .*; save one with torch.save"):
+        loads(tmp_path / "x.pth", state)
+
+
 def test_every_branch_of_m_cnn_gets_the_new_channel_order(tmp_path):
     torch.manual_seed(1)
     source = models.build("m_cnn", 3, 4, size=128).eval()

@@ -17,7 +17,7 @@ import numpy as np
 from utils import augment, plots
 from utils.errors import InputError, check_least, run_script
 from utils.files import check_writable
-from utils.images import check_files, find_files, load_sample, parse_channels, scan_folders
+from utils.images import LEAST_SIDE, MOST_SIDE, check_files, find_files, load_sample, parse_channels, scan_folders
 
 REPEATS = 50
 
@@ -38,7 +38,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    check_least(args, size=16, seed=0)
+    check_least(args, size=(LEAST_SIDE, MOST_SIDE), seed=0)
     check_writable(args.out)
     channels = parse_channels(args.channels)
     folders = args.images or ["input/train"]

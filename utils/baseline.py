@@ -37,7 +37,7 @@ from tqdm import tqdm
 from utils import cores
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_name, check_writable, write_json
-from utils.images import check_files, find_files, load_sample, parse_channels
+from utils.images import MOST_SIDE, check_files, find_files, load_sample, parse_channels
 from utils.labels import encode, load_classes, split_fold
 from utils.metrics import best_global_threshold, macro_f1
 from utils.predictions import write_predictions
@@ -164,7 +164,7 @@ def _options():
 
 def main():
     options, clock = _options(), time.time()
-    check_least(options, fold=0, size=32, limit=0, train_limit=0, seed=0, workers=1)
+    check_least(options, fold=0, size=(32, MOST_SIDE), limit=0, train_limit=0, seed=0, workers=1)
     run = find_place(options)
     classes, channels = load_classes(options.classes), parse_channels(options.channels)
     if channels.mix:

@@ -154,7 +154,7 @@ def predicted(run, name, labels):
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise InputError(f"{places[-1]} does not exist; make it with predict.py")
-    table = read_predictions(path)
+    table = read_predictions(path, run.classes)
     if list(table.columns) != run.classes:
         raise InputError(f"{path} has other classes than {first}; predict with this run")
     ids = table.index.tolist()

@@ -48,7 +48,7 @@ def main():
         if path:
             check_writable(path)
     classes = load_classes(args.classes)
-    table = read_predictions(args.predictions)
+    table = read_predictions(args.predictions, classes)
     check_classes(args.predictions, table, classes)
     truth = read_truth(args.labels, classes, table.index.tolist(), args.predictions)
     single = truth.sum(axis=1) == 1

@@ -10,11 +10,13 @@ class InputError(Exception):
     """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to mend it."""
 
 
-def listing(items, show=3, sep=", "):
-    """First few of `items` and how many more there are: ``'a, b, c and 7 more'``."""
+def listing(items, show=3, sep=", ", count=None):
+    """First few of `items` and how many more there are: ``'a, b, c and 7 more'``. count: how many there are in all, where `items`
+    holds only the first."""
     items = [str(item) for item in items]
+    count = len(items) if count is None else count
     head = sep.join(items[:show])
-    return head if len(items) <= show else f"{head} and {len(items) - show:,} more"
+    return head if count <= show else f"{head} and {count - show:,} more"
 
 
 def first_line(error, most=160):
@@ -36,12 +38,18 @@ def data_size(count):
     return plural(count, "byte")
 
 
+MOST = 2**31 - 1  # of any option: what a 32-bit integer holds
+
+
 def check_least(args, **least):
-    """Refuse options below their least value (or absurdly large, or NaN); an option that is None was not given."""
-    for name, minimum in least.items():
+    """Refuse options below their least value, above MOST, or NaN. A pair is the least and the most an option may be. An option
+    that is None was not given."""
+    for name, limits in least.items():
         value = getattr(args, name)
-        if value is not None and not minimum <= value < 2**31:
-            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {minimum} or more")
+        low, high = limits if isinstance(limits, tuple) else (limits, MOST)
+        if value is not None and not low <= value <= high:
+            allowed = f"{low} or more" if value < low and high == MOST else f"a number from {low} to {high}"
+            raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {allowed}")
 
 
 def run_script(main):

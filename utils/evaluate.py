@@ -15,6 +15,7 @@ validated on an image of the same Id.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def read_decisions(path, thresholds, classes):
             raise InputError(f"{path} is a submission, already decided; leave --thresholds out")
         table = read_labels(path, classes, column="Predicted")
         return table["Id"].tolist(), encode(table["Predicted"], classes)
-    table = read_predictions(path)
+    table = read_predictions(path, classes)
     check_classes(path, table, classes)
     if thresholds is None:
         raise InputError(f"{path} holds probabilities; add --thresholds thresholds.json, or a number such as 0.5")
@@ -110,12 +111,19 @@ def read_decisions(path, thresholds, classes):
 
 
 def fitted_on(thresholds, predictions):
-    """Does a thresholds.json name this file among those it was fitted on?"""
+    """Does a thresholds.json name this file among those it was fitted on, perhaps under the name that their run had before?"""
     if thresholds is None or not Path(thresholds).is_file():
         return False
     content = read_json(thresholds, "a thresholds.json", "fit it with threshold.py")
     files = content.get("fitted_on") if isinstance(content, dict) else None
-    return isinstance(files, list) and str(Path(predictions).resolve()) in files
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        return False
+    own, folder = Path(predictions).resolve(), Path(thresholds).resolve().parent
+    within = own.relative_to(folder).parts if own.is_relative_to(folder) else ()
+    moved = [
+        file for file in files if within and Path(file).parts[-len(within) :] == within and not os.path.exists(file)
+    ]
+    return str(own) in files or bool(moved)
 
 
 def read_person(path, classes, ids, predictions):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def is_stem(text):
         and not set(text) & set("/\\")
         and len(text.encode()) <= 240
     )
+
+
+def nfc(text):
+    """`text` in composed Unicode. macOS writes é in names of files as e and an accent, tables mostly as one character."""
+    return unicodedata.normalize("NFC", text)
 
 
 def check_name(name):

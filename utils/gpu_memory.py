@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from utils import losses, memory, models
 from utils.data import Samples
 from utils.errors import InputError, check_least, run_script
-from utils.images import parse_channels
+from utils.images import LEAST_SIDE, MOST_SIDE, parse_channels
 from utils.labels import CYTO_CLASSES, HPA_CLASSES
 from utils.recipes import RECIPES
 from utils.trainer import Trainer
@@ -90,7 +90,7 @@ def main():
     args = parser.parse_args()
     if unknown := [name for name in args.recipes if name not in RECIPES]:
         raise InputError(f"no recipe is called {unknown[0]!r}; there are {', '.join(RECIPES)}")
-    check_least(args, size=16, batch_size=1, accumulate=1)
+    check_least(args, size=(LEAST_SIDE, MOST_SIDE), batch_size=1, accumulate=1)
     given = {name: value for name, value in vars(args).items() if name != "recipes" and value is not None}
     print(f"{'recipe':20}{'batch':>6}{'size':>6}{'float32':>12}{'16 bits':>12}")
     for name in args.recipes or RECIPES:

@@ -18,14 +18,16 @@ from tqdm import tqdm
 from utils import MOST_PIXELS, tiff
 from utils.colour import grey_of
 from utils.errors import InputError, listing, plural
-from utils.files import is_stem
+from utils.files import is_stem, nfc
 from utils.reading import file_size
 
 # What Pillow grumbles about in a damaged file, image_size says in one sentence.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
+BESIDE = "._"  # "._x_red.png" is what macOS leaves beside x_red.png
 ENDINGS = ("png", "jpg", "jpeg", "tif", "tiff")
+LEAST_SIDE = 16  # pixels that a network sees
 MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
 MOST_BYTES = 2**30  # of a file: the largest picture with four channels of 16 bits has half of it
 MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; encoders write ten
@@ -80,7 +82,8 @@ def parse_channels(spec):
 
 
 def scan_folder(folder):
-    """All images of a folder: {Id: {channel: path}}. Other files, composites of several channels among them, are passed over."""
+    """All images of a folder: {Id in composed Unicode: {channel: path}}. Other files, composites of several channels among them, are
+    passed over."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it should hold <Id>_<red|green|blue|yellow>.png files")
@@ -88,11 +91,12 @@ def scan_folder(folder):
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             match = _NAME.fullmatch(entry.name)
-            # "._x_red.png" is what macOS leaves beside x_red.png.
-            if match and not entry.name.startswith(".") and not _COMPOSITE.fullmatch(entry.name):
-                sample = found.setdefault(match[1], {})
-                if match[2].lower() in sample:
-                    twice.append(entry.name)
+            if match and not entry.name.startswith(BESIDE) and not _COMPOSITE.fullmatch(entry.name):
+                sample = found.setdefault(nfc(match[1]), {})
+                if other := sample.get(match[2].lower()):
+                    twice.append(
+                        " and ".join(name if name.isascii() else ascii(name) for name in (other.name, entry.name))
+                    )
                 sample[match[2].lower()] = Path(entry.path)
     if odd := [name for name in found if not is_stem(name)]:
         raise InputError(
@@ -122,8 +126,13 @@ def find_files(folders, ids, channels, found=None):
     """
     found = scan_folders(folders) if found is None else found
     where = listing(folders)
+    ids = [nfc(id_) for id_ in ids]
     if absent := [id_ for id_ in ids if id_ not in found]:
-        raise InputError(f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}")
+        passed = f"; files whose names begin with {BESIDE} are macOS's own and passed over, rename the images"
+        raise InputError(
+            f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}"
+            + passed * any(id_.startswith(BESIDE) for id_ in absent)
+        )
     lacking = [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]
     if lacking:
         raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}")
@@ -184,7 +193,7 @@ def check_crop(files, sizes, crop):
         height, width = sizes[small[0]]
         raise InputError(
             f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}; "
-            f"give larger images, or train with --size {sizes.min()} or less, or --fit resize"
+            f"give larger images, or train with {f'--size {sizes.min()} or less, or ' if sizes.min() >= LEAST_SIDE else ''}--fit resize"
         )
 
 

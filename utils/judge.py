@@ -95,7 +95,7 @@ def report(table, mean, images):
 
 def read_both(predictions, truth):
     """-> (labels (N, 28), scores (N, 13) in the order of CYTO_CLASSES) of the predicted Ids, matched by Id."""
-    table = read_predictions(predictions)
+    table = read_predictions(predictions, CYTO_CLASSES)
     if differing := sorted(set(table.columns) ^ set(CYTO_CLASSES)):
         raise InputError(
             f"{predictions} has other classes than the 13 of Cyto: {listing(differing)}; predict with such a network"

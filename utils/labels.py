@@ -2,13 +2,15 @@
 
 import csv
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from utils.errors import InputError, listing, plural
-from utils.files import is_stem
+from utils.csvfile import csv_rows
+from utils.errors import InputError, first_line, listing, plural
+from utils.files import is_stem, nfc
 from utils.reading import file_size
 
 HPA_CLASSES = (
@@ -55,55 +57,67 @@ def load_classes(spec):
 
 
 def read_table(path, columns, what="a table", least=1):
-    """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least so many rows."""
+    """Read a CSV as text, Ids in composed Unicode. Raises InputError unless it is a well-formed CSV that has `columns` and at least
+    so many rows."""
     path = Path(path)
     if not os.path.isfile(path):  # pathlib's raises where the name is too long
         state = (
             "is a folder" if os.path.isdir(path) else "is no regular file" if os.path.exists(path) else "does not exist"
         )
         raise InputError(f"{path} {state}; it should be {what} with the columns {','.join(columns)}")
-    header, rows = _read_rows(path)
+    header, rows = _read_rows(path, columns)
     if not header and not rows:
         raise InputError(f"{path} is empty; it should have the columns {','.join(columns)}")
     if missing := [column for column in columns if column not in header]:
+        if len(columns) > 1 and {"ID", "Label"} <= set(header):
+            raise InputError(
+                f"{path} has the columns ID,Label of the single-cell competition of 2021; name them {','.join(columns)}, put spaces "
+                f"in place of the bars between class numbers, and name its 19 classes with --classes"
+            )
         raise InputError(
             f"{path} lacks the column {' and '.join(missing)} (it has: {listing(header, show=6)}); "
-            f"name its columns {','.join(columns)}"
+            f"name its columns {','.join(columns)}{', with commas between' if len(header) == 1 < len(columns) else ''}"
         )
     if len(set(header)) < len(header):
         raise InputError(f"{path} has two columns of the same name ({listing(header, show=6)}); rename one")
     if ragged := [number for number, row in enumerate(rows, 2) if len(row) != len(header)]:
         shown = listing([f"row {number} ({len(rows[number - 2])})" for number in ragged])
         raise InputError(
-            f"{path} has {len(header)} columns, but {plural(len(ragged), 'row')} with more or fewer: {shown}"
+            f"{path} has {plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer: {shown}"
         )
     if len(rows) < least:
         raise InputError(f"{path} has a header but no rows")
-    return pd.DataFrame(rows, columns=header, dtype=object)
+    frame = pd.DataFrame(rows, columns=header, dtype=object)
+    return frame.assign(
+        **{name: [nfc(text.strip(" ")) for text in frame[name]] for name in ("Id", "twin") if name in header}
+    )
 
 
-def _read_rows(path):
-    """The header and the rows of a CSV, lists of str, without blank lines at the end."""
+def _read_rows(path, columns):
+    """The header and the rows of a CSV that should have `columns`: lists of str, without blank lines at the end."""
     file_size(path, MOST_BYTES)
     rows, cells = [], 0
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            for row in csv.reader(file, strict=True):
+        with csv_rows(path, columns, MOST_BYTES) as lines:
+            for row in lines:
                 cells += len(row)
                 if cells > MOST_CELLS:
                     raise InputError(f"{path} has more than {MOST_CELLS:,} cells; give a smaller table")
                 rows.append(row)
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a CSV file ({error})") from None
+    except UnicodeError as error:
+        name = getattr(error, "encoding", "utf-8").upper()
+        raise InputError(f"{path} is not text in {name} ({first_line(error)}); save it in UTF-8") from None
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not a CSV file ({first_line(error)}); mend it, or save it as CSV") from None
     while len(rows) > 1 and not rows[-1]:
         rows.pop()
-    return (rows[0], rows[1:]) if rows else ([], [])
+    return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
 
 
 def as_number(text):
-    """The number that a cell of a table holds, None where it holds none."""
+    """The number that a cell of a table holds, with a decimal point or comma; None where it holds none."""
     try:
-        return float(text)
+        return float(text.replace(",", "."))
     except ValueError:
         return None
 
@@ -141,7 +155,7 @@ def read_labels(path, classes, column="Target"):
     if bad:
         raise InputError(
             f"{path}: {plural(len(bad), 'row')} with something other than different class numbers 0 to "
-            f"{len(classes) - 1} in {column}: {listing(bad)}"
+            f"{len(classes) - 1} in {column}: {listing(bad)}; write them with spaces between, as 0 2"
         )
     return frame.assign(**{column: targets})
 
@@ -236,7 +250,9 @@ def read_folds(path, classes):
         raise InputError(f"{path} lacks the column fold; make it with make_folds.py")
     bad = [f"row {row + 2} ({text!r})" for row, text in enumerate(frame["fold"]) if not _is_fold(text)]
     if bad:
-        raise InputError(f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 up: {listing(bad)}")
+        raise InputError(
+            f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 to 99999: {listing(bad)}; mend them"
+        )
     return frame.assign(fold=frame["fold"].astype(int))
 
 

@@ -39,7 +39,7 @@ def find_predictions(paths, labels=None):
 def gather(files, labels_file, classes):
     """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
     (N, C) uint8, (K, N, C) float64 or None."""
-    tables = read_all(files)
+    tables = read_all(files, classes)
     oof = pool(tables, classes)
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
@@ -91,7 +91,7 @@ def gather_members(paths, labels, classes=None):
         raise InputError(f"{repeated} is named for two networks; give each network once")
     known = next((names for *_, names in found if names), None)
     classes = classes or known or load_classes("hpa")
-    tables = [pool(read_all(files), classes) for files, *_ in found]
+    tables = [pool(read_all(files, classes), classes) for files, *_ in found]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]

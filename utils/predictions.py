@@ -1,4 +1,4 @@
-"""Prediction tables: `Id` and one column a class, named after it, holding probabilities at full precision.
+"""Prediction tables: `Id` and one column a class, named after it or its number, holding probabilities at full precision.
 
 A run also keeps what every epoch said of its validation fold, compactly: `validation/epoch<number>.npy`, float16 (rows,
 classes), rows in the order of its oof.csv.
@@ -24,23 +24,40 @@ def write_predictions(path, ids, probabilities, classes):
     write_csv(path, frame)
 
 
-def read_predictions(path):
-    """Read a predictions CSV: -> DataFrame of float64 indexed by Id (str), columns the class names."""
+def read_predictions(path, classes=None):
+    """Read a predictions CSV: -> DataFrame of float64 indexed by Id (str), columns the class names. Columns that are the class
+    numbers become `classes`, where these are given."""
     frame = read_table(path, ["Id"], what="a predictions CSV")
     check_ids(path, frame["Id"])
-    classes = [column for column in frame.columns if column != "Id"]
-    if not classes:
+    names = [column for column in frame.columns if column != "Id"]
+    if not names:
         raise InputError(f"{path} has no class columns beside Id")
-    values = _numbers(frame[classes].to_numpy(object))
+    values = _numbers(frame[names].to_numpy(object))
     wrong = ~((values >= 0) & (values <= 1))  # NaN is wrong too
     if wrong.any():
         rows, columns = np.nonzero(wrong)
         cells = [
-            f"row {r + 2}, {classes[c]}: {frame[classes[c]].iloc[r]!r}"
-            for r, c in zip(rows[:4], columns[:4], strict=True)
+            f"row {r + 2}, {names[c]}: {frame[names[c]].iloc[r]!r}" for r, c in zip(rows[:3], columns[:3], strict=True)
         ]
-        raise InputError(f"{path}: {plural(len(rows), 'value')} that are no probability from 0 to 1: {listing(cells)}")
-    return pd.DataFrame(values, index=pd.Index(frame["Id"], name="Id"), columns=classes)
+        raise InputError(
+            f"{path}: {plural(len(rows), 'value')} other than a probability from 0 to 1: {listing(cells, count=len(rows))}; mend the file"
+        )
+    table = pd.DataFrame(values, index=pd.Index(frame["Id"], name="Id"), columns=names)
+    return table if classes is None else name_classes(table, classes)
+
+
+def numbers_of(classes):
+    """The numbers of classes as a table writes them: ``['0', '1', …]``."""
+    return [str(number) for number in range(len(classes))]
+
+
+def name_classes(table, classes):
+    """A predictions table whose columns are the class numbers, in any order, with the names `classes`, in theirs; another table as
+    it is."""
+    numbers = numbers_of(classes)
+    if set(table.columns) != set(numbers) or (set(classes) == set(numbers) and list(classes) != numbers):
+        return table
+    return table[numbers].set_axis(list(classes), axis=1)
 
 
 def check_classes(path, table, classes):
@@ -60,11 +77,16 @@ def _numbers(cells):
         return np.array([[as_number(cell) for cell in row] for row in cells], np.float64)  # None becomes NaN
 
 
-def read_all(paths):
-    """Read several prediction files: -> {path: DataFrame}. Refuses a file given twice, and files of other classes."""
+def read_all(paths, classes=None):
+    """Read several prediction files: -> {path: DataFrame}. Columns that are the class numbers become `classes`, or where these are
+    not given the names in the other files. Refuses a file given twice, and files of other classes."""
     if repeated := first_repeated(paths):
         raise InputError(f"{repeated} is given twice; name each file once")
     tables = {path: read_predictions(path) for path in paths}
+    if classes is None:
+        found = [list(table.columns) for table in tables.values()]
+        classes = next((names for names in found if set(names) != set(numbers_of(names))), numbers_of(found[0]))
+    tables = {path: name_classes(table, classes) for path, table in tables.items()}
     reference = tables[paths[0]]
     for path, table in tables.items():
         if list(table.columns) != list(reference.columns):

@@ -22,7 +22,7 @@ from utils.atlas.plan import Settings, plan_image
 from utils.atlas.sample import draw_sample
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_writable, first_repeated
-from utils.images import CHANNELS, image_size, load_sample, scan_folder
+from utils.images import CHANNELS, LEAST_SIDE, MOST_SIDE, image_size, load_sample, scan_folder
 
 SIDES = ("real", "simulated")
 BAND = (10, 50, 90)  # percentiles over images: lower edge, line, upper edge
@@ -178,7 +178,7 @@ def _options():
 
 def main():
     options = _options()
-    check_least(options, size=16, limit=1)
+    check_least(options, size=(LEAST_SIDE, MOST_SIDE), limit=1)
     check_writable(options.out)
     files = {side: list_planes(getattr(options, side)) for side in SIDES}
     measured, skipped = {channel: {} for channel in CHANNELS.values()}, 0

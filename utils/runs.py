@@ -21,7 +21,7 @@ UNSAID = {  # what a config without these options means
 }  # fmt: skip
 # What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
 NOT_THE_RESULT = {
-    "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
+    "name", "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
     "parameters", "checkpointing", "compile", "cache", "no_cache", "save_every", "time_limit", "skip_nan",
     "skip_bad", "skipped",
 }  # fmt: skip
@@ -63,7 +63,7 @@ def read_fold(folder, *keys):
     rows = read_labels(folder / "rows.csv", config["class_names"])
     if "part" not in rows.columns:
         raise InputError(f"{folder / 'rows.csv'} lacks the column part; {ANEW}")
-    oof = read_predictions(folder / "oof.csv")
+    oof = read_predictions(folder / "oof.csv", config["class_names"])
     targets = rows.set_index("Id")["Target"]
     if list(oof.columns) != config["class_names"] or not set(oof.index) <= set(targets.index):
         raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {ANEW}")

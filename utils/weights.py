@@ -63,7 +63,7 @@ def load_start(network, config):
         source, state, origin = *imagenet_state(name, config.get("size")), {}
     else:
         source = Path(config["weights"])
-        state, origin = read_state(source)
+        state, origin = read_state(source, own)
     stems = [key for key in models.parameters_of(network, network.stem_layers) if own[key].ndim == 4]
     last = models.parameters_of(network, network.head_layers)
     state, ordered = match_by_order(state, own, {*stems, *last})
@@ -208,10 +208,11 @@ def _imagenet_urls(name, word):
     return IMAGENET_URLS[name]
 
 
-def read_state(path):
+def read_state(path, own=None):
     """-> (state dict {name: tensor}, config of the run it comes from, {} where the file does not say).
 
-    Reads .pt/.pth files, checkpoints of the kit and the GapNet-PL authors' .npz.
+    Reads .pt/.pth files, checkpoints of the kit and of others, and the GapNet-PL authors' .npz. own: the network's state dict, to
+    choose by where a file holds several; without it the first is taken.
     """
     path = Path(path)
     if not path.is_file():
@@ -219,17 +220,59 @@ def read_state(path):
     if path.suffix == ".npz":
         return read_gapnet_authors(path), GAPNET_AUTHORS
     content = _read_safetensors(path) if path.suffix == ".safetensors" else checkpoint.load_tensors(path)
-    state, config = content, {}
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            state, config = content[key], content.get("config")
-    if not is_state(state):
-        raise InputError(f"{path} holds no state dict (names and tensors)")
+    states = {where: _without_prefix(state) for where, state in _states(content).items()}
+    if not states:
+        raise InputError(
+            f"{path} holds no state dict (names and tensors); save one with torch.save(network.state_dict(), …)"
+        )
+    where = _choose(path, states, own)
+    config = content.get("config") if where in USUAL else {}
     config = config if isinstance(config, dict) else {}
     check_config(path, config)
-    if all(key.startswith("module.") for key in state):  # saved from several GPUs
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state), config
+    return states[where], config
+
+
+USUAL = (("state_dict",), ("model",))  # where state dicts lie that come before others; the kit's is model
+
+
+def _states(content):
+    """The state dicts in what a file holds: itself, else the values of a dict that are, else those in dicts in it: {keys that lead
+    there: state dict}. States of an optimiser are none: their tensors have numbers for names, and lie deeper."""
+    level, seen = {(): content}, set()
+    for _ in range(3):
+        if found := {where: value for where, value in level.items() if is_state(value) and (value or where in USUAL)}:
+            return found
+        inner = [
+            ((*where, key), value)
+            for where, outer in level.items()
+            if isinstance(outer, dict)
+            for key, value in outer.items()
+        ]
+        level = {}
+        for where, value in inner:
+            if isinstance(value, dict) and id(value) not in seen:  # a file may hold one dict under any number of keys
+                seen.add(id(value))
+                level[where] = value
+    return {}
+
+
+def _without_prefix(state):
+    """A state dict without what several GPUs or torch.compile put before all its names."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return dict(state)
+
+
+def _choose(path, states, own):
+    """Which of the state dicts {where: state dict} to take: the only one that has most names of `own`, else one of the usual key."""
+    fitting = [where for where, state in states.items() if own and 2 * len(own.keys() & state.keys()) > len(own)]
+    left = fitting or list(states)
+    usual = [where for where in USUAL if where in left]
+    if len(left) > 1 and not usual and own is not None:
+        shown = listing([".".join(map(str, where)) for where in left], show=6)
+        raise InputError(f"{path} holds several state dicts ({shown}); save the one to start from in a file of its own")
+    return (usual or left)[0]
 
 
 def _read_safetensors(path):

@@ -13,7 +13,7 @@ WHAT, MEND = "a thresholds.json with classes and thresholds", "fit it with thres
 
 
 def read_thresholds(spec, classes):
-    """(C,) thresholds from a thresholds.json that fits `classes`, or one number for all."""
+    """(C,) thresholds from a thresholds.json that fits `classes`, names or the numbers in text, or one number for all."""
     if not Path(spec).is_file() and (number := as_number(spec)) is not None:
         values = [number] * len(classes)
     else:
@@ -61,7 +61,8 @@ def _read_fitted(path, classes):
         names, values = list(content["classes"]), list(content["thresholds"])
     except UNREADABLE as error:
         raise InputError(f"{path} is not {WHAT} ({str(error)[:100]}); {MEND}") from None
-    if names != classes or len(values) != len(names):
+    by_number = classes == [str(number) for number in range(len(names))] and set(names) != set(classes)
+    if not (names == classes or by_number) or len(values) != len(names):
         differing = sorted(set(map(str, names)) ^ set(classes)) or ["their order or number"]
         raise InputError(
             f"{path} was fitted for other classes than the predictions have: {listing(differing)}; fit it on the same run"
