@@ -155,7 +155,8 @@ def main():
         resume.hold(run) if group.first else contextlib.nullcontext(),
         explaining_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
-        check_writable(run / "last.pt")
+        for name in resume.FILES:
+            check_writable(run / name)
         if ready := prepare(args, group, device, run, started):
             try:
                 trainer, train_loader, valid_loader, record = ready
