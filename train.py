@@ -27,6 +27,7 @@ import torch
 from tqdm import tqdm
 
 from utils import augment, inference, losses, memory, models, packing, ranks, resume
+from utils.ahead import closing
 from utils.clock import parse_span
 from utils.compiling import check_compiles
 from utils.data import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
@@ -323,7 +324,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
     bar = tqdm(
         total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False
     )
-    batch, following = next(source, None), []
+    following = []
 
     def meanwhile():
         record.catch_up()
@@ -332,7 +333,8 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
         following.append(next(source, None))
         return wish_of(record, stop)
 
-    with bar:
+    with bar, closing(source):
+        batch = next(source, None)
         while batch is not None:
             try:
                 curves = trainer.train_step(batch, meanwhile)

@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_wor
 from tqdm import tqdm
 
 from utils import cores
-from utils.ahead import in_order
+from utils.ahead import closing, in_order
 from utils.errors import InputError, first_line
 from utils.images import tiles
 from utils.packed import Images
@@ -206,15 +206,19 @@ class ThreadedLoader:
         if not self.threads:
             yield from (collate(self.dataset.__getitems__(keys), self.pinned) for keys in self.batches)
             return
-        with ThreadPoolExecutor(self.threads) as readers, ThreadPoolExecutor(1) as joiner:
+        readers, joiner = ThreadPoolExecutor(self.threads), ThreadPoolExecutor(1)
 
-            def submit(keys):
-                self.dataset.images.will_need([row for _, row in keys])
-                samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
-                return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
+        def submit(keys):
+            self.dataset.images.will_need([row for _, row in keys])
+            samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
+            return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
 
+        try:
             for batch in in_order(submit, self.batches, self.AHEAD):
                 yield batch.result()
+        finally:
+            for pool in (readers, joiner):  # nobody asks for the batches on their way
+                pool.shutdown(cancel_futures=True)
 
 
 def pick_workers(wanted, device, ranks=ALONE):
@@ -288,10 +292,11 @@ def batches(loader):
 
 
 def _checked(iterator, pinned):
-    for batch in iterator:
-        if isinstance(batch, InputError):
-            raise batch
-        yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch  # other loaders are timed with it too
+    with closing(iterator):
+        for batch in iterator:
+            if isinstance(batch, InputError):
+                raise batch
+            yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch  # other loaders are timed with it too
 
 
 class Normaliser:
