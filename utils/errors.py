@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import time
+from contextlib import suppress
 
 
 class InputError(Exception):
@@ -47,9 +48,11 @@ def check_least(args, **least):
 def run_script(main):
     """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130.
 
-    What is printed is an extra: where the terminal is gone or a log's disk is full, the script goes on without.
+    What is printed is an extra: where the terminal is gone, a log's disk is full or a stream was closed before the start, the
+    script goes on without, and what the output's encoding lacks is printed as an escape.
     """
     streams = sys.stdout, sys.stderr
+    _fill_closed()
     sys.stdout, sys.stderr = map(_Output, streams)
     try:
         main()
@@ -74,13 +77,24 @@ def run_script(main):
         sys.stdout, sys.stderr = streams
 
 
-class _Output:
-    """A stream that falls silent where nothing can be written to it any more."""
+def _fill_closed():
+    """Let no file that is opened later get the number of a standard stream that is closed: libraries print there."""
+    with suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(number)
 
-    GONE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+class _Output:
+    """A stream that falls silent where nothing can be written to it, or not any more. stream: None where it was closed, as for a
+    daemon."""
+
+    GONE = (errno.EIO, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
     def __init__(self, stream):
-        self.stream = stream
+        self.stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        with suppress(AttributeError, OSError):  # a stream in memory
+            self.stream.reconfigure(errors="backslashreplace")
 
     def write(self, text):
         return self._try(self.stream.write, text)

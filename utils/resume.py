@@ -43,7 +43,9 @@ def _commit(kit):
     except (OSError, UnicodeDecodeError):
         pass
     try:
-        done = subprocess.run(["git", "-C", str(kit), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(kit), "rev-parse", "HEAD"], capture_output=True, errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
