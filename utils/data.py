@@ -18,8 +18,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_wor
 from tqdm import tqdm
 
 from utils import cores
-from utils.ahead import closing, in_order
-from utils.errors import InputError, first_line
+from utils.ahead import closing, in_order, starting
+from utils.errors import InputError, first_line, refused_by_system
 from utils.images import tiles
 from utils.packed import Images
 from utils.ranks import ALONE, Shares
@@ -74,6 +74,8 @@ class Samples(Dataset):
         except MemoryError:
             return InputError(f"no memory was left to read {self.files[position][0]}; give fewer --workers")
         except Exception as error:
+            if refused := refused_by_system(error):
+                return InputError(refused)
             raise RuntimeError(f"{self.files[position][0]} could not be read") from error
         finally:
             self.hold(FREE)
@@ -283,11 +285,8 @@ def concatenate(images, pinned=False):
 def batches(loader):
     """Begin to load, and return an iterator over the batches, which raises in the main process what a worker found wrong with a
     file."""
-    try:
-        with deaf():  # the processes start here
-            iterator = iter(loader)
-    except OSError as error:
-        raise InputError(f"DataLoader workers cannot be started ({first_line(error)}); give --workers 0") from None
+    with starting("DataLoader workers", "--workers 0"), deaf():  # the processes start here
+        iterator = iter(loader)
     return _checked(iterator, getattr(loader, "pin_memory", False))
 
 

@@ -6,6 +6,9 @@ import sys
 import time
 from contextlib import suppress
 
+TOO_MANY = (errno.EMFILE, errno.ENFILE)  # files open at once: in this process, in the whole system
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class InputError(Exception):
     """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to mend it."""
@@ -68,13 +71,37 @@ def run_script(main):
     except BrokenPipeError:  # the reader of a pipe (`| head`) went away: nothing left to say, and nobody to say it to
         sys.stderr.close()
         sys.exit(141)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
+        if refused := refused_by_system(error):
+            sys.exit(_refuse(refused))
         if not (_among_others() and ("gloo" in str(error) or type(error).__name__.startswith("Dist"))):
             raise
         time.sleep(10)  # another process has ended, and says why
         _end_at_once(2)
     finally:
         sys.stdout, sys.stderr = streams
+
+
+def refused_by_system(error):
+    """The sentence for an exception which says that this process may not use a file, or opens too many; None for any other."""
+    number, text = getattr(error, "errno", None), str(error)
+    if (
+        number in TOO_MANY or os.strerror(errno.EMFILE) in text or "ancdata" in text
+    ):  # the last: of a file that was handed over
+        return f"too many files are open at once ({first_line(error)}); {_more_files()}"
+    if number in FORBIDDEN and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}); allow this user to (chmod, chown), or name another place"
+    return None
+
+
+def _more_files():
+    try:
+        import resource
+
+        limit = f"ulimit -n allows {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} here"
+    except (ImportError, OSError):  # Windows
+        limit = "the system sets a limit"
+    return f"{limit}: raise it with ulimit -n 4096, or give fewer --workers"
 
 
 def _fill_closed():
@@ -120,7 +147,10 @@ def _refuse(error):
     if _among_others() and os.environ["RANK"] != "0":
         time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
     sys.stdout.flush()
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    text = str(error)
+    if os.strerror(errno.EMFILE) in text and "ulimit" not in text:
+        text = f"{text}; {_more_files()}"
+    print(f"error: {one_line(text)}", file=sys.stderr)
     if _among_others():
         _end_at_once(2)
     return 2

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils import MOST_PIXELS
-from utils.errors import InputError, listing, plural
+from utils.errors import TOO_MANY, InputError, listing, plural
 from utils.files import is_stem
 from utils.reading import file_size
 
@@ -190,6 +190,8 @@ def image_size(path):
             file.seek(max(0, length - 64))
             tail = file.read(64)
     except OSError as error:
+        if error.errno in TOO_MANY:  # the file may be sound
+            raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     kind = _kind(head)
     if kind == "PNG" and len(head) == 24:
@@ -218,7 +220,9 @@ def _size_by_pillow(path, length, tail, kind):
             whole = _tiff_end(image) <= length if image.format == "TIFF" else b"\xff\xd9" in tail
     except Image.DecompressionBombError:
         raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
-    except UNREADABLE:
+    except UNREADABLE as error:
+        if getattr(error, "errno", None) in TOO_MANY:
+            raise
         raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
     if pages > 1:
         raise InputError(f"{path} holds {pages} pictures; save each channel as one picture")
@@ -255,6 +259,8 @@ def read_plane(path):
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
+        if error.errno in TOO_MANY:  # the file may be sound
+            raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     plane = _decode(data)
     if plane is None:

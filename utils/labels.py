@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.errors import InputError, listing, plural
+from utils.errors import InputError, listing, plural, refused_by_system
 from utils.files import is_stem
 from utils.reading import file_size
 
@@ -58,6 +58,12 @@ def read_table(path, columns, what="a table", least=1):
     """Read a CSV as text. Raises InputError unless it is a well-formed CSV that has `columns` and at least so many rows."""
     path = Path(path)
     if not os.path.isfile(path):  # pathlib's raises where the name is too long
+        try:
+            os.stat(path)
+        except PermissionError as error:
+            raise InputError(refused_by_system(error)) from None
+        except (OSError, ValueError):
+            pass
         state = (
             "is a folder" if os.path.isdir(path) else "is no regular file" if os.path.exists(path) else "does not exist"
         )
@@ -94,7 +100,7 @@ def _read_rows(path):
                     raise InputError(f"{path} has more than {MOST_CELLS:,} cells; give a smaller table")
                 rows.append(row)
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a CSV file ({error})") from None
+        raise InputError(refused_by_system(error) or f"{path} is not a CSV file ({error})") from None
     while len(rows) > 1 and not rows[-1]:
         rows.pop()
     return (rows[0], rows[1:]) if rows else ([], [])
