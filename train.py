@@ -27,6 +27,7 @@ import torch
 from tqdm import tqdm
 
 from utils import augment, inference, losses, memory, models, packing, ranks, resume
+from utils.ahead import closing
 from utils.clock import parse_span
 from utils.compiling import check_compiles
 from utils.config import MOST_BATCH, MOST_FOLD
@@ -159,7 +160,8 @@ def main():
         resume.hold(run) if group.first else contextlib.nullcontext(),
         explaining_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
-        check_writable(run / "last.pt")
+        for name in resume.FILES:
+            check_writable(run / name)
         if ready := prepare(args, group, device, run, started):
             try:
                 trainer, train_loader, valid_loader, record = ready
@@ -331,7 +333,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
     bar = tqdm(
         total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False
     )
-    batch, following = next(source, None), []
+    following = []
 
     def meanwhile():
         record.catch_up()
@@ -340,7 +342,8 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
         following.append(next(source, None))
         return wish_of(record, stop)
 
-    with bar:
+    with bar, closing(source):
+        batch = next(source, None)
         while batch is not None:
             try:
                 curves = trainer.train_step(batch, meanwhile)

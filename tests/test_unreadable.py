@@ -1,16 +1,22 @@
 """Images that cannot be read: all are told before the first epoch, or left out with --skip-bad."""
 
 import json
+import subprocess
+import sys
+import threading
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import kit, refuse, stop_in_epoch, succeed, train_options, write_images
+from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options, write_images
 from test_ranks import torchrun
 
 from utils import packing
+from utils.ahead import closing
+from utils.data import Samples, batches, make_loader
+from utils.device import on_device
 from utils.images import find_files, parse_channels
 from utils.packing import open_sound
 from utils.readable import undecodable
@@ -220,6 +226,54 @@ def test_a_prediction_tells_all_when_it_packs(own_atlas, run, tmp_path):
     assert kit("predict", *words, "--no-cache").code == 2
 
 
+COLLECTING = """
+import gc, sys, threading, time
+import predict
+from utils.errors import run_script
+from utils.packed import Images
+
+real, lock = Images.read, threading.Lock()
+
+def read(self, row):
+    try:
+        return real(self, row)
+    finally:
+        if not lock.acquire(blocking=False):  # but for the first, whose sentence ends the script meanwhile
+            time.sleep(1)
+            gc.collect()
+
+Images.read = read
+run_script(predict.main)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("collecting", [True, False])
+def test_a_prediction_from_damaged_files_ends(own_atlas, run, tmp_path, workers, collecting):
+    """Also where garbage is collected in one of the threads that read, while the script ends."""
+    for path in (own_atlas / "test").glob("*.png"):
+        flip(path)
+    words = [
+        run,
+        "--images",
+        own_atlas / "test",
+        "--no-cache",
+        "--batch-size",
+        1,
+        "--workers",
+        workers,
+        "-o",
+        tmp_path / "p.csv",
+    ]
+    start = ["-c", COLLECTING] if collecting else ["predict.py"]
+    done = subprocess.run(
+        [sys.executable, *start, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("libpng")]
+    assert done.returncode == 2 and len(said) == 1 and said[0].startswith("error: "), done.stderr
+    assert "is damaged and cannot be decoded" in said[0] and not (tmp_path / "p.csv").exists()
+
+
 @pytest.mark.parametrize("victims", [range(0, 12, 3), range(12)])
 def test_packing_goes_on_past_the_samples_it_measures_by(tmp_path, victims):
     ids = [f"i{number:02}" for number in range(12)]
@@ -245,3 +299,12 @@ def test_two_processes_leave_out_the_same(damaged, folds, tmp_path, cache):
     assert (rows_of(run)["part"] == "valid").sum() == len(pd.read_csv(run / "oof.csv")) and done.stdout.count(
         "left out"
     ) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_batches_that_nobody_asks_for_any_more_leave_no_thread(atlas, workers):
+    files = find_files([atlas / "test"], sorted(path.name[:-8] for path in (atlas / "test").glob("*_red.png")), RGBY)
+    samples, cpu, before = Samples(files, RGBY, 32, "resize", "none"), torch.device("cpu"), set(threading.enumerate())
+    with closing(on_device(batches(make_loader(samples, 2, workers, cpu)), cpu)) as source:
+        assert len(next(source)["rows"]) == 2
+    assert set(threading.enumerate()) == before

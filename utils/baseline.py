@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from utils import cores
+from utils.ahead import starting
 from utils.errors import InputError, check_least, plural, run_script
 from utils.files import check_name, check_writable, write_json
 from utils.images import MOST_SIDE, check_files, find_files, load_sample, parse_channels
@@ -110,9 +111,16 @@ def read_features(paths, size, names):
 def gather(files, size, names, workers):
     """Features of all samples: list of N tuples of paths -> (N, F) float64, in that order."""
     one = partial(read_features, size=size, names=names)
-    with multiprocessing.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        work = pool.imap(one, files, chunksize=8)  # Ctrl+C is for this process, which then stops the others
+
+    def stacked(work):
         return np.stack(list(tqdm(work, desc="features", total=len(files), unit="img", disable=None, leave=False)))
+
+    if workers == 1:
+        return stacked(map(one, files))
+    with starting("reading processes", "--workers 1"):
+        pool = multiprocessing.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    with pool:  # Ctrl+C is for this process, which then stops the others
+        return stacked(pool.imap(one, files, chunksize=8))
 
 
 def fit_predict(known, truth, unknown):

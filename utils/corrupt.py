@@ -7,7 +7,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils import cores
-from utils.errors import InputError
+from utils.errors import TOO_MANY, InputError
 from utils.images import CHANNELS, UNREADABLE, image_size, read_plane
 
 
@@ -49,4 +49,6 @@ def _check_tiff(path):
         with Image.open(path) as image:
             image.load()
     except UNREADABLE as error:
+        if getattr(error, "errno", None) in TOO_MANY:
+            raise
         raise InputError(f"{path} is damaged and cannot be decoded ({str(error)[:60]}); fetch it again") from None

@@ -18,8 +18,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_wor
 from tqdm import tqdm
 
 from utils import cores
-from utils.ahead import in_order
-from utils.errors import InputError, first_line
+from utils.ahead import closing, in_order, starting
+from utils.errors import InputError, first_line, refused_by_system
 from utils.images import tiles
 from utils.packed import Images
 from utils.ranks import ALONE, Shares
@@ -74,6 +74,8 @@ class Samples(Dataset):
         except MemoryError:
             return InputError(f"no memory was left to read {self.files[position][0]}; give fewer --workers")
         except Exception as error:
+            if refused := refused_by_system(error):
+                return InputError(refused)
             raise RuntimeError(f"{self.files[position][0]} could not be read") from error
         finally:
             self.hold(FREE)
@@ -206,15 +208,19 @@ class ThreadedLoader:
         if not self.threads:
             yield from (collate(self.dataset.__getitems__(keys), self.pinned) for keys in self.batches)
             return
-        with ThreadPoolExecutor(self.threads) as readers, ThreadPoolExecutor(1) as joiner:
+        readers, joiner = ThreadPoolExecutor(self.threads), ThreadPoolExecutor(1)
 
-            def submit(keys):
-                self.dataset.images.will_need([row for _, row in keys])
-                samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
-                return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
+        def submit(keys):
+            self.dataset.images.will_need([row for _, row in keys])
+            samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
+            return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
 
+        try:
             for batch in in_order(submit, self.batches, self.AHEAD):
                 yield batch.result()
+        finally:
+            for pool in (readers, joiner):  # nobody asks for the batches on their way
+                pool.shutdown(cancel_futures=True)
 
 
 def pick_workers(wanted, device, ranks=ALONE):
@@ -279,19 +285,17 @@ def concatenate(images, pinned=False):
 def batches(loader):
     """Begin to load, and return an iterator over the batches, which raises in the main process what a worker found wrong with a
     file."""
-    try:
-        with deaf():  # the processes start here
-            iterator = iter(loader)
-    except OSError as error:
-        raise InputError(f"DataLoader workers cannot be started ({first_line(error)}); give --workers 0") from None
+    with starting("DataLoader workers", "--workers 0"), deaf():  # the processes start here
+        iterator = iter(loader)
     return _checked(iterator, getattr(loader, "pin_memory", False))
 
 
 def _checked(iterator, pinned):
-    for batch in iterator:
-        if isinstance(batch, InputError):
-            raise batch
-        yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch  # other loaders are timed with it too
+    with closing(iterator):
+        for batch in iterator:
+            if isinstance(batch, InputError):
+                raise batch
+            yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch  # other loaders are timed with it too
 
 
 class Normaliser:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from utils import cores
+from utils.ahead import closing
 from utils.errors import InputError, first_line, listing
 from utils.resources import free_memory
 
@@ -149,15 +150,16 @@ def on_device(batches, device):
         yield from batches
         return
     stream = torch.cuda.Stream(device)
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            moved = {name: batch[name].to(device, non_blocking=True) for name in ON_DEVICE if name in batch}
-            arrived = stream.record_event()
-        here = torch.cuda.current_stream(device)
-        here.wait_event(arrived)
-        for tensor in moved.values():
-            tensor.record_stream(here)  # or its memory could be given to the next batch too early
-        yield batch | moved
+    with closing(batches):
+        for batch in batches:
+            with torch.cuda.stream(stream):
+                moved = {name: batch[name].to(device, non_blocking=True) for name in ON_DEVICE if name in batch}
+                arrived = stream.record_event()
+            here = torch.cuda.current_stream(device)
+            here.wait_event(arrived)
+            for tensor in moved.values():
+                tensor.record_stream(here)  # or its memory could be given to the next batch too early
+            yield batch | moved
 
 
 def fetch(tensor, device):

@@ -4,6 +4,10 @@ import errno
 import os
 import sys
 import time
+from contextlib import suppress
+
+TOO_MANY = (errno.EMFILE, errno.ENFILE)  # files open at once: in this process, in the whole system
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class InputError(Exception):
@@ -55,9 +59,11 @@ def check_least(args, **least):
 def run_script(main):
     """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130.
 
-    What is printed is an extra: where the terminal is gone or a log's disk is full, the script goes on without.
+    What is printed is an extra: where the terminal is gone, a log's disk is full or a stream was closed before the start, the
+    script goes on without, and what the output's encoding lacks is printed as an escape.
     """
     streams = sys.stdout, sys.stderr
+    _fill_closed()
     sys.stdout, sys.stderr = map(_Output, streams)
     try:
         main()
@@ -73,7 +79,9 @@ def run_script(main):
     except BrokenPipeError:  # the reader of a pipe (`| head`) went away: nothing left to say, and nobody to say it to
         sys.stderr.close()
         sys.exit(141)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
+        if refused := refused_by_system(error):
+            sys.exit(_refuse(refused))
         if not (_among_others() and ("gloo" in str(error) or type(error).__name__.startswith("Dist"))):
             raise
         time.sleep(10)  # another process has ended, and says why
@@ -82,13 +90,46 @@ def run_script(main):
         sys.stdout, sys.stderr = streams
 
 
-class _Output:
-    """A stream that falls silent where nothing can be written to it any more."""
+def refused_by_system(error):
+    """The sentence for an exception which says that this process may not use a file, or opens too many; None for any other."""
+    number, text = getattr(error, "errno", None), str(error)
+    if (
+        number in TOO_MANY or os.strerror(errno.EMFILE) in text or "ancdata" in text
+    ):  # the last: of a file that was handed over
+        return f"too many files are open at once ({first_line(error)}); {_more_files()}"
+    if number in FORBIDDEN and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}); allow this user to (chmod, chown), or name another place"
+    return None
 
-    GONE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+def _more_files():
+    try:
+        import resource
+
+        limit = f"ulimit -n allows {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} here"
+    except (ImportError, OSError):  # Windows
+        limit = "the system sets a limit"
+    return f"{limit}: raise it with ulimit -n 4096, or give fewer --workers"
+
+
+def _fill_closed():
+    """Let no file that is opened later get the number of a standard stream that is closed: libraries print there."""
+    with suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(number)
+
+
+class _Output:
+    """A stream that falls silent where nothing can be written to it, or not any more. stream: None where it was closed, as for a
+    daemon."""
+
+    GONE = (errno.EIO, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
     def __init__(self, stream):
-        self.stream = stream
+        self.stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        with suppress(AttributeError, OSError):  # a stream in memory
+            self.stream.reconfigure(errors="backslashreplace")
 
     def write(self, text):
         return self._try(self.stream.write, text)
@@ -114,7 +155,10 @@ def _refuse(error):
     if _among_others() and os.environ["RANK"] != "0":
         time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
     sys.stdout.flush()
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    text = str(error)
+    if os.strerror(errno.EMFILE) in text and "ulimit" not in text:
+        text = f"{text}; {_more_files()}"
+    print(f"error: {one_line(text)}", file=sys.stderr)
     if _among_others():
         _end_at_once(2)
     return 2

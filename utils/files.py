@@ -1,7 +1,9 @@
 """Files appear whole or not at all: written beside their place, flushed to disk, then renamed."""
 
 import json
+import os
 import shutil
+import stat
 import tempfile
 import unicodedata
 from contextlib import contextmanager
@@ -14,20 +16,22 @@ from utils.part import Part, no_room, opened
 @contextmanager
 def whole_file(path, mode="w"):
     """Open `path` for writing (``w``, UTF-8, or ``wb``) so that readers see the old file or the complete new one, never a part.
+    Where `path` is a symbolic link it stays one: the file it leads to is written.
 
     Raises InputError when the place cannot be written; where room is wanting, after the body, since then it is known how much.
     On any exception in the body the old file stays as it was.
     """
-    path = Path(path)
+    path, place = Path(path), destination(path)
     part = Part(
-        path.with_name(f".{path.name}.part")
+        place.with_name(f".{place.name}.part")
     )  # the same name each time: what a killed process left is overwritten
     try:
         part.create()
         with opened(part, mode) as file:
             yield file
             file.flush()
-            part.move_to(path)
+            destination(path)  # that it can still be replaced: hours may have passed
+            part.move_to(place)
         if part.error:
             raise InputError(no_room(path, part.size, part.error)) from part.error
     except OSError as error:
@@ -41,8 +45,8 @@ def whole_file(path, mode="w"):
 @contextmanager
 def whole_folder(path):
     """Make a folder that appears at `path` whole or not at all: yields an empty one beside it, to be filled. What was at `path` is
-    replaced, and on any exception stays as it was."""
-    path = Path(path)
+    replaced, and on any exception stays as it was. Where `path` is a symbolic link it stays one."""
+    path = destination(path, folder=True)
     part, old = (path.with_name(f".{path.name}.{what}") for what in ("part", "old"))
     try:
         for left in (part, old):
@@ -57,6 +61,40 @@ def whole_folder(path):
             old.rename(path)
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def destination(path, folder=False):
+    """Where a file (or a folder) that is to be called `path` belongs: the place itself, behind all symbolic links, where
+    something of its kind or nothing may be.
+
+    Raises InputError where it is anything else, which a rename would destroy: a device, a pipe, /dev/stdout and what it leads to.
+    """
+    try:
+        place = Path(os.path.realpath(path))
+        if place.is_symlink():
+            raise InputError(f"{path} is a link that leads back to itself; name a file to write")
+        state = os.stat(path)
+        printed = [os.fstat(stream) for stream in (1, 2) if _is_open(stream)]
+    except (FileNotFoundError, NotADirectoryError):
+        return place
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(state.st_mode):
+        kind = (
+            "a folder" if stat.S_ISDIR(state.st_mode) else "a file" if folder and place.is_file() else "no regular file"
+        )
+        raise InputError(f"{path} is {kind}; name a {'folder' if folder else 'file'} to write")
+    if any(os.path.samestat(state, stream) for stream in printed):
+        raise InputError(f"{path} is where this command prints to; name another file to write")
+    return place
+
+
+def _is_open(stream):
+    try:
+        os.fstat(stream)
+    except OSError:
+        return False
+    return True
 
 
 def write_json(path, content):
@@ -124,15 +162,14 @@ def check_writable(path):
         raise InputError(f"{str(path)!r} is no name of a file to write; give one")
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; name a file to write")
-        folder = path.parent
+        place = destination(path)
+        folder = place.parent
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir():
             raise InputError(f"cannot write {path}: {folder} is not a folder")
         # Asking os.access is not enough: root may "write" to a read-only file system. Only trying tells.
         tempfile.TemporaryFile(dir=folder).close()
-        path.with_name(f".{path.name}.part").exists()  # raises where the name is too long
+        place.with_name(f".{place.name}.part").exists()  # raises where the name is too long
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error

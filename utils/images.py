@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utils import MOST_PIXELS, tiff
 from utils.colour import grey_of
-from utils.errors import InputError, listing, plural
+from utils.errors import TOO_MANY, InputError, listing, plural
 from utils.files import is_stem, nfc
 from utils.reading import file_size
 
@@ -213,6 +213,8 @@ def image_size(path):
                 with tiff.opened(path, file, length) as image:
                     height, width = image.height, image.width
     except OSError as error:
+        if error.errno in TOO_MANY:  # the file may be sound
+            raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     if kind == "PNG" and len(head) == 24:
         if b"IEND" not in end:
@@ -250,7 +252,9 @@ def _size_of_jpeg(path, end, kind):
             turned = image.getexif().get(274, 1)
     except Image.DecompressionBombError:
         raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
-    except UNREADABLE:
+    except UNREADABLE as error:
+        if getattr(error, "errno", None) in TOO_MANY:
+            raise
         other = next(
             (f" (but {name})" for magic, name in OTHERS.items() if re.match(magic, _head(path), re.DOTALL)), ""
         )
@@ -280,6 +284,8 @@ def read_plane(path, bits=0):
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
+        if error.errno in TOO_MANY:  # the file may be sound
+            raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     kind = _kind(data[:24].tobytes())
     if kind == "TIFF":

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.ahead import in_order
+from utils.ahead import closing, in_order
 from utils.data import batches
 from utils.device import autocast, fetch, on_device, tuned
 from utils.errors import InputError
@@ -61,18 +61,19 @@ def predict(
 
     rows, results = [], []
     # A GPU is given the next batch before the last one's results are waited for.
-    for seen, result in in_order(submit, on_device(batches(loader), device), ahead=0 if device.type == "cpu" else 1):
-        rows.append(seen)
-        results.append(result())
-        if not bool(results[-1].isfinite().all()):
-            worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
-            raise InputError(
-                f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
-            )
-        if between:
-            between()
-        if bar is not None:
-            bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
+    with closing(on_device(batches(loader), device)) as source:
+        for seen, result in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
+            rows.append(seen)
+            results.append(result())
+            if not bool(results[-1].isfinite().all()):
+                worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
+                raise InputError(
+                    f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
+                )
+            if between:
+                between()
+            if bar is not None:
+                bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
     if not rows:  # fewer samples than ranks
         return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())

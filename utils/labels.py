@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from utils.csvfile import csv_rows
-from utils.errors import InputError, first_line, listing, plural
+from utils.errors import InputError, first_line, listing, plural, refused_by_system
 from utils.files import is_stem, nfc
 from utils.reading import file_size
 
@@ -61,6 +61,12 @@ def read_table(path, columns, what="a table", least=1):
     so many rows."""
     path = Path(path)
     if not os.path.isfile(path):  # pathlib's raises where the name is too long
+        try:
+            os.stat(path)
+        except PermissionError as error:
+            raise InputError(refused_by_system(error)) from None
+        except (OSError, ValueError):
+            pass
         state = (
             "is a folder" if os.path.isdir(path) else "is no regular file" if os.path.exists(path) else "does not exist"
         )
@@ -108,7 +114,9 @@ def _read_rows(path, columns):
         name = getattr(error, "encoding", "utf-8").upper()
         raise InputError(f"{path} is not text in {name} ({first_line(error)}); save it in UTF-8") from None
     except (csv.Error, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a CSV file ({first_line(error)}); mend it, or save it as CSV") from None
+        raise InputError(
+            refused_by_system(error) or f"{path} is not a CSV file ({first_line(error)}); mend it, or save it as CSV"
+        ) from None
     while len(rows) > 1 and not rows[-1]:
         rows.pop()
     return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])

@@ -39,7 +39,7 @@ def run(*words):
     words = [str(word) for word in words]
     print("$ python", *(f'"{word}"' if " " in word else word for word in words), flush=True)
     process = subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", bufsize=1
     )
     with process:
         for line in process.stdout:

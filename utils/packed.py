@@ -17,6 +17,7 @@ import zstandard
 
 from utils import MOST_PIXELS
 from utils.errors import InputError
+from utils.files import destination
 from utils.images import join_planes, load_sample
 from utils.reading import file_size
 
@@ -191,7 +192,10 @@ class Index:
     def remove(self):
         """Forget it all. Who has the old data mapped keeps them."""
         for path in (self.path, self.data):  # in this order: no index may speak of data that are not there
-            path.unlink(missing_ok=True)
+            try:
+                destination(path).unlink(missing_ok=True)  # a link to it stays
+            except InputError as error:  # as a pipe: then nothing is packed
+                raise OSError(str(error)) from None
         self.read()
 
 

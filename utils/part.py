@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import shutil
+import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from utils.errors import data_size
 
@@ -76,7 +78,7 @@ class Part(io.RawIOBase):
 def _open_alone(path):
     """Open a new or left-over file at `path` for writing, as the only process that does. Raises BlockingIOError otherwise."""
     while True:
-        file = open(path, "ab", buffering=0)  # noqa: SIM115
+        file = open(path, "ab", buffering=0, opener=_open_regular)  # noqa: SIM115
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,6 +96,15 @@ def _open_alone(path):
         file.close()
 
 
+def _open_regular(path, flags):
+    """Open a regular file only: not where a link leads, and without waiting for a pipe's reader."""
+    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path} is no regular file")
+    return handle
+
+
 def opened(part, mode):
     """The file object that writes to `part` in mode ``w`` (UTF-8) or ``wb``."""
     buffered = io.BufferedWriter(part)
@@ -103,7 +114,7 @@ def opened(part, mode):
 def no_room(path, size, error):
     """The sentence for a file of `size` bytes that an OSError of `NO_ROOM` kept from `path`."""
     if error.errno == errno.ENOSPC:
-        folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+        folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.is_dir())
         free = shutil.disk_usage(folder).free
         why = f"{data_size(free)} are free on the disk" + (", but not for one more file" if free > size else "")
     else:

@@ -176,7 +176,7 @@ def join(spec):
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
     if rank:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
         sys.stderr = _NotATerminal(sys.stderr)  # one progress bar is enough
     on_gpu = spec != "cpu" and torch.cuda.is_available()
     if on_gpu and here > (gpus := torch.cuda.device_count()):

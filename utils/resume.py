@@ -14,9 +14,12 @@ from filelock import FileLock, Timeout
 
 from utils import checkpoint
 from utils.errors import InputError, first_line
+from utils.files import destination
 from utils.predictions import EPOCHS, epoch_files
 from utils.runs import NOT_THE_RESULT, UNSAID
 from utils.trainer import STATE
+
+FILES = ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")  # of a run
 
 
 def provenance(train_rows, valid_rows):
@@ -40,7 +43,9 @@ def _commit(kit):
     except (OSError, UnicodeDecodeError):
         pass
     try:
-        done = subprocess.run(["git", "-C", str(kit), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(kit), "rev-parse", "HEAD"], capture_output=True, errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
@@ -120,15 +125,15 @@ def hold(run):
 
     The lock goes with the process, however that ends. Folders made for it that hold nothing then are removed.
     """
-    path = run / ".lock"
+    path, place = run / ".lock", destination(run, folder=True)
     lock, made = (
         FileLock(path, fallback_to_soft=False),
-        [folder for folder in (run, *run.parents) if not folder.exists()],
+        [folder for folder in (place, *place.parents) if not folder.exists()],
     )
     try:
         while not (lock.is_locked and path.is_file()):  # who held it before may have removed it meanwhile
             lock.release()
-            run.mkdir(parents=True, exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=1)  # a worker of a training just killed may have been about to let go of it
     except Timeout:
         raise InputError(
@@ -154,7 +159,7 @@ def remove_empty(folders):
 
 def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
-    for name in ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json"):
+    for name in FILES:
         (run / name).unlink(missing_ok=True)
     for name in ("tensorboard", EPOCHS, "figures"):
         shutil.rmtree(run / name, ignore_errors=True)

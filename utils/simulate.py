@@ -25,6 +25,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from utils import cores
+from utils.ahead import closing, starting
 from utils.atlas import layout
 from utils.atlas.plan import SPLITS, Settings, plan_image
 from utils.errors import InputError, plural, run_script
@@ -54,9 +55,9 @@ def write_atlas(out, settings, workers=1, ids=None):
         return 0
     _note(out, "unfinished", settings)
     bar = tqdm(total=len(jobs), unit="img", disable=None)
-    for _ in _each_done(partial(layout.write_image, out, settings), jobs, workers):
-        bar.update()
-    bar.close()
+    with bar, closing(_each_done(partial(layout.write_image, out, settings), jobs, workers)) as done:
+        for _ in done:
+            bar.update()
     _write_tables(out, plans, settings)
     if not any(_missing(out / split, split, plans, settings) for split in splits):
         _note(out, "complete", settings)
@@ -114,9 +115,12 @@ def _each_done(function, jobs, workers):
     if workers <= 1:
         yield from map(function, jobs)
         return
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    with starting("drawing processes", "--workers 1"):
+        pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
-        for done in as_completed([pool.submit(function, job) for job in jobs]):
+        with starting("drawing processes", "--workers 1"):
+            futures = [pool.submit(function, job) for job in jobs]
+        for done in as_completed(futures):
             yield done.result()
     except BrokenProcessPool as error:
         raise InputError("a drawing process was killed, perhaps for memory; give fewer --workers") from error

@@ -22,7 +22,7 @@ from utils.arrays import read_npz
 from utils.checkpoint import is_state
 from utils.config import check_config
 from utils.errors import InputError, first_line, listing, plural, run_script
-from utils.files import check_writable, write_json
+from utils.files import check_writable, destination, write_json
 from utils.images import parse_channels
 from utils.labels import CYTO_CLASSES, read_table
 from utils.models import library
@@ -163,7 +163,9 @@ def imagenet_state(name, size):
         try:
             print(f"fetching {url}")
             WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(WEIGHT_FOLDER / file), hash_prefix=prefix and prefix[1])
+            torch.hub.download_url_to_file(
+                url, str(destination(WEIGHT_FOLDER / file)), hash_prefix=prefix and prefix[1]
+            )
             return WEIGHT_FOLDER / file, read_state(WEIGHT_FOLDER / file)[0]
         except (OSError, RuntimeError) as error:  # no network, no such file, or a file whose hash is wrong
             print(f"  not to be had there ({first_line(error)})")

@@ -37,7 +37,7 @@ def ask(bench, what, **more):
         given["images"] = str(bench.images_folder)
     given["count"] = len(bench.files)
     command = [sys.executable, "-m", "utils.benchmark.probe", json.dumps(given, default=str)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, errors="replace")
     if done.returncode < 0 or "OutOfMemoryError" in done.stderr:
         return None
     if done.returncode:

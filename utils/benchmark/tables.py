@@ -42,7 +42,7 @@ def write_tables(folder, count):
 
 def seconds_of(script, options):
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, ROOT / script, *options], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / script, *options], cwd=ROOT, capture_output=True, errors="replace")
     if done.returncode:
         raise RuntimeError(f"{script} failed:\n{done.stderr[-2000:]}")
     return time.perf_counter() - start

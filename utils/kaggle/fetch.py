@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from utils.errors import InputError, data_size, first_line, listing, plural, run_script
+from utils.files import destination
 from utils.images import CHANNELS, ChannelSet, find_files
 from utils.kaggle import COMPETITION, TABLES
 from utils.labels import check_ids, load_classes, read_labels, read_table
@@ -60,8 +61,7 @@ def lacking(folder):
 
 def _there(path):
     """Does the file exist, or the folder with something in it and nothing left to be put there?"""
-    waits = path.with_name(_unfinished(path.name)).exists()
-    return path.is_file() or path.is_dir() and not waits and any(os.scandir(path))
+    return path.is_file() or path.is_dir() and not _unfinished(path).exists() and any(os.scandir(path))
 
 
 def check(folder):
@@ -121,7 +121,11 @@ def download(name, folder):
         why = first_line("\n".join(locked or reversed(said)))  # what went wrong comes last
         raise InputError(f"the kaggle client did not fetch {name} ({why}); {mend}, {BY_HAND}")
     for path in made:
-        os.replace(path, folder / path.name)
+        place = destination(folder / path.name)
+        try:
+            os.replace(path, place)
+        except OSError as error:  # a link to another disk, say
+            raise InputError(f"{path} cannot be moved to {place} ({error.strerror}); move it there yourself") from error
     if not any(os.scandir(beside)):
         beside.rmdir()
 
@@ -162,12 +166,12 @@ def unpack(archive, folder):
                 )
             for member, target in tqdm(todo, desc=f"unpacking {archive.name}", unit="file", disable=None):
                 _extract(packed, member, target)
+        for name in ("train", "test"):
+            _finish(_unfinished(folder / name), folder / name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{archive} is damaged ({first_line(error)}); delete it and fetch it again") from None
     except OSError as error:
         raise InputError(f"{archive} cannot be unpacked ({error.strerror or error}); mend that, then go on") from None
-    for name in ("train", "test"):
-        _finish(folder / _unfinished(name), folder / name)
     print(f"{archive} unpacked, {plural(len(members), 'file')}; it can be deleted")
 
 
@@ -186,13 +190,14 @@ def _place(member, archive):
     return Path(within[0], name) if within and is_image and not name.startswith(".") else None
 
 
-def _unfinished(name):
-    return f".{name}.unpacking"
+def _unfinished(folder):
+    """Where pictures are gathered until all are there: beside their folder, where that is a link beside what it leads to."""
+    folder = destination(folder, folder=True)
+    return folder.with_name(f".{folder.name}.unpacking")
 
 
 def _beside(folder, place):
-    """Pictures are gathered beside their folder until all are there."""
-    return folder / place if len(place.parts) == 1 else folder / _unfinished(place.parts[0]) / place.name
+    return folder / place if len(place.parts) == 1 else _unfinished(folder / place.parts[0]) / place.name
 
 
 def _whole(target, size):
@@ -200,6 +205,7 @@ def _whole(target, size):
 
 
 def _extract(packed, member, target):
+    target = destination(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     with packed.open(member) as source, open(part, "wb") as file:  # checked against its sum at its end
@@ -211,13 +217,14 @@ def _finish(gathered, folder):
     """All pictures are there: into their place, beside those that are there already."""
     if not gathered.exists():
         return
+    folder = destination(folder, folder=True)
     if folder.is_dir() and not any(os.scandir(folder)):
         folder.rmdir()
     if not folder.exists():
         os.replace(gathered, folder)
         return
     for path in sorted(gathered.iterdir()):
-        os.replace(path, folder / path.name)
+        os.replace(path, destination(folder / path.name))
     gathered.rmdir()
 
 

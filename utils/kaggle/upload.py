@@ -131,7 +131,7 @@ def kit_files():
     found = []
     with suppress(OSError):
         words = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *KIT]
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = subprocess.run(words, capture_output=True, errors="replace")
         found = [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
     if not found:
         found = [path.relative_to(ROOT).as_posix() for pattern in ("*.py", "utils/**/*.py", "utils/*.csv", "requirements.txt")
@@ -143,7 +143,7 @@ def commit():
     """The kit's commit, with -dirty after it where files that git tracks were changed since; None without git."""
     with suppress(OSError):
         words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-        return subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
+        return subprocess.run(words, capture_output=True, errors="replace").stdout.strip() or None
 
 
 def weight_files(paths):

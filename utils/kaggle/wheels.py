@@ -64,7 +64,7 @@ def make(requirements, folder, more=()):
 
 def _pip(name, *words):
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, errors="replace")
     if done.returncode:
         said = (
             [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -137,7 +137,7 @@ def _install(names, folder, target):
              "--find-links", folder, "--target", target, *names]  # fmt: skip
     own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     own["PIP_CONFIG_FILE"] = os.devnull  # Kaggle's settings may name a place of its own to install to
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=own)
+    done = subprocess.run(list(map(str, words)), capture_output=True, errors="replace", env=own)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason"])[-1][:160]
         raise InputError(f"pip cannot install {listing(names, 20)} from {folder} ({said}); upload the wheels anew")
