@@ -98,8 +98,16 @@ def test_a_dim_spotted_channel_in_one_colour_is_told_from_two_channels(tmp_path,
 
     spots, others = channel(), channel()
     zero = np.zeros_like(spots)
-    shown = {"red": (spots, zero, zero), "green": (zero, spots, zero), "blue": (zero, zero, spots), "yellow": (spots, spots, zero),
-             "grey": (spots,) * 3, "two": (spots, others, zero), "dim second": (zero, spots, others // 3), "three": (spots, others, spots.T)}  # fmt: skip
+    shown = {
+        "red": (spots, zero, zero),
+        "green": (zero, spots, zero),
+        "blue": (zero, zero, spots),
+        "yellow": (spots, spots, zero),
+        "grey": (spots,) * 3,
+        "two": (spots, others, zero),
+        "dim second": (zero, spots, others // 3),
+        "three": (spots, others, spots.T),
+    }
     for name, planes in shown.items():
         for sampling in (0, 2):
             Image.fromarray(np.dstack(planes)).save(path, quality=quality, subsampling=sampling)
