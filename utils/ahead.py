@@ -21,14 +21,12 @@ def closing(iterator):
 @contextmanager
 def starting(what, instead):
     """Start processes in the block: where the system refuses that, as without room in /dev/shm or with too many open files, end
-    those that have started and raise InputError. instead: the option that does without."""
-    before = multiprocessing.active_children()
+    all that have started and raise InputError. instead: the option that does without."""
     try:
         yield
     except OSError as error:
         for process in multiprocessing.active_children():
-            if process not in before:
-                process.kill()
+            process.kill()
         for frame, _ in traceback.walk_tb(error.__traceback__):
             half_made = frame.f_locals.get("self")
             if hasattr(half_made, "_shutdown_workers"):  # torch's iterator, which would print a traceback when it goes

@@ -259,7 +259,8 @@ def collate(samples, pinned=False):
         if get_worker_info() is None:
             raise
         return InputError(
-            f"no shared memory was left for a batch ({first_line(error)}); give fewer --workers or a smaller --batch-size, "
+            refused_by_system(error)
+            or f"no shared memory was left for a batch ({first_line(error)}); give fewer --workers or a smaller --batch-size, "
             "or enlarge /dev/shm (docker run --shm-size 8g)"
         )
     return batch | (small if get_worker_info() is not None else as_tensors(small, pinned))

@@ -93,9 +93,8 @@ def run_script(main):
 def refused_by_system(error):
     """The sentence for an exception which says that this process may not use a file, or opens too many; None for any other."""
     number, text = getattr(error, "errno", None), str(error)
-    if (
-        number in TOO_MANY or os.strerror(errno.EMFILE) in text or "ancdata" in text
-    ):  # the last: of a file that was handed over
+    # "ancdata": that a file which another process hands over could not be received
+    if number in TOO_MANY or os.strerror(errno.EMFILE) in text or "ancdata" in text:
         return f"too many files are open at once ({first_line(error)}); {_more_files()}"
     if number in FORBIDDEN and error.filename is not None:
         return f"{error.filename} cannot be used ({error.strerror}); allow this user to (chmod, chown), or name another place"
