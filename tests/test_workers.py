@@ -109,7 +109,7 @@ def test_a_process_between_two_images_blames_none(atlas, folds, tmp_path, monkey
 def test_want_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
     from utils import packed
 
-    monkeypatch.setattr(packed, "load_sample", lambda files, size: raise_(MemoryError()) if victim in files[0].name
+    monkeypatch.setattr(packed, "load_sample", lambda files, size, bits: raise_(MemoryError()) if victim in files[0].name
                         else torch.zeros(32, 32, 4, dtype=torch.uint8).numpy())  # fmt: skip
     words = [*train_options(atlas, folds, tmp_path, workers=workers, normalise="none"), "--no-cache"]
     refuse("train", *words, says=["no memory was left", victim, "fewer --workers"])
