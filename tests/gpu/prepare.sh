@@ -12,8 +12,8 @@ mkdir -p .gpu/wheels .gpu/fallback
 cp "$here"/{measure.sh,bench.py,results.py,README.md} .gpu/
 
 # What requirements.txt asks for and a machine with PyTorch may lack (or have too old: filelock 3, an older typing-extensions),
-# with what that needs in turn, in the versions with which the tests passed. jupyter, ipywidgets and nbclient are left out: nothing
-# there opens a notebook. One version of each, or pip refuses the whole install.
+# with what that needs in turn, in the versions with which the tests passed. jupyter, ipywidgets, nbclient and imagecodecs are left out: nothing
+# there opens a notebook or a compressed TIFF. One version of each, or pip refuses the whole install.
 wheels="albumentations==2.0.8 albucore==0.0.24 stringzilla==5.3.2 simsimd==6.5.16
   pydantic==2.14.4 pydantic-core==2.50.5 annotated-types==0.8.0 typing-extensions==4.16.0 typing-inspection==0.4.5
   munch==4.0.0 iterative-stratification==0.1.9 zstandard==0.25.0 filelock==4.3.1"
