@@ -41,7 +41,7 @@ class Tiff:
 @contextmanager
 def opened(path, source, length):
     """A `Tiff` of `source` (a path or a binary file of `length` bytes). Raises InputError naming `path` for anything but one image of
-    unsigned integers of 1 to 16 bits that the decoders at hand can read."""
+    unsigned integers of 1 to 16 bits that the installed decoders can read."""
     import tifffile  # here, since only TIFFs need it
 
     try:
