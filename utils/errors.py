@@ -67,6 +67,7 @@ def run_script(main):
     sys.stdout, sys.stderr = map(_Output, streams)
     try:
         main()
+        sys.stdout.flush()  # what cannot be printed is passed over here, and no fault at the interpreter's end
         if _among_others():
             _end_at_once(0)
     except InputError as error:
@@ -87,6 +88,9 @@ def run_script(main):
         time.sleep(10)  # another process has ended, and says why
         _end_at_once(2)
     finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # the second: it is closed
+                stream.flush()
         sys.stdout, sys.stderr = streams
 
 
