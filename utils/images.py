@@ -221,12 +221,16 @@ def image_size(path):
             raise InputError(f"{path} is cut short (a PNG without its end); fetch it again")
         width, height = struct.unpack(">II", head[16:24])
     elif kind != "TIFF":
-        height, width = _size_of_jpeg(path, end, kind)
+        height, width = _size_of_jpeg(path, head, end)
+    _check_pixels(path, height, width)
+    return height, width
+
+
+def _check_pixels(path, height, width):
     if not 0 < height * width <= MOST_PIXELS:
         raise InputError(
             f"{path} claims {width}x{height} pixels: none, or more than {MOST_SIDE}x{MOST_SIDE}; save it smaller"
         )
-    return height, width
 
 
 def _kind(head):
@@ -244,10 +248,10 @@ def _end(file, length, block=2**16):
     return end[-64:]
 
 
-def _size_of_jpeg(path, end, kind):
-    """(height, width)."""
+def _size_of_jpeg(path, head, end):
+    """(height, width); of what is no JPEG either, InputError."""
     try:
-        with Image.open(path, formats=("JPEG",) if kind else ()) as image:
+        with Image.open(path, formats=("JPEG",) if _kind(head) else ()) as image:
             width, height = image.size
             turned = image.getexif().get(274, 1)
     except Image.DecompressionBombError:
@@ -255,9 +259,7 @@ def _size_of_jpeg(path, end, kind):
     except UNREADABLE as error:
         if getattr(error, "errno", None) in TOO_MANY:
             raise
-        other = next(
-            (f" (but {name})" for magic, name in OTHERS.items() if re.match(magic, _head(path), re.DOTALL)), ""
-        )
+        other = next((f" (but {name})" for magic, name in OTHERS.items() if re.match(magic, head, re.DOTALL)), "")
         raise InputError(
             f"{path} is not a readable PNG, JPEG or TIFF image{other}; {'save it as one' if other else 'fetch it again'}"
         ) from None
@@ -266,11 +268,6 @@ def _size_of_jpeg(path, end, kind):
     if b"\xff\xd9" not in end:
         raise InputError(f"{path} is cut short; fetch it again")
     return height, width
-
-
-def _head(path):
-    with open(path, "rb") as file:
-        return file.read(24)
 
 
 def read_plane(path, bits=0):
@@ -289,8 +286,8 @@ def read_plane(path, bits=0):
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     kind = _kind(data[:24].tobytes())
     if kind == "TIFF":
-        image_size(path)  # before anything is decoded
         with tiff.opened(path, io.BytesIO(data), length) as image:
+            _check_pixels(path, image.height, image.width)  # before anything is decoded
             plane, lossy, written = tiff.pixels(image), image.lossy, tiff.significant_bits(image)
     else:
         plane, lossy, written = _decode(data, kind), kind == "JPEG", _significant_bits(data, kind)
@@ -314,7 +311,8 @@ def read_plane(path, bits=0):
 
 def _significant_bits(data, kind):
     """The bits of a pixel that a PNG's sBIT chunk names (PNG specification, 11.3.2.7), 0 where there is none."""
-    place = data[:4096].tobytes().find(b"sBIT", 33) if kind == "PNG" else -1
+    before_pixels = data[:4096].tobytes().partition(b"IDAT")[0] if kind == "PNG" else b""
+    place = before_pixels.find(b"sBIT", 33)
     return int(data[place + 4]) if place > 0 else 0
 
 
