@@ -33,6 +33,10 @@ def call(commands, before=(), program=CALLING, more=()):
     return [Result(*found) for found in json.loads(done.stdout.splitlines()[-1])]
 
 
+def baseline_options(atlas, folds, runs, workers):
+    return ["--folds", folds, "--fold", 0, "--images", atlas / "train", "--runs", runs, "--workers", workers]
+
+
 def check_refused(result, *says):
     message = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert result.code == 2 and len(message) == 1 and "Traceback" not in result.err, result
@@ -106,18 +110,7 @@ def test_processes_that_would_open_too_many_files_are_one_sentence(atlas, folds,
     words = {
         "train": train_options(atlas, folds, tmp_path, workers=8),
         "utils.simulate": ["--out", tmp_path / "a", "--train", 6, "--test", 2, "--size", 64, "--workers", 6],
-        "utils.baseline": [
-            "--folds",
-            folds,
-            "--fold",
-            0,
-            "--images",
-            atlas / "train",
-            "--runs",
-            tmp_path,
-            "--workers",
-            6,
-        ],
+        "utils.baseline": baseline_options(atlas, folds, tmp_path, 6),
     }[script]
     # Warnings are off: torch has one where there are more workers than cores.
     before = ["sh", "-c", f'ulimit -n {limit}; PYTHONWARNINGS=ignore exec "$@"', "sh"]
@@ -193,19 +186,7 @@ def test_processes_without_room_for_semaphores_are_one_sentence(atlas, folds, tm
     commands = [
         ["train", *train_options(atlas, folds, tmp_path / "runs", workers=2)],
         ["utils.simulate", "--out", tmp_path / "a", "--train", 3, "--test", 2, "--size", 64, "--workers", 2],
-        [
-            "utils.baseline",
-            "--folds",
-            folds,
-            "--fold",
-            0,
-            "--images",
-            atlas / "train",
-            "--runs",
-            tmp_path,
-            "--workers",
-            2,
-        ],
+        ["utils.baseline", *baseline_options(atlas, folds, tmp_path, 2)],
     ]
     alone = [*commands[2][:-1], 1]
     before = ["unshare", "--user", "--map-root-user", "--mount"]
