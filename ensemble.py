@@ -23,16 +23,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import blend, twins
-from utils.calibration import logit
-from utils.combine import WAYS, Mean
-from utils.cutoffs import FLOOR, read_called, read_thresholds
-from utils.errors import InputError, check_least, plural, run_script
+from utils.cli import check_least, run_script
+from utils.data import duplicate_pairs
+from utils.data.labels import check_ids, decode, load_classes, read_table
+from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv, write_json
-from utils.labels import check_ids, decode, load_classes, read_table
-from utils.outoffold import find_predictions, gather_members
-from utils.predictions import check_classes, name_classes, read_all, same_ids
-from utils.shift import match_calls
+from utils.runs.oof import find_predictions, gather_members
+from utils.runs.predictions import check_classes, name_classes, read_all, same_ids
+from utils.scoring import blending
+from utils.scoring.calibration import logit
+from utils.scoring.ensembling import WAYS, Mean
+from utils.scoring.label_shift import match_calls
+from utils.scoring.thresholds import FLOOR, read_called, read_thresholds
 
 SAMPLE = "input/sample_submission.csv"
 
@@ -81,8 +83,8 @@ def main():
     check_options(args)
     fill_in(args)
     tables, order = read_predictions(args) if args.predictions else ({}, None)
-    pairs = twins.read_pairs(args.twins, order) if args.twins else None
-    known = twins.read_known(args.use_leak, classes_of(tables)) if args.use_leak else {}
+    pairs = duplicate_pairs.read_pairs(args.twins, order) if args.twins else None
+    known = duplicate_pairs.read_known(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
         comparison, contents = fit(args, tables)
         way = comparison.ways[comparison.taken]
@@ -93,13 +95,13 @@ def main():
     if tables:
         scores = combine(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
         if pairs is not None:
-            scores = twins.average(order, scores, pairs)
+            scores = duplicate_pairs.average(order, scores, pairs)
         if args.match_calls:
             thresholds = match_calls(scores, called)
         decisions = scores >= thresholds
         empty = ~decisions.any(axis=1)
         if known:
-            decisions, told = twins.carry_over(order, decisions, pairs, known)
+            decisions, told = duplicate_pairs.carry_over(order, decisions, pairs, known)
             empty &= ~told
         if args.empty != "leave":
             decisions[empty, nearest(scores[empty], thresholds)] = True
@@ -134,7 +136,7 @@ def check_options(args):
         raise InputError("--leave-out needs two networks or more after --oof; leave it out")
     if args.use_leak and not args.twins:
         raise InputError(
-            "--use-leak needs to know who is whose twin; add --twins, made with python -m utils.duplicates"
+            "--use-leak needs to know who is whose twin; add --twins, made with python -m utils.tools.find_duplicates"
         )
     if args.match_calls and args.thresholds and not Path(args.thresholds).is_file():
         raise InputError(f"--match-calls needs a thresholds.json that threshold.py wrote, not {args.thresholds}")
@@ -173,13 +175,13 @@ def fit(args, tables):
     for path in tables:
         tables[path] = name_classes(tables[path], classes)
         check_classes(path, tables[path], classes)
-    comparison = blend.compare(args.oof, truth, members, args.combine, args.repeats, args.seed, args.leave_out)
+    comparison = blending.compare(args.oof, truth, members, args.combine, args.repeats, args.seed, args.leave_out)
     if note:
         print(note)
-    blend.report(comparison, len(truth))
+    blending.report(comparison, len(truth))
     for path, name in zip(tables, args.oof, strict=False):
         print(f"{path} is predicted by {name}")
-    return comparison, blend.contents(comparison, classes, len(truth))
+    return comparison, blending.contents(comparison, classes, len(truth))
 
 
 def nearest(scores, thresholds):

@@ -25,12 +25,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import corrupt, duplicates, plots
-from utils.errors import InputError, listing, plural, run_script
+from utils import plots
+from utils.cli import run_script
+from utils.data import near_duplicates, unusable
+from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
+from utils.data.labels import TEST, check_ids, encode, load_classes, part_name, read_labels
+from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_csv
-from utils.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
-from utils.labels import TEST, check_ids, encode, load_classes, part_name, read_labels
-from utils.stratify import stratify
+from utils.scoring.stratify import stratify
 
 DEFAULT_LABELS = "input/train.csv"
 
@@ -193,7 +195,7 @@ def drop_corrupt(rows, folders, there, parts):
     wrong, looked = {}, 0
     for _, part in rows.groupby("source", sort=False):
         ids = part["Id"][part["Id"].isin(set(there))].tolist()  # one without any file is no matter of damage
-        wrong |= corrupt.unusable(there, ids)
+        wrong |= unusable.unusable(there, ids)
         looked += len(ids)
     print(f"corrupt: {plural(len(wrong), 'sample')} of {looked:,} left out" + (f": {listing(wrong)}" if wrong else ""))
     if looked and len(wrong) == looked:
@@ -219,12 +221,12 @@ def find_groups(rows, args, folders, there, parts):
     files = find_files(folders, ids.tolist(), channels, there)
     check_files(files)
     distance = args.hash_distance * len(channels.names)
-    first, second, bits = duplicates.close_pairs(duplicates.hash_samples(files), distance)
-    members = duplicates.groups_from_pairs(len(ids), first, second)
+    first, second, bits = near_duplicates.close_pairs(near_duplicates.hash_samples(files), distance)
+    members = near_duplicates.groups_from_pairs(len(ids), first, second)
     sizes = np.bincount(members)
     largest = np.bincount(members[(rows["use"] == "split").to_numpy()[seen]]).max()  # rows that are split
     print(
-        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {duplicates.BITS * len(channels.names)} bits, "
+        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {near_duplicates.BITS * len(channels.names)} bits, "
         f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
     )
     if largest > max(20, 2 * len(rows) * min(parts.values())):

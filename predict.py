@@ -19,18 +19,21 @@ import time
 import torch
 from tqdm import tqdm
 
-from utils import checkpoint, inference, packing, ranks
-from utils.compiling import check_compiles, explaining_compile_errors
-from utils.config import MOST_BATCH
-from utils.data import Normaliser, Samples, make_loader, pick_workers
+from utils import distributed
+from utils.cli import check_least, run_script
+from utils.data import packing
+from utils.data.dataset import Normaliser, Samples, make_loader, pick_workers
+from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
+from utils.data.labels import check_ids, read_table
+from utils.data.packing import open_images, warn_of_bits
 from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory
-from utils.errors import InputError, check_least, listing, plural, run_script
+from utils.engine import checkpoint, inference
+from utils.engine.compiling import check_compiles, explaining_compile_errors
+from utils.engine.stage_timing import benchmark
+from utils.errors import InputError, listing, plural
 from utils.files import check_writable, first_repeated
-from utils.images import find_files, most_tiles, parse_channels, scan_folders
-from utils.labels import check_ids, read_table
-from utils.packing import open_images, warn_of_bits
-from utils.predictions import write_predictions
-from utils.speed import benchmark
+from utils.runs.config import MOST_BATCH
+from utils.runs.predictions import write_predictions
 
 SHARED = ("class_names", "channels", "size", "fit", "normalise", "bits")  # folds that are averaged must agree on these
 
@@ -69,7 +72,7 @@ def main():
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1)
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
-    group, device = ranks.join(args.device)
+    group, device = distributed.join(args.device)
     if args.compile:
         check_compiles(device)
     used = {}

@@ -75,30 +75,30 @@ decide() {
 
 demo() {
   local data=input/demo run=runs/demo
-  step python -m utils.simulate --out $data --train 2000 --test 400 --size 128 --power 0.5 --seed 0
+  step python -m utils.simulator --out $data --train 2000 --test 400 --size 128 --power 0.5 --seed 0
   once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
   folds_side_by_side "0 1" --recipe gapnet_pl --folds $data/folds.csv --images $data/train --name demo \
     --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
     --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
   decide $run $data/test $data/sample_submission.csv
   once $run/submission_half.csv $run/test.csv -- python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
-  step python -m utils.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
+  step python -m utils.tools.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
   printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
 }
 
 chen() {
   local data=input/chen run=runs/chen_small tta
-  step python -m utils.simulate --out $data --train 5000 --test 400 --external 500 --size 128 --power 0.5 --seed 1
+  step python -m utils.simulator --out $data --train 5000 --test 400 --external 500 --size 128 --power 0.5 --seed 1
   once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --images $data/external \
     --test other=$data/external.csv --folds 5 --seed 0 -o $data/folds.csv
   step python train.py --recipe chen --weights none --name chen_small --folds $data/folds.csv --fold 0 --images $data/train \
     --size 128 --batch-size 16 --lr 1 --epochs 12 --loss "1:bce 8:soft_f1+weighted_bce 11:soft_f1+10*weighted_bce" \
     --augment "1:chen 7:chen_strong"
-  step python -m utils.plots $run
+  step python -m utils.tools.plot $run
   once $run/thresholds.json $run/fold0/oof.csv -- python threshold.py $run
   for tta in 1 4; do
     once $run/other$tta.csv $run/fold0/best.pt -- python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
-    step python -m utils.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
+    step python -m utils.tools.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
   done
 }
 
@@ -146,7 +146,7 @@ run_script(tell)" --recipe "$recipe" "$@" --fold 0)
 folds_side_by_side() {
   local folds=$1 fold cores printers=()
   shift
-  cores=$(.venv/bin/python -c "from utils import cores; print(cores())")
+  cores=$(.venv/bin/python -c "from utils.parallel import cores; print(cores())")
   cores=$((cores / $(wc -w <<<"$folds")))
   if [ "$cores" -lt 1 ]; then
     for fold in $folds; do step python train.py "$@" --fold "$fold"; done
@@ -192,7 +192,7 @@ all_trained() {
 
 hard_atlas() {
   trap end_trainings EXIT
-  step python -m utils.simulate --out input/hard --train 5000 --test 200 --size 128 --power 0.5 --seed 1
+  step python -m utils.simulator --out input/hard --train 5000 --test 200 --size 128 --power 0.5 --seed 1
   once input/hard/folds.csv -- python make_folds.py --labels input/hard/train.csv --images input/hard/train --folds 5 --seed 0 -o input/hard/folds.csv
 }
 
@@ -214,7 +214,7 @@ losses() {
     done
   done
   all_trained
-  step python -m utils.compare runs/loss_*
+  step python -m utils.tools.compare runs/loss_*
 }
 
 # Five networks, three seeds each, the same time for all.
@@ -229,7 +229,7 @@ networks() {
     done
   done
   all_trained
-  step python -m utils.compare runs/net_* --decide each -o runs/networks
+  step python -m utils.tools.compare runs/net_* --decide each -o runs/networks
 }
 
 { # read to its end before it starts, so that the file may change meanwhile

@@ -12,7 +12,7 @@ positives happen to lie; auto takes the best cross-fitted one, which flatters
 that one a little. README.md tells what each method does.
 
 For a test set with other shares of classes: --shares, where they are known,
-or --estimate-shares; python -m utils.shift shows when that helps.
+or --estimate-shares; python -m utils.tools.class_priors shows when that helps.
 """
 
 import argparse
@@ -21,16 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import calibration, plots
-from utils.crossfit import cross_fit_all, deal, held_out
-from utils.cutoffs import KNOW_SHARES, METHODS, NEED_EPOCHS, WIDTHS, draws
-from utils.cutoffs.plain import class_weights
-from utils.errors import InputError, check_least, plural, run_script
+from utils import plots
+from utils.cli import check_least, run_script
+from utils.data.labels import load_classes
+from utils.errors import InputError, plural
 from utils.files import check_outputs, write_json
-from utils.labels import load_classes
-from utils.outoffold import find_predictions, gather
-from utils.predictions import check_classes, read_predictions
-from utils.shift import LEAST, estimate_shares, read_shares
+from utils.runs.oof import find_predictions, gather
+from utils.runs.predictions import check_classes, read_predictions
+from utils.scoring import calibration
+from utils.scoring.cross_fit import cross_fit_all, deal, held_out
+from utils.scoring.label_shift import LEAST, estimate_shares, read_shares
+from utils.scoring.thresholds import KNOW_SHARES, METHODS, NEED_EPOCHS, WIDTHS, draws
+from utils.scoring.thresholds.exact import class_weights
 
 FIGURES = ("thresholds.png", "f1_curves.png", "precision_recall.png", "reliability.png")
 LOOSE = 3  # times as many images called at one end of a threshold's interval as at the other: the data do not fix it

@@ -26,31 +26,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import augment, inference, losses, memory, models, packing, ranks, resume
-from utils.ahead import closing
-from utils.clock import parse_span
-from utils.compiling import check_compiles
-from utils.config import MOST_BATCH, MOST_FOLD
-from utils.data import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
+from utils import distributed, models
+from utils.cli import check_least, parse_span, run_script
+from utils.data import augment, packing
+from utils.data.dataset import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
+from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
+from utils.data.labels import encode, load_classes, split_fold
+from utils.data.packing import warn_of_bits
+from utils.data.readable import open_readable
+from utils.data.workers import naming_what_they_held
 from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory, on_device, peak_memory
-from utils.errors import InputError, check_least, run_script
+from utils.engine import activation_checkpointing, inference, losses, resume
+from utils.engine.compiling import check_compiles
+from utils.engine.console import print_epoch, print_header, print_summary
+from utils.engine.interrupt import Stop, Stopped
+from utils.engine.recipes import RECIPES
+from utils.engine.run_log import Record
+from utils.engine.trainer import OPTIMISERS, NotFinite, Trainer
+from utils.engine.weights import check_apart_from_start, load_start, moments_of_start
+from utils.errors import InputError
 from utils.files import check_name, check_writable
-from utils.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
-from utils.labels import encode, load_classes, split_fold
-from utils.metrics import best_global_threshold, f1_per_class
 from utils.models.layers import STEMS
-from utils.packing import warn_of_bits
-from utils.readable import open_readable
-from utils.reading import is_line
-from utils.recipes import RECIPES
-from utils.record import Record
-from utils.report import print_epoch, print_header, print_summary
-from utils.resources import CoreWatch
-from utils.runs import UNSAID
-from utils.stopping import Stop, Stopped
-from utils.trainer import OPTIMISERS, NotFinite, Trainer
-from utils.weights import check_apart_from_start, load_start, moments_of_start
-from utils.workers import naming_what_they_held
+from utils.parallel import CoreWatch, closing
+from utils.runs.config import MOST_BATCH, MOST_FOLD
+from utils.runs.run_folder import UNSAID
+from utils.safe_load import is_line
+from utils.scoring.metrics import best_global_threshold, f1_per_class
 
 
 def parse_args():
@@ -151,7 +152,7 @@ def main():
     started = time.time()
     args = parse_args()
     check_options(args)
-    group, device = ranks.join(args.device)
+    group, device = distributed.join(args.device)
     if args.compile:
         check_compiles(device, args.checkpointing)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
@@ -198,7 +199,7 @@ def prepare(args, group, device, run, started):
     torch.manual_seed(args.seed)
     network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
     check_batch_norm(args, network, channels.planes, len(train_rows))
-    if args.checkpointing and not memory.checkpoint_blocks(network):
+    if args.checkpointing and not activation_checkpointing.checkpoint_blocks(network):
         raise InputError(f"--checkpointing finds no blocks in {args.model}; give --accumulate to save memory instead")
     config["parameters"] = sum(weight.numel() for weight in network.parameters())
     if saved:

@@ -13,18 +13,19 @@ from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the tests' exact comparisons are the CPU's
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), *map(str, sorted(path for path in Path(__file__).parent.iterdir() if path.is_dir()))]
 
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from utils import packing, simulate  # noqa: E402
-from utils.at_hand import open_data  # noqa: E402
-from utils.atlas.plan import Settings  # noqa: E402
-from utils.errors import run_script  # noqa: E402
+from utils.cli import run_script  # noqa: E402
+from utils.data import packing
+from utils.notebook.available_data import open_data  # noqa: E402
+from utils.opencv import cv2  # noqa: E402
+from utils.simulator import write  # noqa: E402
+from utils.simulator.plan import Settings  # noqa: E402
 
 torch.set_num_threads(1)
 packing.DEFAULT = tempfile.mkdtemp(prefix="packed-")  # not the user's
@@ -68,7 +69,7 @@ def refuse(script, *arguments, says):
 def atlas(tmp_path_factory):
     """48 + 16 simulated images of 64², never written to by a test: use `copy_atlas` for that."""
     folder = tmp_path_factory.mktemp("atlas") / "demo"
-    simulate.write_atlas(folder, Settings(48, 16, size=64, seed=3, power=0.5, duplicates=0.1))
+    write.write_atlas(folder, Settings(48, 16, size=64, seed=3, power=0.5, duplicates=0.1))
     return folder
 
 
@@ -76,7 +77,7 @@ def atlas(tmp_path_factory):
 def copies(tmp_path_factory):
     """An atlas with many near-duplicates and {Id: Id of the scene's first picture}."""
     folder = tmp_path_factory.mktemp("copies") / "atlas"
-    simulate.write_atlas(folder, Settings(40, 20, size=96, seed=1, duplicates=0.25))
+    write.write_atlas(folder, Settings(40, 20, size=96, seed=1, duplicates=0.25))
     truth = pd.read_csv(folder / "truth.csv", dtype=str, keep_default_na=False)
     return open_data(folder, ""), {row.Id: row.Copies or row.Id for row in truth.itertuples()}
 

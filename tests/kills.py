@@ -33,10 +33,12 @@ from tqdm import tqdm  # noqa: E402
 
 import make_folds  # noqa: E402
 import train  # noqa: E402
-from utils import checkpoint, inference, readable, record, simulate  # noqa: E402
-from utils.errors import run_script  # noqa: E402
-from utils.runs import NOT_THE_RESULT  # noqa: E402
-from utils.trainer import Trainer  # noqa: E402
+from utils.cli import run_script  # noqa: E402
+from utils.data import readable
+from utils.engine import checkpoint, inference, run_log
+from utils.engine.trainer import Trainer  # noqa: E402
+from utils.runs.run_folder import NOT_THE_RESULT  # noqa: E402
+from utils.simulator import write  # noqa: E402
 
 COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-size": 12, "lr": 0.001, "workers": 0, "amp": "off",
           "recipe": "gapnet_pl", "fold": 0}  # fmt: skip
@@ -75,7 +77,7 @@ def main():
 def make_data(folder):
     """A small atlas with folds: -> options of train.py that name them."""
     atlas, folds = folder / "atlas", folder / "folds.csv"
-    quiet(simulate.main, ["--out", atlas, "--train", 90, "--test", 2, "--size", 40])
+    quiet(write.main, ["--out", atlas, "--train", 90, "--test", 2, "--size", 40])
     quiet(make_folds.main, ["--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", folds])
     return {"folds": folds, "images": atlas / "train"}
 
@@ -175,7 +177,7 @@ def watch(phase, at_file):
     checkpoint.save = during("checkpoint", checkpoint.save)
     inference.predict = during("validation", inference.predict)
     for name in ("write_csv", "write_epoch", "write_predictions"):
-        setattr(record, name, during("other files", getattr(record, name)))
+        setattr(run_log, name, during("other files", getattr(run_log, name)))
     if at_file:
         for name in ("replace", "fsync", "unlink"):
             setattr(os, name, counted(getattr(os, name)))

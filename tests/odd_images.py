@@ -7,10 +7,11 @@ a file that shows no single channel and must be refused.
 import io
 import itertools
 
-import cv2
 import numpy as np
 import tifffile
 from PIL import Image
+
+from utils.opencv import cv2
 
 H, W = 48, 64
 

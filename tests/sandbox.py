@@ -4,7 +4,7 @@
     PYTHON tests/sandbox.py NOTEBOOK OUT WORKING
 
 In the first form, inside its own namespaces, every file system is made read-only but WORKING and a new /dev/shm, and no network
-interface is up; in the second the interpreter alone refuses connections (tests/test_kaggle.py puts that into its image). The
+interface is up; in the second the interpreter alone refuses connections (tests/kaggle/test_kernel.py puts that into its image). The
 notebook is executed in WORKING and written to OUT, which lies in it. Kernel and client talk through Unix sockets.
 """
 

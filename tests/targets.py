@@ -8,27 +8,30 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
-import cv2
 import mutators
 import numpy as np
 from conftest import kit, write_images, write_labels
 
-from utils import models, packing
-from utils.weights import GAPNET_AUTHORS
+from utils import models
+from utils.data import packing
+from utils.engine.weights import GAPNET_AUTHORS
+from utils.opencv import cv2
 
 Kind = namedtuple("Kind", "file structure commands")
 CLASSES = ("Nucleus", "Golgi", "Cytosol", "Vesicles")
 HASH_OFF = "--hash-distance -1"
 
-EVALUATE = "utils.evaluate {run}/fold0/oof.csv --labels {labels} --classes {classes} --thresholds 0.5 -o {out}/e.json"
+EVALUATE = (
+    "utils.tools.evaluate {run}/fold0/oof.csv --labels {labels} --classes {classes} --thresholds 0.5 -o {out}/e.json"
+)
 FOLDS = f"make_folds --labels {{labels}} --classes {{classes}} --folds 2 {HASH_OFF} -o {{out}}/f.csv"
 PREDICT = "predict {run}/fold0 --images {test} --tta 1 --workers 0 --no-cache -o {out}/p.csv"
 PACKED = "predict {run}/fold0 --images {test} --tta 1 --workers 0 --cache {cache} -o {out}/p.csv"
 ENSEMBLE = "ensemble {predictions} --thresholds {thresholds} --sample {sample} -o {out}/s.csv"
 MATCHED = f"{ENSEMBLE} --match-calls"
 THRESHOLD = "threshold {run}/fold0 --repeats 1 --method fixed -o {out}/t.json"
-COMPARE = "utils.compare {run}/fold0 {run}/fold1 -o {out}"
-PLOTS = "utils.plots.__main__ {run}/fold0 -o {out}"
+COMPARE = "utils.tools.compare {run}/fold0 {run}/fold1 -o {out}"
+PLOTS = "utils.tools.plot {run}/fold0 -o {out}"
 TRAIN = ("train --recipe gapnet_pl --model convnet --classes {classes} --folds {folds} --fold 0 --images {train} --size 32 --fit resize "
          "--normalise dataset --augment d4 --epochs 2 --batch-size 8 --optimiser adam --lr 0.001 --workers 0 --amp off "
          "--no-cache --runs {out} --name mini")  # fmt: skip
@@ -39,7 +42,7 @@ HASHED = "make_folds --labels {few} --classes {classes} --images {pictures} --fo
 KINDS = {
     "labels": Kind("labels.csv", mutators.table, [FOLDS, EVALUATE]),
     "folds": Kind("folds.csv", mutators.table, [FROM_FOLDS, "predict {run}/fold0 --images {train} --ids {folds} --fold 0 --tta 1 "
-                  "--workers 0 --no-cache -o {out}/p.csv", "utils.evaluate {run}/fold0/oof.csv --labels {folds} --classes {classes} "
+                  "--workers 0 --no-cache -o {out}/p.csv", "utils.tools.evaluate {run}/fold0/oof.csv --labels {folds} --classes {classes} "
                   "--thresholds 0.5 -o {out}/e.json"]),
     "classes": Kind("classes.csv", mutators.table, [FOLDS, EVALUATE]),
     "predictions": Kind("predictions.csv", mutators.table, [ENSEMBLE, MATCHED]),
@@ -47,7 +50,7 @@ KINDS = {
                    "--no-cache -o {out}/p.csv"]),
     "twins": Kind("twins.csv", mutators.table, [f"{ENSEMBLE} --twins {{twins}} --use-leak {{labels}}"]),
     "shares": Kind("shares.csv", mutators.table, ["threshold {run}/fold0 --repeats 1 --shares {shares} -o {out}/t.json"]),
-    "rows": Kind("run/fold0/rows.csv", mutators.table, [COMPARE, "utils.evaluate {predictions} --labels {solution} --classes {classes} "
+    "rows": Kind("run/fold0/rows.csv", mutators.table, [COMPARE, "utils.tools.evaluate {predictions} --labels {solution} --classes {classes} "
                  "--thresholds 0.5 --unseen-by {run} -o {out}/e.json"]),
     "oof": Kind("run/fold0/oof.csv", mutators.table, [COMPARE, EVALUATE, THRESHOLD]),
     "log": Kind("run/fold0/log.csv", mutators.table, [COMPARE, COMPARE, THRESHOLD, PLOTS]),
@@ -55,7 +58,7 @@ KINDS = {
     "thresholds": Kind("thresholds.json", mutators.tree, [ENSEMBLE, MATCHED, EVALUATE.replace("0.5", "{thresholds}")]),
     "config": Kind("run/fold0/config.json", mutators.tree, [COMPARE, THRESHOLD]),
     "npy": Kind("run/fold0/validation/epoch001.npy", mutators.array, [THRESHOLD, THRESHOLD, THRESHOLD, PLOTS]),
-    "npz": Kind("authors.npz", mutators.arrays, ["utils.weights {authors} -o {out}"]),
+    "npz": Kind("authors.npz", mutators.arrays, ["utils.tools.import_weights {authors} -o {out}"]),
     "png": Kind("png/a_green.png", mutators.png, [PICTURES, HASHED]),
     "tiff": Kind("tif/a_green.tif", mutators.tiff, [PICTURES, HASHED]),
     "jpeg": Kind("jpg/a_green.jpg", mutators.jpeg, [PICTURES, HASHED]),

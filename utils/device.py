@@ -9,10 +9,8 @@ from pathlib import Path
 
 import torch
 
-from utils import cores
-from utils.ahead import closing
 from utils.errors import InputError, first_line, listing
-from utils.resources import free_memory
+from utils.parallel import closing, cores, free_memory
 
 KINDS = ("cpu", "cuda", "mps")
 ON_DEVICE = ("images", "mean", "std", "targets")
@@ -144,7 +142,7 @@ def autocast(device, dtype):
 
 
 def on_device(batches, device):
-    """Yield batches (see utils/data.py) with what is computed with on the device. To a GPU they travel from pinned memory on a stream
+    """Yield batches (see utils/data/dataset.py) with what is computed with on the device. To a GPU they travel from pinned memory on a stream
     of their own: one that is asked for while the GPU computes arrives beside that."""
     if device.type != "cuda":
         yield from batches

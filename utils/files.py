@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.part import Part, no_room, opened
+from utils.partial_file import Part, no_room, opened
 
 
 @contextmanager

@@ -31,15 +31,18 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from results import WORK, report  # noqa: E402
 
-from utils import checkpoint, gpu_memory, losses, models, packing  # noqa: E402
-from utils.benchmark.bench import MEAN, RGBY, STD, Bench, Feed, draw_labels  # noqa: E402
-from utils.data import Samples, begin_epoch, make_loader, pick_workers  # noqa: E402
+from utils import models
+from utils.data import packing  # noqa: E402
+from utils.data.dataset import Samples, begin_epoch, make_loader, pick_workers  # noqa: E402
+from utils.data.images import find_files, scan_folder  # noqa: E402
 from utils.device import amp_dtype, pick_device  # noqa: E402
-from utils.folding import fold_batch_norm  # noqa: E402
-from utils.images import find_files, scan_folder  # noqa: E402
+from utils.engine import checkpoint, losses
+from utils.engine.batch_norm_folding import fold_batch_norm  # noqa: E402
+from utils.engine.recipes import RECIPES  # noqa: E402
+from utils.engine.trainer import Trainer  # noqa: E402
 from utils.models.squeeze_excite import SqueezeExcite, mean_of_pixels  # noqa: E402
-from utils.recipes import RECIPES  # noqa: E402
-from utils.trainer import Trainer  # noqa: E402
+from utils.tools import gpu_memory
+from utils.tools.benchmark.bench import MEAN, RGBY, STD, Bench, Feed, draw_labels  # noqa: E402
 
 DEVICE = os.environ.get("DEVICE", "cuda:0")
 TINY = bool(os.environ.get("TINY"))

@@ -81,10 +81,10 @@ folds_of() { # folds_of ATLAS: near-duplicates looked for, as a user does it
   [ -f "$WORK/$1/folds.csv" ] ||
     py make_folds.py --labels "$WORK/$1/train.csv" --images "$WORK/$1/train" --folds 5 --seed 0 -o "$WORK/$1/folds.csv"
 }
-draw() { # draw ATLAS words of utils.simulate…
+draw() { # draw ATLAS words of utils.simulator…
   local name=$1
   shift
-  is_drawn "$name" || py -m utils.simulate --out "$WORK/$name" --workers "$DRAWING" "$@"
+  is_drawn "$name" || py -m utils.simulator --out "$WORK/$name" --workers "$DRAWING" "$@"
 }
 
 # --- the steps ----------------------------------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ step_install() {
     # Also for processes without PYTHONPATH, as the tests start some.
     "$PYTHON" -c "import site; open(site.getsitepackages()[0] + '/gpu-kit.pth', 'w').write('import sys; sys.path.insert(0, \"$SITE\")\n')"
   fi
-  local check='import train, predict, threshold, ensemble, make_folds, utils.simulate, utils.benchmark.bench, utils.augment, pretrainedmodels, iterstrat'
-  check="$check; import numpy as np; t = utils.augment.build('chen', ['red', 'green', 'blue', 'yellow']); t(np.zeros((64, 64, 4), np.uint8), np.ones(28), 1, 0)"
+  local check='import train, predict, threshold, ensemble, make_folds, utils.simulator, utils.tools.benchmark.bench, utils.data.augment, pretrainedmodels, iterstrat'
+  check="$check; import numpy as np; t = utils.data.augment.build('chen', ['red', 'green', 'blue', 'yellow']); t(np.zeros((64, 64, 4), np.uint8), np.ones(28), 1, 0)"
   if ! py -c "$check"; then
     echo "with this image's numpy the kit does not start; another one is installed"
     "$PYTHON" -m pip install -q --no-deps --no-compile --no-cache-dir --upgrade --target "$SITE" "$here"/fallback/*.whl && py -c "$check"
@@ -198,7 +198,7 @@ step_benchmark() {
   quiet 60
   local more=(--predicted 512)
   [ -z "$TINY" ] || more=(--batch-size 4 --repeats 1 --predicted 4)
-  py -m utils.benchmark training prediction --images "$WORK/unique/train" --count $((BIG_TRAIN < 256 ? BIG_TRAIN : 256)) --size $BIG_SIZE --device "$DEVICE" \
+  py -m utils.tools.benchmark training prediction --images "$WORK/unique/train" --count $((BIG_TRAIN < 256 ? BIG_TRAIN : 256)) --size $BIG_SIZE --device "$DEVICE" \
     -o "$WORK/benchmark.json" "${more[@]}" && bench benchmark "$WORK/benchmark.json"
 }
 # Chen's recipe at 128² on the atlas of `run.sh chen`, as long as published: BCE throughout, and the switch of the loss, at the same
@@ -225,9 +225,9 @@ step_chen() {
 }
 # The kit's own tests of training, prediction and resuming with this machine's packages (on its CPU: they compare to the bit).
 step_tests() {
-  local names=(train predict resume training_options on_cuda packed augment models weights)
-  [ -z "$TINY" ] || names=(augment)
-  py -m pytest -q --maxfail 10 -n "$cores" -p no:cacheprovider $(printf 'tests/test_%s.py ' "${names[@]}") 2>&1 | tail -40
+  local names=(scripts/test_train scripts/test_predict engine/test_resume scripts/test_training_options engine/test_on_cuda data/test_cache data/test_augment models/test_models engine/test_weights)
+  [ -z "$TINY" ] || names=(data/test_augment)
+  py -m pytest -q --maxfail 10 -n "$cores" -p no:cacheprovider $(printf 'tests/%s.py ' "${names[@]}") 2>&1 | tail -40
 }
 
 # --- the order ------------------------------------------------------------------------------------------------------------------

@@ -21,11 +21,12 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from utils.errors import InputError, data_size, first_line, listing, plural, run_script
+from utils.cli import run_script
+from utils.data.images import CHANNELS, ChannelSet, find_files
+from utils.data.labels import check_ids, load_classes, read_labels, read_table
+from utils.errors import InputError, data_size, first_line, listing, plural
 from utils.files import destination
-from utils.images import CHANNELS, ChannelSet, find_files
 from utils.kaggle import COMPETITION, TABLES
-from utils.labels import check_ids, load_classes, read_labels, read_table
 
 ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # bytes, about; the pictures in them take as much again
 WHOLE = f"{COMPETITION}.zip"

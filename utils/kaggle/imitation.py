@@ -5,10 +5,10 @@ import io
 import shutil
 from pathlib import Path
 
-from utils import cores
-from utils.atlas.plan import Settings
 from utils.kaggle import COMPETITION, upload
-from utils.simulate import write_atlas
+from utils.parallel import cores
+from utils.simulator.plan import Settings
+from utils.simulator.write import write_atlas
 
 SETTINGS = Settings(800, 40, size=64, seed=4, power=0.5)
 

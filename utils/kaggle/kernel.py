@@ -14,12 +14,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.clock import clock, parse_span
+from utils.cli import clock, parse_span
 from utils.errors import InputError, data_size
 from utils.files import check_name
-from utils.kaggle import places, wheels
+from utils.kaggle import attached, wheels
 from utils.kaggle.manifest import check_arrived
-from utils.notebook import run
+from utils.notebook.display import run
 
 BEFORE = 180  # seconds that a session may be older than the first cell's clock
 LEAST = 60  # seconds of training that are worth a start
@@ -32,7 +32,7 @@ class Session:
 
     competition: Path
     dataset: Path
-    outputs: tuple
+    earlier_runs: tuple
     working: Path
     scratch: Path
     ends: float
@@ -71,7 +71,7 @@ def open_session(kaggle, started, session, reserve):
     if kept >= length:
         raise InputError(f"RESERVE {reserve!r} leaves nothing of SESSION {session!r}; give less")
     top, working = kaggle / "input", kaggle / "working"
-    competition, dataset = places.find_competition(top), places.find_dataset(top)
+    competition, dataset = attached.find_competition(top), attached.find_dataset(top)
     check_arrived(dataset)
     working.mkdir(exist_ok=True)
     scratch = pick_scratch(kaggle)
@@ -90,7 +90,7 @@ def open_session(kaggle, started, session, reserve):
                    "HF_HOME": str(scratch / "home"), "HF_HUB_OFFLINE": "1"}  # fmt: skip
     tempfile.tempdir = None  # to be found anew, from TMPDIR
     found = Session(
-        competition, dataset, tuple(places.find_outputs(top)), working, scratch, started - BEFORE + length - kept
+        competition, dataset, tuple(attached.find_outputs(top)), working, scratch, started - BEFORE + length - kept
     )
     _describe(found)
     return found
@@ -167,9 +167,9 @@ def python(gpus, *words):
 
 def take_over(session, names):
     """Take over the folds of the runs `names`, and folds.csv, from earlier outputs and the data set."""
-    from utils.kaggle import outputs
+    from utils.kaggle import earlier_runs
 
-    used = outputs.take_over(session.outputs, session.runs, names)
+    used = earlier_runs.take_over(session.outputs, session.runs, names)
     table = session.working / "folds.csv"
     tables = [folder / "folds.csv" for folder in dict.fromkeys((*used, *session.outputs, session.dataset))]
     tables = [path for path in tables if path.is_file()]
@@ -195,7 +195,7 @@ def make_folds(session):
 
 def train(session, recipe, fold, name, options="", gpus=0):
     """Train one fold, or go on with it, until the session's time for training is over."""
-    from utils.kaggle.outputs import progress
+    from utils.kaggle.earlier_runs import progress
 
     place = session.runs / name / f"fold{fold}"
     so_far, left = progress(place), session.ends - time.time()
@@ -213,15 +213,15 @@ def train(session, recipe, fold, name, options="", gpus=0):
 def submit(session, names, options="", gpus=0):
     """Predict the test set with all trained folds of the runs `names`, fit thresholds on their out-of-fold predictions, and write
     submission.csv: -> its path, or None where no epoch is finished yet."""
-    from utils.kaggle import outputs
-    from utils.runs import fold_files
+    from utils.kaggle import earlier_runs
+    from utils.runs.run_folder import fold_files
 
     runs = [session.runs / name for name in names]
     if untrained := [run.name for run in runs if not fold_files(run, "best.pt")]:
         print(f"no epoch of {', '.join(untrained)} is finished yet: no submission.csv")
         return None
     labels, submission = session.working / "labels.csv", session.working / "submission.csv"
-    outputs.validation_labels(session.runs, names, labels)
+    earlier_runs.validation_labels(session.runs, names, labels)
     sample = session.competition / "sample_submission.csv"
     predicted = [run / "test.csv" for run in runs]
     for folder, path in zip(runs, predicted, strict=True):
@@ -239,7 +239,7 @@ def submit(session, names, options="", gpus=0):
 
 def close(session, names):
     """Remove what is no output, list the rest, and say what to do where a fold is not finished."""
-    from utils.kaggle.outputs import progress
+    from utils.kaggle.earlier_runs import progress
 
     folders = [folder for name in names for folder in sorted((session.runs / name).glob("fold*"))]
     reached = {

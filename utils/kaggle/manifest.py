@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from utils.errors import InputError, listing, plural
-from utils.reading import read_json
+from utils.safe_load import read_json
 
 MANIFEST = "upload.json"  # {"files": {place: bytes}}
 

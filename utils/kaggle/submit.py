@@ -15,13 +15,14 @@ import argparse
 import shlex
 from pathlib import Path
 
-from utils import checkpoint
-from utils.errors import InputError, listing, plural, run_script
+from utils.cli import run_script
+from utils.data.labels import load_classes, read_folds, read_labels, read_table
+from utils.engine import checkpoint
+from utils.engine.trainer import out_of_time
+from utils.errors import InputError, listing, plural
 from utils.kaggle import COMPETITION
-from utils.labels import load_classes, read_folds, read_labels, read_table
-from utils.reading import read_json
-from utils.runs import fold_files
-from utils.trainer import out_of_time
+from utils.runs.run_folder import fold_files
+from utils.safe_load import read_json
 
 
 def parse_args():

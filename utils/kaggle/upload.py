@@ -22,11 +22,12 @@ from pathlib import Path
 
 import nbformat
 
-from utils.errors import InputError, data_size, listing, plural, run_script
+from utils.cli import run_script
+from utils.errors import InputError, data_size, listing, plural
 from utils.files import check_name, check_writable, is_stem, whole_folder, write_json
 from utils.kaggle import metadata, wheels
 from utils.kaggle.manifest import MANIFEST, sizes_below
-from utils.reading import file_size
+from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = (":(glob)*.py", "utils", "requirements.txt")  # for git: the scripts of the top folder, not those of tests/
@@ -88,7 +89,7 @@ def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overw
     wheels.check_names(ROOT / "requirements.txt", wheel)
     files = kit_files() | weight_files(weights) | run_files(runs)
     if folds:
-        from utils.labels import read_table  # here and below: only what is uploaded asks for pandas and torch
+        from utils.data.labels import read_table  # here and below: only what is uploaded asks for pandas and torch
 
         read_table(folds, ["Id", "Target", "fold"], what="a table of folds")
         files["folds.csv"] = Path(folds)
@@ -163,8 +164,8 @@ def weight_files(paths):
 
 def run_files(runs):
     """{runs/<name>/fold<k>/<file>: file} of all folds of the runs that can predict or go on."""
-    from utils import checkpoint
-    from utils.runs import fold_files, read_fold
+    from utils.engine import checkpoint
+    from utils.runs.run_folder import fold_files, read_fold
 
     files = {}
     for run in map(Path, runs):

@@ -3,7 +3,7 @@
 A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple: all its
 members are logits, the same loss is taken of each, and only the first predicts. Two attributes name its layers for weights that
 come from elsewhere: `stem_layers`, which see the channels, and `head_layers`, which know the classes. A third, `map_layer`, may name
-the layer whose places `utils.cam` shows, where that is not the last one that has places.
+the layer whose places `utils.notebook.grad_cam` shows, where that is not the last one that has places.
 """
 
 import torch
@@ -15,8 +15,8 @@ from utils.models import (
     convnet,
     deeploc,
     densenet121,
+    external,
     gapnet_pl,
-    library,
     liimatainen_fcn,
     m_cnn,
     resnet50,
@@ -48,8 +48,8 @@ def build(name, classes, channels, size=512, stem="mean"):
     """
     if name in NETWORKS:
         return NETWORKS[name](classes=classes, channels=channels, size=size, stem=stem)
-    if name.partition(":")[0] in library.LIBRARIES and ":" in name:
-        return library.build(name, classes, channels, size, stem)
+    if name.partition(":")[0] in external.LIBRARIES and ":" in name:
+        return external.build(name, classes, channels, size, stem)
     raise InputError(
         f"no network is called {name!r}; there are {', '.join(NETWORKS)}, timm:NAME and pretrainedmodels:NAME"
     )

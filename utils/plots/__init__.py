@@ -1,6 +1,6 @@
 """The kit's pictures. Functions with a `path` draw one figure and write it there, as PNG or JPEG."""
 
-from utils.plots.benchmark import benchmark
+from utils.plots.benchmark_figure import benchmark
 from utils.plots.comparison import confusion, learning_curves, methods_by_class, mistakes
 from utils.plots.decisions import f1_curves, precision_recall_by_class, reliability
 from utils.plots.explore import (
@@ -12,11 +12,11 @@ from utils.plots.explore import (
     intensity_shift,
     twin_pairs,
 )
-from utils.plots.pictures import contact_sheet, gallery, in_colour, operations, overlay, stretch
+from utils.plots.image_sheets import contact_sheet, gallery, in_colour, operations, overlay, stretch
 from utils.plots.samples import class_maps, class_samples, rare_classes
 from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, save, tidy
-from utils.plots.tables import class_shares, fold_split, realism, thresholds
-from utils.plots.training import (
+from utils.plots.table_figures import class_shares, fold_split, realism, thresholds
+from utils.plots.training_curves import (
     NINE,
     class_curves,
     nine_curves,

@@ -86,7 +86,7 @@ def mistakes(counts, missed, wrong, classes, path):
     """Which classes are called wrongly where a class is missed: rows, the class missed; columns, what was called instead. Colours: the
     part of the row's misses; numbers: images. Classes that were never missed have no row, those never called wrongly no column.
 
-    counts: (C, C) of `utils.confusion.taken_for`. missed, wrong: (C,) images in which each class was missed, called wrongly.
+    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) images in which each class was missed, called wrongly.
     """
     rows, columns = np.flatnonzero(missed), np.flatnonzero(wrong)
     if not len(rows) or not len(columns):

@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from utils.calibration import logit, sigmoid
-from utils.metrics import f1_steps
 from utils.plots.style import BLUE, GREY, ORANGE, arrange, save, tidy
+from utils.scoring.calibration import logit, sigmoid
+from utils.scoring.metrics import f1_steps
 
 COLUMNS = 4
 

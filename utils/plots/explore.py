@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from utils.plots.pictures import in_colour, overlay, stretch
+from utils.plots.image_sheets import in_colour, overlay, stretch
 from utils.plots.style import BLUE, ORANGE, arrange, save, tidy
 
 # Of a channel's name: what is stained in it, its colour in a picture, and on white paper.
@@ -157,7 +157,7 @@ def intensity_shift(means, names, path, published=None):
 
 
 def image_sizes(kinds, path):
-    """How many files are of each size and depth: of `utils.kinds.file_kinds`."""
+    """How many files are of each size and depth: of `utils.notebook.file_formats.file_kinds`."""
     names = [f"{row.width} x {row.height}, {row.depth}, {row.kind}" for row in kinds.itertuples()]
     figure, axis = plt.subplots(figsize=(8, 0.32 * len(names) + 1.1))
     axis.barh(range(len(names)), kinds["files"], color=BLUE)

@@ -2,10 +2,10 @@
 
 import textwrap
 
-import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
+from utils.opencv import cv2
 from utils.plots.style import save
 
 COLOURS_TOLD = "Nucleus blue, microtubules red, protein green"
@@ -16,7 +16,7 @@ def class_samples(name, threshold, groups, path, columns=6):
     """Images of one class in the microscope's colours, a row for each kind, each with its probability against the threshold and the
     names of what it truly shows.
 
-    groups: {kind: up to `columns` of `utils.inspection.Sample`}.
+    groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`}.
     """
     figure, axes = _grid(len(groups), columns)
     for row, (kind, samples) in zip(axes, groups.items(), strict=True):
@@ -31,7 +31,7 @@ def class_samples(name, threshold, groups, path, columns=6):
 def class_maps(name, threshold, groups, path, columns=2):
     """Where the network looked for one class: each image in the microscope's colours, its protein in grey, and the map over it.
 
-    groups: {kind: up to `columns` of `utils.inspection.Sample`, with protein and map}. Each map has its own scale.
+    groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`, with protein and map}. Each map has its own scale.
     """
     figure, axes = _grid(len(groups), 3 * columns, bottom=0.65)
     for row, (kind, samples) in zip(axes, groups.items(), strict=True):
@@ -68,7 +68,7 @@ def rare_classes(rare, images, path, columns=6):
     """The rarest classes one by one, a row each: their images, likeliest first, with rank and probability, and framed at the right
     the likeliest image without the class.
 
-    rare: of `utils.inspection.rarest`, with fewer than `columns` samples each. images: how many are ranked.
+    rare: of `utils.notebook.inspection.rarest`, with fewer than `columns` samples each. images: how many are ranked.
     """
     figure, axes = _grid(len(rare), columns)
     for row, one in zip(axes, rare, strict=True):

@@ -1,0 +1,294 @@
+"""Chen's augmentation: what each operation does, which are chosen, and that all of it follows from (seed, epoch, row)."""
+
+import random
+
+import albumentations as A
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import refuse, succeed, train_options, write_images
+from scipy import ndimage
+
+from utils.data import augment, transforms
+from utils.data.dataset import Samples, begin_epoch, make_loader
+from utils.data.images import find_files, parse_channels
+from utils.errors import InputError
+from utils.opencv import cv2
+from utils.runs.predictions import read_predictions
+
+RGBY = ["red", "green", "blue", "yellow"]
+GREEN = 1
+
+
+def run(transform, image, seed=0):
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return transform(image=image)["image"]
+
+
+def noise(size=32, channels=4, dtype=np.uint8, seed=0):
+    transforms = np.random.default_rng(seed).integers(0, 256, (size, size, channels))
+    return transforms.astype(np.uint8) if dtype == np.uint8 else (transforms / 255).astype(np.float32)
+
+
+def flat(value=100, size=32):
+    return np.full((size, size, 4), value, np.uint8)
+
+
+@pytest.fixture
+def loaders(tmp_path):
+    """A function (workers, epoch, seed) -> the batch of twelve augmented samples."""
+    ids = [f"i{n:02}" for n in range(12)]
+    write_images(tmp_path, ids, size=24)
+    channels = parse_channels("rgby")
+    files = find_files([tmp_path], ids, channels)
+
+    def load(workers, epoch, seed=0):
+        chain = augment.build("1:chen 20:chen_strong", channels.names)
+        samples = Samples(files, channels, 24, "resize", "none", np.ones((12, 3)), chain, seed=seed)
+        loader = make_loader(samples, 4, workers, torch.device("cpu"))
+        found = list(begin_epoch(loader, epoch))
+        images = torch.cat([batch["images"] for batch in found])
+        labels = torch.cat([batch["targets"] for batch in found])
+        return torch.cat([images.flatten(1).float(), labels], dim=1)  # a label must follow its picture
+
+    return load
+
+
+def test_the_same_for_any_number_of_workers_and_new_every_epoch(loaders):
+    first = loaders(0, 3)
+    assert torch.equal(first, loaders(1, 3)) and torch.equal(first, loaders(2, 3))
+    for other in (loaders(0, 4), loaders(0, 3, seed=1)):
+        changed = (first != other).flatten(1).any(dim=1)
+        assert changed.all(), "every sample, not only some"
+
+
+def test_samples_of_one_epoch_are_changed_differently():
+    chain = augment.build("chen", RGBY)
+    image, results = noise(), set()
+    for row in range(50):
+        seed = int(np.random.default_rng((0, 1, row)).integers(2**32))
+        results.add(chain(image, np.ones(3), 1, seed)[0].tobytes())
+    assert len(results) == 50
+
+
+class Noted(A.ImageOnlyTransform):
+    """Stands in for an operation and notes that it was chosen."""
+
+    def __init__(self, log, name):
+        super().__init__(p=1)
+        self.log, self.name = log, name
+
+    def apply(self, img, **_):
+        self.log.append(self.name)
+        return img
+
+
+def test_one_operation_of_each_group_and_every_combination_of_them(monkeypatch):
+    """The groups must not choose in step: with one seed each, the first operation would always meet the first."""
+    log, groups = [], augment.chen(RGBY)
+    noted = {g: {n: Noted(log, (g, n)) for n in part} for g, part in groups.items()}
+    chain = augment.Augmentation([(1, "d4")], RGBY)
+    chain.transforms = [augment.pipeline(noted)]
+    image, seen = flat(), []
+    for seed in range(1500):
+        log.clear()
+        chain(image, np.ones(1), 1, seed)
+        assert [group for group, _ in log] == list(groups)
+        seen.append(tuple(log))
+    combinations = np.prod([len(part) for part in groups.values()])
+    assert len(set(seen)) == combinations == 48
+    for group, part in groups.items():
+        for name in part:
+            share = np.mean([(group, name) in choice for choice in seen])
+            assert share == pytest.approx(1 / len(part), abs=0.06)
+
+
+def test_groups_are_those_of_figure_3():
+    groups = augment.chen(RGBY)
+    assert set(groups["move"]) == {"flip or turn", "rotate", "shear", "piecewise affine"}
+    assert set(groups["remove"]) == {"crop or pad", "holes"}
+    assert set(groups["change references"]) == {"multiply", "contrast", "edges"}
+    assert set(groups["change protein"]) == {"multiply", "contrast"} and set(groups["sharpen"]) == {"sharpen"}
+    assert "change references" not in augment.chen(["green"]) and "change protein" not in augment.chen(["red", "blue"])
+
+
+def brightness(groups, group, channel, count=300):
+    """Smallest and largest factor that `multiply` of a group puts on a channel."""
+    factors = [run(groups[group]["multiply"], flat(), seed)[0, 0, channel] / 100 for seed in range(count)]
+    return min(factors), max(factors)
+
+
+def test_the_protein_is_changed_gently_and_alone():
+    groups = augment.chen(RGBY)
+    for channel in (0, 2, 3):
+        low, high = brightness(groups, "change references", channel)
+        assert 0.79 <= low < 0.83 and 1.27 < high <= 1.31
+        assert brightness(groups, "change protein", channel) == (1, 1)
+    assert brightness(groups, "change references", GREEN) == (1, 1)
+    low, high = brightness(groups, "change protein", GREEN)
+    assert 1 <= low < 1.02 and 1.13 < high <= 1.15
+
+
+def test_from_epoch_20_the_references_get_darker():
+    chain = augment.build("1:chen 20:chen_strong", RGBY)
+    image = flat(120)
+
+    def darkest(epoch):
+        results = [chain(image, np.ones(1), epoch, seed)[0][12:20, 12:20] for seed in range(400)]
+        return min(float(np.median(result[..., c])) for result in results for c in (0, 2, 3)) / 120
+
+    assert 0.75 < darkest(19) < 0.85 and 0.15 < darkest(20) < 0.3
+
+
+def test_a_negative_sample_loses_the_protein_channel_and_its_label():
+    """The whole green plane and every label, not one row of pixels; and only in 3.5 % of samples."""
+    chain = augment.build("chen", RGBY)
+    image, label, negatives = flat(100, 16), np.array([1, 0, 1], np.float32), 0
+    for seed in range(4000):
+        out, target = chain(image, label, 1, seed)
+        if target.any():
+            assert target.tolist() == [1, 0, 1] and out[..., GREEN].any()
+        else:
+            negatives += 1
+            assert not out[..., GREEN].any() and out[..., [0, 2, 3]].any(axis=(0, 1)).all()
+    assert negatives / 4000 == pytest.approx(0.035, abs=4 * np.sqrt(0.035 * 0.965 / 4000))
+    assert label.tolist() == [1, 0, 1] and (image == 100).all(), "what was handed in stays as it was"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("names", [RGBY, ["green"], ["red", "green", "blue"], ["red", "blue"]])
+def test_any_channels_and_both_pixel_formats(names, dtype):
+    image = noise(40, len(names), dtype)
+    before = image.copy()
+    for seed in range(60):
+        out, _ = augment.build("chen", names)(image, np.ones(2), 1, seed)
+        assert out.shape == image.shape and out.dtype == dtype
+        assert out.min() >= 0 and out.max() <= (255 if dtype == np.uint8 else 1) and np.isfinite(out).all()
+    assert (image == before).all()
+
+
+def test_multiply_and_contrast_by_hand():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    assert np.abs(run(transforms.Multiply([(1.3, 1.3)]), image) - np.clip(image * 1.3, 0, 255)).max() <= 0.5
+    expected = np.clip((image - 127.5) * 1.05 + 127.5, 0, 255)
+    assert np.abs(run(transforms.Contrast([(1.05, 1.05)]), image) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(
+    ("transform", "kernel"),
+    [
+        (transforms.Sharpen, [[-1, -1, -1], [-1, 9, -1], [-1, -1, -1]]),
+        (transforms.Edges, [[0, 1, 0], [1, -4, 1], [0, 1, 0]]),
+    ],
+)
+def test_filters_are_scipys_convolution_blended_in(transform, kernel, dtype):
+    image = noise(24, 2, dtype)
+    top = 255 if dtype == np.uint8 else 1
+    out = run(transform([(0.2, 0.2), None]), image)
+    plane = image[..., 0].astype(float)
+    expected = 0.8 * plane + 0.2 * ndimage.convolve(plane, np.array(kernel), mode="mirror")
+    assert np.abs(out[..., 0] - np.clip(expected, 0, top)).max() <= top / 255 * 0.51
+    assert (out[..., 1] == image[..., 1]).all()
+
+
+def test_holes_cover_their_share_each_channel_its_own():
+    masks = np.stack([run(transforms.Holes([(0.02, 0.02), None, (0, 0.02)]), np.full((64, 64, 3), 9, np.uint8), seed) == 0
+                      for seed in range(200)])  # fmt: skip
+    assert masks[..., 0].mean() == pytest.approx(0.02, abs=0.002) and masks[..., 2].mean() == pytest.approx(
+        0.01, abs=0.002
+    )
+    assert not masks[..., 1].any() and (masks[..., 0] & masks[..., 2]).mean() < 0.001
+    blocks = masks[..., 0].reshape(200, 32, 2, 32, 2)
+    assert (blocks.all(axis=(2, 4)) == blocks.any(axis=(2, 4))).all(), "whole squares"
+
+
+def test_piecewise_affine_moves_pixels_where_its_nodes_go():
+    image = ndimage.gaussian_filter(noise(64, 1).astype(float), (4, 4, 0)).astype(np.uint8)
+    transform = transforms.PiecewiseAffine((0, 0.05))
+    still = np.zeros((4, 4, 2), np.float32)
+    assert (transform.apply(image, moves=still) == image).all()
+    shifted = transform.apply(image, moves=still + np.float32([3 / 64, -2 / 64]))
+    assert (shifted[8:-8, 8:-8] == image[6:-10, 11:-5]).all(), "output x reads input x + 3, y reads y - 2"
+    transform.set_random_state(np.random.default_rng(0), random.Random(0))
+    drawn = [transform.get_params()["moves"] for _ in range(300)]
+    assert np.std(drawn) == pytest.approx(0.05 / np.sqrt(3), rel=0.1)
+
+
+@pytest.mark.parametrize("text", ["", "chenn", "2:chen", "1:chen 1:d4", "1:chen 20:", "1:chen,20:d4"])
+def test_impossible_augmentations_are_refused(text, atlas, folds, tmp_path):
+    with pytest.raises(InputError):
+        augment.parse(text)
+    refuse("train", *train_options(atlas, folds, tmp_path, augment=text), says="augmentation")
+    assert not any(tmp_path.iterdir())
+
+
+def test_training_sees_negative_samples_and_validation_does_not(atlas, folds, tmp_path, monkeypatch):
+    monkeypatch.setitem(augment.AUGMENTATIONS, "chen", (augment.AUGMENTATIONS["chen"][0], 1.0))
+    succeed("train", *train_options(atlas, folds, tmp_path, augment="chen", epochs=1))
+    fold = tmp_path / "mini/fold0"
+    assert (pd.read_csv(fold / "steps.csv")["recall"] == 0).all(), "no label is left to be found in training"
+    oof = read_predictions(fold / "oof.csv")
+    oof.reset_index()[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
+    succeed("predict", fold, "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0, "-o",
+            tmp_path / "p.csv")  # fmt: skip
+    assert read_predictions(tmp_path / "p.csv").to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6), (
+        "green was not emptied"
+    )
+
+
+def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path):
+    """Per-image normalisation must count the picture that the network gets, not the one on disk."""
+    write_images(tmp_path, ["a"], size=24)
+    channels = parse_channels("rgby")
+    files = find_files([tmp_path], ["a"], channels)
+    chain = augment.build("chen", channels.names)
+    chain.negative = [1.0]
+    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain).load(1, 0)
+    assert sample["mean"][GREEN] == 0 and sample["std"][GREEN] == 0 and not sample["targets"].any()
+    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True).load(1, 0)
+    assert crop["mean"][GREEN] == 0 and crop["std"][GREEN] == 0
+    whole = Samples(files, channels, 16, "crop", "image").load(1, 0)
+    assert np.array_equal(crop["mean"][[0, 2, 3]], whole["mean"][[0, 2, 3]]), "the others keep the whole image's"
+    dark = np.full((24, 24), 90, np.uint8)
+    dark[:, :20] = 0
+    for name in ("red", "green", "blue", "yellow"):
+        assert cv2.imwrite(str(tmp_path / f"a_{name}.png"), dark)
+    corner = Samples(
+        files, channels, 16, "crop", "image", np.ones((1, 3)), augment.build("d4", channels.names), random_crop=True
+    )
+    crops = [corner.load(1, 0)] + [corner.load(epoch, 0) for epoch in range(2, 30)]
+    assert any(not crop["images"].any() for crop in crops), "dark by itself"
+    assert all(crop["mean"].tolist() == pytest.approx([dark.mean() / 255] * 4) for crop in crops)
+    transforms = sample["images"][0] / 255
+    assert sample["mean"] == pytest.approx(transforms.mean(axis=(0, 1)), abs=1e-6)
+    assert sample["std"] == pytest.approx(transforms.std(axis=(0, 1)), abs=1e-6)
+
+
+def test_the_sheet_shows_every_operation(atlas, tmp_path):
+    out = succeed("utils.tools.augment_sheet", "--images", atlas / "train", "--size", 64, "-o", tmp_path / "a.png").out
+    for name in ("crop or pad", "holes", "rotate", "shear", "piecewise affine", "edges", "sharpen", "whole pipeline"):
+        assert name in out
+    succeed(
+        "utils.tools.augment_sheet",
+        "--images",
+        atlas / "train",
+        "--size",
+        64,
+        "--channels",
+        "green",
+        "-o",
+        tmp_path / "g.png",
+    )
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    refuse(
+        "utils.tools.augment_sheet",
+        "--images",
+        atlas / "train",
+        "--id",
+        "nobody",
+        "-o",
+        tmp_path / "b.png",
+        says="nobody",
+    )

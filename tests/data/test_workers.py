@@ -1,0 +1,343 @@
+"""Loading processes that die, raise, or are sent signals."""
+
+import argparse
+import ctypes
+import gc
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
+
+from utils.data import workers
+from utils.data.cache import Images
+from utils.data.workers import Start, fit_workers, new_ledger, shared_tensor
+from utils.engine.trainer import Trainer
+
+
+def die_by(signal_):
+    return lambda: os.kill(os.getpid(), signal_)
+
+
+def raise_(error):
+    raise error
+
+
+@pytest.fixture
+def victim(folds):
+    """An image that fold 0 trains on, in the middle of the table."""
+    table = pd.read_csv(folds, dtype=str)
+    return table["Id"][table["fold"] != "0"].iloc[20]
+
+
+def harm(monkeypatch, victim, what):
+    """Let reading the victim do `what` in loading processes."""
+    real, main = Images.read, os.getpid()
+
+    def read(self, row):
+        if os.getpid() != main and victim in self.files[row][0].name:
+            what()
+        return real(self, row)
+
+    monkeypatch.setattr(Images, "read", read)
+
+
+def none_left():
+    gc.collect()
+    for process in multiprocessing.active_children():
+        process.join(30)
+    return not multiprocessing.active_children()
+
+
+DEATHS = {
+    "killed": (die_by(signal.SIGKILL), ["was killed", "signal: Killed", "memory", "fewer --workers"]),
+    "crashed": (lambda: ctypes.string_at(0), ["crashed", "Segmentation fault"]),
+    "bus error": (die_by(signal.SIGBUS), ["died", "/dev/shm"]),
+    "exited": (lambda: os._exit(1), ["died", "exit code 1"]),
+    "left": (lambda: os._exit(0), ["died", "exited unexpectedly"]),
+}
+
+
+@pytest.mark.parametrize("way", DEATHS)
+def test_who_dies_is_told_with_the_file_it_held(atlas, folds, tmp_path, monkeypatch, victim, way):
+    what, said = DEATHS[way]
+    harm(monkeypatch, victim, what)
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    refuse("train", *words, says=[*said, f"it held {atlas / 'train' / victim}", "the same command "])
+    assert not (tmp_path / "mini").exists() and none_left()
+
+
+def test_a_death_in_a_later_epoch_leaves_what_the_command_goes_on_from(
+    atlas, folds, run, tmp_path, monkeypatch, victim
+):
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    stop_in_epoch(monkeypatch, 2, words)
+    with monkeypatch.context() as patch:
+        harm(patch, victim, die_by(signal.SIGKILL))
+        refuse("train", *words, says=["was killed", victim])
+    succeed("train", *words)
+    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_two_that_die_at_once_are_both_named(atlas, folds, tmp_path, monkeypatch, victim):
+    """Or one, where the error comes before the other has died; never an image that none of them held."""
+    harm(monkeypatch, "", lambda: os._exit(3))
+    message = refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=["it held", "exit code 3"])
+    assert 1 <= message.count("_blue.png") <= 2
+
+
+def test_a_process_between_two_images_blames_none(atlas, folds, tmp_path, monkeypatch):
+    from utils.data import dataset
+
+    main = os.getpid()
+    monkeypatch.setattr(
+        dataset, "concatenate", lambda *_: os.kill(os.getpid(), signal.SIGKILL) if os.getpid() != main else None
+    )
+    words = train_options(atlas, folds, tmp_path, workers=1, normalise="none")
+    assert ".png" not in refuse("train", *words, says=["was killed", "it held no image"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_want_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
+    from utils.data import cache
+
+    monkeypatch.setattr(cache, "load_sample", lambda files, size, bits: raise_(MemoryError()) if victim in files[0].name
+                        else torch.zeros(32, 32, 4, dtype=torch.uint8).numpy())  # fmt: skip
+    words = [*train_options(atlas, folds, tmp_path, workers=workers, normalise="none"), "--no-cache"]
+    refuse("train", *words, says=["no memory was left", victim, "fewer --workers"])
+    assert none_left()
+
+
+def test_a_fault_of_the_kit_names_the_file_too(atlas, folds, tmp_path, monkeypatch, victim):
+    harm(monkeypatch, victim, lambda: raise_(ZeroDivisionError("for the test")))
+    with pytest.raises(RuntimeError, match=f"(?s)for the test.*{victim}_blue.png could not be read"):
+        kit("train", *train_options(atlas, folds, tmp_path, workers=2))
+    assert none_left()
+
+
+def test_signals_to_the_processes_do_not_disturb_a_training(atlas, folds, run, tmp_path, monkeypatch):
+    """As Ctrl+C in a terminal, or a batch system, send them to all at once."""
+    real, sent = Trainer.train_step, set()
+
+    def step(self, batch, *more):
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGINT)
+            subprocess.run(["kill", "-TERM", str(process.pid)], check=True)
+            sent.add(process.pid)
+        return real(self, batch, *more)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
+    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
+    assert len(sent) == 2 and all(torch.equal(one[key], other[key]) for key in one) and none_left()
+
+
+def test_signals_while_the_processes_start_do_not_either(atlas, folds, tmp_path, monkeypatch):
+    real = Start.__call__
+
+    def start(self, worker):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        real(self, worker)
+
+    monkeypatch.setattr(Start, "__call__", start)
+    succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "the main process hears them again"
+
+
+def test_a_process_that_is_stuck_ends_with_the_training(atlas, folds, tmp_path, monkeypatch):
+    """Each process gives a batch of 16; one never gives the next."""
+    read = []
+    harm(monkeypatch, "", lambda: time.sleep(10_000) if len(read) == 16 else read.append(1))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: raise_(KeyboardInterrupt()))
+    assert kit("train", *train_options(atlas, folds, tmp_path, workers=2)).code == 130
+    assert none_left()
+
+
+DRIVER = """
+import multiprocessing, os, signal, sys, time
+multiprocessing.set_start_method("fork")
+import train
+from utils.cli import run_script
+from utils import workers
+from utils.data.cache import Images
+from utils.engine.trainer import Trainer
+
+how, victim, main = sys.argv[1], sys.argv[2], os.getpid()
+sys.argv = ["train.py", *sys.argv[3:]]
+real, step, seen = Images.read, Trainer.train_step, []
+
+def read(self, row):
+    if os.getpid() != main:
+        if how == "dies" and victim in self.files[row][0].name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen.append(row)
+        if how == "stuck" and len(seen) > 16:
+            time.sleep(10_000)
+    return real(self, row)
+
+def killed(self, batch, *more):
+    if how != "dies":
+        print("pids", *[process.pid for process in multiprocessing.active_children()], flush=True)
+        os.kill(main, signal.SIGKILL)
+    return step(self, batch, *more)
+
+Images.read, Trainer.train_step = read, killed
+run_script(train.main)
+"""
+
+
+def drive(how, victim, words):
+    command = [sys.executable, "-c", DRIVER, how, victim, *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
+    done = drive("dies", victim, train_options(atlas, folds, tmp_path, workers=2))
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("libpng", "\r"))]
+    assert done.returncode == 2 and len(said) == 1 and said[0].startswith("error: ") and victim in said[0], done.stderr
+
+
+def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch):
+    """Killed within the milliseconds between a fork and the worker's first line, it would wait for ever."""
+    monkeypatch.setattr("utils.data.workers.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
+    ours, its = os.pipe()
+    training = os.fork()
+    if not training:
+        start = Start(new_ledger(1))
+        if not os.fork():
+            time.sleep(0.3)
+            start(0)
+            time.sleep(10_000)
+        os._exit(0)
+    os.close(its)
+    os.waitpid(training, 0)
+    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", (
+        "the worker has ended, and the pipe with it"
+    )
+    os.close(ours)
+
+
+def free_disk(free):
+    return lambda _: argparse.Namespace(f_bavail=free // 4096, f_frsize=4096)
+
+
+@pytest.mark.parametrize("memfd", [True, False])
+@pytest.mark.parametrize("workers, free, found", [(15, 40, (15, 2)), (15, 20, (15, 1)), (15, 9, (8, 1)), (15, 2, (1, 1)), (15, 1, (0, 1)),
+                                                  (0, 1, (0, 2))])  # fmt: skip
+def test_fewer_processes_where_their_batches_do_not_fit(monkeypatch, capsys, memfd, workers, free, found):
+    """`free` batches fit. Half of the main memory is for others; of /dev/shm everything is for batches."""
+    batch = 64 * 4 * 512**2
+    monkeypatch.setattr("utils.data.workers.has_memfd", lambda: memfd)
+    monkeypatch.setattr("utils.data.workers.free_memory", lambda: 2 * free * batch / 1e9)
+    monkeypatch.setattr(os, "statvfs", free_disk(free * batch))
+    assert fit_workers(workers, batch) == found and fit_workers(workers, batch // 2, trainings=2) == found
+    out = capsys.readouterr().out
+    assert ("67.1 MB" in out and ("main" if memfd else "shared") in out) == (found not in ((15, 2), (0, 2)))
+
+
+def test_shared_tensors_need_nothing_of_dev_shm(monkeypatch):
+    """Two processes see the same memory, of a file without a name; where there are none, what is free is looked at before."""
+    monkeypatch.setattr(os, "statvfs", free_disk(4096))
+    tensor = shared_tensor((3, 1000), torch.float32).fill_(1)
+    if not (child := os.fork()):
+        tensor[2, 999] = 7
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert tensor[2, 999] == 7 and float(tensor.sum()) == 3006 and shared_tensor((0, 2), torch.int64).shape == (0, 2)
+    monkeypatch.setattr(os, "memfd_create", lambda _: raise_(PermissionError("not in this container")))
+    monkeypatch.setattr("utils.data.workers.has_memfd", workers.has_memfd.__wrapped__)
+    with pytest.raises(OSError, match="4.1 KB of /dev/shm are free, 12 KB are needed"):
+        shared_tensor((3, 1000), torch.float32)
+    assert shared_tensor((2,), torch.int64).fill_(3).tolist() == [3, 3]
+
+
+SMALL_SHM = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, f"size={sys.argv[1]}".encode()):
+    sys.exit(77)
+import train
+from utils import workers
+from utils.cli import run_script
+if sys.argv[2] == "without memfd":
+    workers.has_memfd = lambda: False
+sys.argv = ["train.py", *sys.argv[3:]]
+run_script(train.main)
+"""
+
+
+@pytest.mark.parametrize("room, how", [("64k", "with memfd"), ("64k", "without memfd"), ("1m", "without memfd")])
+def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, tmp_path, room, how):
+    """A batch of 16 takes 65 KB. With a /dev/shm of that size two processes load it through files without names; where there are
+    none, the training loads it itself. The weights are those of any other number of processes."""
+    words = train_options(atlas, folds, tmp_path, workers=2, cache=tmp_path / "cache")
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        sys.executable,
+        "-c",
+        SMALL_SHM,
+        room,
+        how,
+        *map(str, words),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("no namespaces here")
+    assert done.returncode == 0, done.stderr
+    fewer = "batches loaded without DataLoader workers, instead of 2 workers with 2" in done.stdout
+    assert fewer == ((room, how) == ("64k", "without memfd"))
+    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("utils.data.dataset.shared_tensor", full)
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    refuse(
+        "train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
+    )
+    assert none_left() and not (tmp_path / "mini").exists()
+
+
+def test_processes_that_cannot_be_started_are_one_sentence(atlas, folds, tmp_path, monkeypatch):
+    """As where semaphores have no /dev/shm."""
+    monkeypatch.setattr(
+        torch.utils.data.DataLoader, "__iter__", lambda _: raise_(OSError(38, "Function not implemented"))
+    )
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    refuse("train", *words, says=["DataLoader workers cannot be started", "Function not implemented", "--workers 0"])
+
+
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["at work", "stuck"])
+def test_the_processes_end_where_the_training_is_killed(atlas, folds, tmp_path, victim, how):
+    done = drive(how, victim, train_options(atlas, folds, tmp_path, workers=2))
+    pids = [int(word) for line in done.stdout.splitlines() if line.startswith("pids") for word in line.split()[1:]]
+    assert done.returncode == -signal.SIGKILL and len(pids) == 2, done.stderr
+    for _ in range(300):
+        if not any(map(running, pids)):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"still there: {pids}")

@@ -1,0 +1,321 @@
+"""make_folds.py: every row once, classes even, groups unbroken, seeded."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import refuse, succeed, train_options, write_images, write_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import make_folds
+from utils.data import near_duplicates
+from utils.runs.predictions import read_predictions
+from utils.scoring.stratify import even_out
+from utils.simulator import write
+from utils.simulator.plan import Settings
+
+
+@pytest.fixture(scope="module")
+def real_table(tmp_path_factory):
+    """A label table with the real counts: every tenth image of each of the 577 real label sets, rare ones all."""
+    sets = pd.read_csv("utils/simulator/label_sets.csv", dtype={"Target": str})
+    counts = np.where(sets["count"] < 30, sets["count"], sets["count"] // 10)
+    targets = np.repeat(sets["Target"].to_numpy(), counts)
+    path = tmp_path_factory.mktemp("labels") / "train.csv"
+    return write_labels(path, {f"row{i:05}": target for i, target in enumerate(targets)})
+
+
+def read(path):
+    return pd.read_csv(path, dtype={"Id": str, "Target": str}, keep_default_na=False)
+
+
+def matrix(table):
+    labels = np.zeros((len(table), 28), int)
+    for row, target in enumerate(table["Target"]):
+        labels[row, [int(word) for word in target.split()]] = 1
+    return labels
+
+
+def test_every_row_once_and_classes_even(real_table, tmp_path):
+    succeed("make_folds", "--labels", real_table, "-o", tmp_path / "folds.csv")
+    table, source = read(tmp_path / "folds.csv"), read(real_table)
+    assert table["Id"].tolist() == source["Id"].tolist() and table["Target"].tolist() == source["Target"].tolist()
+    assert set(table["fold"]) == set(range(10))
+    labels = matrix(table)
+    counts = np.stack([labels[table["fold"] == fold].sum(axis=0) for fold in range(10)])
+    rare = labels.sum(axis=0) < 60
+    assert rare.sum() >= 4
+    assert (counts.max(axis=0) - counts.min(axis=0))[rare].max() <= 1, "a rare class can be spread to within one image"
+    assert np.abs(counts - labels.sum(axis=0) / 10).max() < 3
+
+
+def test_eleven_images_of_class_27_go_one_to_a_fold_and_two_to_one(real_table, tmp_path):
+    assert matrix(read(real_table))[:, 27].sum() == 11
+    for seed in (0, 1):
+        succeed("make_folds", "--labels", real_table, "--seed", seed, "-o", tmp_path / "folds.csv")
+        table = read(tmp_path / "folds.csv")
+        held = np.bincount(table["fold"][matrix(table)[:, 27] == 1], minlength=10)
+        assert sorted(held) == [1] * 9 + [2]
+
+
+def test_seed_decides(real_table, tmp_path):
+    folds = []
+    for number, seed in enumerate((0, 0, 1)):
+        succeed("make_folds", "--labels", real_table, "--seed", seed, "-o", tmp_path / f"{number}.csv")
+        folds.append(read(tmp_path / f"{number}.csv")["fold"].tolist())
+    assert folds[0] == folds[1] != folds[2]
+
+
+def test_external_rows_are_split_and_always_train_rows_are_not(tmp_path):
+    labels = write_labels(tmp_path / "train.csv", {f"k{i}": str(i % 3) for i in range(30)})
+    more = write_labels(tmp_path / "more.csv", {f"e{i}": str(i % 3) for i in range(30)})
+    only = write_labels(tmp_path / "only.csv", {f"a{i}": "27" for i in range(5)})
+    succeed("make_folds", "--labels", labels, "--external", f"hpav18={more}", "--always-train", f"lab={only}",
+            "--folds", 5, "-o", tmp_path / "folds.csv")  # fmt: skip
+    table = read(tmp_path / "folds.csv")
+    assert table["source"].value_counts().to_dict() == {"kaggle": 30, "hpav18": 30, "lab": 5}
+    assert (table["fold"][table["source"] == "lab"] == -1).all()
+    assert table["fold"][table["source"] != "lab"].value_counts().to_dict() == {fold: 12 for fold in range(5)}
+
+
+def test_near_duplicates_share_a_fold_even_with_an_always_train_row(atlas, own_atlas, tmp_path):
+    """Twins by another exposure, and by a copied file among rows that are only trained on."""
+    import shutil
+
+    from utils.opencv import cv2
+
+    table = read(own_atlas / "train.csv")
+    first, second = table["Id"].iloc[:2]
+    for channel in ("red", "green", "blue", "yellow"):
+        darker = cv2.imread(str(own_atlas / "train" / f"{first}_{channel}.png"), cv2.IMREAD_UNCHANGED) // 2
+        cv2.imwrite(str(own_atlas / "train" / f"dark_{channel}.png"), darker)
+        shutil.copy(own_atlas / "train" / f"{second}_{channel}.png", own_atlas / "train" / f"copy_{channel}.png")
+    labels = write_labels(tmp_path / "train.csv", dict(zip(table["Id"], table["Target"])) | {"dark": "0"})
+    only = write_labels(tmp_path / "only.csv", {"copy": "0"})
+    succeed("make_folds", "--labels", labels, "--always-train", f"lab={only}", "--images", own_atlas / "train",
+            "--folds", 4, "-o", tmp_path / "folds.csv")  # fmt: skip
+    folds = read(tmp_path / "folds.csv").set_index("Id")
+    assert folds["fold"]["dark"] == folds["fold"][first] and folds["group"]["dark"] == folds["group"][first]
+    assert folds["fold"]["copy"] == folds["fold"][second] >= 0, "training on a validation image's twin would leak"
+    pairs = {frozenset(pair) for pair in read(tmp_path / "folds_duplicates.csv")[["Id", "twin"]].to_numpy()}
+    assert {frozenset({first, "dark"}), frozenset({second, "copy"})} <= pairs
+
+
+def test_groups_unbroken_on_the_atlas(folds):
+    table = read(folds)
+    assert table["group"].nunique() < len(table), "the atlas has near-duplicates"
+    assert (table.groupby("group")["fold"].nunique() == 1).all()
+
+
+def test_different_pictures_are_no_duplicates(tmp_path):
+    write_images(tmp_path / "images", [f"i{n}" for n in range(40)], size=64)
+    labels = write_labels(tmp_path / "train.csv", {f"i{n}": "0" for n in range(40)})
+    result = succeed(
+        "make_folds", "--labels", labels, "--images", tmp_path / "images", "--folds", 2, "-o", tmp_path / "f.csv"
+    )
+    assert "0 pairs" in result.out
+
+
+@given(st.integers(2, 40), st.integers(0, 12), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_close_pairs_are_those_counted_one_by_one(rows, distance, seed):
+    rng = np.random.default_rng(seed)
+    hashes = rng.random((rows, 24)) < 0.5
+    found = near_duplicates.close_pairs(hashes, distance, block=7)
+    got = {(int(a), int(b)): int(bits) for a, b, bits in found.T}
+    want = {(a, b): int((hashes[a] != hashes[b]).sum()) for a in range(rows) for b in range(a + 1, rows)}
+    assert got == {pair: bits for pair, bits in want.items() if bits <= distance}
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6))
+@settings(max_examples=25, deadline=None)
+def test_groups_of_any_size_stay_whole_and_even(seed, folds):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((120, 6)) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02]).astype(np.uint8)
+    labels[:, 0] |= ~labels.any(axis=1)
+    groups = rng.integers(0, 80, 120).astype(str)
+    fold = make_folds.assign_folds(labels, groups, np.zeros(120, bool), dict.fromkeys(range(folds), 1 / folds), seed)
+    assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
+    sizes = np.bincount(fold, minlength=folds)
+    assert sizes.max() - sizes.min() <= 0.35 * 120 / folds + 6
+
+
+def test_evening_out_never_makes_it_worse():
+    rng = np.random.default_rng(0)
+    counted = np.column_stack(
+        [(rng.random((90, 4)) < 0.2) * rng.integers(1, 4, (90, 1)), rng.integers(1, 4, 90)]
+    ).astype(float)
+    start = rng.integers(0, 3, 90)
+
+    def unevenness(fold):
+        table = np.stack([counted[fold == k].sum(axis=0) for k in range(3)])
+        return ((table - counted.sum(axis=0) / 3) ** 2 / counted.sum(axis=0)).sum()
+
+    assert unevenness(even_out(counted, start.copy(), np.full(3, 1 / 3))) < 0.1 * unevenness(start)
+
+
+def test_plot_is_drawn(atlas, tmp_path):
+    succeed(
+        "make_folds",
+        "--labels",
+        atlas / "train.csv",
+        "--folds",
+        3,
+        "-o",
+        tmp_path / "f.csv",
+        "--plot",
+        tmp_path / "f.png",
+    )
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sources_without_pictures_are_split_unhashed(atlas, tmp_path):
+    more = write_labels(tmp_path / "more.csv", {f"e{i}": str(i % 3) for i in range(30)})
+    command = ["--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", tmp_path / "folds.csv"]
+    assert "not looked for in source lab" in succeed("make_folds", *command, "--external", f"lab={more}").out
+    table = read(tmp_path / "folds.csv")
+    assert table["fold"][table["source"] == "lab"].value_counts().max() <= 13 and len(table) == 78
+    assert table["group"].nunique() < len(table), "the others are"
+
+
+def test_the_papers_split_8_1_1(tmp_path):
+    """18,756 rows into 15,004 / 1,876 / 1,876 (Rumetshofer et al., Fig. 3), every class in proportion."""
+    rng = np.random.default_rng(0)
+    labels = rng.random((18_756, 13)) < np.linspace(0.02, 0.4, 13)
+    targets = [" ".join(map(str, np.flatnonzero(row))) for row in labels]
+    write_labels(tmp_path / "train.csv", {f"s{i}": target for i, target in enumerate(targets)})
+    succeed(
+        "make_folds",
+        "--labels",
+        tmp_path / "train.csv",
+        "--classes",
+        "cyto",
+        "--split",
+        "8:1:1",
+        "-o",
+        tmp_path / "f.csv",
+    )
+    fold = pd.read_csv(tmp_path / "f.csv")["fold"].to_numpy()
+    sizes = [(fold == part).sum() for part in (-1, 0, -2)]
+    assert sum(sizes) == 18_756 and np.abs(np.array(sizes) - [15_004, 1_876, 1_876]).max() <= 6
+    for part, share in ((-1, 0.8), (0, 0.1), (-2, 0.1)):
+        assert np.abs(labels[fold == part].sum(0) - share * labels.sum(0)).max() < 2.5
+
+
+def test_a_split_is_trained_validated_and_predicted(own_atlas, tmp_path):
+    """Twins in one part; train.py sees the first two, predict.py the third."""
+    table = tmp_path / "f.csv"
+    images = ["--images", own_atlas / "train"]
+    succeed(
+        "make_folds",
+        "--labels",
+        own_atlas / "train.csv",
+        *images,
+        "--split",
+        "6:2:2",
+        "-o",
+        table,
+        "--plot",
+        tmp_path / "f.png",
+    )
+    rows = pd.read_csv(table, dtype=str).set_index("Id")
+    assert (rows.groupby("group")["fold"].nunique() == 1).all() and set(rows["fold"]) == {"-1", "0", "-2"}
+    succeed("train", *train_options(own_atlas, table, tmp_path, epochs=1))
+    used = pd.read_csv(tmp_path / "mini/fold0/rows.csv", dtype=str).set_index("Id")["part"]
+    assert set(used.index[used == "train"]) == set(rows.index[rows["fold"] == "-1"])
+    assert set(used.index[used == "valid"]) == set(rows.index[rows["fold"] == "0"])
+    succeed(
+        "predict", tmp_path / "mini", *images, "--ids", table, "--fold", -2, "--workers", 0, "-o", tmp_path / "t.csv"
+    )
+    assert set(read_predictions(tmp_path / "t.csv").index) == set(rows.index[rows["fold"] == "-2"])
+
+
+@pytest.mark.parametrize("split", ["8:1", "8:1:0", "a:b:c", "-8:1:1"])
+def test_split_refuses(atlas, tmp_path, split):
+    refuse(
+        "make_folds",
+        "--labels",
+        atlas / "train.csv",
+        f"--split={split}",
+        "-o",
+        tmp_path / "f.csv",
+        says="such as 8:1:1",
+    )
+    words = ["--labels", atlas / "train.csv", "--split", "8:1:1", "-o", tmp_path / "f.csv"]
+    refuse("make_folds", *words, "--folds", 3, says="exclude each other")
+    refuse("make_folds", *words, "--test", f"x={atlas / 'train.csv'}", says="a test part of its own")
+    write_labels(tmp_path / "few.csv", dict.fromkeys("abcd", "0"))
+    refuse("make_folds", "--labels", tmp_path / "few.csv", *words[2:], says="part is empty")
+    write_labels(tmp_path / "few.csv", dict.fromkeys("ab", "0"))
+    refuse("make_folds", "--labels", tmp_path / "few.csv", *words[2:], says="give more rows")
+    assert not (tmp_path / "f.csv").exists()
+
+
+def test_always_train_rows_beside_a_split_are_told(tmp_path):
+    write_labels(tmp_path / "a.csv", {f"a{i}": str(i % 3) for i in range(60)})
+    write_labels(tmp_path / "b.csv", {f"b{i}": "1" for i in range(7)})
+    words = ["--labels", tmp_path / "a.csv", "--always-train", f"x={tmp_path / 'b.csv'}", "--split", "8:1:1"]
+    out = succeed("make_folds", *words, "-o", tmp_path / "f.csv", "--plot", tmp_path / "f.png").out
+    assert "sizes 48 / 6 / 6; always trained on: 7 rows" in out
+    assert (pd.read_csv(tmp_path / "f.csv")["fold"] == -1).sum() == 55
+
+
+def test_corrupt_samples_are_left_out_and_listed(tmp_path):
+    """Those that the atlas damaged, one cut short inside its pixels and one without a channel; in the Cyto form."""
+    data = tmp_path / "cyto"
+    write.write_atlas(data, Settings(40, 4, size=64, seed=5, power=0.5, form="cyto", corrupt=0.2, duplicates=0.0))
+    truth = pd.read_csv(data / "truth.csv", dtype=str, keep_default_na=False).set_index("Id")
+    damaged = set(truth.index[(truth["corrupt"] != "") & (truth["split"] == "train")])
+    whole = [id_ for id_ in pd.read_csv(data / "train.csv", dtype=str)["Id"] if id_ not in damaged]
+    (data / "train" / f"{whole[0]}_red.tif").unlink()
+    options = [
+        "--labels",
+        data / "train.csv",
+        "--images",
+        data / "train",
+        "--classes",
+        "cyto",
+        "--folds",
+        2,
+        "-o",
+        tmp_path / "f.csv",
+    ]
+    refuse("make_folds", *options, says=["unusable image file", ".tif"])
+    out = succeed("make_folds", *options, "--drop-corrupt").out
+    dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
+    assert set(dropped["Id"]) == damaged | {whole[0]} and len(damaged) > 3 and dropped["why"].str.len().min() > 5
+    assert dropped.set_index("Id").loc[whole[0], "why"] == "red missing"
+    assert set(pd.read_csv(tmp_path / "f.csv", dtype=str)["Id"]) == set(whole[1:])
+    assert f"{len(damaged) + 1} samples of 40 left out" in out
+    refuse("make_folds", "--labels", data / "train.csv", "--drop-corrupt", says="needs the pictures")
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_damage_inside_a_file_is_found(tmp_path, ending):
+    """Head and end are whole, only decoding shows it; OpenCV reads such a TIFF to wrong pixels without a word."""
+    write_images(tmp_path / "i", ["a", "b", "c", "d"], size=64, ending=ending)
+    path = tmp_path / "i" / f"b_green.{ending}"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcd", "0"))
+    words = ["--labels", tmp_path / "l.csv", "--images", tmp_path / "i", "--folds", 2, "-o", tmp_path / "f.csv"]
+    succeed("make_folds", *words, "--drop-corrupt")
+    dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
+    assert dropped["Id"].tolist() == ["b"] and "damaged" in dropped["why"][0]
+
+
+def test_what_most_samples_lack_is_not_missing_and_what_is_not_there_is_told(tmp_path):
+    """One stray yellow file does not condemn three-channel samples; a forgotten folder is no damage."""
+    write_images(tmp_path / "i", "abcd", channels=("red", "green", "blue"))
+    write_images(tmp_path / "i", "a", channels=("yellow",))
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcd", "0"))
+    words = ["--images", tmp_path / "i", "--folds", 2, "--drop-corrupt", "-o", tmp_path / "f.csv"]
+    succeed("make_folds", "--labels", tmp_path / "l.csv", *words)
+    assert len(pd.read_csv(tmp_path / "f_dropped.csv")) == 0 and len(pd.read_csv(tmp_path / "f.csv")) == 4
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcde", "0"))
+    refuse("make_folds", "--labels", tmp_path / "l.csv", *words, says="1 Id of 5 without an image")
+    for path in (tmp_path / "i").glob("*_green.png"):
+        path.write_bytes(b"")
+    write_labels(tmp_path / "l.csv", dict.fromkeys("abcd", "0"))
+    refuse("make_folds", "--labels", tmp_path / "l.csv", *words, says=["no sample in", "can be used"])

@@ -1,0 +1,187 @@
+"""predict.py: views, folds, tiles, ids."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, refuse, succeed, train_options, write_images
+
+from utils import models
+from utils.data.dataset import Normaliser, Samples, make_loader
+from utils.data.images import find_files, parse_channels
+from utils.engine import checkpoint, inference
+from utils.engine.weights import GAPNET_AUTHORS
+from utils.opencv import cv2
+from utils.runs.predictions import read_predictions
+
+CPU = torch.device("cpu")
+
+
+class Invariant(torch.nn.Module):
+    """Its output does not change when the image is flipped or turned."""
+
+    def forward(self, images):
+        return images.mean((2, 3)) - images.amax((2, 3))
+
+
+class Corner(torch.nn.Module):
+    """Its output is the logit of the top left pixel: each view shows another corner."""
+
+    def forward(self, images):
+        return torch.logit(images[:, :, 0, 0])
+
+
+def probabilities_of(network, folder, ids, tta, size=12, fit="resize", reduce="mean", spec="rgby"):
+    channels = parse_channels(spec)
+    samples = Samples(find_files([folder], ids, channels), channels, size, fit, "none")
+    loader = make_loader(samples, 2, 0, CPU)
+    return inference.predict(
+        [network], [Normaliser(None, "none", None, None, CPU)], loader, CPU, tta=tta, reduce=reduce, chunk=3
+    )[1]
+
+
+@pytest.mark.parametrize("tta", [4, 8])
+def test_views_of_an_invariant_network_change_nothing(tmp_path, tta):
+    write_images(tmp_path, ["a", "b", "c"], size=12)
+    plain = probabilities_of(Invariant(), tmp_path, ["a", "b", "c"], 1)
+    assert probabilities_of(Invariant(), tmp_path, ["a", "b", "c"], tta) == pytest.approx(plain, abs=1e-6)
+
+
+def test_four_views_are_identity_left_right_up_down_and_both(tmp_path):
+    corners = np.full((12, 12), 100, np.uint8)
+    corners[0, 0], corners[0, -1], corners[-1, 0], corners[-1, -1] = 51, 102, 153, 204  # .2 .4 .6 .8
+    cv2.imwrite(str(tmp_path / "a_green.png"), corners)
+    assert probabilities_of(Corner(), tmp_path, ["a"], 1, spec="green")[0, 0] == pytest.approx(0.2)
+    assert probabilities_of(Corner(), tmp_path, ["a"], 4, spec="green")[0, 0] == pytest.approx(0.5)
+    assert probabilities_of(Corner(), tmp_path, ["a"], 4, reduce="max", spec="green")[0, 0] == pytest.approx(0.8)
+    image = torch.arange(6.0).view(1, 1, 2, 3)
+    flips = [view[0, 0].tolist() for view in inference.views(image, 4)]
+    plain = np.arange(6).reshape(2, 3)
+    assert flips == [plain.tolist(), np.fliplr(plain).tolist(), np.flipud(plain).tolist(), plain[::-1, ::-1].tolist()]
+
+
+def test_eight_views_are_all_turns_and_flips():
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    got = {view.numpy().tobytes() for view in inference.views(image, 8)}
+    plain = image.numpy()[0, 0]
+    assert got == {np.rot90(turn, k).copy().tobytes() for k in range(4) for turn in (plain, plain[::-1])}
+
+
+def test_tiles_of_one_image_are_averaged(tmp_path):
+    pixels = np.zeros((24, 24), np.uint8)
+    pixels[0, 0], pixels[0, 12], pixels[12, 0], pixels[12, 12] = 51, 102, 153, 204
+    cv2.imwrite(str(tmp_path / "a_green.png"), pixels)
+    cv2.imwrite(str(tmp_path / "b_green.png"), np.full((12, 12), 51, np.uint8))
+    got = probabilities_of(Corner(), tmp_path, ["a", "b"], 1, fit="crop", spec="green")
+    assert got[:, 0] == pytest.approx([0.5, 0.2])
+
+
+def test_folds_are_averaged_each_with_its_own_weights(run, atlas, predictions, tmp_path):
+    parts = []
+    for fold in (0, 1):
+        succeed(
+            "predict", run / f"fold{fold}", "--images", atlas / "test", "-o", tmp_path / f"{fold}.csv", "--workers", 0
+        )
+        parts.append(read_predictions(tmp_path / f"{fold}.csv"))
+    assert not np.allclose(parts[0], parts[1])
+    assert read_predictions(predictions).to_numpy() == pytest.approx((parts[0] + parts[1]).to_numpy() / 2, abs=1e-6)
+
+
+def test_ids_decide_which_and_in_which_order(run, atlas, predictions, tmp_path):
+    wanted = pd.read_csv(atlas / "sample_submission.csv", dtype=str)["Id"].sample(7, random_state=0).tolist()
+    pd.DataFrame({"Id": wanted}).to_csv(tmp_path / "ids.csv", index=False)
+    succeed(
+        "predict",
+        run,
+        "--images",
+        atlas / "test",
+        "--ids",
+        tmp_path / "ids.csv",
+        "-o",
+        tmp_path / "p.csv",
+        "--workers",
+        2,
+    )
+    got = read_predictions(tmp_path / "p.csv")
+    assert got.index.tolist() == wanted
+    assert got.to_numpy() == pytest.approx(read_predictions(predictions).loc[wanted].to_numpy(), abs=1e-6)
+
+
+def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):
+    """A network and config as utils.tools.import_weights writes them, at a quarter of the size, against patches cut by hand."""
+    torch.manual_seed(0)
+    network = models.build("gapnet_pl", 13, 4).eval()
+    config = GAPNET_AUTHORS | {"size": 256}
+    checkpoint.save(
+        tmp_path / "run/best.pt", {"config": config, "model": network.state_dict(), "epoch": 0, "score": None}
+    )
+    write_images(tmp_path / "images", ["a"], size=512)
+    succeed(
+        "predict",
+        tmp_path / "run",
+        "--images",
+        tmp_path / "images",
+        "--tta",
+        1,
+        "-o",
+        tmp_path / "p.csv",
+        "--workers",
+        0,
+    )
+    planes = [
+        cv2.imread(str(tmp_path / "images" / f"a_{c}.png"), -1).astype(np.float64)
+        for c in ("blue", "green", "red", "yellow")
+    ]
+    image = torch.tensor(np.stack([(plane - plane.mean()) / plane.std() for plane in planes]), dtype=torch.float32)
+    patches = torch.stack([image[:, y : y + 256, x : x + 256] for y in (0, 256) for x in (0, 256)])
+    with torch.inference_mode():
+        expected = torch.sigmoid(network(patches)).mean(0).numpy()
+    assert read_predictions(tmp_path / "p.csv").to_numpy()[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_folds_that_look_at_images_differently_are_not_averaged(run, atlas, folds, tmp_path):
+    succeed("train", *train_options(atlas, folds, tmp_path, channels="rgby", epochs=1))
+    refuse(
+        "predict",
+        run / "fold0",
+        tmp_path / "mini/fold0",
+        "--images",
+        atlas / "test",
+        "-o",
+        tmp_path / "p.csv",
+        says="another channels",
+    )
+
+
+def test_predict_does_not_import_augmentation():
+    code = "import sys, predict; sys.exit(any(name.startswith(('albumentations', 'utils.data.augment')) for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_only_the_rows_of_one_fold_are_predicted(run, atlas, folds, tmp_path):
+    """By the network that has not seen them: the out-of-fold predictions again."""
+    command = ["--images", atlas / "train", "--ids", folds, "--workers", 0, "--tta", 1, "-o", tmp_path / "p.csv"]
+    succeed("predict", run / "fold1", *command, "--fold", 1)
+    oof = read_predictions(run / "fold1/oof.csv")
+    got = read_predictions(tmp_path / "p.csv")
+    assert got.index.tolist() == oof.index.tolist() and got.to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6)
+    refuse("predict", run, *command, "--fold", 1, says="fold 0's network was trained on rows of fold 1")
+    refuse("predict", run, *command, "--fold", -2, says="no row of fold -2")
+    refuse("predict", run, "--images", atlas / "train", "--fold", 1, "-o", tmp_path / "q.csv", says="add --ids")
+
+
+def test_benchmark_shows_the_stages_of_table_three_and_leaves_nothing(run, atlas, tmp_path):
+    command = ["predict", run / "fold0", "--images", atlas / "test", "--benchmark", "-o", tmp_path / "new" / "p.csv"]
+    out = succeed(*command, "--tta", 1).out
+    rows = [line.split() for line in out.splitlines() if line.startswith("4x")]
+    assert [row[:3] for row in rows] == [["4x64x64", "png", "1"], ["4x32x32", "npy", "1"], ["4x32x32", "npy", "64"]]
+    for row in rows:
+        decode, transfer, network, total, speed = map(float, row[3:])
+        assert total == pytest.approx(decode + transfer + network, abs=2e-4) and network > 0
+        assert speed * total == pytest.approx(1, abs=max(0.06, 1e-4 * speed))
+    refuse(*command, "--tta-reduce", "max", says="--tta-reduce")
+    refuse("predict", run, *command[2:], says="one network")
+    assert not any(tmp_path.iterdir())

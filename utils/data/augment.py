@@ -1,0 +1,127 @@
+"""What training does to an image, and sometimes to its label, before the network sees it. Prediction never imports this file.
+
+Chen's augmentation (Fig. 3) is five groups, one after another. Of the parallel operations within a group one is chosen for
+each image and epoch:
+
+    remove     crop or pad up to 10 % a side | holes of up to 2 % of the area, in each reference channel its own
+    move       flips and quarter turns | rotate | shear | piecewise affine
+    change     references: multiply | contrast | edges; protein, gently: multiply | contrast
+    sharpen    against the blur of resizing
+    negative   the protein channel empty, and the label with it
+
+The numbers beside the figure are from the author's public code (ranges in `chen`). Three things differ from that code: there
+the negative sample empties a row of pixels instead of the protein channel, one call of prediction augments too, and nothing
+is seeded.
+"""
+
+import os
+import random
+
+import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+import albumentations as A  # noqa: E402
+
+from utils.data import transforms  # noqa: E402
+from utils.errors import InputError  # noqa: E402
+from utils.opencv import cv2  # noqa: E402
+from utils.schedule import parse_stages, stage_at  # noqa: E402
+
+NEGATIVE_SHARE = 0.035
+PROTEIN = "green"
+EXAMPLE = "1:chen 20:chen_strong"
+
+
+def chen(channels, darkest=0.8):
+    """The groups of Fig. 3 as {group: {operation: transform}}, for images with the named channels.
+
+    darkest: lower end of the factor on reference channels, 0.2 once training is far enough.
+    """
+
+    def strengths(references, protein=None):
+        return [protein if name == PROTEIN else references for name in channels]
+
+    turned = dict(border_mode=cv2.BORDER_REFLECT_101, p=1)
+    groups = {
+        "remove": {
+            "crop or pad": A.CropAndPad(percent=(-0.1, 0.1), p=1),
+            "holes": transforms.Holes(strengths((0, 0.02))),
+        },
+        "move": {
+            "flip or turn": A.D4(p=1),
+            "rotate": A.Affine(rotate=(-10, 10), **turned),
+            "shear": A.Affine(shear={"x": (-10, 10), "y": (-10, 10)}, **turned),
+            "piecewise affine": transforms.PiecewiseAffine((0, 0.05)),
+        },
+        "change references": {
+            "multiply": transforms.Multiply(strengths((darkest, 1.3))),
+            "contrast": transforms.Contrast(strengths((0.95, 1.05))),
+            "edges": transforms.Edges(strengths((0, 0.1))),
+        },
+        "change protein": {
+            "multiply": transforms.Multiply(strengths(None, (1, 1.15))),
+            "contrast": transforms.Contrast(strengths(None, (1, 1.01))),
+        },
+        "sharpen": {"sharpen": transforms.Sharpen(strengths((0, 0.25), (0.25, 0.25)))},
+    }
+    alone = {"change references": set(channels) != {PROTEIN}, "change protein": PROTEIN in channels}
+    return {name: group for name, group in groups.items() if alone.get(name, True)}
+
+
+def pipeline(groups):
+    """One transform that goes through the groups and takes one operation of each."""
+    return A.Compose([A.OneOf(list(group.values()), p=1) for group in groups.values()])
+
+
+# Name -> (function from channel names to a transform, share of negative samples).
+AUGMENTATIONS = {
+    "none": (lambda channels: None, 0.0),
+    "d4": (lambda channels: A.D4(p=1), 0.0),  # flips and quarter turns, all eight equally likely
+    "chen": (lambda channels: pipeline(chen(channels)), NEGATIVE_SHARE),
+    "chen_strong": (lambda channels: pipeline(chen(channels, darkest=0.2)), NEGATIVE_SHARE),
+}
+
+
+def parse(text):
+    """Read an augmentation schedule: a name of `AUGMENTATIONS`, or stages like "1:chen 20:chen_strong"."""
+    stages = parse_stages(text if ":" in text else f"1:{text}", "augmentation", EXAMPLE)
+    for _, name in stages:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"augmentation {text!r}: no {name!r} among {', '.join(AUGMENTATIONS)}")
+    return stages
+
+
+class Augmentation:
+    """The training augmentation of a run; can travel to worker processes.
+
+    stages: from `parse`. channels: names of the image's channels, in order.
+    """
+
+    def __init__(self, stages, channels):
+        self.stages = stages
+        self.transforms = [AUGMENTATIONS[name][0](channels) for _, name in stages]
+        self.negative = [AUGMENTATIONS[name][1] if PROTEIN in channels else 0.0 for _, name in stages]
+        self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
+
+    def __call__(self, image, targets, epoch, seed):
+        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. The seed decides
+        everything; without labels there is no negative sample."""
+        stage, _ = stage_at(self.stages, max(epoch, 1))
+        transform = self.transforms[stage]
+        if transform is None:
+            return image, targets
+        chance = random.Random(seed)
+        # One stream for the whole pipeline. `set_random_seed` would start every part of it at the same number, so that
+        # the first operation of one group would always come with the first of the others.
+        transform.set_random_state(np.random.default_rng(seed), chance)
+        image = transform(image=image)["image"]
+        if targets is not None and chance.random() < self.negative[stage]:
+            image, targets = np.array(image), np.zeros_like(targets)
+            image[..., self.protein] = 0
+        return image, targets
+
+
+def build(text, channels):
+    """The augmentation that a user's schedule describes, for images with the named channels; None where there is none."""
+    stages = parse(text)
+    return None if all(name == "none" for _, name in stages) else Augmentation(stages, list(channels))

@@ -1,0 +1,116 @@
+"""Probabilities from networks: test-time views, tiles, folds. Shared by validation in train.py and by predict.py."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.data.dataset import batches
+from utils.device import autocast, fetch, on_device, tuned
+from utils.distributed import ALONE
+from utils.engine.batch_norm_folding import fold_batch_norm
+from utils.errors import InputError
+from utils.parallel import closing, in_order
+
+TTA = {
+    1: ((),),
+    4: ((), (3,), (2,), (2, 3)),  # identity, left-right, up-down, both (Chen, section III.C)
+    8: ((), (3,), (2,), (2, 3), ("t",), ("t", 3), ("t", 2), ("t", 2, 3)),  # and the same of the transposed image
+}
+
+
+def pick_chunk(batch_size, size, device):
+    """Images of size² in one forward pass: a batch, on a CPU at most four of 512², since more take memory and are no faster."""
+    return batch_size if device.type != "cpu" else max(1, min(batch_size, 2**20 // size**2))
+
+
+def views(images, count):
+    """The `count` (1, 4 or 8) flipped and turned copies of (N, C, H, W) images, one after another."""
+    for moves in TTA[count]:
+        view = images.transpose(2, 3).contiguous(memory_format=torch.channels_last) if "t" in moves else images
+        dims = [move for move in moves if move != "t"]
+        yield view.flip(dims) if dims else view
+
+
+@torch.inference_mode()
+def predict(
+    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE, between=None,
+    compiled=False,
+):  # fmt: skip
+    """Mean of the probabilities of several networks.
+
+    networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
+    tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
+    chunk: most images in one forward pass. bar: a progress bar to move on by samples.
+    ranks: those among which the samples are shared out. between: called after every batch. compiled: by torch.compile.
+    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
+    """
+    ready = []  # the networks as functions, once the first images are there
+
+    def submit(batch):
+        total = 0
+        for number, (network, normaliser) in enumerate(zip(networks, normalisers, strict=True)):
+            with autocast(device, None):
+                parts = normaliser(batch).split(chunk)
+                if number == len(ready):
+                    ready.append(prepare(network, parts[0], amp, compiled))
+            parts = [view_probabilities(ready[number], part, device, amp, tta, reduce) for part in parts]
+            total = total + torch.cat(parts)
+        return batch["rows"], fetch(_tile_means(total / len(networks), batch["tiles"]), device)
+
+    rows, results = [], []
+    # A GPU is given the next batch before the last one's results are waited for.
+    with closing(on_device(batches(loader), device)) as source:
+        for seen, result in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
+            rows.append(seen)
+            results.append(result())
+            if not bool(results[-1].isfinite().all()):
+                worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
+                raise InputError(
+                    f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
+                )
+            if between:
+                between()
+            if bar is not None:
+                bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
+    if not rows:  # fewer samples than ranks
+        return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+    return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
+
+
+def prepare(network, images, amp, compiled=False):
+    """-> the function from images to logits that predicts fastest; for as many images at once as these it is tuned by cuDNN, or compiled.
+    The network itself stays as it is, in evaluation mode."""
+    ready, most = for_inference(network, images, amp), len(images)
+    fast = torch.compile(ready, dynamic=False) if compiled else ready
+
+    def logits(images):
+        with tuned(len(images) == most):
+            return (fast if len(images) == most else ready)(images)
+
+    return logits
+
+
+def for_inference(network, images, amp):
+    """A copy of the network with batch norm folded and weights in the arithmetic of `amp`; or the network, where there is nothing to do."""
+    ready = fold_batch_norm(network, images)
+    if amp:
+        ready = copy.deepcopy(network) if ready is network else ready
+        for layer in ready.modules():
+            if type(layer) in (nn.Conv2d, nn.Linear):
+                layer.to(amp)  # as autocast would at every call: it keeps nothing where no gradients are asked for
+    return ready
+
+
+def view_probabilities(network, images, device, amp, tta, reduce="mean"):
+    """(N, planes, S, S) network input -> (N, classes) float32 probabilities, the `tta` views of each combined."""
+    with autocast(device, amp):
+        seen = torch.stack([torch.sigmoid(network(view).float()) for view in views(images, tta)])
+    return seen.mean(0) if reduce == "mean" else seen.amax(0)
+
+
+def _tile_means(probabilities, counts):
+    if bool((counts == 1).all()):
+        return probabilities
+    return torch.stack([part.mean(0) for part in probabilities.split(counts.tolist())])

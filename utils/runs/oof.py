@@ -1,0 +1,105 @@
+"""Out-of-fold predictions and their labels, from runs or from files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.scoring.thresholds import read_last_epochs
+from utils.errors import InputError, listing, plural
+from utils.files import first_repeated
+from utils.data.labels import load_classes, read_truth
+from utils.runs.predictions import check_classes, read_all
+from utils.runs.run_folder import fold_files, read_config
+
+
+def find_predictions(paths, labels=None):
+    """-> (prediction files, file of labels, the class list that a run names or None where only files were given).
+
+    paths: run folders, fold folders, prediction files. labels: what to take for the file of labels; else that of a run.
+    """
+    files, of_run, classes = [], None, None
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"{path} does not exist; name a run's folder or a file of predictions")
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = fold_files(path, "oof.csv", itself=True)
+        if not found:
+            raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
+        files += found
+        config = read_config(found[0].parent, "folds")
+        of_run, classes = of_run or config["folds"], classes or config["class_names"]
+    if not (labels or of_run):
+        raise InputError("prediction files alone do not say what is true; add --labels CSV")
+    return files, labels or of_run, classes
+
+
+def gather(files, labels_file, classes):
+    """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
+    (N, C) uint8, (K, N, C) float64 or None."""
+    tables = read_all(files, classes)
+    oof = pool(tables, classes)
+    if len(oof) < 2:
+        raise InputError(f"{files[0]} has one row; thresholds need two or more")
+    return oof.to_numpy(), truth_of(labels_file, classes, oof.index), _gather_epochs(tables)
+
+
+def truth_of(labels_file, classes, ids):
+    """Labels of the rows (N, C). Raises InputError where none has a class."""
+    truth = read_truth(labels_file, classes, ids, "the predictions")
+    if not truth.any():
+        raise InputError(
+            f"{labels_file}: none of the {len(truth):,} rows has a class, so there is nothing to fit; give their labels"
+        )
+    return truth
+
+
+def pool(tables, classes):
+    """The rows of all files, {path: DataFrame}, one below the other; each Id may be in one file only."""
+    oof = pd.concat(tables.values())
+    check_classes(next(iter(tables)), oof, classes)
+    if twice := oof.index[oof.index.duplicated()].unique().tolist():
+        raise InputError(
+            f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once, or combine "
+            f"networks with ensemble.py --oof"
+        )
+    return oof
+
+
+def _gather_epochs(tables):
+    """(K, N, C): as many last epochs as every fold has; None unless all files are oof.csv of runs that kept them."""
+    if not all(Path(path).name == "oof.csv" for path in tables):
+        return None
+    parts = [read_last_epochs(Path(path).parent, table.to_numpy()) for path, table in tables.items()]
+    if any(part is None for part in parts):
+        return None
+    shared = min(len(part) for part in parts)
+    return np.concatenate([part[-shared:] for part in parts], axis=1)
+
+
+def gather_members(paths, labels, classes=None):
+    """Several networks' out-of-fold predictions of the same images.
+
+    paths: a run's folder (all its folds' oof.csv, each row by the network that did not see it) or one prediction file each.
+    labels: the file of labels. classes: names, else those of the first run, else hpa. -> members (M, N, C) float64, truth
+    (N, C) uint8, classes, a sentence on rows that not all have, or None.
+    """
+    found = [find_predictions([path], labels) for path in paths]
+    if repeated := first_repeated([file for files, *_ in found for file in files]):
+        raise InputError(f"{repeated} is named for two networks; give each network once")
+    known = next((names for *_, names in found if names), None)
+    classes = classes or known or load_classes("hpa")
+    tables = [pool(read_all(files, classes), classes) for files, *_ in found]
+    shared = tables[0].index
+    for table in tables[1:]:
+        shared = shared[shared.isin(table.index)]
+    if len(shared) < 2:
+        raise InputError(
+            f"{plural(len(shared), 'Id')} in all of {listing(paths)}; two or more are needed, so predict the same images with each"
+        )
+    most = max(map(len, tables))
+    note = f"{len(shared):,} rows that all have, of {most:,}" if len(shared) < most else None
+    members = np.stack([table.loc[shared].to_numpy() for table in tables])
+    return members, truth_of(labels, classes, shared), classes, note

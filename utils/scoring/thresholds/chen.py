@@ -1,0 +1,88 @@
+"""Cut-offs from 1000 points from 0 to 1, as Chen's (section III.D, Table I) and those of public kits.
+
+Chen's raw thresholds are whole multiples of 1/999. His smoothed ones are not, so they are no maximum of a smoothed curve
+(which `epochs_curve` is) but made "using the best thresholds from the last few epochs". How many is open, and so is the
+weighting: a plain mean of five is ours. His table was made with another (class 10: raw .1982, smoothed .01602, so the last
+epoch had at most a twelfth of the weight).
+"""
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from utils.errors import InputError
+from utils.runs.predictions import EPOCHS, epoch_file, read_epochs
+from utils.runs.run_folder import best_epoch
+from utils.scoring.metrics import f1_from_counts
+
+GRID = np.linspace(0, 1, 1000)
+LAST = 5  # epochs that are smoothed over; the paper says "a few"
+WINDOW = 101  # points that `smoothed_curve` averages, a tenth of the grid
+
+
+def chen_raw(truth, probabilities, epochs=None):
+    """Each class's best of 1000 points, the lowest of equals; 0 for a class without positives."""
+    return GRID[grid_f1(truth, probabilities).argmax(axis=0)]
+
+
+def chen_smoothed(truth, probabilities, epochs):
+    """The mean of each class's raw thresholds over the last epochs."""
+    return np.mean([chen_raw(truth, epoch) for epoch in epochs], axis=0)
+
+
+def chen_global(truth, probabilities, epochs=None):
+    """One of 1000 points for all classes (the paper: 0.268, by hand)."""
+    return np.full(truth.shape[1], GRID[grid_f1(truth, probabilities).mean(axis=1).argmax()])
+
+
+def epochs_curve(truth, probabilities, epochs):
+    """Each class's best of 1000 points on its F1 curve averaged over the last epochs."""
+    return GRID[np.mean([grid_f1(truth, epoch) for epoch in epochs], axis=0).argmax(axis=0)]
+
+
+def smoothed_curve(truth, probabilities, epochs=None):
+    """Each class's best of 1000 points on its F1 curve averaged over a window of `WINDOW` points."""
+    curves = uniform_filter1d(grid_f1(truth, probabilities), WINDOW, axis=0, mode="nearest")
+    return GRID[curves.argmax(axis=0)]
+
+
+def times_07(truth, probabilities, epochs=None):
+    """`chen_raw` times 0.7, as public kits lower their thresholds by hand for a test set that is darker."""
+    return 0.7 * chen_raw(truth, probabilities)
+
+
+def grid_f1(truth, probabilities):
+    """F1 of each class at each point of `GRID`: (1000, C)."""
+    curves = []
+    for positive, column in zip(np.asarray(truth, bool).T, np.asarray(probabilities).T, strict=True):
+        called, hits = (len(part) - np.searchsorted(np.sort(part), GRID) for part in (column, column[positive]))
+        curves.append(f1_from_counts(hits, positive.sum(), called))
+    return np.stack(curves, axis=1)
+
+
+def table_one(truth, probabilities, epochs):
+    """Chen's Table I: raw and smoothed thresholds, each (1 + C,), the one for all classes first."""
+    raw = [chen_global(truth, probabilities)[0], *chen_raw(truth, probabilities)]
+    smoothed = [
+        np.mean([chen_global(truth, epoch)[0] for epoch in epochs]),
+        *chen_smoothed(truth, probabilities, epochs),
+    ]
+    return np.array(raw), np.array(smoothed)
+
+
+def read_last_epochs(fold, oof):
+    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep them.
+
+    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch is the one whose weights are kept: thresholds of a
+    later epoch, which the paper took, would belong to other weights. Raises InputError where the kept epochs do not end at
+    oof.csv.
+    """
+    best = best_epoch(fold)
+    last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
+    if best is None or not all(epoch_file(fold, epoch).is_file() for epoch in last):
+        return None
+    epochs = read_epochs(fold, last, oof.shape)
+    if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
+        raise InputError(
+            f"{fold / EPOCHS}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
+        )
+    return epochs

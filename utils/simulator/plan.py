@@ -1,0 +1,124 @@
+"""What each image of a simulated atlas shows and what its label says, before anything is drawn."""
+
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.cli import check_least
+from utils.data.labels import CYTO_CLASSES, HPA_TO_CYTO
+from utils.errors import InputError
+
+SPLITS = ("train", "test", "external")
+LABEL, NAME, SCENE, VIEW, PROTEIN, FORM, DAMAGE = range(7)  # independent random streams of one image
+# Which compartments annotators take for which: patterns that differ in number, size or place of the same thing.
+LOOKALIKES = {
+    0: (4, 5), 1: (0, 6), 2: (3, 0), 3: (2, 5), 4: (5, 0), 5: (4, 3), 6: (25, 23), 7: (24, 9), 8: (9, 10), 9: (10, 8),
+    10: (9, 20), 11: (14, 12), 12: (21, 13), 13: (12, 21), 14: (11, 25), 15: (14, 9), 16: (14, 21), 17: (14, 19),
+    18: (19, 7), 19: (18, 5), 20: (10, 26), 21: (22, 25), 22: (21, 13), 23: (6, 25), 24: (7, 26), 25: (6, 21),
+    26: (9, 20), 27: (26, 24),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the pictures and labels of an atlas follow from.
+
+    power: label sets are as often as their real count to this power. duplicates: share of images that nearly copy a
+    train image. label_noise: share of train and external images whose label is wrong. ambiguity: 0 every labelled
+    compartment is plain to see .. 1 very unequal weights, traces of other compartments, many cells without the protein.
+    form: ``kaggle`` or ``cyto``. corrupt: share of images with a damaged file.
+    """
+
+    train: int
+    test: int
+    external: int = 0
+    size: int = 128
+    seed: int = 0
+    power: float = 1.0
+    duplicates: float = 0.02
+    label_noise: float = 0.0
+    ambiguity: float = 0.5
+    form: str = "kaggle"
+    corrupt: float = 0.0
+
+    def __post_init__(self):
+        """Raises InputError for values out of range."""
+        if not 32 <= self.size <= 2048:
+            raise InputError(f"--size {self.size} is out of range; choose 32 to 2048 pixels")
+        check_least(self, train=1, test=0, external=0, seed=0, power=0)
+        for name in ("duplicates", "label_noise", "ambiguity", "corrupt"):
+            if not 0 <= getattr(self, name) <= 1:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} {getattr(self, name)} is out of range; choose a share from 0 to 1")
+        if self.form not in ("kaggle", "cyto"):
+            raise InputError(f"--form {self.form} is unknown; choose kaggle or cyto")
+
+    def count(self, split):
+        return getattr(self, split)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One image: `shows` and `label` are tuples of class numbers, `copies` the index of the train image it nearly is."""
+
+    split: str
+    index: int
+    id: str
+    shows: tuple
+    label: tuple
+    copies: int | None
+
+
+def random_stream(seed, split, index, purpose):
+    """The generator of all random numbers that serve one `purpose` in one image."""
+    return np.random.default_rng((seed, SPLITS.index(split), index, purpose))
+
+
+@lru_cache
+def label_sets():
+    """The real label sets and how many of the 31,072 images have each: (577 tuples of numbers, (577,) int64)."""
+    frame = pd.read_csv(Path(__file__).with_name("label_sets.csv"), dtype={"Target": str})
+    return [tuple(map(int, target.split())) for target in frame["Target"]], frame["count"].to_numpy()
+
+
+def plan_image(settings, split, index):
+    """What image `index` of `split` is: a Plan. It follows from the settings, split and index alone."""
+    rng = random_stream(settings.seed, split, index, LABEL)
+    name = str(uuid.UUID(bytes=random_stream(settings.seed, split, index, NAME).bytes(16), version=4))
+    copies = None
+    copying = rng.random() < settings.duplicates
+    earlier = index if split == "train" else settings.train
+    if copying and earlier:
+        original = plan_image(settings, "train", int(rng.integers(earlier)))
+        shows, copies = original.shows, original.index if original.copies is None else original.copies
+    else:
+        sets, counts = label_sets()
+        share = np.cumsum((counts / counts.max()) ** settings.power)
+        shows = sets[np.searchsorted(share, rng.random() * share[-1], side="right")]
+    wrong = rng.random() < settings.label_noise and split != "test"
+    label = _mislabelled(rng, shows, settings.form) if wrong else shows
+    return Plan(split, index, name, shows, label, copies)
+
+
+def _mislabelled(rng, shows, form):
+    """One class too few, one too many, or one taken for another that looks like it: other than `shows` in its form."""
+    fault = rng.choice(["other", "missing", "extra"], p=[0.5, 0.25, 0.25])
+    victim = int(rng.choice(shows))
+    others = LOOKALIKES[victim] if form == "kaggle" else range(28)
+    taken = [number for number in others if not written({number}, form) <= written(shows, form)]
+    rest = tuple(number for number in shows if number != victim)
+    if rest and written(rest, form) != written(shows, form) and (fault == "missing" or not taken):
+        return rest
+    extra = int(rng.choice(taken or sorted({*range(28)} - {*shows})))
+    return tuple(sorted({*shows, extra} if fault == "extra" else {*rest, extra}))
+
+
+def written(classes, form):
+    """The class numbers as they stand in a label: those of the 28, or in the Cyto form of the 13 classes."""
+    if form == "cyto":
+        return {CYTO_CLASSES.index(HPA_TO_CYTO[number]) for number in classes}
+    return set(classes)

@@ -1,0 +1,190 @@
+"""Where the cells of one field lie, before any pixel exists. Points are (x, y) in micrometres, angles radians."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.opencv import cv2
+from utils.simulator.cell import DAUGHTER, INTERPHASE, MITOSIS, TURN, divide, grow, unit
+from utils.simulator.cell_types import CELL_TYPES, CellType
+
+FIELD = 165.0  # side of the field
+MARGIN = 33.0  # cells grow this far beyond the field, so that borders cut cells and the field can be moved
+BEND_GRAIN = 3.0
+RAYS = unit(TURN)
+NEIGHBOURS = 10  # the nearest cells bound a cell
+
+
+@dataclass
+class Scene:
+    """A field of cells: a layer of cells that do not overlap, and a layer for each cell over or under them."""
+
+    kind: CellType
+    layers: list
+    bridges: list  # (P, 2) paths between daughter cells
+    texture: int  # seed of what all proteins meet alike: the mesh of the reticulum, rough nucleoli
+    debris: np.ndarray  # (K, 6): x, y, radius, brightness in red, blue, yellow
+    bend: np.ndarray  # (B, B, 2) float32, sampled every BEND_GRAIN from -MARGIN on: pixel + bend = unbent place
+    unbend: np.ndarray  # the same for the way back: unbent place + unbend = pixel
+
+
+def grow_scene(rng, kind=None, mitosis=False, bridge=False, touching=False, adherent=False):
+    """Let the cells of one scene grow: a Scene.
+
+    `kind` is a CellType, drawn at random when None. `mitosis`, `bridge`, `touching` and `adherent` make sure that the
+    scene has dividing cells, daughter cells joined by a bridge, cells in contact, cells that spread on the glass;
+    without them it has such cells now and then.
+    """
+    fits = [(each.touching or not touching) and (each.adherent or not adherent) for each in CELL_TYPES]
+    shares = np.array([each.share for each in CELL_TYPES]) * fits
+    drawn = CELL_TYPES[rng.choice(len(CELL_TYPES), p=shares / shares.sum())]
+    kind = kind or drawn
+    zoom = np.exp(np.clip(rng.normal(0.03, 0.17), -0.25, 0.5))  # cells of one line differ with passage and density
+    pairs = _daughter_pairs(rng, kind, zoom, bridge)
+    lead = rng.uniform(0, np.pi)
+    metric = _metric(kind, lead)
+    centres = _scatter(rng, kind, zoom, metric, pairs, touching)
+    stages = np.where(np.arange(len(centres)) < 2 * len(pairs), DAUGHTER, INTERPHASE)
+    _choose_mitotic(rng, centres, stages, mitosis)
+    main = _grow_layer(rng, kind, zoom, metric, centres, pairs, stages, lead)
+    under = _scatter_under(rng, kind, zoom, centres)
+    over = _grow_layer(rng, kind, zoom, metric, under, [], np.full(len(under), INTERPHASE), lead) if len(under) else []
+    bridges = [_bridge(rng, main[2 * pair], main[2 * pair + 1]) for pair in range(len(pairs))]
+    return Scene(
+        kind, [main, *([cell] for cell in over)], bridges, int(rng.integers(2**31)), _litter(rng), *_bends(rng)
+    )
+
+
+def _daughter_pairs(rng, kind, zoom, wanted):
+    """Middles and half distances of daughter cells as complex numbers: [(middle, half), ...]."""
+    count = rng.integers(1, 3) if wanted else int(rng.random() < 0.06)
+    pairs = []
+    for number in range(count):
+        middle = complex(*rng.uniform((0.25, 0.2 + 0.4 * number), (0.75, 0.4 + 0.4 * number))) * FIELD
+        half = zoom * (kind.nucleus * rng.uniform(1.5, 1.9) + 2) * np.exp(1j * rng.uniform(0, np.pi))
+        pairs.append((middle, half))
+    return pairs
+
+
+def _metric(kind, lead):
+    """(2, 2): distances along the direction `lead` count less where long cells lie side by side."""
+    along, across = unit(lead), unit(lead + np.pi / 2)
+    longer = np.sqrt(kind.stretch**kind.aligned)
+    return np.outer(along, along) / longer + np.outer(across, across) * longer
+
+
+def _scatter(rng, kind, zoom, metric, pairs, crowded):
+    """Throw darts that keep a distance, or let new cells bud off others where the type grows in islands.
+
+    Returns (N, 2) centres, those of the daughter cells first.
+    """
+    wanted = np.clip(kind.cells / zoom**2 * np.exp(np.clip(rng.normal(0, 0.2), -0.3, 0.3)), 6, 30)
+    margin = min(MARGIN, 9 + 1.3 * kind.size * zoom * np.sqrt(kind.stretch))  # small cells beyond would not be seen
+    wanted *= (1 + 2 * margin / FIELD) ** 2
+    islands = max(kind.islands, 0.9 * crowded)
+    apart = min((1.75 - 0.25 * islands) * kind.size * zoom, 0.8 * (FIELD + 2 * margin) / np.sqrt(wanted))
+    (xx, xy), (_, yy) = metric
+    placed = [middle + sign * half for middle, half in pairs for sign in (1, -1)]
+    taken = np.array(placed + [middle for middle, _ in pairs] + [0j] * int(wanted + 1))
+    used = len(placed) + len(pairs)
+    for _ in range(int(6 * wanted)):
+        bud, room, x, y = rng.random(4)
+        if bud < islands and len(placed) > 1 + 3 * (1 - islands):
+            dart = placed[int(x * len(placed))] + apart * (1 + 0.22 * room) * np.exp(2j * np.pi * y)
+        else:
+            dart = complex(x, y) * (FIELD + 2 * margin) - complex(margin, margin)
+        inside = -margin < dart.real < FIELD + margin and -margin < dart.imag < FIELD + margin
+        away = taken[:used] - dart
+        far = np.hypot(xx * away.real + xy * away.imag, xy * away.real + yy * away.imag)
+        if inside and (far > apart * (0.85 + 0.2 * room)).all():
+            placed.append(dart)
+            taken[used] = dart
+            used += 1
+        if len(placed) >= wanted:
+            break
+    return np.stack([np.real(placed), np.imag(placed)], -1)
+
+
+def _scatter_under(rng, kind, zoom, centres):
+    """Centres (M, 2) of the cells that lie over or under the others: near one of them, not on its nucleus."""
+    count = rng.binomial(len(centres), kind.overlap)
+    turn = rng.uniform(0, 2 * np.pi, count)
+    step = unit(turn) * (kind.size * zoom * rng.uniform(0.7, 1.1, (count, 1)))
+    darts = centres[rng.permutation(len(centres))[:count]] + step
+    kept = []
+    for dart in darts:
+        if all(np.hypot(*(dart - other)) > 1.7 * kind.size * zoom for other in kept):
+            kept.append(dart)
+    return np.array(kept).reshape(-1, 2)
+
+
+def _choose_mitotic(rng, centres, stages, wanted):
+    """Set interphase cells well inside the field to MITOSIS, in place."""
+    inside = np.flatnonzero((stages == INTERPHASE) & (np.abs(centres - FIELD / 2) < 0.4 * FIELD).all(1))
+    count = rng.integers(1, 4) if wanted else rng.binomial(len(inside), 0.012)
+    stages[rng.permutation(inside)[:count]] = MITOSIS
+    if wanted and not len(inside):
+        stages[np.argmin(np.abs(centres - FIELD / 2).max(1))] = MITOSIS
+
+
+def _grow_layer(rng, kind, zoom, metric, centres, pairs, stages, lead):
+    bounds = _boundaries(centres, pairs, metric)
+    seeds = rng.integers(2**62, size=len(centres))
+    return [
+        divide(kind, zoom, int(seed), centre, bound)
+        if stage == MITOSIS
+        else grow(kind, zoom, int(seed), centre, bound, stage, lead)
+        for seed, centre, bound, stage in zip(seeds, centres, bounds, stages)
+    ]
+
+
+def _boundaries(centres, pairs, metric):
+    """How far each cell may reach along each ray before it meets a neighbour: (N, ANGLES), a Voronoi diagram."""
+    middles = np.array([(m.real, m.imag) for m, _ in pairs]).reshape(-1, 2)
+    others = np.concatenate([centres, middles])
+    share = np.full((len(centres), len(others)), 0.497)
+    for pair in range(len(pairs)):
+        share[2 * pair : 2 * pair + 2, len(centres) + pair] = 0.74  # leaves the gap that the bridge spans
+    away = (others[None] - centres[:, None]) @ metric
+    square = (away**2).sum(-1)
+    square[square == 0] = 1e6
+    near = np.argsort(square, axis=1)[:, :NEIGHBOURS]
+    away = np.take_along_axis(away, near[..., None], 1)
+    reach = np.take_along_axis(share * square, near, 1)
+    return (reach[..., None] / np.maximum(away @ (RAYS @ metric).T, 1e-6)).min(1)
+
+
+def _bridge(rng, first, second, points=14):
+    """The path between two daughter cells, from just inside one to just inside the other: (points, 2)."""
+    towards = second.centre - first.centre
+    angle = np.arctan2(towards[1], towards[0])
+    ends = np.stack([first.at(angle, 0.85), second.at(angle + np.pi, 0.85)])
+    way = np.linspace(0, 1, points)[:, None]
+    side = np.array([-towards[1], towards[0]]) * rng.uniform(-0.12, 0.12)
+    return ends[0] + (ends[1] - ends[0]) * way + np.sin(np.pi * way) * side
+
+
+def _litter(rng):
+    """Crumbs of dead cells and dust: (K, 6)."""
+    count = rng.poisson(rng.choice([0.5, 2, 8]))
+    places = rng.uniform(-MARGIN, FIELD + MARGIN, (count, 2))
+    shine = rng.uniform(0, 1.4, (count, 3)) * (rng.random((count, 3)) < (0.6, 0.35, 0.7))
+    return np.column_stack([places, np.exp(rng.normal(-0.1, 0.55, count)), shine])
+
+
+def _bends(rng):
+    """Displacements of a few micrometres that bend all straight lines of a scene, and their inverse."""
+    side = round((FIELD + 2 * MARGIN) / BEND_GRAIN) + 1
+    bend = np.zeros((side, side, 2), np.float32)
+    for grain, size in ((30, 2.4), (9, 0.35)):
+        knots = int((FIELD + 2 * MARGIN) / grain) + 2
+        coarse = (rng.standard_normal((knots, knots, 2)) * size).astype(np.float32)
+        bend += cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+    x, y = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
+    unbend = -bend
+    for _ in range(3):
+        where = unbend / np.float32(BEND_GRAIN)
+        unbend = -cv2.remap(
+            bend, x + where[..., 0], y + where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+    return bend, unbend

@@ -1,0 +1,82 @@
+"""Draw what the simulated atlas can show: all 28 compartments and all 27 cell types.
+
+python -m utils.simulator.sheets -o notebooks/figures
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from tqdm import tqdm
+
+from utils.cli import run_script
+from utils.data.labels import HPA_CLASSES
+from utils.files import check_writable
+from utils.opencv import cv2
+from utils.plots import overlay, save, stretch
+from utils.simulator.cell_types import CELL_TYPES
+from utils.simulator.sample import draw_sample
+
+SIZE, CROP = 512, 256  # a quarter of a field is shown, at the competition's magnification
+SEED = 11
+
+
+def compartments(path):
+    """Every compartment by itself: microtubules, protein and nuclei overlaid, and the protein alone. Well exposed."""
+    figure, axes = plt.subplots(7, 8, figsize=(16, 15.2))
+    for number, name in enumerate(tqdm(HPA_CLASSES, desc="compartments", disable=None)):
+        image = _interesting_part(draw_sample(SEED, "external", number, (number,), SIZE, ambiguity=0))
+        left, right = axes[number // 4, 2 * (number % 4) : 2 * (number % 4) + 2]
+        left.imshow(overlay(image), interpolation="nearest")
+        right.imshow(stretch(image[..., 1]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        left.set_title(f"{number} {name}", loc="left", fontsize=11, pad=3)
+    _finish(figure, axes, path)
+
+
+def cell_types(path):
+    """Every cell type: microtubules red, reticulum yellow, nuclei blue; a whole field."""
+    figure, axes = plt.subplots(4, 7, figsize=(16, 9.9))
+    for number, kind in enumerate(tqdm(CELL_TYPES, desc="cell types", disable=None)):
+        image = draw_sample(SEED, "external", 100 + number, (25,), SIZE, ambiguity=0, kind=kind)
+        red, _, blue, yellow = np.moveaxis(stretch(image), -1, 0)
+        picture = np.stack([red + 0.5 * yellow, 0.45 * yellow + 0.15 * red, blue], -1)
+        axis = axes[number // 7, number % 7]
+        axis.imshow(np.clip(cv2.resize(picture, None, fx=0.625, fy=0.625, interpolation=cv2.INTER_AREA), 0, 1))
+        axis.set_title(kind.name, loc="left", fontsize=11, pad=3)
+    _finish(figure, axes, path)
+
+
+def _interesting_part(image):
+    """The part of a picture with the brightest green spots: (CROP, CROP, 4)."""
+    squares = cv2.GaussianBlur(image[..., 1].astype(np.float32), (0, 0), 2) ** 2
+    corners = [(y, x) for y in range(0, SIZE - CROP + 1, 32) for x in range(0, SIZE - CROP + 1, 32)]
+    sums = [squares[y : y + CROP, x : x + CROP].sum() for y, x in corners]
+    y, x = corners[int(np.argmax(sums))]
+    return image[y : y + CROP, x : x + CROP]
+
+
+def _finish(figure, axes, path):
+    for axis in axes.ravel():
+        axis.axis("off")
+    figure.tight_layout(pad=0.3, w_pad=0.2, h_pad=0.4)
+    save(figure, path, dpi=96)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.simulator.sheets",
+        description="Draw contact sheets of all compartments and all cell types.",
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("notebooks/figures"), help="folder for the two pictures")
+    folder = parser.parse_args().out
+    paths = folder / "compartments.jpg", folder / "cell_types.jpg"
+    for path in paths:
+        check_writable(path)
+    for draw, path in zip((compartments, cell_types), paths):
+        draw(path)
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    run_script(main)
