@@ -16,7 +16,6 @@ KINDS = ("cpu", "cuda", "mps")
 ON_DEVICE = ("images", "mean", "std", "targets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 CPU_ALLOCATOR = "DefaultCPUAllocator"  # what torch's errors name it
-AMP = ("auto", "off", "bf16", "fp16")
 
 
 def pick_device(spec="auto"):

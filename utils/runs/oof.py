@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.scoring.thresholds import read_last_epochs
+from utils.data.labels import load_classes, read_truth
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated
-from utils.data.labels import load_classes, read_truth
 from utils.runs.predictions import check_classes, read_all
 from utils.runs.run_folder import fold_files, read_config
+from utils.scoring.thresholds import read_last_epochs
 
 
 def find_predictions(paths, labels=None):
@@ -30,7 +30,7 @@ def find_predictions(paths, labels=None):
             raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
         config = read_config(found[0].parent, "folds")
-        of_run, classes = of_run or config["folds"], classes or config["class_names"]
+        of_run, classes = of_run or config.folds, classes or config.class_names
     if not (labels or of_run):
         raise InputError("prediction files alone do not say what is true; add --labels CSV")
     return files, labels or of_run, classes

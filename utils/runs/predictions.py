@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.safe_arrays import read_npy
+from utils.data.labels import as_number, check_ids, read_table
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated, whole_file, write_csv
-from utils.data.labels import as_number, check_ids, read_table
+from utils.safe_arrays import read_npy
 
 EPOCHS = "validation"  # the folder in a run
 

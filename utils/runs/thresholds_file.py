@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError, listing
 from utils.data.labels import as_number
+from utils.errors import InputError, listing
 from utils.safe_load import read_json
 
 UNREADABLE = (ValueError, KeyError, TypeError)  # of a content of other types
