@@ -11,7 +11,7 @@ import torch
 from conftest import kit, refuse, succeed, train_options
 from fake_cuda import GPUs, gpus  # noqa: F401
 from kills import differences
-from test_resume import poison
+from nan_batches import poison
 from torch.overrides import TorchFunctionMode
 
 from utils import device, distributed, models

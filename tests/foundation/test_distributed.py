@@ -1,9 +1,6 @@
 """torchrun: two processes on one CPU do together what one does alone."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,29 +9,10 @@ import torch
 from conftest import ROOT, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
+from torchrun import together, torchrun
 
-from utils.data import packing
 from utils.distributed import Ranks, Shares
 from utils.runs.predictions import read_predictions
-
-
-def torchrun(*words, ranks=2):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        *map(str, words),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-
-
-def together(script, *words, ranks=2, cache=None):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options, write_images
-from test_distributed import torchrun
+from torchrun import torchrun
 
 from utils.data import packing
 from utils.data.dataset import Samples, batches, make_loader
