@@ -30,11 +30,12 @@ from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv, write_json
 from utils.runs.oof import find_predictions, gather_members
 from utils.runs.predictions import check_classes, name_classes, read_all, same_ids
+from utils.runs.thresholds_file import read_called, read_thresholds
 from utils.scoring import blending
 from utils.scoring.calibration import logit
 from utils.scoring.ensembling import WAYS, Mean
 from utils.scoring.label_shift import match_calls
-from utils.scoring.thresholds import FLOOR, read_called, read_thresholds
+from utils.scoring.thresholds import FLOOR
 
 SAMPLE = "input/sample_submission.csv"
 

@@ -23,9 +23,9 @@ from utils.data.labels import check_ids, read_labels, read_table
 from utils.data.packing import open_images
 from utils.errors import InputError, one_line
 from utils.runs.run_folder import read_config
+from utils.runs.thresholds_file import read_thresholds
 from utils.safe_arrays import read_npy, read_npz
 from utils.safe_load import read_json
-from utils.scoring.thresholds import read_thresholds
 
 
 def command(folder, text, kind="labels"):

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.scoring.thresholds import read_last_epochs
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated
 from utils.data.labels import load_classes, read_truth
-from utils.runs.predictions import check_classes, read_all
-from utils.runs.run_folder import fold_files, read_config
+from utils.runs.predictions import EPOCHS, check_classes, epoch_file, read_all, read_epochs
+from utils.runs.run_folder import best_epoch, fold_files, read_config
+
+LAST = 5  # epochs that Chen's smoothing uses; the paper says "a few"
 
 
 def find_predictions(paths, labels=None):
@@ -77,6 +78,25 @@ def _gather_epochs(tables):
         return None
     shared = min(len(part) for part in parts)
     return np.concatenate([part[-shared:] for part in parts], axis=1)
+
+
+def read_last_epochs(fold, oof):
+    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep them.
+
+    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch is the one whose weights are kept: thresholds of a
+    later epoch, which the paper took, would belong to other weights. Raises InputError where the kept epochs do not end at
+    oof.csv.
+    """
+    best = best_epoch(fold)
+    last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
+    if best is None or not all(epoch_file(fold, epoch).is_file() for epoch in last):
+        return None
+    epochs = read_epochs(fold, last, oof.shape)
+    if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
+        raise InputError(
+            f"{fold / EPOCHS}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
+        )
+    return epochs
 
 
 def gather_members(paths, labels, classes=None):

@@ -27,10 +27,10 @@ from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_json
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.run_folder import ANEW, fold_files
+from utils.runs.thresholds_file import read_thresholds
 from utils.safe_load import read_json
 from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
 from utils.scoring.significance import mcnemar
-from utils.scoring.thresholds import read_thresholds
 
 RATIOS = {"f1": "F1", "precision": "precision", "recall": "recall", "iou": "IoU"}
 
