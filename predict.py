@@ -24,9 +24,9 @@ from utils.cli import check_least, run_script
 from utils.data import packing
 from utils.data.dataset import Normaliser, Samples, make_loader, pick_workers
 from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
-from utils.data.labels import check_ids, read_table
 from utils.data.packing import open_images, warn_of_bits
-from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory
+from utils.data.tables import check_ids, read_table
+from utils.device import AMP, amp_dtype, describe_device, explain_out_of_memory
 from utils.engine import checkpoint, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import benchmark
@@ -72,11 +72,11 @@ def main():
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1)
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
-    group, device = distributed.join(args.device)
+    group, device = distributed.init(args.device)
     if args.compile:
         check_compiles(device)
     used = {}
-    with explaining_out_of_memory(device, lambda: saving_memory(**used)):
+    with explain_out_of_memory(device, lambda: saving_memory(**used)):
         predict(args, group, device, used)
 
 
@@ -109,10 +109,10 @@ def predict(args, group, device, used):
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, found)
     cache = None if args.no_cache or args.benchmark else args.cache
-    images, sizes = group.in_turn(
+    images, sizes = group.local_main_first(
         lambda: open_images(files, channels.names, config["size"], config["fit"], cache, config["bits"])
     )
-    if not args.benchmark and group.first:
+    if not args.benchmark and group.is_main:
         warn_of_bits(images, config["bits"], "train with --bits")
     samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
     tiles = most_tiles(sizes, config["size"], config["fit"])
@@ -126,7 +126,7 @@ def predict(args, group, device, used):
     print(
         f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
     )
-    print(f"on {group.describe()}{describe(device, amp)}")
+    print(f"on {group.describe()}{describe_device(device, amp)}")
 
     started = time.time()
     compiling = explaining_compile_errors(config["model"]) if args.compile else contextlib.nullcontext()
@@ -136,10 +136,10 @@ def predict(args, group, device, used):
             compiled=args.compile,
         )  # fmt: skip
     seconds = time.time() - started
-    if group.first:
+    if group.is_main:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
-    group.wait()  # none leaves while another still hears from it
+    group.barrier()  # none leaves while another still hears from it
 
 
 def load_networks(runs, device):

@@ -26,7 +26,7 @@ from utils.cli import check_least, run_script
 from utils.data.labels import load_classes
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_json
-from utils.runs.oof import find_predictions, gather
+from utils.runs.oof import find_predictions, read_oof
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.thresholds_file import read_class_priors
 from utils.scoring import calibration
@@ -72,7 +72,7 @@ def main():
     files, labels_file, run_classes = find_predictions(args.predictions, args.labels)
     out = find_place(args, [*files, labels_file])
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
-    oof, truth, epochs = gather(files, labels_file, classes)
+    oof, truth, epochs = read_oof(files, labels_file, classes)
     shares = shares_of_test_set(args, truth, oof, classes)
     methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
     candidates = [name for name in methods if shares is None or name in KNOW_SHARES]

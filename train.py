@@ -35,7 +35,7 @@ from utils.data.labels import encode, load_classes, split_fold
 from utils.data.packing import warn_of_bits
 from utils.data.readable import open_readable
 from utils.data.workers import naming_what_they_held
-from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory, on_device, peak_memory
+from utils.device import AMP, amp_dtype, describe_device, explain_out_of_memory, peak_memory, prefetch_to_device
 from utils.engine import activation_checkpointing, inference, losses, resume
 from utils.engine.compiling import check_compiles
 from utils.engine.console import print_epoch, print_header, print_summary
@@ -49,7 +49,7 @@ from utils.files import check_name, check_writable
 from utils.models.layers import STEMS
 from utils.parallel import CoreWatch, closing
 from utils.runs.config import MOST_BATCH, MOST_FOLD
-from utils.runs.run_folder import UNSAID
+from utils.runs.run_folder import CONFIG_DEFAULTS
 from utils.safe_load import is_line
 from utils.scoring.metrics import best_global_threshold, f1_per_class
 
@@ -152,14 +152,14 @@ def main():
     started = time.time()
     args = parse_args()
     check_options(args)
-    group, device = distributed.join(args.device)
+    group, device = distributed.init(args.device)
     if args.compile:
         check_compiles(device, args.checkpointing)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
-    stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.first)
+    stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.is_main)
     with (
-        resume.hold(run) if group.first else contextlib.nullcontext(),
-        explaining_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
+        resume.hold(run) if group.is_main else contextlib.nullcontext(),
+        explain_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
         for name in resume.FILES:
             check_writable(run / name)
@@ -172,10 +172,10 @@ def main():
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
             except Exception:
-                if group.first and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
+                if group.is_main and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
                     resume.clear(run)  # nothing was learned yet: leave nothing half-done
                 raise
-        group.wait()  # none leaves while another still hears from it
+        group.barrier()  # none leaves while another still hears from it
 
 
 def prepare(args, group, device, run, started):
@@ -208,10 +208,10 @@ def prepare(args, group, device, run, started):
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
     train_rows, valid_rows, images, sizes, skipped = open_readable(
-        train_rows, valid_rows, channels, config, saved and (UNSAID | saved["config"])["skipped"], group
+        train_rows, valid_rows, channels, config, saved and (CONFIG_DEFAULTS | saved["config"])["skipped"], group
     )
     check_batch_norm(args, network, channels.planes, len(train_rows))
-    if group.first:
+    if group.is_main:
         warn_of_bits(images, args.bits)
     config["skipped"] = skipped["Id"].tolist()
     tiles = most_tiles(sizes, args.size, args.fit)
@@ -220,7 +220,7 @@ def prepare(args, group, device, run, started):
                         augment=augmentation, random_crop=True, seed=args.seed)  # fmt: skip
     valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
-    network = group.share_batch_norm(network.to(device, memory_format=torch.channels_last), device)
+    network = group.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
     workers = pick_workers(args.workers, device, group)
     train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=group)
     valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device, ranks=group)
@@ -232,17 +232,17 @@ def prepare(args, group, device, run, started):
     trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, group)
     if saved:
         resume.restore(trainer, saved, run / "last.pt")
-    group.check_alike(images=config["rows_sha256"], statistics=(config["mean"], config["std"]), arithmetic=arithmetic,
+    group.check_equal(images=config["rows_sha256"], statistics=(config["mean"], config["std"]), arithmetic=arithmetic,
                       progress=(trainer.epoch, trainer.step))  # fmt: skip
-    group.wait()  # until all have read what is there
-    machine = group.describe() + describe(device, amp)
+    group.barrier()  # until all have read what is there
+    machine = group.describe() + describe_device(device, amp)
     print_header(config, started_from, train_rows, valid_rows, machine, train_loader.num_workers)
     every = parse_span("--save-every", args.save_every)
     return (
         trainer,
         train_loader,
         valid_loader,
-        Record(run, trainer, train_rows, valid_rows, skipped, every, group.first),
+        Record(run, trainer, train_rows, valid_rows, skipped, every, group.is_main),
     )
 
 
@@ -299,27 +299,27 @@ def fit(trainer, train_loader, valid_loader, record, stop):
     chunk = inference.pick_chunk(config["batch_size"], config["size"], device)
     cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1, train_loader.num_workers)
     started, upcoming = time.time(), None
-    while not trainer.finished and not group.agree(trainer.out_of_time):
+    while not trainer.finished and not group.broadcast(trainer.out_of_time):
         train_epoch(trainer, train_loader, record, stop, cores, upcoming)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         # The next epoch's first batches are made while this one's validation is computed.
         upcoming = begin_epoch(train_loader, trainer.epoch + 1) if trainer.epoch < config["epochs"] else None
-        group.share_buffers(trainer.network, trainer.evaluated)
+        group.broadcast_buffers(trainer.network, trainer.evaluated)
         _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
                                              chunk=chunk, ranks=group, between=watch(trainer, valid_loader, record, stop))  # fmt: skip
-        threshold, score = group.agree(best_global_threshold(truth, probabilities))
+        threshold, score = group.broadcast(best_global_threshold(truth, probabilities))
         valid = validation_curves(truth, probabilities, threshold, config["class_names"])
         values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": trainer.seconds_in_epoch,
                   "peak_gb": peak_memory(device)}  # fmt: skip
         means = record.epoch(probabilities, trainer.end_epoch(score), values, valid)
         print_epoch(trainer, means, score, threshold, speed)
-        if not trainer.finished and group.most(bool(stop.why), device):
+        if not trainer.finished and group.largest(bool(stop.why), device):
             record.wait()
             raise Stopped(f"stopped {stop.why or 'by a signal'} after epoch {trainer.epoch}, saved in {record.last}")
     record.wait()
     if not trainer.finished:
         print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
-    if group.first:
+    if group.is_main:
         print_summary(trainer, record, truth, time.time() - started)
 
 
@@ -330,7 +330,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
     done = trainer.position * size
     if upcoming is None or done:
         upcoming = begin_epoch(loader, trainer.epoch, done)
-    source = on_device(upcoming, trainer.device)
+    source = prefetch_to_device(upcoming, trainer.device)
     bar = tqdm(
         total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False
     )
@@ -349,7 +349,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
             try:
                 curves = trainer.train_step(batch, meanwhile)
             except NotFinite as trouble:
-                record.left_out(trouble.what, sorted(sum(trainer.ranks.collect(trouble.rows), [])))
+                record.left_out(trouble.what, sorted(sum(trainer.ranks.all_gather_object(trouble.rows), [])))
             else:
                 record.step(curves)
                 bar.set_postfix_str(f"loss {curves['loss']:.3f}", refresh=False)
@@ -381,14 +381,14 @@ def grant(wish, trainer, record, stop):
 def watch(trainer, loader, record, stop):
     """What to call between batches of a validation, so that it can be saved before and stopped in."""
     # Ranks may have one batch more or less than others; only as many as all have can they agree after.
-    shared = iter(range(-(-(len(loader.dataset) // trainer.ranks.count) // loader.batch_size)))
+    shared = iter(range(-(-(len(loader.dataset) // trainer.ranks.world_size) // loader.batch_size)))
     # Without a step since the start a limit shorter than a validation would never let it get any further.
     limited = trainer.step > record.first_step
 
     def between():
         record.catch_up()
         if next(shared, None) is not None:
-            grant(trainer.ranks.most(wish_of(record, stop, limited), trainer.device), trainer, record, stop)
+            grant(trainer.ranks.largest(wish_of(record, stop, limited), trainer.device), trainer, record, stop)
 
     return between
 

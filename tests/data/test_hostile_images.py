@@ -16,7 +16,7 @@ from PIL import Image
 
 from utils.data import images
 from utils.data.images import image_size, read_plane, scan_folder
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, one_line
 from utils.opencv import cv2

@@ -16,8 +16,8 @@ from utils.engine import checkpoint
 from utils.engine.trainer import STATE
 from utils.errors import InputError, first_line
 from utils.files import destination
-from utils.runs.predictions import EPOCHS, epoch_files
-from utils.runs.run_folder import NOT_THE_RESULT, UNSAID
+from utils.runs.predictions import EPOCHS_FOLDER, epoch_files
+from utils.runs.run_folder import CONFIG_DEFAULTS, IGNORED_ON_RESUME
 
 FILES = ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")  # of a run
 
@@ -71,8 +71,8 @@ def find(run, config, overwrite):
         saved = checkpoint.load(existing[0])
     except InputError as error:
         raise InputError(f"{error}; or start anew, with --overwrite or another --name") from None
-    old = UNSAID | saved["config"]
-    changed = [key for key in config if key not in NOT_THE_RESULT and old.get(key) != config[key]]
+    old = CONFIG_DEFAULTS | saved["config"]
+    changed = [key for key in config if key not in IGNORED_ON_RESUME and old.get(key) != config[key]]
     if "recipe" not in saved["config"]:
         raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
     if changed:
@@ -161,6 +161,6 @@ def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
     for name in FILES:
         (run / name).unlink(missing_ok=True)
-    for name in ("tensorboard", EPOCHS, "figures"):
+    for name in ("tensorboard", EPOCHS_FOLDER, "figures"):
         shutil.rmtree(run / name, ignore_errors=True)
     remove_empty([run, run.parent])

@@ -10,14 +10,14 @@ import torch
 
 from utils import models
 from utils.data.dataset import Normaliser
-from utils.device import autocast, tuned
-from utils.distributed import ALONE
+from utils.device import autocast, cudnn_benchmark
+from utils.distributed import SINGLE_PROCESS
 from utils.engine import losses
 from utils.engine.activation_checkpointing import rehearsal
 from utils.engine.compiling import explaining_compile_errors
 from utils.engine.ema import MovingAverage
 from utils.errors import InputError
-from utils.runs.run_folder import UNSAID
+from utils.runs.run_folder import CONFIG_DEFAULTS
 from utils.schedule import stage_at
 
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall"]  # with loss and lr: nine
@@ -52,9 +52,11 @@ class Trainer:
     that of all batches so far, of which `left_out` were not learned from.
     """
 
-    def __init__(self, network, train_set, config, schedule, device, amp, steps_an_epoch, started=None, ranks=ALONE):
+    def __init__(
+        self, network, train_set, config, schedule, device, amp, steps_an_epoch, started=None, ranks=SINGLE_PROCESS
+    ):
         self.network, self.schedule, self.device, self.amp, self.ranks = network, schedule, device, amp, ranks
-        self.config, self.steps_an_epoch = UNSAID | config, steps_an_epoch
+        self.config, self.steps_an_epoch = CONFIG_DEFAULTS | config, steps_an_epoch
         config = self.config
         self.spent_before, self.started = 0.0, time.time() if started is None else started
         if config["layers"] == "last":
@@ -69,7 +71,7 @@ class Trainer:
         self.parallel = ranks.wrap(network, device)
         # For batches of the usual size: the smaller last one of an epoch is worth neither minutes of compiling nor seconds of tuning.
         self.compiled = torch.compile(self.parallel, dynamic=False) if config["compile"] else None
-        self.usual = ranks.share(min(config["batch_size"], len(train_set.targets)))
+        self.usual = ranks.shard_size(min(config["batch_size"], len(train_set.targets)))
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(
             train_set.channels.mix, config["normalise"], config["mean"], config["std"], device, amp
@@ -133,14 +135,14 @@ class Trainer:
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config["skip_nan"] else []
         with explaining_compile_errors(self.config["model"]) if self.config["compile"] else contextlib.nullcontext():
             real = (batch["rows"] >= 0).numpy()
-            with tuned(len(real) == self.usual):
+            with cudnn_benchmark(len(real) == self.usual):
                 loss, values = self.backward(self.normaliser(batch), targets, real, batch.get("whole", len(real)))
         norm = self.gradient_norm()
         scale = self.scaler.scale(torch.ones((), device=self.device))
         numbers = {"loss": loss, "norm": norm, "scale": scale} | values
         self.wish = meanwhile() if meanwhile else 0
-        if self.ranks.count > 1:
-            numbers["wish"] = self.ranks.largest(self.wish, self.device)
+        if self.ranks.world_size > 1:
+            numbers["wish"] = self.ranks.all_reduce_max(self.wish, self.device)
         waited = torch.stack([number.detach() for number in numbers.values()]).tolist()
         numbers = dict(zip(numbers, waited, strict=True))
         self.step, self.position, self.wish = self.step + 1, self.position + 1, int(numbers.pop("wish", self.wish))
@@ -189,16 +191,16 @@ class Trainer:
         activations are in memory at a time. Where the loss couples the samples of a batch, all parts go through once before, to
         know the loss's slope at every output.
         """
-        which = self.ranks.which_count(samples, self.device)
-        whole = self.ranks.gather(targets, which)
+        which = self.ranks.real_rows(samples, self.device)
+        whole = self.ranks.all_gather(targets, which)
         usual = self.compiled is not None and len(images) == self.usual
         network = self.compiled if usual else self.parallel
         images = images.tensor_split(self.count_parts(len(images)))
         if len(images) == 1:
-            outputs = [self.ranks.gather(output, which) for output in self.outputs(network, images[0])]
+            outputs = [self.ranks.all_gather(output, which) for output in self.outputs(network, images[0])]
             values = self.values(outputs[0], whole, learned=self.terms)
             loss = self.loss(outputs, whole, values)
-            self.scaler.scale(loss * self.ranks.count + self.penalty()).backward()
+            self.scaler.scale(loss * self.ranks.world_size + self.penalty()).backward()
             return loss, values
         slopes = self.slopes(network, images, whole, which) if losses.COUPLED & set(self.terms) else None
         targets = targets.tensor_split(len(images))
@@ -213,21 +215,21 @@ class Trainer:
                     total = sum((output * slope).sum() for output, slope in zip(outputs, slopes[number], strict=True))
                 elif count:
                     mean = self.loss([output[:count] for output in outputs], targets[number][:count])
-                    total = self.scaler.scale(mean * (self.ranks.count * count / len(whole)))
+                    total = self.scaler.scale(mean * (self.ranks.world_size * count / len(whole)))
                 else:  # all ranks take part in every backward pass, for nothing too
                     total = sum(0 * output.sum() for output in outputs)
                 if last and self.config["l1"]:
                     total = total + self.scaler.scale(self.penalty())
                 total.backward()
         with torch.no_grad():
-            outputs = [self.ranks.gather(torch.cat(parts), which) for parts in zip(*seen, strict=True)]
+            outputs = [self.ranks.all_gather(torch.cat(parts), which) for parts in zip(*seen, strict=True)]
             values = self.values(outputs[0], whole)
             return self.loss(outputs, whole, values), values
 
     def count_parts(self, samples):
         """In how many parts a rank's share of a batch goes through the network: none larger than those of a full batch, but of two
         samples at least, from which batch norm can learn."""
-        largest = math.ceil(math.ceil(self.config["batch_size"] / self.ranks.count) / self.config["accumulate"])
+        largest = math.ceil(math.ceil(self.config["batch_size"] / self.ranks.world_size) / self.config["accumulate"])
         return max(1, min(math.ceil(samples / largest), samples // 2)) if self.config["accumulate"] > 1 else 1
 
     def slopes(self, network, images, targets, which):
@@ -237,8 +239,8 @@ class Trainer:
             # With gradients, if for nothing, so that a compiled network draws its dropout as it will again.
             seen = [[output.detach() for output in self.outputs(network, part)] for part in images]
         outputs = [torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)]
-        loss = self.loss([self.ranks.gather(output, which) for output in outputs], targets)
-        slopes = torch.autograd.grad(self.scaler.scale(loss * self.ranks.count), outputs)
+        loss = self.loss([self.ranks.all_gather(output, which) for output in outputs], targets)
+        slopes = torch.autograd.grad(self.scaler.scale(loss * self.ranks.world_size), outputs)
         return list(zip(*(slope.tensor_split(len(images)) for slope in slopes), strict=True))
 
     def outputs(self, network, images):
@@ -317,7 +319,7 @@ class Trainer:
             "finished": self.finished,
             "spent": self.spent,
             "spent_in_epoch": self.seconds_in_epoch if self.position else 0.0,
-            "random": self.ranks.collect(random_state(self.device)),
+            "random": self.ranks.all_gather_object(random_state(self.device)),
             "steps": {name: torch.from_numpy(np.array([row[name] for row in self.steps])) for name in names},
             "parts": {name: getattr(self, name).state_dict() for name in kept},
         } | {name: getattr(self, name) for name in REMEMBERED}
@@ -336,7 +338,7 @@ class Trainer:
         columns = [values.tolist() for values in saved["steps"].values()]
         self.steps = [dict(zip(saved["steps"], row, strict=True)) for row in zip(*columns, strict=True)]
         self.repeat, self.spent_before, self.spent_in_epoch = saved["repeat"], saved["spent"], saved["spent_in_epoch"]
-        if len(saved["random"]) == self.ranks.count:
+        if len(saved["random"]) == self.ranks.world_size:
             set_random_state(saved["random"][self.ranks.rank], self.device)
         else:  # on another number of GPUs: as good, but not the same
             self.seed(self.step)

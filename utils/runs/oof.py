@@ -8,7 +8,7 @@ import pandas as pd
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated
 from utils.data.labels import load_classes, read_truth
-from utils.runs.predictions import EPOCHS, check_classes, epoch_file, read_all, read_epochs
+from utils.runs.predictions import EPOCHS_FOLDER, check_classes, epoch_file, read_all_predictions, read_epochs
 from utils.runs.run_folder import best_epoch, fold_files, read_config
 
 LAST = 5  # epochs that Chen's smoothing uses; the paper says "a few"
@@ -37,10 +37,10 @@ def find_predictions(paths, labels=None):
     return files, labels or of_run, classes
 
 
-def gather(files, labels_file, classes):
+def read_oof(files, labels_file, classes):
     """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
     (N, C) uint8, (K, N, C) float64 or None."""
-    tables = read_all(files, classes)
+    tables = read_all_predictions(files, classes)
     oof = pool(tables, classes)
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
@@ -94,12 +94,12 @@ def read_last_epochs(fold, oof):
     epochs = read_epochs(fold, last, oof.shape)
     if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
         raise InputError(
-            f"{fold / EPOCHS}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
+            f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
         )
     return epochs
 
 
-def gather_members(paths, labels, classes=None):
+def read_members(paths, labels, classes=None):
     """Several networks' out-of-fold predictions of the same images.
 
     paths: a run's folder (all its folds' oof.csv, each row by the network that did not see it) or one prediction file each.
@@ -111,7 +111,7 @@ def gather_members(paths, labels, classes=None):
         raise InputError(f"{repeated} is named for two networks; give each network once")
     known = next((names for *_, names in found if names), None)
     classes = classes or known or load_classes("hpa")
-    tables = [pool(read_all(files, classes), classes) for files, *_ in found]
+    tables = [pool(read_all_predictions(files, classes), classes) for files, *_ in found]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, listing
-from utils.data.labels import as_number, read_table
+from utils.data.tables import as_number, read_table
 from utils.safe_load import read_json
 
 UNREADABLE = (ValueError, KeyError, TypeError)  # of a content of other types
@@ -23,7 +23,7 @@ def read_thresholds(spec, classes):
     return np.array(values, np.float64)
 
 
-def read_called(path, classes):
+def read_positive_rates(path, classes):
     """(C,): how large a part of the images each class of a thresholds.json is called in, counted on out-of-fold rows,
     which weigh as the shares say that it was fitted for."""
     try:

@@ -23,8 +23,8 @@ from utils.engine import losses
 from utils.errors import InputError
 from utils.files import check_writable, write_csv
 from utils.runs.oof import read_last_epochs
-from utils.runs.predictions import EPOCHS
-from utils.runs.run_folder import ANEW, fold_files, read_fold, read_numbers
+from utils.runs.predictions import EPOCHS_FOLDER
+from utils.runs.run_folder import RETRAIN, fold_files, read_fold, read_numbers
 from utils.scoring.metrics import best_global_threshold, class_scores
 from utils.scoring.thresholds.chen import table_one
 from utils.tools.evaluate import read_person
@@ -73,13 +73,13 @@ def read_run(folder, human=None):
     log = read_numbers(folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *names])
     epochs = read_last_epochs(folder, fold.oof)
     if epochs is None:
-        raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS}/, as older runs; {ANEW}")
+        raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS_FOLDER}/, as older runs; {RETRAIN}")
     schedule = losses.parse_schedule(str(fold.config["loss"]))
     switches = [(epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
     person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
     if steps["epoch"].max() < log["epoch"].max():
-        raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {ANEW}")
+        raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {RETRAIN}")
     first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), name) for epoch, name in switches]
     return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "first_steps": first_steps,
             "person": person}  # fmt: skip
