@@ -34,7 +34,7 @@ from utils.data.labels import encode, load_classes, split_fold
 from utils.data.packing import warn_of_bits
 from utils.data.readable import open_readable
 from utils.data.workers import naming_what_they_held
-from utils.device import amp_dtype, describe, explaining_out_of_memory, on_device, peak_memory
+from utils.device import amp_dtype, describe_device, explain_out_of_memory, peak_memory, prefetch_to_device
 from utils.engine import activation_checkpointing, inference, losses, resume
 from utils.engine.compiling import check_compiles
 from utils.engine.console import print_epoch, print_header, print_summary
@@ -150,18 +150,18 @@ def main():
     if args.check:
         print_plan(args)
         return
-    group, device = distributed.join(args.device)
+    context, device = distributed.init(args.device)
     if args.compile:
         check_compiles(device, args.checkpointing)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
-    stop = Stop(started, parse_span("--time-limit", args.time_limit), prints=group.first)
+    stop = Stop(started, parse_span("--time-limit", args.time_limit), prints=context.is_main)
     with (
-        resume.hold(run) if group.first else contextlib.nullcontext(),
-        explaining_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
+        resume.hold(run) if context.is_main else contextlib.nullcontext(),
+        explain_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
         for name in resume.FILES:
             check_writable(run / name)
-        if ready := prepare(args, group, device, run, started):
+        if ready := prepare(args, context, device, run, started):
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
@@ -170,13 +170,13 @@ def main():
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
             except Exception:
-                if group.first and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
+                if context.is_main and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
                     resume.clear(run)  # nothing was learned yet: leave nothing half-done
                 raise
-        group.wait()  # no process leaves while another still listens to it
+        context.barrier()  # no process leaves while another still listens to it
 
 
-def prepare(args, group, device, run, started):
+def prepare(args, context, device, run, started):
     """Read, check and pack all that a training needs: -> trainer, loaders of training and validation, record; None if it is
     trained already."""
     amp = amp_dtype(args.amp, device)
@@ -210,10 +210,10 @@ def prepare(args, group, device, run, started):
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
     train_rows, valid_rows, images, sizes, skipped = open_readable(
-        train_rows, valid_rows, channels, vars(config), saved and saved["config"].skipped, group
+        train_rows, valid_rows, channels, vars(config), saved and saved["config"].skipped, context
     )
     check_batch_norm(args, network, channels.planes, len(train_rows))
-    if group.first:
+    if context.is_main:
         warn_of_bits(images, args.bits)
     config.skipped = skipped["Id"].tolist()
     seen = (channels, args.size, args.fit, args.normalise)
@@ -227,30 +227,30 @@ def prepare(args, group, device, run, started):
     )
     valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
-    network = group.share_batch_norm(network.to(device, memory_format=torch.channels_last), device)
-    workers = pick_workers(args.workers, device, group)
-    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=group)
+    network = context.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
+    workers = pick_workers(args.workers, device, context)
+    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=context)
     valid_batch = max(1, args.batch_size // most_tiles(sizes, args.size, args.fit))
-    valid_loader = make_loader(valid_set, valid_batch, workers, device, ranks=group)
+    valid_loader = make_loader(valid_set, valid_batch, workers, device, ranks=context)
 
     if args.normalise == "dataset":
         start = saved["config"] if saved else moments_of_start(config) if args.layers == "last" else None
         config.mean, config.std = (start.mean, start.std) if start else dataset_moments(train_set)
-    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, group)
+    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, context)
     if saved:
         resume.restore(trainer, saved, run / "last.pt")
     progress = trainer.progress.epoch, trainer.progress.step
-    group.check_alike(
+    context.check_equal(
         images=config.rows_sha256,
         statistics=(config.mean, config.std),
         arithmetic=config.arithmetic,
         progress=progress,
     )
-    group.wait()  # until all have read what is there
-    machine = group.describe() + describe(device, amp)
+    context.barrier()  # until all have read what is there
+    machine = context.describe() + describe_device(device, amp)
     print_header(config, started_from, train_rows, valid_rows, machine, train_loader.num_workers)
     every = parse_span("--save-every", args.save_every)
-    record = Record(run, trainer, train_rows, valid_rows, skipped, every, group.first)
+    record = Record(run, trainer, train_rows, valid_rows, skipped, every, context.is_main)
     return trainer, train_loader, valid_loader, record
 
 
@@ -317,18 +317,18 @@ def saving_memory(args, last):
 
 def fit(trainer, train_loader, valid_loader, record, stop):
     """Epochs until the end: train, validate, log, save. Raises Stopped, everything saved, if it is to end before."""
-    truth, config, device, group = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.ranks
+    truth, config, device, context = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.context
     chunk = inference.pick_chunk(config.batch_size, config.size, device)
     cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1, train_loader.num_workers)
     started, upcoming = time.time(), None
-    while not trainer.finished and not group.agree(trainer.out_of_time):
+    while not trainer.finished and not context.broadcast(trainer.out_of_time):
         train_epoch(trainer, train_loader, record, stop, cores, upcoming)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         # The next epoch's first batches are made while this one's validation is computed.
         upcoming = (
             begin_epoch(train_loader, trainer.progress.epoch + 1) if trainer.progress.epoch < config.epochs else None
         )
-        group.share_buffers(trainer.network, trainer.evaluated)
+        context.broadcast_buffers(trainer.network, trainer.evaluated)
         between = checks_during_validation(trainer, valid_loader, record, stop)
         _, probabilities = inference.predict(
             [trainer.evaluated],
@@ -337,10 +337,10 @@ def fit(trainer, train_loader, valid_loader, record, stop):
             device,
             trainer.amp,
             chunk=chunk,
-            ranks=group,
+            ranks=context,
             between=between,
         )
-        threshold, score = group.agree(best_global_threshold(truth, probabilities))
+        threshold, score = context.broadcast(best_global_threshold(truth, probabilities))
         valid = validation_curves(truth, probabilities, threshold, config.class_names)
         values = {
             "macro_f1": score,
@@ -351,7 +351,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         }
         means = record.epoch(probabilities, trainer.end_epoch(score), values, valid)
         print_epoch(trainer, means, score, threshold, speed)
-        if not trainer.finished and group.most(bool(stop.reason), device):
+        if not trainer.finished and context.largest(bool(stop.reason), device):
             record.wait()
             raise Stopped(
                 f"stopped {stop.reason or 'by a signal'} after epoch {trainer.progress.epoch}, saved in {record.last}"
@@ -359,7 +359,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
     record.wait()
     if not trainer.finished:
         print(f"--max-minutes {config.max_minutes:g} used up; with more the same command goes on")
-    if group.first:
+    if context.is_main:
         print_summary(trainer, record.run, truth, time.time() - started, record.seconds)
 
 
@@ -370,7 +370,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
     done = trainer.progress.position * size
     if upcoming is None or done:
         upcoming = begin_epoch(loader, trainer.progress.epoch, done)
-    source = on_device(upcoming, trainer.device)
+    source = prefetch_to_device(upcoming, trainer.device)
     bar = tqdm(
         total=images,
         initial=min(done, images),
@@ -394,7 +394,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
             try:
                 curves = trainer.train_step(batch, meanwhile)
             except NotFinite as trouble:
-                record.left_out(trouble.what, sorted(sum(trainer.ranks.collect(trouble.rows), [])))
+                record.left_out(trouble.what, sorted(sum(trainer.context.all_gather_object(trouble.rows), [])))
             else:
                 record.step(curves)
                 bar.set_postfix_str(f"loss {curves['loss']:.3f}", refresh=False)

@@ -47,7 +47,9 @@ def _find_blocks(layers):
 def _is_stage(layer):
     """Whether it is a container of only blocks, two or more."""
     inner = list(layer.children())
-    return isinstance(layer, CONTAINERS) and len(inner) > 1 and all(any(True for _ in block.children()) for block in inner)
+    return (
+        isinstance(layer, CONTAINERS) and len(inner) > 1 and all(any(True for _ in block.children()) for block in inner)
+    )
 
 
 def _spans(layers):
@@ -93,7 +95,9 @@ def _run(images, layers):
 
 
 def _compute_again(layers, function, *arguments, **options):
-    if not torch.compiler.is_compiling():  # the compiler itself keeps the statistics' update out of what is computed again
+    if (
+        not torch.compiler.is_compiling()
+    ):  # the compiler itself keeps the statistics' update out of what is computed again
         options["context_fn"] = lambda: (contextlib.nullcontext(), frozen_buffers(layers))
     return checkpoint(function, *arguments, use_reentrant=False, **options)
 

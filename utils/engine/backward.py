@@ -17,9 +17,9 @@ class Backward:
     Batches of `full_size` images of this process go through torch.compile with --compile; smaller ones are not worth its minutes.
     """
 
-    def __init__(self, network, parallel, loss, scaler, config, device, amp, ranks, full_size):
+    def __init__(self, network, parallel, loss, scaler, config, device, amp, context, full_size):
         self.network, self.parallel, self.loss, self.scaler = network, parallel, loss, scaler
-        self.config, self.device, self.amp, self.ranks, self.full_size = config, device, amp, ranks, full_size
+        self.config, self.device, self.amp, self.context, self.full_size = config, device, amp, context, full_size
         self.compiled = torch.compile(parallel, dynamic=False) if config.compile else None
         # L1 shrinks weights, not biases.
         self.shrunk = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim > 1]
@@ -31,25 +31,25 @@ class Backward:
         -> the loss without the L1 penalty, and the curves, 0-d tensors of the whole batch. Gradients are averaged over processes, so
         each multiplies its loss by their number.
         """
-        which = self.ranks.which_count(samples, self.device)
-        whole = self.ranks.gather(targets, which)
+        which = self.context.real_rows(samples, self.device)
+        whole = self.context.all_gather(targets, which)
         network = self.compiled if self.compiled is not None and len(images) == self.full_size else self.parallel
         images = images.tensor_split(self.count_micro_batches(len(images)))
         if len(images) == 1:
-            outputs = [self.ranks.gather(output, which) for output in self.outputs(network, images[0])]
+            outputs = [self.context.all_gather(output, which) for output in self.outputs(network, images[0])]
             loss, curves = self.loss.with_curves(outputs, whole)
-            self.scaler.scale(loss * self.ranks.count + self._penalty()).backward()
+            self.scaler.scale(loss * self.context.world_size + self._penalty()).backward()
             return loss, curves
         outputs = self._accumulate(network, images, targets, real, whole, which)
         with torch.no_grad():
-            return self.loss.with_curves([self.ranks.gather(output, which) for output in outputs], whole)
+            return self.loss.with_curves([self.context.all_gather(output, which) for output in outputs], whole)
 
     def count_micro_batches(self, samples):
         """In how many micro-batches a process's shard of a batch goes through the network: none larger than those of a full batch,
         and of two samples at least, from which batch norm can learn."""
         if self.config.accumulate == 1:
             return 1
-        largest = math.ceil(math.ceil(self.config.batch_size / self.ranks.count) / self.config.accumulate)
+        largest = math.ceil(math.ceil(self.config.batch_size / self.context.world_size) / self.config.accumulate)
         return max(1, min(math.ceil(samples / largest), samples // 2))
 
     def outputs(self, network, images):
@@ -77,7 +77,7 @@ class Backward:
                     total = sum((output * slope).sum() for output, slope in zip(outputs, slopes[number], strict=True))
                 elif count:
                     mean = self.loss([output[:count] for output in outputs], targets[number][:count])
-                    total = self.scaler.scale(mean * (self.ranks.count * count / len(whole)))
+                    total = self.scaler.scale(mean * (self.context.world_size * count / len(whole)))
                 else:  # every process takes part in every backward pass
                     total = sum(0 * output.sum() for output in outputs)
                 if last and self.config.l1:
@@ -91,8 +91,8 @@ class Backward:
             # With gradients, though unused, so that a compiled network draws its dropout as it will again.
             seen = [[output.detach() for output in self.outputs(network, part)] for part in images]
         outputs = [torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)]
-        loss = self.loss([self.ranks.gather(output, which) for output in outputs], whole)
-        slopes = torch.autograd.grad(self.scaler.scale(loss * self.ranks.count), outputs)
+        loss = self.loss([self.context.all_gather(output, which) for output in outputs], whole)
+        slopes = torch.autograd.grad(self.scaler.scale(loss * self.context.world_size), outputs)
         return list(zip(*(slope.tensor_split(len(images)) for slope in slopes), strict=True))
 
     def _penalty(self):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from utils import models
-from utils.device import to_pinned, until_now
+from utils.device import copy_to_pinned, record_event
 from utils.errors import InputError, first_line, listing
 from utils.files import whole_file
 from utils.runs.config import NETWORK, RunConfig
@@ -33,7 +33,7 @@ def snapshot(state, device):
 
     From a GPU the tensors travel to pinned memory while the GPU goes on; the copy is complete when `wait()` returns.
     """
-    take = to_pinned if device.type == "cuda" else lambda tensor: tensor.cpu().clone()
+    take = copy_to_pinned if device.type == "cuda" else lambda tensor: tensor.cpu().clone()
 
     def copied(value):
         if isinstance(value, torch.Tensor):
@@ -44,7 +44,7 @@ def snapshot(state, device):
             return other
         return [copied(part) for part in value] if isinstance(value, list) else value
 
-    return copied(state), until_now(device)
+    return copied(state), record_event(device)
 
 
 def load_tensors(path, device="cpu"):

@@ -104,13 +104,13 @@ def act_on(request, trainer, record, stop):
 def checks_during_validation(trainer, loader, record, stop):
     """-> a function to call between the batches of a validation, which can be saved before and stopped in."""
     # Processes may differ by one batch; they can agree only after as many batches as all of them have.
-    common = iter(range(-(-(len(loader.dataset) // trainer.ranks.count) // loader.batch_size)))
+    common = iter(range(-(-(len(loader.dataset) // trainer.context.world_size) // loader.batch_size)))
     # Without a step since the start, a limit shorter than a validation would never let the run get any further.
     limited = trainer.progress.step > record.first_step
 
     def between():
         record.catch_up()
         if next(common, None) is not None:
-            act_on(trainer.ranks.most(requested(record, stop, limited), trainer.device), trainer, record, stop)
+            act_on(trainer.context.largest(requested(record, stop, limited), trainer.device), trainer, record, stop)
 
     return between

@@ -17,7 +17,7 @@ from utils.engine.trainer import STATE
 from utils.errors import InputError, first_line
 from utils.files import destination
 from utils.runs.config import IGNORED_ON_RESUME
-from utils.runs.predictions import EPOCHS, epoch_files
+from utils.runs.predictions import EPOCHS_FOLDER, epoch_files
 
 FILES = ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")  # of a run
 
@@ -161,6 +161,6 @@ def clear(run):
     """Remove what an earlier run of this name left, so that no file of it is taken for the new run's."""
     for name in FILES:
         (run / name).unlink(missing_ok=True)
-    for name in ("tensorboard", EPOCHS, "figures"):
+    for name in ("tensorboard", EPOCHS_FOLDER, "figures"):
         shutil.rmtree(run / name, ignore_errors=True)
     remove_empty([run, run.parent])

@@ -12,7 +12,7 @@ from utils.engine.background_writer import Writer
 from utils.engine.tensorboard_log import Board
 from utils.errors import InputError, listing
 from utils.files import write_csv, write_json
-from utils.runs.predictions import EPOCHS, epoch_files, write_epoch, write_predictions
+from utils.runs.predictions import EPOCHS_FOLDER, epoch_files, write_epoch, write_predictions
 from utils.runs.run_folder import write_rows
 
 
@@ -180,7 +180,7 @@ class Record:
         later = [path for epoch, path in epoch_files(self.run) if epoch > done]
         for path in [
             *self.run.glob(".*.part"),
-            *(self.run / EPOCHS).glob(".*.part"),
+            *(self.run / EPOCHS_FOLDER).glob(".*.part"),
             *later,
         ]:
             path.unlink(missing_ok=True)

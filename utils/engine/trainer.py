@@ -10,8 +10,8 @@ import torch
 
 from utils import models
 from utils.data.dataset import Normaliser
-from utils.device import tuned
-from utils.distributed import ALONE
+from utils.device import cudnn_benchmark
+from utils.distributed import SINGLE_PROCESS
 from utils.engine.backward import Backward
 from utils.engine.compiling import explaining_compile_errors
 from utils.engine.ema import MovingAverage
@@ -88,8 +88,10 @@ class Trainer:
     config: RunConfig. schedule: of `losses.parse_schedule`. steps_per_epoch: batches. started: time.time() at the start.
     """
 
-    def __init__(self, network, train_set, config, schedule, device, amp, steps_per_epoch, started=None, ranks=ALONE):
-        self.network, self.config, self.device, self.amp, self.ranks = network, config, device, amp, ranks
+    def __init__(
+        self, network, train_set, config, schedule, device, amp, steps_per_epoch, started=None, context=SINGLE_PROCESS
+    ):
+        self.network, self.config, self.device, self.amp, self.context = network, config, device, amp, context
         self.steps_per_epoch, self.progress = steps_per_epoch, Progress()
         self.started = self.epoch_started = time.time() if started is None else started
         if config.layers == "last":
@@ -104,9 +106,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config.normalise, config.mean, config.std, device, amp)
         self.loss = ScheduledLoss(schedule, train_set.targets, device)
-        self.full_size = ranks.share(min(config.batch_size, len(train_set.targets)))
+        self.full_size = context.shard_size(min(config.batch_size, len(train_set.targets)))
         self.backward = Backward(
-            network, ranks.wrap(network, device), self.loss, self.scaler, config, device, amp, ranks, self.full_size
+            network, context.wrap(network, device), self.loss, self.scaler, config, device, amp, context, self.full_size
         )
         self.repeat = False  # must one epoch be trained before the time limit counts?
         self.request = 0  # the largest number that any process's `meanwhile` returned in the last step
@@ -126,7 +128,7 @@ class Trainer:
 
     def seed(self, number):
         """Let dropout follow from (seed, number), in each process differently."""
-        torch.manual_seed(self.config.seed * 1_000_003 + number + self.ranks.rank * 2**40)
+        torch.manual_seed(self.config.seed * 1_000_003 + number + self.context.rank * 2**40)
 
     def train_step(self, batch, meanwhile=None):
         """One step on one batch: -> {curve: float}, Chen's nine (Fig. 5) and the other terms of the schedule.
@@ -142,7 +144,7 @@ class Trainer:
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config.skip_nan else []
         real = (batch["rows"] >= 0).numpy()
         compiling = explaining_compile_errors(self.config.model) if self.config.compile else contextlib.nullcontext()
-        with compiling, tuned(len(real) == self.full_size):
+        with compiling, cudnn_benchmark(len(real) == self.full_size):
             loss, curves = self.backward(self.normaliser(batch), targets, real, batch.get("whole", len(real)))
         numbers = {
             "loss": loss,
@@ -150,8 +152,8 @@ class Trainer:
             "scale": self.scaler.scale(torch.ones((), device=self.device)),
         }
         request = meanwhile() if meanwhile else 0
-        if self.ranks.count > 1:
-            numbers["request"] = self.ranks.largest(request, self.device)
+        if self.context.world_size > 1:
+            numbers["request"] = self.context.all_reduce_max(request, self.device)
         numbers |= curves
         waited = torch.stack([number.detach() for number in numbers.values()]).tolist()
         numbers = dict(zip(numbers, waited, strict=True))
@@ -239,7 +241,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "model": self.network.state_dict(),
             "finished": self.finished,
-            "random": self.ranks.collect(random_state(self.device)),
+            "random": self.context.all_gather_object(random_state(self.device)),
             "parts": {name: part.state_dict() for name, part in self._parts().items()},
         }  # fmt: skip
 
@@ -253,8 +255,8 @@ class Trainer:
             if saved["parts"][name]:  # a scaler that is switched off has no state
                 part.load_state_dict(saved["parts"][name])
         self.progress, self.repeat = Progress.load(saved), saved["repeat"]
-        if len(saved["random"]) == self.ranks.count:
-            set_random_state(saved["random"][self.ranks.rank], self.device)
+        if len(saved["random"]) == self.context.world_size:
+            set_random_state(saved["random"][self.context.rank], self.device)
         else:  # on another number of GPUs: as good, but not the same
             self.seed(self.progress.step)
 

@@ -12,7 +12,8 @@ import torch
 
 from utils import models
 from utils.data.images import parse_channels
-from utils.data.labels import CYTO_CLASSES, read_table
+from utils.data.labels import CYTO_CLASSES
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.engine.checkpoint import is_state
 from utils.errors import InputError, first_line, listing, plural

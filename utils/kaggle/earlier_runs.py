@@ -4,7 +4,7 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, listing
 from utils.files import whole_folder, write_csv

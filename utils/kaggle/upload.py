@@ -89,7 +89,7 @@ def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overw
     wheels.check_names(ROOT / "requirements.txt", wheel)
     files = kit_files() | weight_files(weights) | run_files(runs)
     if folds:
-        from utils.data.labels import read_table  # here and below: only what is uploaded asks for pandas and torch
+        from utils.data.tables import read_table  # here and below: only what is uploaded asks for pandas and torch
 
         read_table(folds, ["Id", "Target", "fold"], what="a table of folds")
         files["folds.csv"] = Path(folds)

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.data.labels import encode, read_labels, read_table
+from utils.runs.config import RunConfig
 from utils.errors import InputError
 from utils.files import write_csv
-from utils.runs.config import RunConfig
+from utils.data.labels import encode, read_labels
+from utils.data.tables import read_table
 from utils.runs.predictions import read_predictions
 from utils.safe_load import read_json
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
-ANEW = "train the fold anew, with --overwrite"
+RETRAIN = "train the fold anew, with --overwrite"
 
 
 def fold_files(run, name, itself=False):
@@ -35,9 +36,9 @@ def write_rows(path, train, valid):
 def read_config(folder, *names):
     """The RunConfig in a fold's config.json, in which the fields `names` are recorded."""
     path = Path(folder) / "config.json"
-    content = read_json(path, "a run's config", ANEW)
+    content = read_json(path, "a run's config", RETRAIN)
     if not isinstance(content, dict) or "class_names" not in content:
-        raise InputError(f"{path} is not a run's config (it lacks class_names); {ANEW}")
+        raise InputError(f"{path} is not a run's config (it lacks class_names); {RETRAIN}")
     config = RunConfig.from_dict(content, path)
     config.require(path, *names)
     return config
@@ -49,14 +50,14 @@ def read_fold(folder, *keys):
     folder = Path(folder)
     config = read_config(folder, *keys)
     if not (folder / "rows.csv").is_file():
-        raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {ANEW}")
+        raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {RETRAIN}")
     rows = read_labels(folder / "rows.csv", config.class_names)
     if "part" not in rows.columns:
-        raise InputError(f"{folder / 'rows.csv'} lacks the column part; {ANEW}")
+        raise InputError(f"{folder / 'rows.csv'} lacks the column part; {RETRAIN}")
     oof = read_predictions(folder / "oof.csv", config.class_names)
     targets = rows.set_index("Id")["Target"]
     if list(oof.columns) != config.class_names or not set(oof.index) <= set(targets.index):
-        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {ANEW}")
+        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {RETRAIN}")
     truth = encode(targets.loc[oof.index], config.class_names)
     if not truth.any():
         raise InputError(
@@ -73,7 +74,7 @@ def read_numbers(path, columns):
     if len(bad := np.argwhere(~np.isfinite(numbers.to_numpy(float)))):
         row, column = bad[0]
         raise InputError(
-            f"{path}: row {row + 2} has no finite number in {columns[column]} ({table.iloc[row, column]!r}); {ANEW}"
+            f"{path}: row {row + 2} has no finite number in {columns[column]} ({table.iloc[row, column]!r}); {RETRAIN}"
         )
     return numbers
 
@@ -86,5 +87,5 @@ def best_epoch(folder):
     log = read_numbers(path, ["epoch", "macro_f1"])
     best = float(log["epoch"][log["macro_f1"].idxmax()])
     if not best.is_integer() or not 0 < best < 10**6:
-        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {ANEW}")
+        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {RETRAIN}")
     return int(best)

@@ -24,7 +24,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, read_labels, read_table
+from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, read_labels
+from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, plural
 from utils.files import check_writable, write_csv, write_json
 from utils.parallel import closing, cores, starting
