@@ -337,7 +337,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
             device,
             trainer.amp,
             chunk=chunk,
-            ranks=context,
+            context=context,
             between=between,
         )
         threshold, score = context.broadcast(best_global_threshold(truth, probabilities))
