@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from utils import distributed
 from utils.cli import check_least, run_script
-from utils.data import packing
-from utils.data.dataset import Normaliser, Samples, make_loader, pick_workers
+from utils.data import cache
+from utils.data.cache import open_images, warn_of_bits
+from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
 from utils.data.labels import check_ids, read_table
-from utils.data.packing import open_images, warn_of_bits
+from utils.data.loader import make_loader, pick_workers
 from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory
 from utils.engine import checkpoint, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
@@ -58,7 +59,10 @@ def parse_args():
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
     arg(
-        "--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept (default: %(default)s)"
+        "--cache",
+        default=cache.DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help="where packed images are kept (default: %(default)s)",
     )
     arg("--no-cache", action="store_true", help="decode the images instead of packing them")
     arg("--benchmark", action="store_true", help="measure seconds an image by stage instead (Chen, Table III)")

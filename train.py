@@ -28,13 +28,13 @@ from tqdm import tqdm
 
 from utils import distributed, models
 from utils.cli import check_least, parse_span, run_script
-from utils.data import augment, packing
-from utils.data.dataset import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
+from utils.data import augment, cache
+from utils.data.cache import warn_of_bits
+from utils.data.dataset import FITS, NORMALISATIONS, Samples, dataset_moments
 from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
-from utils.data.packing import warn_of_bits
+from utils.data.loader import begin_epoch, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable
-from utils.data.workers import naming_what_they_held
 from utils.device import AMP, amp_dtype, describe, explaining_out_of_memory, on_device, peak_memory
 from utils.engine import activation_checkpointing, inference, losses, resume
 from utils.engine.compiling import check_compiles
@@ -127,7 +127,7 @@ def parse_args():
     arg("--compile", action="store_true", help="compile the network for training; takes minutes at first", group=run)
     arg("--device", default="auto", help="cuda, cuda:1, cpu, …", group=run)
     arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
-    arg("--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept", group=run)
+    arg("--cache", default=cache.DEFAULT_FOLDER, metavar="FOLDER", help="where packed images are kept", group=run)
     arg("--no-cache", action="store_true", help="decode the images each time instead of packing them", group=run)
     arg(
         "--skip-bad",
@@ -167,7 +167,7 @@ def main():
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
-                with stop, naming_what_they_held(train_loader, record.last), record:
+                with stop, naming_file_of_crashed_worker(train_loader, record.last), record:
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")

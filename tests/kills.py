@@ -171,7 +171,7 @@ def watch(phase, at_file):
 
         return deadly
 
-    readable.open_sound = during("packing", readable.open_sound)
+    readable.open_and_check = during("packing", readable.open_and_check)
     train.fit = during("between", train.fit)
     Trainer.train_step = during("step", Trainer.train_step)
     checkpoint.save = during("checkpoint", checkpoint.save)

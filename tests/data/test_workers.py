@@ -18,7 +18,7 @@ from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
 
 from utils.data import workers
 from utils.data.cache import Images
-from utils.data.workers import Start, fit_workers, new_ledger, shared_tensor
+from utils.data.loader import Start, fit_workers, new_ledger, shared_tensor
 from utils.engine.trainer import Trainer
 
 
@@ -208,7 +208,7 @@ def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
 
 def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch):
     """Killed within the milliseconds between a fork and the worker's first line, it would wait for ever."""
-    monkeypatch.setattr("utils.data.workers.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
+    monkeypatch.setattr("utils.data.loader.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
     ours, its = os.pipe()
     training = os.fork()
     if not training:
@@ -236,8 +236,8 @@ def free_disk(free):
 def test_fewer_processes_where_their_batches_do_not_fit(monkeypatch, capsys, memfd, workers, free, found):
     """`free` batches fit. Half of the main memory is for others; of /dev/shm everything is for batches."""
     batch = 64 * 4 * 512**2
-    monkeypatch.setattr("utils.data.workers.has_memfd", lambda: memfd)
-    monkeypatch.setattr("utils.data.workers.free_memory", lambda: 2 * free * batch / 1e9)
+    monkeypatch.setattr("utils.data.loader.has_memfd", lambda: memfd)
+    monkeypatch.setattr("utils.data.loader.free_memory", lambda: 2 * free * batch / 1e9)
     monkeypatch.setattr(os, "statvfs", free_disk(free * batch))
     assert fit_workers(workers, batch) == found and fit_workers(workers, batch // 2, trainings=2) == found
     out = capsys.readouterr().out
@@ -254,7 +254,7 @@ def test_shared_tensors_need_nothing_of_dev_shm(monkeypatch):
     os.waitpid(child, 0)
     assert tensor[2, 999] == 7 and float(tensor.sum()) == 3006 and shared_tensor((0, 2), torch.int64).shape == (0, 2)
     monkeypatch.setattr(os, "memfd_create", lambda _: raise_(PermissionError("not in this container")))
-    monkeypatch.setattr("utils.data.workers.has_memfd", workers.has_memfd.__wrapped__)
+    monkeypatch.setattr("utils.data.loader.has_memfd", workers.has_memfd.__wrapped__)
     with pytest.raises(OSError, match="4.1 KB of /dev/shm are free, 12 KB are needed"):
         shared_tensor((3, 1000), torch.float32)
     assert shared_tensor((2,), torch.int64).fill_(3).tolist() == [3, 3]

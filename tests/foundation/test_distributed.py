@@ -13,7 +13,6 @@ from conftest import ROOT, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.data import packing
 from utils.distributed import Ranks, Shares
 from utils.runs.predictions import read_predictions
 
@@ -32,7 +31,7 @@ def torchrun(*words, ranks=2):
 
 
 def together(script, *words, ranks=2, cache=None):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
+    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or cache.DEFAULT_FOLDER, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

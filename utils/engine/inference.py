@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.data.dataset import batches
+from utils.data.loader import batches
 from utils.device import autocast, fetch, on_device, tuned
 from utils.distributed import ALONE
 from utils.engine.batch_norm_folding import fold_batch_norm
