@@ -21,7 +21,7 @@ from utils.data.cache import RECORD, Images, Index, Map, line_of
 from utils.data.images import check_crop, load_sample, look_at_files, told
 from utils.errors import InputError, data_size, plural
 from utils.parallel import cores, in_order
-from utils.partial_file import NO_ROOM
+from utils.files import NO_ROOM
 
 DEFAULT = "input/packed"
 SPARE = 2 * 10**9  # bytes of the disk that packing leaves free: checkpoints and logs are to come
