@@ -220,7 +220,7 @@ def judge(words, folder, before):
         return f"{words[0]}: exit code {result.code}"
     if not message.startswith("error: ") or len(message.splitlines()) != 1:
         return f"{words[0]}: no one sentence: {message.splitlines()[0][:100] if message else 'nothing'}"
-    if "the memory is not enough" in message:
+    if "error: out of memory (" in message:
         return f"{words[0]}: out of memory"
     if left := sorted(set(listing(folder).items()) ^ set(before.items())):
         return f"{words[0]}: refused, but {Path(left[0][0]).name} was written"

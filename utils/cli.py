@@ -1,4 +1,4 @@
-"""The command line: how a script ends, what options may be, spans of time."""
+"""The command line: parsers, ranges of options, spans of time, and how a script ends."""
 
 import argparse
 import errno
@@ -10,6 +10,9 @@ from contextlib import suppress
 
 from utils.errors import InputError, explain_system_error, more_files, one_line
 
+MOST = 2**31 - 1  # of any option: what a 32-bit integer holds
+UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}  # seconds
+
 
 def option_parser(doc, module=None, **kwargs):
     """An ArgumentParser that shows `doc` as it is written. module: the dotted name by which `python -m` runs the program."""
@@ -19,12 +22,8 @@ def option_parser(doc, module=None, **kwargs):
     )
 
 
-MOST = 2**31 - 1  # of any option: what a 32-bit integer holds
-
-
 def check_least(args, **least):
-    """Refuse options below their least value, above MOST, or NaN. A pair is the least and the most an option may be. An option
-    that is None was not given."""
+    """Refuse options below their least value, above MOST, or NaN. A pair is the least and the most. None: not given."""
     for name, limits in least.items():
         value = getattr(args, name)
         low, high = limits if isinstance(limits, tuple) else (limits, MOST)
@@ -33,46 +32,61 @@ def check_least(args, **least):
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range; give {allowed}")
 
 
+def parse_span(option, text):
+    """Seconds of ``8h30m``, ``10min``, ``45s``, ``1d`` or ``0``. Raises InputError that names the `option` otherwise."""
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(d|h|min|m|s)", text)
+    if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
+        raise InputError(f"{option} {text!r} is no span of time; give one as 8h30m, 10min or 45s")
+    return float(sum(float(number) * UNITS[unit] for number, unit in parts))
+
+
+def clock(seconds):
+    """``9:05`` or ``1:09:05``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+
+
 def run_script(main):
     """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130.
 
-    What is printed is an extra: where the terminal is gone, a log's disk is full or a stream was closed before the start, the
-    script goes on without, and what the output's encoding lacks is printed as an escape.
+    Printing never ends a script: if the terminal is gone, a log's disk is full or a stream was closed before the start, it goes
+    on without; characters that the output's encoding lacks are escaped.
     """
     streams = sys.stdout, sys.stderr
-    _fill_closed()
+    _fill_closed_streams()
     sys.stdout, sys.stderr = map(_Output, streams)
     try:
         main()
-        sys.stdout.flush()  # what cannot be printed is passed over here, and no fault at the interpreter's end
-        if _among_others():
-            _end_at_once(0)
+        sys.stdout.flush()  # here what cannot be printed is passed over, at the interpreter's end it would not
+        if _under_torchrun():
+            _exit_at_once(0)
     except InputError as error:
-        sys.exit(_refuse(error))
+        sys.exit(_refuse(str(error)))
     except MemoryError as error:
-        sys.exit(_refuse(f"the memory is not enough ({error}); give smaller files, or fewer at once"))
+        sys.exit(_refuse(f"out of memory ({error}); give smaller files, or fewer at once"))
     except KeyboardInterrupt:
         print("\nstopped by Ctrl+C", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe (`| head`) went away: nothing left to say, and nobody to say it to
+    except BrokenPipeError:  # the reader of a pipe (`| head`) went away
         sys.stderr.close()
         sys.exit(141)
     except (OSError, RuntimeError) as error:
-        if refused := explain_system_error(error):
-            sys.exit(_refuse(refused))
-        if not (_among_others() and ("gloo" in str(error) or type(error).__name__.startswith("Dist"))):
-            raise
-        time.sleep(10)  # another process has ended, and says why
-        _end_at_once(2)
+        if message := explain_system_error(error):
+            sys.exit(_refuse(message))
+        if _under_torchrun():
+            time.sleep(
+                10
+            )  # if it is only that another process has ended and reports why, torchrun ends this one meanwhile
+        raise
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # the second: it is closed
+            with suppress(OSError, ValueError):  # ValueError: it is closed
                 stream.flush()
         sys.stdout, sys.stderr = streams
 
 
-def _fill_closed():
-    """Let no file that is opened later get the number of a standard stream that is closed: libraries print there."""
+def _fill_closed_streams():
+    """Give the numbers of closed standard streams to the null device: libraries print there, whatever file is opened later."""
     with suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
@@ -80,8 +94,7 @@ def _fill_closed():
 
 
 class _Output:
-    """A stream that falls silent where nothing can be written to it, or not any more. stream: None where it was closed, as for a
-    daemon."""
+    """A stream that falls silent when nothing can be written to it any more. stream: None if it was closed, as for a daemon."""
 
     GONE = (errno.EIO, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -102,55 +115,34 @@ class _Output:
         except OSError as error:
             if error.errno not in self.GONE:
                 raise
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, self.stream.fileno())  # for what is still in the stream's own memory too
-            os.close(silence)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())  # also for what the stream still buffers
+            os.close(null)
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
 
 
-def _refuse(error):
-    if _among_others() and os.environ["RANK"] != "0":
-        time.sleep(5)  # what is wrong for all of torchrun's processes the first has said, and torchrun ends the others
+def _refuse(message):
+    """Print the message: -> exit code 2."""
+    if _under_torchrun() and os.environ["RANK"] != "0":
+        time.sleep(5)  # what is wrong for all processes the first reports, and torchrun ends the others
     sys.stdout.flush()
-    text = str(error)
-    if os.strerror(errno.EMFILE) in text and "ulimit" not in text:
-        text = f"{text}; {more_files()}"
-    print(f"error: {one_line(text)}", file=sys.stderr)
-    if _among_others():
-        _end_at_once(2)
+    if os.strerror(errno.EMFILE) in message and "ulimit" not in message:
+        message = f"{message}; {more_files()}"
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    if _under_torchrun():
+        _exit_at_once(2)
     return 2
 
 
-def _among_others():
-    """Is this one of torchrun's processes?"""
+def _under_torchrun():
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _end_at_once(code):
-    """An ordinary end takes down the process group: after a failure it would wait for the others, who wait for this process,
-    and with torch 2.6 and gloo it was seen to wait for ever after success too."""
+def _exit_at_once(code):
+    """Exit without taking down the process group: after a failure that would wait for the others, who wait for this process, and
+    with torch 2.6 and gloo it was seen to wait for ever after success too."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
-_PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|min|m|s)")
-
-
-def parse_span(option, text):
-    """Seconds of ``8h30m``, ``10min``, ``45s``, ``1d``, or ``0``. Raises InputError naming the `option` otherwise."""
-    parts = _PARTS.findall(text)
-    if text == "0":
-        return 0.0
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InputError(f"{option} {text!r} is no span of time; give one as 8h30m, 10min or 45s")
-    return float(sum(float(number) * UNITS[unit] for number, unit in parts))
-
-
-def clock(seconds):
-    """``9:05`` or ``1:09:05``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"

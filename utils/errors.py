@@ -1,19 +1,18 @@
-"""How the kit refuses bad input: one sentence on stderr, exit code 2, no traceback."""
+"""Bad input: the exception for it, and the words of its message."""
 
 import errno
 import os
 
-TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)  # files open at once: in this process, in the whole system
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)  # open at once: in this process, in the whole system
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class InputError(Exception):
-    """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to mend it."""
+    """Input the kit cannot work with. The message is one sentence: which file or row, what is wrong, how to fix it."""
 
 
 def listing(items, show=3, sep=", ", count=None):
-    """First few of `items` and how many more there are: ``'a, b, c and 7 more'``. count: how many there are in all, where `items`
-    holds only the first."""
+    """The first of `items` and how many more there are: ``'a, b, c and 7 more'``. count: of all, if `items` are only the first."""
     items = [str(item) for item in items]
     count = len(items) if count is None else count
     head = sep.join(items[:show])
@@ -21,18 +20,18 @@ def listing(items, show=3, sep=", ", count=None):
 
 
 def first_line(error, most=160):
-    """What an exception says first, at most so many characters of it."""
+    """The first line of an exception's message, at most `most` characters of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:most] if lines else type(error).__name__
 
 
 def plural(count, noun, nouns=None):
-    """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``; `nouns` where an s is not enough."""
+    """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``. nouns: the plural, if it is not noun + s."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def data_size(count):
-    """Bytes as a reader wants them: ``1.05 GB``, ``33 MB``, ``4.1 KB``, ``1 byte``."""
+    """Bytes in words: ``1.05 GB``, ``33 MB``, ``4.1 KB``, ``1 byte``."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
         if count >= unit:
             return f"{count / unit:.3g} {name}"
@@ -40,9 +39,9 @@ def data_size(count):
 
 
 def explain_system_error(error):
-    """The sentence for an exception which says that this process may not use a file, or opens too many; None for any other."""
+    """The message for an exception which says that this process may not use a file, or opens too many; None for any other."""
     number, text = getattr(error, "errno", None), str(error)
-    # "ancdata": that a file which another process hands over could not be received
+    # torch raises RuntimeError if it cannot open or receive ("ancdata") a file, so only the message tells.
     if number in TOO_MANY_FILES or os.strerror(errno.EMFILE) in text or "ancdata" in text:
         return f"too many files are open at once ({first_line(error)}); {more_files()}"
     if number in FORBIDDEN and error.filename is not None:
@@ -51,6 +50,7 @@ def explain_system_error(error):
 
 
 def more_files():
+    """How to be allowed more open files."""
     try:
         import resource
 
@@ -61,7 +61,6 @@ def more_files():
 
 
 def one_line(text, most=2000):
-    """`text` as one line for a terminal, whatever file it quotes: what cannot be printed is escaped, the middle of a very long
-    one left out."""
+    """`text` as one line for a terminal: what cannot be printed is escaped, the middle of a very long one left out."""
     text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"

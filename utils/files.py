@@ -1,39 +1,46 @@
-"""Files appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""Files and folders that appear whole or not at all, and checks of the places they go to."""
 
+import errno
+import io
 import json
 import os
 import shutil
 import stat
 import tempfile
 import unicodedata
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from utils.errors import InputError
-from utils.partial_file import Part, no_room, opened
+from utils.errors import InputError, data_size
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota or the size of one file is exhausted
 
 
 @contextmanager
 def whole_file(path, mode="w"):
-    """Open `path` for writing (``w``, UTF-8, or ``wb``) so that readers see the old file or the complete new one, never a part.
-    Where `path` is a symbolic link it stays one: the file it leads to is written.
+    """Open a file for writing (``w``: UTF-8, or ``wb``) so that readers see the old file or the complete new one.
 
-    Raises InputError when the place cannot be written; where room is wanting, after the body, since then it is known how much.
-    On any exception in the body the old file stays as it was.
+    It is written beside its place, flushed to disk, then renamed; a symbolic link stays one. On any exception in the body the
+    old file stays as it was. Raises InputError if the place cannot be written; if the disk is full, after the body, since the
+    message tells how much room the file needs.
     """
     path, place = Path(path), destination(path)
-    part = Part(
-        place.with_name(f".{place.name}.part")
-    )  # the same name each time: what a killed process left is overwritten
+    part = PartialFile(place)
     try:
         part.create()
-        with opened(part, mode) as file:
+        buffered = io.BufferedWriter(part)
+        with buffered if "b" in mode else io.TextIOWrapper(buffered, encoding="utf-8", newline="") as file:
             yield file
             file.flush()
-            destination(path)  # that it can still be replaced: hours may have passed
+            destination(path)  # hours may have passed: can it still be replaced?
             part.move_to(place)
         if part.error:
-            raise InputError(no_room(path, part.size, part.error)) from part.error
+            raise InputError(_no_room(path, part.size, part.error)) from part.error
     except OSError as error:
         raise InputError(
             f"cannot write {path} ({error.strerror or error}); free the place or choose another"
@@ -42,12 +49,118 @@ def whole_file(path, mode="w"):
         part.remove()
 
 
+class PartialFile(io.RawIOBase):
+    """The file `.<name>.part` that becomes `place`, written once from beginning to end.
+
+    If there is no room for it, at whatever moment, it frees what it took, sets `error` to the OSError, and goes on counting
+    the bytes given to it in `size`. It has no file descriptor: some libraries would write past it.
+    """
+
+    def __init__(self, place):
+        self.path, self.size, self.error, self._file = place.with_name(f".{place.name}.part"), 0, None, None
+
+    def create(self):
+        """Make the file and the folders it lies in."""
+        with self._noting_no_room():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _open_locked(self.path)
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        length = memoryview(data).nbytes
+        if not self.error:
+            with self._noting_no_room():
+                length = self._file.write(data)  # perhaps less: then the rest comes again
+        self.size += length
+        return length
+
+    def move_to(self, place):
+        """Flush the file to disk, rename it, and flush its new name to disk."""
+        if not self.error:
+            with self._noting_no_room():
+                os.fsync(self._file.fileno())
+                os.replace(self.path, place)
+                moved, self._file = self._file, None
+                moved.close()
+                _sync_folder(place.parent)
+
+    def remove(self):
+        """Remove the file unless it was renamed or is another process's."""
+        if self._file:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.close()
+
+    @contextmanager
+    def _noting_no_room(self):
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self.error = error
+            self.remove()
+
+
+def _open_locked(path):
+    """Open `path`, new or left by a killed process, for writing. Raises BlockingIOError if another process writes it."""
+    while True:
+        file = open(path, "ab", buffering=0, opener=_open_regular)  # noqa: SIM115
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except BlockingIOError as error:
+            file.close()
+            raise BlockingIOError(error.errno, "another process is writing it") from None
+        except FileNotFoundError:
+            ours = False
+        except OSError:  # a file system without locks
+            ours = True
+        if ours:
+            file.truncate(0)
+            return file
+        file.close()  # another process has just renamed it: this may be its complete file
+
+
+def _open_regular(path, flags):
+    """An opener that follows no link and does not wait for a pipe's reader."""
+    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path} is no regular file")
+    return handle
+
+
+def _sync_folder(folder):
+    """Flush the names in a folder to disk, if the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _no_room(path, size, error):
+    """The message for a file of `size` bytes that there was no room for."""
+    folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.is_dir())
+    free = data_size(shutil.disk_usage(folder).free)
+    return (
+        f"cannot write {path}: it needs {data_size(size)}, {free} are free on the disk ({error.strerror}); "
+        "free the place or choose another"
+    )
+
+
 @contextmanager
 def whole_folder(path):
-    """Make a folder that appears at `path` whole or not at all: yields an empty one beside it, to be filled. What was at `path` is
-    replaced, and on any exception stays as it was. Where `path` is a symbolic link it stays one."""
+    """Yield an empty folder to fill, which then replaces the one at `path`. On any exception that stays as it was; a symbolic
+    link stays one."""
     path = destination(path, folder=True)
-    part, old = (path.with_name(f".{path.name}.{what}") for what in ("part", "old"))
+    part, old = (path.with_name(f".{path.name}.{ending}") for ending in ("part", "old"))
     try:
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -64,37 +177,29 @@ def whole_folder(path):
 
 
 def destination(path, folder=False):
-    """Where a file (or a folder) that is to be called `path` belongs: the place itself, behind all symbolic links, where
-    something of its kind or nothing may be.
+    """The place behind all symbolic links where a file (or folder) `path` is to be written.
 
-    Raises InputError where it is anything else, which a rename would destroy: a device, a pipe, /dev/stdout and what it leads to.
+    Raises InputError if something else is there, which a rename would destroy: a device, a pipe, what this command prints to.
     """
     try:
         place = Path(os.path.realpath(path))
         if place.is_symlink():
             raise InputError(f"{path} is a link that leads back to itself; name a file to write")
         state = os.stat(path)
-        printed = [os.fstat(stream) for stream in (1, 2) if _is_open(stream)]
     except (FileNotFoundError, NotADirectoryError):
         return place
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(state.st_mode):
-        kind = (
+        found = (
             "a folder" if stat.S_ISDIR(state.st_mode) else "a file" if folder and place.is_file() else "no regular file"
         )
-        raise InputError(f"{path} is {kind}; name a {'folder' if folder else 'file'} to write")
-    if any(os.path.samestat(state, stream) for stream in printed):
-        raise InputError(f"{path} is where this command prints to; name another file to write")
+        raise InputError(f"{path} is {found}; name a {'folder' if folder else 'file'} to write")
+    for stream in (1, 2):
+        with suppress(OSError):  # it is closed
+            if os.path.samestat(state, os.fstat(stream)):
+                raise InputError(f"{path} is where this command prints to; name another file to write")
     return place
-
-
-def _is_open(stream):
-    try:
-        os.fstat(stream)
-    except OSError:
-        return False
-    return True
 
 
 def write_json(path, content):
@@ -104,47 +209,13 @@ def write_json(path, content):
 
 
 def write_csv(path, frame):
-    """Write a DataFrame. Floats keep every digit they need to be read back to the same value."""
+    """Write a DataFrame, floats so that they are read back as the same values."""
     with whole_file(path) as file:
         frame.to_csv(file, index=False, lineterminator="\n")
 
 
-def first_repeated(paths):
-    """The first path that names the same file as an earlier one, or None."""
-    seen = set()
-    for path in paths:
-        real = Path(path).resolve()
-        if real in seen:
-            return path
-        seen.add(real)
-    return None
-
-
-def is_stem(text):
-    """Can files be called `text` and an ending? Only printable, no folder in it, and room for the ending in 255 bytes."""
-    return (
-        text == text.strip()
-        and text not in ("", ".", "..")
-        and text.isprintable()
-        and not set(text) & set("/\\")
-        and len(text.encode()) <= 240
-    )
-
-
-def nfc(text):
-    """`text` in composed Unicode. macOS writes é in names of files as e and an accent, tables mostly as one character."""
-    return unicodedata.normalize("NFC", text)
-
-
-def check_name(name):
-    """Raise InputError unless a run can be called `name`: it becomes a folder."""
-    if not is_stem(name):
-        raise InputError(f"--name {name!r} is not usable as a folder's name; use letters, digits, - and _")
-
-
 def check_outputs(outputs, inputs=()):
-    """`check_writable` for each of `outputs` (None: not asked for); also refuse two that are one file, and one that would
-    overwrite what is read."""
+    """`check_writable` for all `outputs`; also refuse two that are one file, and one that is among `inputs`. None: not given."""
     outputs = [path for path in outputs if path is not None]
     for path in outputs:
         check_writable(path)
@@ -157,19 +228,44 @@ def check_outputs(outputs, inputs=()):
 
 
 def check_writable(path):
-    """Raise InputError now if a file at `path` could not be written later. Leaves nothing behind, creates no folder."""
+    """Raise InputError now if a file at `path` could not be written later. Writes nothing that stays."""
     if str(path) in ("", ".") or str(path).endswith("/"):
         raise InputError(f"{str(path)!r} is no name of a file to write; give one")
     path = Path(path)
     try:
         place = destination(path)
-        folder = place.parent
-        while not folder.exists():
-            folder = folder.parent
+        folder = next(folder for folder in place.parents if folder.exists())
         if not folder.is_dir():
             raise InputError(f"cannot write {path}: {folder} is not a folder")
-        # Asking os.access is not enough: root may "write" to a read-only file system. Only trying tells.
-        tempfile.TemporaryFile(dir=folder).close()
-        place.with_name(f".{place.name}.part").exists()  # raises where the name is too long
+        tempfile.TemporaryFile(dir=folder).close()  # os.access would allow root to write to a read-only file system
+        place.with_name(f".{place.name}.part").exists()  # raises if the name is too long
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error
+
+
+def first_repeated(paths):
+    """The first path that names the same file as an earlier one, or None."""
+    real = [Path(path).resolve() for path in paths]
+    return next((path for number, path in enumerate(paths) if real[number] in real[:number]), None)
+
+
+def is_stem(text):
+    """Return whether files can be named `text` and an ending: printable, no folder in it, short enough for the ending."""
+    return (
+        text == text.strip()
+        and text not in ("", ".", "..")
+        and text.isprintable()
+        and not set(text) & set("/\\")
+        and len(text.encode()) <= 240  # file systems allow 255
+    )
+
+
+def nfc(text):
+    """`text` in composed Unicode. macOS writes é in names of files as e and an accent, tables mostly as one character."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_name(name):
+    """Raise InputError unless a run's folder can be named `name`."""
+    if not is_stem(name):
+        raise InputError(f"--name {name!r} is not usable as a folder's name; use letters, digits, - and _")

@@ -19,8 +19,7 @@ from utils import files
 from utils.engine.run_log import Record
 from utils.engine.tensorboard_log import Board
 from utils.errors import InputError, data_size
-from utils.files import whole_file
-from utils.partial_file import Part
+from utils.files import PartialFile, whole_file
 
 OLD = b"what was there before"
 
@@ -40,7 +39,7 @@ def cramp(monkeypatch, name, size):
     """`at_most`, but only for the file of that name."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class Cramped(Part):
+    class Cramped(PartialFile):
         def create(self):
             if self.path.name == f".{name}.part":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -50,7 +49,7 @@ def cramp(monkeypatch, name, size):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             super().remove()
 
-    monkeypatch.setattr(files, "Part", Cramped)
+    monkeypatch.setattr(files, "PartialFile", Cramped)
 
 
 @pytest.fixture
@@ -226,7 +225,10 @@ def test_a_full_disk_says_what_is_free_and_is_given_its_room_back(atlas, run, fo
     out = disk / "out.csv"
     out.write_bytes(OLD)
     free = shutil.disk_usage(disk).free
-    with pytest.raises(InputError, match=f"needs 100 KB, {data_size(free)} are free on the disk; free the place"):
+    with pytest.raises(
+        InputError,
+        match=f"needs 100 KB, {data_size(free)} are free on the disk .No space left on device.; free the place",
+    ):
         write_whole(out, lambda file: file.write(bytes(100_000)))
     assert content(disk)[out.relative_to(disk)] == OLD and shutil.disk_usage(disk).free == free
     (disk / "filler2").write_bytes(bytes(free))
@@ -240,7 +242,7 @@ def test_a_full_disk_says_what_is_free_and_is_given_its_room_back(atlas, run, fo
 def test_a_disk_that_takes_no_more_files_says_so(small_disk):
     disk = small_disk("1m,nr_inodes=2")
     (disk / "only").write_bytes(b"")
-    with pytest.raises(InputError, match=r"needs 9 bytes, 1.05 MB are free on the disk, but not for one more file"):
+    with pytest.raises(InputError, match=r"needs 9 bytes, 1.05 MB are free on the disk .No space left on device."):
         write_whole(disk / "new" / "file", lambda file: file.write(b"nine byte"))
 
 

@@ -25,10 +25,9 @@ from tqdm import tqdm
 
 from utils.data.images import check_crop, describe_problems, join_planes, load_sample, look_at_files
 from utils.errors import InputError, data_size, plural
-from utils.files import destination
+from utils.files import NO_ROOM, destination
 from utils.opencv import MOST_PIXELS, cv2
 from utils.parallel import cores, in_order
-from utils.partial_file import NO_ROOM
 from utils.safe_load import file_size
 
 DEFAULT_FOLDER = "input/packed"
