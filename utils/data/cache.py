@@ -1,11 +1,10 @@
 """The pixels of a list of samples: decoded from their files, or read from a packed copy that needs no decoding.
 
-A packed copy holds the samples of one image folder as they are read (these channels, in this order, at this size), one
-after another in a memory-mapped file: a sample is one copy of about 1 MB at 512² instead of four PNGs to decode. Samples
-are stored raw, or compressed by zstd if the disk is short of room; without room for that they are decoded each time.
-
-A copy is only ever appended to, under a lock: two trainings that start together pack once. Its index is written after the
-pixels that it lists are on the disk, so that a kill at any moment costs the samples of the last seconds and nothing else.
+A packed copy holds the samples of one image folder as they are read (these channels, in this order, at this size), one after
+another in a memory-mapped file: a sample is one copy of about 1 MB at 512² instead of four PNGs to decode. Samples are stored
+raw, or compressed by zstd if the disk is short of room; without room for that they are decoded each time. A copy is only
+appended to, under a lock, and its index is written after the pixels that it lists are on the disk: two trainings that start
+together pack once, and a kill at any moment costs the samples of the last seconds and nothing else.
 """
 
 import hashlib
@@ -34,16 +33,8 @@ DEFAULT_FOLDER = "input/packed"
 FORMAT = 2
 KINDS = ("uint8", "float32")
 CODECS = ("raw", "zstd")
-PLACE = [
-    ("codec", "i1"),
-    ("kind", "i1"),
-    ("channels", "i2"),
-    ("height", "i4"),
-    ("width", "i4"),
-    ("offset", "i8"),
-    ("length", "i8"),
-]
-RECORD = np.dtype([("pack", "i2"), *PLACE])
+RECORD = np.dtype("i2, i1, i1, i2, i4, i4, i8, i8")
+RECORD.names = ("pack", "codec", "kind", "channels", "height", "width", "offset", "length")
 MOST_INDEX = 2**30  # bytes
 SPARE = 2 * 10**9  # bytes of the disk that packing leaves free for checkpoints and logs
 COMMIT = 2**26  # bytes after which pixels and index are made safe on the disk
@@ -116,28 +107,25 @@ def _unpacked(content, length):
 
 
 class Map:
-    """A packed file, mapped into memory read-only. Pickled as its path, and mapped again in the process that unpickles it."""
+    """A packed file, mapped into memory read-only. Pickled as its path, and mapped again by the process that unpickles it."""
 
     def __init__(self, path):
         self.path = Path(path)
         with open(self.path, "rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            state = os.fstat(file.fileno())
-        self.identity = (state.st_size, state.st_ino)
+            self.inode = os.fstat(file.fileno()).st_ino
         self._array = np.frombuffer(self._map, np.uint8)
 
     def __getstate__(self):
-        return {"path": self.path, "identity": self.identity}
+        return {"path": self.path, "inode": self.inode, "size": len(self._map)}
 
     def __setstate__(self, state):
         self.__init__(state["path"])
-        size, inode = state["identity"]
-        if self.identity[0] < size or self.identity[1] != inode:
+        if self.inode != state["inode"] or len(self._map) < state["size"]:
             raise InputError(f"{self.path} was replaced while it was in use; run the command again")
 
     def bytes(self, offset, length):
-        """(length,) uint8, a view of the map. Shorter if the file was cut off since it was mapped: to touch the map beyond the
-        end of the file would end the process."""
+        """(length,) uint8, a view of the map. Shorter if the file was cut off since: touching the map there ends the process."""
         return self._array[offset : min(offset + length, self._map.size())]
 
     def let_go(self):
@@ -189,19 +177,13 @@ class Index:
     def _parsed(self, line, available):
         """A line -> name, record. Raises ValueError unless it describes data within `available` bytes that fit the header."""
         name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
-        height, width, channels = shape
         numbers = [offset, length, *shape, kind, codec, *source]
         if not isinstance(name, str) or not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("not a record")
-        size = self.header["size"]
-        expected = [size, size] if size else list(source)
-        if (
-            shape != [*expected, len(self.header["channels"])]
-            or len(source) != 2
-            or not 0 < math.prod(source) <= MOST_PIXELS
-        ):
+        height, width = [self.header["size"]] * 2 if self.header["size"] else source
+        channels, whole = len(self.header["channels"]), math.prod(shape) * np.dtype(KINDS[kind]).itemsize
+        if shape != [height, width, channels] or len(source) != 2 or not 0 < math.prod(source) <= MOST_PIXELS:
             raise ValueError("not a record of such images")
-        whole = math.prod(shape) * np.dtype(KINDS[kind]).itemsize
         if offset + length > available or (CODECS[codec] == "raw" and length != whole):
             raise ValueError("not a record of these data")
         return name, (stamps, (codec, kind, channels, height, width, offset, length), tuple(source))
@@ -226,14 +208,7 @@ class Index:
 
 
 def open_images(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
-    """Check the files of samples and pack those that are not packed yet: -> Images, sizes (N, 2) of height, width.
-
-    files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: folder of packed
-    copies, created if it is missing; None packs nothing. bits: as for `images.read_plane`. codec: one of CODECS, None: by the
-    room on the disk.
-    Raises InputError for unusable files, with all that are found while the others are packed. A copy that cannot be written
-    is no error: a message says so, and the samples are decoded each time.
-    """
+    """`open_and_check` that raises InputError for unusable samples: -> Images, sizes (N, 2) of height, width."""
     images, sizes, bad = open_and_check(files, channels, size, fit, cache, bits, codec)
     if bad:
         raise InputError(describe_problems(bad))
@@ -241,8 +216,13 @@ def open_images(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=
 
 
 def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
-    """As `open_images`, but returns the unusable samples too: -> Images, sizes, {row: [problem]}. Damage inside a file is found
-    only in samples that are to be packed. Raises InputError for missing files and images smaller than the crop."""
+    """Check the files of samples and pack those that are not packed yet: -> Images, sizes (N, 2), {row: [problem]} of bad samples.
+
+    files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: folder of packed
+    copies; None packs nothing. bits: as for `images.read_plane`. codec: one of CODECS, None: by the room on the disk.
+    Damage inside a file is found only in samples that are to be packed. A copy that cannot be written is no error: a message
+    says so, and the samples are decoded each time. Raises InputError for missing files and images smaller than the crop.
+    """
     size, crop = (size, 0) if fit == "resize" else (None, size)
     if cache is not None and (not cache or "\0" in cache):
         raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
@@ -258,10 +238,9 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
     table["pack"] = -1
     for pack in packs:
         mapped, records = pack.fill(sizes, bad)
-        if mapped:
-            maps.append(mapped)
-            for row, (_, place, _) in records.items():
-                table[row] = (len(maps) - 1, *place)
+        for row, (_, place, _) in records.items():
+            table[row] = (len(maps), *place)
+        maps += [mapped] if mapped else []
     return Images(files, size, table if packs else None, maps, bits), sizes, bad
 
 
@@ -321,8 +300,8 @@ class _Folder:
         # Without the lock, the data may be newer than the index that was read.
         return (mapped, records) if mapped and self.index.unchanged() else (None, {})
 
-    def _report_unpacked(self, why, which="its images"):
-        print(f"{self.folder} is not packed, {which} are decoded each time: {why}", flush=True)
+    def _report_unpacked(self, why):
+        print(f"{self.folder} is not packed, its images are decoded each time: {why}", flush=True)
 
     def _missing(self):
         packed = self.packed()
@@ -338,9 +317,8 @@ class _Folder:
         free = shutil.disk_usage(self.base.parent).free
         codec = self.codec or choose_codec(raw, compressed, free)
         if codec is None:
-            both = f"{data_size(raw)}, or {data_size(compressed)} compressed,"
-            self._report_unpacked(f"{both} do not fit on the disk with {data_size(free)} free")
-            return
+            need = f"{data_size(raw)}, or {data_size(compressed)} compressed"
+            return self._report_unpacked(f"it needs {need}, and {data_size(free)} of the disk are free")
         size = data_size(raw) if codec == "raw" else f"about {data_size(compressed)}, compressed to save room"
         what = f"{plural(len(missing), 'image')} of {self.folder} into {self.base}.bin"
         print(f"packing {what}: {size}; {data_size(free)} free", flush=True)
@@ -384,44 +362,29 @@ class _Folder:
         largest = self.size**2 if self.size else max((math.prod(sizes[row]) for row in missing), default=1)
         ahead = max(1, min(3 * cores(), 2**28 // int(largest)))  # decoded samples that wait to be written
         pending, offset, committed = [], self.index.end, self.index.end
-        with (
-            open(self.index.data, "ab", buffering=0) as data,
-            open(self.index.path, "ab", buffering=0) as lines,
-            tqdm(total=len(missing), desc="packing", unit="img", disable=None, leave=False) as bar,
-        ):
+        progress = tqdm(missing, desc="packing", unit="img", disable=None, leave=False)
+        with open(self.index.data, "ab", buffering=0) as data, open(self.index.path, "ab", buffering=0) as lines:
             os.ftruncate(data.fileno(), self.index.end)  # without what a kill left unfinished
             os.ftruncate(lines.fileno(), self.index.bytes)
             if not self.index.bytes:
                 _write_all(lines, self.index.first_line())
-            try:
-                with ThreadPoolExecutor(cores()) as pool:
-                    results = in_order(lambda row: pool.submit(encoded, row), missing, ahead)
-                    for done, (row, result) in enumerate(zip(missing, results, strict=True), start=1):
-                        bar.update()
-                        try:
-                            shape, kind, content = result.result()
-                        except InputError as error:
-                            self.bad[row] = [str(error)]
-                            continue
-                        _write_all(data, content)
-                        place = [offset, len(content), shape, kind, CODECS.index(codec), sizes[row].tolist()]
-                        line = [self.files[row][0].name, self.stamps[row], *place]
-                        pending.append(json.dumps(line).encode() + b"\n")
-                        offset += len(content)
-                        if offset - committed >= COMMIT:
-                            commit()
-                            committed = offset
-                            if shutil.disk_usage(self.base.parent).free < SPARE:
-                                left = f"{len(missing) - done:,} of its images"
-                                self._report_unpacked("the disk is filling up", left)
-                                break
-                commit()
-            except OSError:
-                raise
-            except BaseException:  # Ctrl+C: keep what is done
-                with suppress(OSError):
-                    commit()
-                raise
+            with ThreadPoolExecutor(cores()) as pool:
+                results = in_order(lambda row: pool.submit(encoded, row), missing, ahead)
+                for row, result in zip(progress, results, strict=True):
+                    try:
+                        shape, kind, content = result.result()
+                    except InputError as error:
+                        self.bad[row] = [str(error)]
+                        continue
+                    _write_all(data, content)
+                    place = [offset, len(content), shape, kind, CODECS.index(codec), sizes[row].tolist()]
+                    line = json.dumps([self.files[row][0].name, self.stamps[row], *place])
+                    pending.append(line.encode() + b"\n")
+                    offset += len(content)
+                    if offset - committed >= COMMIT:
+                        commit()
+                        committed = offset
+            commit()
 
 
 def _encode(image, codec):
@@ -432,13 +395,11 @@ def _encode(image, codec):
 
 
 def _stamps(paths):
-    """Size and times of change of each file, to notice that one has changed: a file given its old size and date has a new
-    ctime. None if one is missing."""
+    """Size and times of change of each file (ctime too: a file may get its old size and date back). None if one is missing."""
     try:
-        states = [os.stat(path) for path in paths]
+        return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in map(os.stat, paths)]
     except OSError:
         return None
-    return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in states]
 
 
 def _write_all(file, content):
@@ -466,15 +427,13 @@ def _locked(path, folder):
 def warn_of_bits(images, bits, advice="give --bits", most=64):
     """Print a warning if no pixel of 16-bit files exceeds 12 bits: the white level of the camera is unknown then. Checks up
     to `most` of the `images`."""
-    largest, rows = 0, np.unique(np.linspace(0, len(images) - 1, most).astype(int)) if len(images) and not bits else []
+    rows = np.unique(np.linspace(0, len(images) - 1, most).astype(int)) if len(images) and not bits else []
+    largest = 0
     for row in rows:
         sample = images.read(row)
         if sample.dtype == np.uint8:
             return
         largest = max(largest, round(float(sample.max()) * 65535))
     if 0 < largest <= 4095:
-        print(
-            f"warning: no pixel of {plural(len(rows), '16-bit image')} is brighter than {largest:,} of 65,535; if the camera has 12 bits, "
-            f"{advice} 12",
-            flush=True,
-        )
+        seen = f"no pixel of {plural(len(rows), '16-bit image')} is brighter than {largest:,} of 65,535"
+        print(f"warning: {seen}; if the camera has 12 bits, {advice} 12", flush=True)

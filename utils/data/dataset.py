@@ -18,11 +18,9 @@ IDLE = -1  # the row of a DataLoader worker that is between two samples
 class Samples(Dataset):
     """Samples of one list of files, addressed by (epoch, row), or (epoch, ~row) for one that does not count.
 
-    images: `Images`, or a list of tuples of paths, to be decoded each time. channels: ChannelSet. size: pixels of the network's
-    square input.
-    fit: ``resize`` the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that cover the
-    image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which may change the label
-    too, or None.
+    images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input. fit: ``resize``
+    the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image. normalise: one
+    of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which may change the label too, or None.
     """
 
     def __init__(self, images, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):

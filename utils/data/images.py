@@ -25,7 +25,7 @@ from utils.files import is_stem, nfc
 from utils.opencv import MOST_PIXELS, cv2
 from utils.safe_load import file_size
 
-# Pillow's warnings about damaged files; image_size raises one error instead.
+# Pillow's warnings about damaged files: image_size raises one error instead.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
@@ -38,10 +38,9 @@ UNREADABLE = (OSError, LookupError, SyntaxError, ValueError, TypeError, Arithmet
 UNREADABLE += (MemoryError, struct.error)
 
 
-# Each format has one function for the size, (path, open file, its length) -> (height, width), and one for the pixels,
-# (path, bytes as (N,) uint8) -> Decoded, or None for a damaged file. `pixels`: (H, W) or (H, W, planes), RGB; `bits`: of
-# a 16-bit pixel that the camera used, 0 if the file does not name them; `lossy`: compression blurs colour; `ycc`: luma
-# and chroma (H, W, 3) uint8 of a colour JPEG as they are stored.
+# Each format has a function for the size, (path, open file, its length) -> (height, width), and one for the pixels,
+# (path, bytes (N,) uint8) -> Decoded, None for a damaged file. pixels: (H, W) or (H, W, planes), RGB; bits: of a 16-bit pixel
+# that the camera used, 0: unknown; lossy: colour is blurred; ycc: luma and chroma (H, W, 3) uint8 as a JPEG stores them.
 Decoded = namedtuple("Decoded", "pixels bits lossy ycc", defaults=[None])
 
 
@@ -108,8 +107,7 @@ def _decode_tiff(path, data):
         return Decoded(tiff.pixels(page), tiff.significant_bits(page), tiff.is_lossy(page))
 
 
-# endings: of file names. starts: the first bytes of a file. end: bytes among the last 64 of a complete file, None if `size`
-# checks that the file is complete. size, decode: see above.
+# starts: the first bytes. end: bytes among the last 64 of a complete file, None if `size` checks that it is complete.
 Format = namedtuple("Format", "endings starts end size decode")
 FORMATS = (
     Format(("png",), (b"\x89PNG\r\n\x1a\n",), b"IEND", _png_size, _decode_png),
@@ -141,10 +139,8 @@ def _not_an_image(path, head=b""):
 
 
 def image_size(path):
-    """(height, width) from the header alone, after a check that the end of the file is there.
-
-    Raises InputError for anything but a PNG, JPEG or TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels.
-    """
+    """(height, width) from the header, after a check that the end of the file is there. Raises InputError for anything but a PNG,
+    JPEG or TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
     length = file_size(path, MOST_BYTES)
     with _reading(path), open(path, "rb") as file:
         format_ = _format_of(path, file.read(24))
@@ -185,10 +181,9 @@ def _check_pixel_count(path, height, width):
 def read_plane(path, bits=0):
     """One channel as a 2-D array, uint8 or uint16 over their whole range, 0 is black.
 
-    bits: how many of 16 bits the camera used, 8 to 16; 0: as many as the file names (PNG's sBIT, OME-XML's
-    SignificantBits), else 16. A colour image is accepted if it shows a single channel (see `grey_of`), as in the Cyto
-    Challenge. Raises InputError for whatever `image_size` refuses, for damaged pixels, for other colour images and for
-    values that exceed `bits`.
+    bits: how many of 16 the camera used, 8 to 16; 0: as many as the file names (PNG's sBIT, OME-XML's SignificantBits), else 16.
+    A colour image is accepted if it shows a single channel (see `grey_of`), as in the Cyto Challenge. Raises InputError for
+    whatever `image_size` refuses, for damaged pixels, for other colour images and for values that exceed `bits`.
     """
     file_size(path, MOST_BYTES)
     with _reading(path):
@@ -206,20 +201,19 @@ def read_plane(path, bits=0):
     if plane.dtype != np.uint16 or not 8 <= used < 16:
         return plane
     most, largest = 2**used - 1, int(plane.max())
-    if largest > most and not bits:  # the bits that the file names are wrong
-        return plane
-    if largest > most:
+    if largest > most and bits:
         raise InputError(
-            f"{path} has pixels up to {largest:,}, and the maximum of {bits} bits is {most:,}; train with more --bits"
+            f"{path} has pixels up to {largest:,}, above the {most:,} of {bits} bits; train with more --bits"
         )
+    if largest > most:  # the bits that the file names are wrong
+        return plane
     return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
 
 
 def load_sample(paths, size=None, bits=0):
     """Read one sample: (H, W, len(paths)), uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    `size`: resize to size x size pixels (area average to shrink, linear to enlarge); None keeps the pixels. `bits`: see
-    `read_plane`.
+    size: resize to size x size pixels (area average to shrink, linear to enlarge); None: as it is. bits: see `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
@@ -244,11 +238,8 @@ def join_planes(planes):
 
 @dataclass(frozen=True)
 class ChannelSet:
-    """Which channels are read and how they become the network's input planes.
-
-    `names`: channels read from disk, in order. `mix`: None if they are the input as they are, otherwise a matrix
-    (planes, len(names)) that makes each input plane a weighted sum of them.
-    """
+    """Channels read from disk, in order, and `mix`: None if they are the network's input planes, else a matrix (planes, len(names))
+    that makes each plane a weighted sum of them."""
 
     names: tuple
     mix: tuple | None = None
@@ -259,9 +250,8 @@ class ChannelSet:
 
 
 def parse_channels(spec):
-    """Read a channel set: letters in any order (``rgby``, ``rgb``, ``bgry``), one name (``green``), or letters with a
-    fraction of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B").
-    """
+    """Read a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction of another
+    channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B")."""
     if spec in CHANNELS.values():
         return ChannelSet((spec,))
     if match := re.fullmatch(r"([rgby]+)\+([rgby])/([1-9]\d?)", spec):
@@ -271,9 +261,8 @@ def parse_channels(spec):
             return ChannelSet(tuple(CHANNELS[letter] for letter in letters + extra), mix)
     elif re.fullmatch(r"[rgby]+", spec) and len(set(spec)) == len(spec):
         return ChannelSet(tuple(CHANNELS[letter] for letter in spec))
-    raise InputError(
-        f"channels {spec!r} not understood; use letters of rgby, each once (rgby, rgb, bgry), green, or rgb+y/3"
-    )
+    allowed = "letters of rgby, each once (rgby, rgb, bgry), green, or rgb+y/3"
+    raise InputError(f"channels {spec!r} not understood; use {allowed}")
 
 
 HIDDEN = "._"  # macOS writes "._x_red.png" beside x_red.png
@@ -284,8 +273,7 @@ _COMPOSITE = re.compile(rf".+_({_COLOURS})_(?!\1\.)({_COLOURS})\.\w+", re.IGNORE
 
 
 def scan_folder(folder):
-    """All images of a folder: {Id in composed Unicode: {channel: path}}. Skips other files, also composites of several
-    channels."""
+    """All images of a folder: {Id in composed Unicode: {channel: path}}, without other files and composites of several channels."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it should contain <Id>_<red|green|blue|yellow>.png files")
@@ -319,22 +307,16 @@ def scan_folders(folders):
 
 
 def find_files(folders, ids, channels, found=None):
-    """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one per id.
-
-    found: the result of `scan_folders(folders)` if the caller has it already. Raises InputError that names the ids
-    without an image or without a channel.
-    """
+    """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one per id. found: `scan_folders(folders)`,
+    if the caller has it already. Raises InputError that names the ids without an image or without a channel."""
     found = scan_folders(folders) if found is None else found
     where = listing(folders)
     ids = [nfc(id_) for id_ in ids]
     if absent := [id_ for id_ in ids if id_ not in found]:
-        hidden = any(id_.startswith(HIDDEN) for id_ in absent)
-        note = (
-            f"; files whose names begin with {HIDDEN} are skipped as macOS's own, rename the images" if hidden else ""
-        )
-        raise InputError(
-            f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}{note}"
-        )
+        note = f"; files named {HIDDEN}… are skipped as macOS's own, rename the images"
+        note = note if any(id_.startswith(HIDDEN) for id_ in absent) else ""
+        what = f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}"
+        raise InputError(what + note)
     lacking = [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]
     if lacking:
         raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}")
@@ -342,10 +324,8 @@ def find_files(folders, ids, channels, found=None):
 
 
 def check_files(files, crop=0):
-    """Check header and end of every file before long work starts: -> sizes, an array (N, 2) of height, width.
-
-    `files` is a list of tuples of paths. Raises InputError for samples that `look_at_files` or `check_crop` refuses.
-    """
+    """Sizes (N, 2) of height, width of `files`, a list of tuples of paths. Raises InputError for samples that `look_at_files` or
+    `check_crop` refuses: before long work starts."""
     sizes, bad = look_at_files(files)
     if bad:
         raise InputError(describe_problems(bad))
@@ -356,9 +336,9 @@ def check_files(files, crop=0):
 def look_at_files(files, known=None):
     """Check header and end of every file: -> sizes (N, 2) of height, width, {row: [problem]} of the unusable samples.
 
-    Unusable are files that cannot be read, are cut short or no images of a supported kind, and channels that differ in
-    size. Damage inside a file shows only when it is decoded. known: {row: (height, width)} of samples that need no check.
-    Raises InputError for a missing file: the folder may be the wrong one.
+    Unusable are files that cannot be read, are cut short or no images of a supported kind, and channels that differ in size.
+    Damage inside a file shows only when it is decoded. known: {row: (height, width)} of samples that need no check. Raises
+    InputError for a missing file: the folder may be the wrong one.
     """
     sizes, bad = dict(known or {}), {}
     rows = [row for row in range(len(files)) if row not in sizes]

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch.multiprocessing import get_sharing_strategy
 from torch.utils.data import BatchSampler, DataLoader, Sampler, get_worker_info
 
 from utils.data.dataset import IDLE
@@ -52,9 +51,9 @@ class EpochOrder(Sampler):
 def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS):
     """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's shard of them.
 
-    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this one;
-    fewer if memory is short), others from as many threads: reading and decoding release the interpreter lock, and a process
-    would have to hand each batch over. If shuffled, a last batch of one image is dropped: another image each epoch.
+    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this one), others
+    from as many threads: reading and decoding release the interpreter lock, and a process would have to hand each batch over. If
+    shuffled, a last batch of one image is dropped: another image each epoch.
     """
     if not samples.augment and not shuffle:
         rows = range(context.rank, len(samples), context.world_size)
@@ -142,8 +141,8 @@ class ThreadedLoader:
 def collate(samples, pinned=False):
     """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: in pinned memory.
 
-    A DataLoader worker puts the images into memory shared with the training, and leaves small values as numpy arrays, which
-    are pickled (`batches` makes tensors of them): nothing else needs shared memory.
+    A DataLoader worker puts the images into shared memory and leaves small values as numpy arrays, which are pickled: `batches` makes
+    tensors of them.
     """
     for sample in samples:
         if isinstance(sample, InputError):
@@ -153,8 +152,8 @@ def collate(samples, pinned=False):
     if len({image.dtype for image in images}) > 1:
         images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
     small = {
-        "tiles": np.array([len(image) for image in images]),
         "rows": np.array([sample["rows"] for sample in samples]),
+        "tiles": np.array([len(image) for image in images]),
     }
     for key in ("mean", "std") if "mean" in samples[0] else ():
         small[key] = np.repeat(np.stack([sample[key] for sample in samples]), small["tiles"], axis=0)
@@ -166,11 +165,9 @@ def collate(samples, pinned=False):
     except (OSError, RuntimeError) as error:
         if not in_worker:
             raise
-        return InputError(
-            explain_system_error(error)
-            or f"no shared memory was left for a batch ({first_line(error)}); give fewer --workers or a smaller --batch-size, "
-            "or enlarge /dev/shm (docker run --shm-size 8g)"
-        )
+        room = "give fewer --workers or a smaller --batch-size, or enlarge /dev/shm (docker run --shm-size 8g)"
+        why = f"no shared memory was left for a batch ({first_line(error)}); {room}"
+        return InputError(explain_system_error(error) or why)
     return batch | (small if in_worker else as_tensors(small, pinned))
 
 
@@ -194,15 +191,10 @@ def shared_tensor(shape, dtype):
     """An uninitialised tensor that processes share. Raises OSError or RuntimeError if there is no room.
 
     Torch's own shared tensors are files in /dev/shm, of which containers have 64 MB by default, less than one batch of 64
-    four-channel images of 512². This one is an anonymous file (memfd_create), which only a private function of torch can
-    turn into a tensor. Without such files it is in /dev/shm after all.
+    four-channel images of 512². This one is an anonymous file, which only a private function of torch makes a tensor of.
     """
     size = math.prod(shape) * dtype.itemsize
-    if not size:
-        return torch.empty(shape, dtype=dtype)
-    if not has_memfd():
-        if size > (free := free_shared_memory()):
-            raise OSError(f"{data_size(free)} of /dev/shm are free, {data_size(size)} are needed")
+    if not size or not hasattr(os, "memfd_create"):  # not Linux
         return torch.empty(shape, dtype=dtype).share_memory_()
     file = os.memfd_create("batch", os.MFD_CLOEXEC)
     try:
@@ -211,25 +203,6 @@ def shared_tensor(shape, dtype):
     finally:
         os.close(file)
     return torch.empty(0, dtype=dtype).set_(storage).view(shape)
-
-
-@functools.cache
-def has_memfd():
-    """Return whether this system has anonymous files, and torch hands tensors over as open files."""
-    try:
-        os.close(os.memfd_create("trial"))
-    except (AttributeError, OSError):  # not Linux; forbidden, as in some containers
-        return False
-    return get_sharing_strategy() == "file_descriptor"
-
-
-def free_shared_memory():
-    """Free bytes of /dev/shm; infinite if there is none, as on a Mac."""
-    try:
-        found = os.statvfs("/dev/shm")
-        return found.f_bavail * found.f_frsize
-    except OSError:
-        return math.inf
 
 
 def pick_workers(wanted, device, context=SINGLE_PROCESS):
@@ -242,22 +215,16 @@ def pick_workers(wanted, device, context=SINGLE_PROCESS):
 
 
 def fit_workers(workers, batch_bytes, trainings=1):
-    """Reduce the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into memory:
-    -> (workers, batches each). `trainings` processes on this machine do the same. Prints a line if it is less than asked for."""
-    room, kind = (free_memory() * 1e9 / 2, "main") if has_memfd() else (free_shared_memory(), "shared")
+    """Reduce the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into half of
+    the free memory: -> (workers, batches each). `trainings` processes on this machine do the same. Prints what it reduces."""
+    room = free_memory() * 1e9 / 2
     most = max(0, room / trainings / batch_bytes - 1)  # one more is on its way out
     if not workers or workers * AHEAD <= most:
         return workers, AHEAD
     fewer = min(workers, int(most))
-    plan = (
-        f"{plural(fewer, 'DataLoader worker')} with one batch ahead each"
-        if fewer
-        else "batches loaded without DataLoader workers"
-    )
-    print(
-        f"{plan}, instead of {plural(workers, 'worker')} with {AHEAD}: a batch takes {data_size(batch_bytes)}, and "
-        f"{data_size(room)} of {kind} memory can be used for them"
-    )
+    plan = f"{plural(fewer, 'DataLoader worker')} with one batch ahead each" if fewer else "no DataLoader workers"
+    why = f"a batch takes {data_size(batch_bytes)}, and {data_size(room)} of main memory can be used for them"
+    print(f"{plan}, instead of {plural(workers, 'worker')} with {AHEAD}: {why}")
     return fewer, 1
 
 
@@ -316,6 +283,5 @@ def naming_file_of_crashed_worker(loader, last):
         files = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
         advice = ADVICE.get(-code, "memory may have run out: give fewer --workers")
         again = f"goes on from {last}" if last.is_file() else "starts anew"
-        raise InputError(
-            f"a DataLoader worker died while it read {files} ({how}); {advice}; the same command {again}"
-        ) from None
+        died = f"a DataLoader worker died while it read {files} ({how})"
+        raise InputError(f"{died}; {advice}; the same command {again}") from None

@@ -29,9 +29,8 @@ FIX = "save it as grey of 8 or 16 bits, one image a file, without compression or
 
 @contextmanager
 def opened(path, source, length):
-    """The tifffile page of `source` (a path or a binary file of `length` bytes). Raises InputError naming `path` for anything
-    but one image of unsigned integers of 1 to 16 bits that the installed decoders can read, and for damage found inside
-    the block."""
+    """The tifffile page of `source`, a path or a binary file of `length` bytes. Raises InputError naming `path` for damage, also
+    found inside the block, and for anything but one image of unsigned integers of 1 to 16 bits in a supported compression."""
     import tifffile  # here, since only TIFFs need it
 
     try:
@@ -64,7 +63,7 @@ def _problem(tifffile, file, page, length):
     try:
         tifffile.TIFF.DECOMPRESSORS[page.compression]
     except (KeyError, ValueError, ImportError):
-        return f"is compressed by {compression}, which {_missing_decoder()}; {FIX}"
+        return f"is compressed by {compression}, which is not supported (without the package imagecodecs); {FIX}"
     photometric = _name(page.photometric, tifffile.PHOTOMETRIC)
     colour = photometric in ("RGB", "PALETTE") or (photometric == "YCBCR" and compression in LOSSY)
     if not colour and photometric not in ("MINISBLACK", "MINISWHITE"):
@@ -94,8 +93,6 @@ def _count_images(file, page):
     stacked = [1, page.imagedepth]
     if file.is_imagej:
         stacked.append(int((file.imagej_metadata or {}).get("images", 1)))
-    if file.is_stk:
-        stacked.append(int((file.stk_metadata or {}).get("NumberPlanes", 1)))
     if file.is_shaped:
         shapes = [tuple(part["shape"]) for part in file.shaped_metadata or () if part.get("shape")]
         stacked += [math.prod(shape) // max(page.size, 1) for shape in shapes[:1]]
@@ -107,14 +104,6 @@ def _name(value, names):
         return names(value).name
     except ValueError:
         return str(value)
-
-
-def _missing_decoder():
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        return "needs the package imagecodecs"
-    return "is not supported"
 
 
 def size(page):
