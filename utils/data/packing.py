@@ -30,25 +30,26 @@ PROBES = 8  # samples decoded beforehand to learn how many bytes the others will
 LEVEL = 1  # of zstd: higher ones write four times slower, take as much room and are no faster to read
 
 
-def open_images(files, channels, size, fit, cache=DEFAULT, bits=0):
+def open_images(files, channels, size, fit, cache=DEFAULT, bits=0, codec=None):
     """Check the files of samples and pack those that are not packed yet: -> Images, sizes (N, 2) of height, width.
 
     files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: the folder of
-    packed copies, made where it is missing; None packs nothing. bits: as for `images.read_plane`.
+    packed copies, made where it is missing; None packs nothing. bits: as for `images.read_plane`. codec: "raw" or "zstd", or None to
+    choose by the room on the disk.
     Raises InputError for files that cannot be used: all those that are found while the others are packed. That a copy cannot
     be written is no error: a sentence says so, and the samples are decoded each time.
     """
-    images, sizes, bad = open_sound(files, channels, size, fit, cache, bits)
+    images, sizes, bad = open_sound(files, channels, size, fit, cache, bits, codec)
     if bad:
         raise InputError(told(bad))
     return images, sizes
 
 
-def open_sound(files, channels, size, fit, cache=DEFAULT, bits=0):
+def open_sound(files, channels, size, fit, cache=DEFAULT, bits=0, codec=None):
     """As `open_images`, but bad samples are handed back: -> Images, sizes, {row: [what is wrong]}. Damage inside a file is
     among it only where the sample was to be packed. Raises InputError on missing files and images smaller than the crop."""
     size, crop = (size, 0) if fit == "resize" else (None, size)
-    packs = [] if cache is None else _folders(files, channels, size, cache, bits)
+    packs = [] if cache is None else _folders(files, channels, size, cache, bits, codec)
     sizes, bad = look_at_files(files, {row: known for pack in packs for row, known in pack.known().items()})
     sound = [row for row in range(len(files)) if row not in bad]
     check_crop([files[row] for row in sound], sizes[sound], crop)
@@ -83,20 +84,20 @@ def warn_of_bits(images, bits, advice="give --bits", most=64):
         )
 
 
-def _folders(files, channels, size, cache, bits):
+def _folders(files, channels, size, cache, bits, codec):
     if not cache or "\0" in cache:
         raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
     groups = {}
     for row, paths in enumerate(files):
         groups.setdefault(paths[0].parent.resolve(), []).append(row)
-    return [_Folder(folder, rows, files, channels, size, cache, bits) for folder, rows in groups.items()]
+    return [_Folder(folder, rows, files, channels, size, cache, bits, codec) for folder, rows in groups.items()]
 
 
 class _Folder:
     """The samples of one folder and their packed copy."""
 
-    def __init__(self, folder, rows, files, channels, size, cache, bits):
-        self.folder, self.rows, self.files, self.size, self.bits = folder, rows, files, size, bits
+    def __init__(self, folder, rows, files, channels, size, cache, bits, codec=None):
+        self.folder, self.rows, self.files, self.size, self.bits, self.codec = folder, rows, files, size, bits, codec
         letters = "".join(name[0] for name in channels)
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
         self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}{f'-{bits}bits' if bits else ''}"
@@ -155,7 +156,7 @@ class _Folder:
         missing = self._missing()
         raw, packed = self._probe(missing, sizes)
         free = shutil.disk_usage(self.base.parent).free
-        codec = choose(raw, packed, free)
+        codec = self.codec or choose(raw, packed, free)
         if codec is None:
             _notice(
                 self.folder,
