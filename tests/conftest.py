@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from utils.cli import run_script  # noqa: E402
-from utils.data import cache
+from utils.data import cache  # noqa: E402
 from utils.notebook.available_data import open_data  # noqa: E402
 from utils.opencv import cv2  # noqa: E402
 from utils.simulator import write  # noqa: E402

@@ -90,6 +90,7 @@ class RunConfig:
     normalise: str = _field(_one_of(NORMALISATIONS))
     augment: str = _field(_TEXT)
     limit: int = _field(_COUNT, 0)
+    train_limit: int = _field(_COUNT, 0)  # of utils.tools.baseline
     single_label: bool = _field(_FLAG, False)
     # Network
     model: str = _field(_TEXT)

@@ -33,9 +33,9 @@ from utils.cli import run_script
 from utils.data.labels import read_truth
 from utils.errors import InputError, listing
 from utils.files import check_writable, first_repeated, write_csv
-from utils.runs.config import IGNORED_ON_RESUME
+from utils.runs.config import DEFAULTS, IGNORED_ON_RESUME
 from utils.runs.predictions import read_predictions
-from utils.runs.run_folder import CONFIG_DEFAULTS, best_epoch, fold_files, read_fold, read_numbers
+from utils.runs.run_folder import best_epoch, fold_files, read_fold, read_numbers
 from utils.scoring.cross_fit import cross_fit
 from utils.scoring.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.scoring.thresholds import per_class
@@ -143,7 +143,7 @@ def read_runs(paths):
         raise InputError(f"{repeated} is named twice; name each fold once")
     folds = {}
     for fold in (read_fold(file.parent) for file in files):
-        config = CONFIG_DEFAULTS | fold.config
+        config = DEFAULTS | fold.config
         own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # what each fold has for itself
         trained_alike = json.dumps({key: config[key] for key in sorted(config) if key not in own}, default=str)
         folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
@@ -178,7 +178,7 @@ def what_differs(configs):
 
 def matters(run):
     """The options that make runs different. With a limit the seed picks the rows, so other rows are no difference then."""
-    config = CONFIG_DEFAULTS | run.folds[0].config
+    config = DEFAULTS | run.folds[0].config
     limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
     configs = [fold.config for fold in run.folds]
     config["fold"] = ", ".join(str(part.get("fold")) for part in configs)
