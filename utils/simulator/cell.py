@@ -10,8 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from utils.simulator.cell_types import CellType
-
 ANGLES = 512
 TURN = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
 COSINES, SINES = np.cos(np.outer(np.arange(41), TURN)), np.sin(np.outer(np.arange(41), TURN))
@@ -32,7 +30,7 @@ def _rays(angle):
 class Cell:
     """One cell: `nucleus`, `outline`, `contact` are (ANGLES,)."""
 
-    kind: CellType
+    kind: tuple  # of CELL_TYPES
     seed: int
     stage: int
     centre: np.ndarray

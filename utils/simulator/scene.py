@@ -6,7 +6,7 @@ import numpy as np
 
 from utils.opencv import cv2
 from utils.simulator.cell import DAUGHTER, INTERPHASE, MITOSIS, TURN, divide, grow, unit
-from utils.simulator.cell_types import CELL_TYPES, CellType
+from utils.simulator.cell_types import CELL_TYPES
 
 FIELD = 165.0  # side of the field
 MARGIN = 33.0  # cells grow this far beyond the field, so that borders cut cells and the field can be moved
@@ -19,7 +19,7 @@ NEIGHBOURS = 10  # the nearest cells bound a cell
 class Scene:
     """A field of cells: a layer of cells that do not overlap, and a layer for each cell over or under them."""
 
-    kind: CellType
+    kind: tuple  # of CELL_TYPES
     layers: list
     bridges: list  # (P, 2) paths between daughter cells
     texture: int  # seed of what all proteins meet alike: the mesh of the reticulum, rough nucleoli
@@ -36,8 +36,8 @@ def grow_scene(rng, kind=None, mitosis=False, bridge=False, touching=False, adhe
     without them it has such cells now and then.
     """
     fits = [(each.touching or not touching) and (each.adherent or not adherent) for each in CELL_TYPES]
-    shares = np.array([each.share for each in CELL_TYPES]) * fits
-    drawn = CELL_TYPES[rng.choice(len(CELL_TYPES), p=shares / shares.sum())]
+    frequency = np.array([each.frequency for each in CELL_TYPES]) * fits
+    drawn = CELL_TYPES[rng.choice(len(CELL_TYPES), p=frequency / frequency.sum())]
     kind = kind or drawn
     zoom = np.exp(np.clip(rng.normal(0.03, 0.17), -0.25, 0.5))  # cells of one line differ with passage and density
     pairs = _daughter_pairs(rng, kind, zoom, bridge)
