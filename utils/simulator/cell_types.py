@@ -18,6 +18,6 @@ from pathlib import Path
 
 import pandas as pd
 
-_table = pd.read_csv(Path(__file__).with_name("cell_types.csv"), float_precision="round_trip")
+_table = pd.read_csv(Path(__file__).with_name("cell_types.csv"))
 _table = _table.assign(touching=_table["islands"] >= 0.7, adherent=_table["flat"] > 0.1)
 CELL_TYPES = list(_table.itertuples(index=False, name="CellType"))
