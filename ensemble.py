@@ -25,16 +25,18 @@ import pandas as pd
 
 from utils.cli import check_least, run_script
 from utils.data import duplicate_pairs
-from utils.data.labels import check_ids, decode, load_classes, read_table
+from utils.data.labels import decode, load_classes
+from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv, write_json
-from utils.runs.oof import find_predictions, gather_members
-from utils.runs.predictions import check_classes, name_classes, read_all, same_ids
+from utils.runs.oof import find_predictions, read_members
+from utils.runs.predictions import check_classes, check_same_ids, name_classes, read_all_predictions
+from utils.runs.thresholds_file import read_positive_rates, read_thresholds
 from utils.scoring import blending
 from utils.scoring.calibration import logit
 from utils.scoring.ensembling import WAYS, Mean
 from utils.scoring.label_shift import match_calls
-from utils.scoring.thresholds import FLOOR, read_called, read_thresholds
+from utils.scoring.thresholds import FLOOR
 
 SAMPLE = "input/sample_submission.csv"
 
@@ -91,7 +93,7 @@ def main():
         thresholds, called, combine = way.thresholds, way.called, way.fitted.apply
     else:
         thresholds, combine = read_thresholds(args.thresholds, classes_of(tables)), Mean().apply
-        called = read_called(args.thresholds, classes_of(tables)) if args.match_calls else None
+        called = read_positive_rates(args.thresholds, classes_of(tables)) if args.match_calls else None
     if tables:
         scores = combine(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
         if pairs is not None:
@@ -157,11 +159,11 @@ def fill_in(args):
 
 def read_predictions(args):
     """-> {path: DataFrame}, and the Ids in the order of the sample submission."""
-    tables = read_all(args.predictions)
+    tables = read_all_predictions(args.predictions)
     order = read_table(args.sample, ["Id"], what="the sample submission")["Id"]
     check_ids(args.sample, order)
     for path, table in tables.items():
-        same_ids(path, table.index, args.sample, order)
+        check_same_ids(path, table.index, args.sample, order)
     return tables, order
 
 
@@ -171,7 +173,7 @@ def classes_of(tables):
 
 def fit(args, tables):
     """Measure the networks and ways to combine them, print them: -> `blend.Comparison`, and its figures for --report."""
-    members, truth, classes, note = gather_members(args.oof, args.labels, args.classes and load_classes(args.classes))
+    members, truth, classes, note = read_members(args.oof, args.labels, args.classes and load_classes(args.classes))
     for path in tables:
         tables[path] = name_classes(tables[path], classes)
         check_classes(path, tables[path], classes)

@@ -29,7 +29,8 @@ from utils import plots
 from utils.cli import run_script
 from utils.data import near_duplicates, unusable
 from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
-from utils.data.labels import TEST, check_ids, encode, load_classes, part_name, read_labels
+from utils.data.labels import TEST_FOLD, encode, load_classes, part_name, read_labels
+from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_csv
 from utils.scoring.stratify import stratify
@@ -94,7 +95,7 @@ def main():
     labels = encode(rows["Target"], classes)
     trained = (rows["use"] != "test").to_numpy()
     always = (rows["use"] == "always").to_numpy()[trained]
-    rows["fold"] = TEST
+    rows["fold"] = TEST_FOLD
     rows.loc[trained, "fold"] = assign_folds(
         labels[trained], rows["group"].to_numpy()[trained], always, parts, args.seed
     )
@@ -133,7 +134,7 @@ def parse_parts(folds, split):
     if folds is not None:
         raise InputError("--folds and --split exclude each other; give one of them")
     total = sum(map(int, words))
-    return {fold: int(word) / total for fold, word in zip((-1, 0, TEST), words, strict=True)}
+    return {fold: int(word) / total for fold, word in zip((-1, 0, TEST_FOLD), words, strict=True)}
 
 
 def gather_rows(args, classes, parts):
@@ -282,7 +283,7 @@ def report(labels, rows, classes, parts):
     off = np.abs(table - np.outer(table.sum(axis=1), list(parts.values())))
     titles = [part_name(k, parts) for k in parts]
     width = max(4, len(str(table.max())) + 1, *(len(title) + 1 for title in titles))
-    always, test = (int((fold[~dealt] == kind).sum()) for kind in (-1, TEST))
+    always, test = (int((fold[~dealt] == kind).sum()) for kind in (-1, TEST_FOLD))
     room = max(12, 79 - 3 - 7 - width * len(parts) - 6)
     print(f"{'':3}{'class':{room}}{'images':>7}" + "".join(f"{title:>{width}}" for title in titles) + f"{'off':>6}")
     for number, name in enumerate([*classes, "all images"]):

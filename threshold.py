@@ -26,11 +26,12 @@ from utils.cli import check_least, run_script
 from utils.data.labels import load_classes
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_json
-from utils.runs.oof import find_predictions, gather
+from utils.runs.oof import find_predictions, read_oof
 from utils.runs.predictions import check_classes, read_predictions
+from utils.runs.thresholds_file import read_class_priors
 from utils.scoring import calibration
 from utils.scoring.cross_fit import cross_fit_all, deal, held_out
-from utils.scoring.label_shift import LEAST, estimate_shares, read_shares
+from utils.scoring.label_shift import LEAST, estimate_shares
 from utils.scoring.thresholds import KNOW_SHARES, METHODS, NEED_EPOCHS, WIDTHS, draws
 from utils.scoring.thresholds.exact import class_weights
 
@@ -71,7 +72,7 @@ def main():
     files, labels_file, run_classes = find_predictions(args.predictions, args.labels)
     out = find_place(args, [*files, labels_file])
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
-    oof, truth, epochs = gather(files, labels_file, classes)
+    oof, truth, epochs = read_oof(files, labels_file, classes)
     shares = shares_of_test_set(args, truth, oof, classes)
     methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
     candidates = [name for name in methods if shares is None or name in KNOW_SHARES]
@@ -115,7 +116,7 @@ def find_place(args, inputs):
 def shares_of_test_set(args, truth, oof, classes):
     """(C,) shares of the test set's classes, or None where nothing was said of them."""
     if args.shares:
-        return read_shares(args.shares, classes)
+        return read_class_priors(args.shares, classes)
     if not args.estimate_shares:
         return None
     table = read_predictions(args.estimate_shares, classes)

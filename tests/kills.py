@@ -37,7 +37,7 @@ from utils.cli import run_script  # noqa: E402
 from utils.data import readable
 from utils.engine import checkpoint, inference, run_log
 from utils.engine.trainer import Trainer  # noqa: E402
-from utils.runs.run_folder import NOT_THE_RESULT  # noqa: E402
+from utils.runs.run_folder import IGNORED_ON_RESUME  # noqa: E402
 from utils.simulator import __main__ as simulator  # noqa: E402
 
 COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-size": 12, "lr": 0.001, "workers": 0, "amp": "off",
@@ -217,7 +217,7 @@ def comparable(state):
     """A checkpoint without what the clock or the places of files decide."""
     state = {key: value for key, value in state.items() if key not in CHANGING}
     state["config"] = {
-        key: value for key, value in state["config"].items() if key not in NOT_THE_RESULT - {"mean", "std"}
+        key: value for key, value in state["config"].items() if key not in IGNORED_ON_RESUME - {"mean", "std"}
     }
     if "log" in state:
         state["log"] = [{key: value for key, value in row.items() if key not in BY_THE_CLOCK} for row in state["log"]]

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import suppress
 
-from utils.errors import InputError, more_files, one_line, refused_by_system
+from utils.errors import InputError, explain_system_error, more_files, one_line
 
 
 def option_parser(doc, module=None, **kwargs):
@@ -58,7 +58,7 @@ def run_script(main):
         sys.stderr.close()
         sys.exit(141)
     except (OSError, RuntimeError) as error:
-        if refused := refused_by_system(error):
+        if refused := explain_system_error(error):
             sys.exit(_refuse(refused))
         if not (_among_others() and ("gloo" in str(error) or type(error).__name__.startswith("Dist"))):
             raise

@@ -16,7 +16,6 @@ KINDS = ("cpu", "cuda", "mps")
 ON_DEVICE = ("images", "mean", "std", "targets")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 CPU_ALLOCATOR = "DefaultCPUAllocator"  # what torch's errors name it
-AMP = ("auto", "off", "bf16", "fp16")
 
 
 def pick_device(spec="auto"):
@@ -58,13 +57,13 @@ def _cuda_device(device):
     check_built_for(device)
     torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = (
-        True  # batches are alike, so the search for the fastest convolutions pays; see `tuned`
+        True  # batches are alike, so the search for the fastest convolutions pays; see `cudnn_benchmark`
     )
     return device
 
 
 @contextlib.contextmanager
-def tuned(usual):
+def cudnn_benchmark(usual):
     """May cuDNN search for the fastest convolutions inside? Not for the smaller last batch of an epoch: on an H200 the search takes 10 s
     for SE-ResNeXt50 at 512², as long as the training of 6,000 images."""
     before = torch.backends.cudnn.benchmark
@@ -141,7 +140,7 @@ def autocast(device, dtype):
     return contextlib.nullcontext()
 
 
-def on_device(batches, device):
+def prefetch_to_device(batches, device):
     """Yield batches (see utils/data/dataset.py) with what is computed with on the device. To a GPU they travel from pinned memory on a stream
     of their own: one that is asked for while the GPU computes arrives beside that."""
     if device.type != "cuda":
@@ -160,11 +159,11 @@ def on_device(batches, device):
             yield batch | moved
 
 
-def fetch(tensor, device):
+def start_copy_to_cpu(tensor, device):
     """Send a tensor of the device to main memory: -> a function that waits for it, but for nothing that the device is given to
     do afterwards, and returns it."""
-    copy = to_pinned(tensor) if device.type == "cuda" else tensor.cpu()
-    wait = until_now(device)
+    copy = copy_to_pinned(tensor) if device.type == "cuda" else tensor.cpu()
+    wait = record_event(device)
 
     def result():
         wait()
@@ -173,7 +172,7 @@ def fetch(tensor, device):
     return result
 
 
-def until_now(device):
+def record_event(device):
     """-> a function that waits until the device has done all that it was given before this call, and returns None."""
     if device.type != "cuda":
         return lambda: None
@@ -182,7 +181,7 @@ def until_now(device):
     return done.synchronize
 
 
-def to_pinned(tensor):
+def copy_to_pinned(tensor):
     """A copy of a GPU's tensor in pinned memory, complete once the GPU has got that far."""
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
@@ -200,7 +199,7 @@ def peak_memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def describe(device, dtype):
+def describe_device(device, dtype):
     """One line for logs: the device's name and the number format."""
     names = {
         "cuda": lambda: torch.cuda.get_device_name(device),
@@ -211,7 +210,7 @@ def describe(device, dtype):
 
 
 @contextlib.contextmanager
-def explaining_out_of_memory(device, advice):
+def explain_out_of_memory(device, advice):
     """Where the memory of the device, or of this machine, is not enough for what is done inside, raise InputError: what was in use,
     and `advice()`, what to do about it."""
     try:

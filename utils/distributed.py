@@ -1,7 +1,7 @@
-"""Many processes that train or predict as one, started by torchrun: each has a number, its rank, and computes its share.
+"""Data-parallel training and prediction with torchrun: one process per device, each with a shard of every batch.
 
-Every rank keeps the same weights and takes the same decisions; the first writes the files and prints. What a step or a validation
-gives is that of all ranks' samples together, as if one process had seen them.
+All processes hold the same weights and take the same decisions; the main one (rank 0) writes the files and prints. A step or a
+validation gives what one process would compute from the whole batch.
 """
 
 import itertools
@@ -21,175 +21,161 @@ from torch.utils.data import Sampler
 from utils.device import pick_device
 from utils.errors import InputError
 
-# How long ranks wait for one that is busy, as the first may be with packing. The dead are noticed by torchrun.
-PATIENCE = timedelta(hours=24)
+TIMEOUT = timedelta(hours=24)  # the others wait while the main process packs images; torchrun notices dead processes
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those that work together: its number `rank` of `count`, and `local` of `here` on this machine."""
+class Distributed:
+    """The distributed context of this process, with torchrun's numbers. Each method is cheap in a single process."""
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
-    here: int = 1
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
     @property
-    def first(self):
+    def is_main(self):
         return self.rank == 0
 
     def describe(self):
-        return f"{self.count} x " if self.count > 1 else ""
+        return f"{self.world_size} x " if self.world_size > 1 else ""
 
     def wrap(self, network, device):
-        """What to call in training instead of the network: it averages the gradients over all ranks."""
-        if self.count == 1:
+        """Return the module to call in training: it averages the gradients over all processes."""
+        if self.world_size == 1:
             return network
-        return DistributedDataParallel(
-            network, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
-        )
+        device_ids = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
-    def share_batch_norm(self, network, device):
-        """The network with batch norm over all ranks' samples. Only GPUs can; elsewhere each rank counts its own."""
-        if self.count == 1 or device.type != "cuda":
+    def sync_batch_norm(self, network, device):
+        """Let batch norm see all processes' samples. Only GPUs can; elsewhere each process keeps its own statistics."""
+        if self.world_size == 1 or device.type != "cuda":
             return network
         return convert_sync_batchnorm(network)  # torch's own would lose the activation in timm's layers
 
-    def share_buffers(self, *networks):
-        """The first rank's buffers on all: without a shared batch norm each has counted its own statistics."""
-        if self.count > 1:
-            for network in networks:
-                for buffer in network.buffers():
-                    distributed.broadcast(buffer, 0)
+    def broadcast_buffers(self, *networks):
+        """Copy the main process's buffers to all: statistics of batch norm that is not synchronised differ."""
+        if self.world_size > 1:
+            for buffer in itertools.chain(*(network.buffers() for network in networks)):
+                distributed.broadcast(buffer, 0)
 
-    def share(self, samples):
-        """How many of a batch of so many samples each rank gets: the same number, and two at least, from which batch norm can learn."""
-        return max(math.ceil(samples / self.count), min(2, samples))
+    def shard_size(self, samples):
+        """Samples that each process gets of a batch of `samples`: two at least, from which batch norm can learn."""
+        return max(math.ceil(samples / self.world_size), min(2, samples))
 
-    def which_count(self, samples, device):
-        """Of all ranks' shares of a batch of so many samples, one after another, the rows that count: (samples,) int64, or None for
-        all. For `gather`; known without asking the others or the device."""
-        share = self.share(samples)
-        if self.count == 1 or share * self.count == samples:
+    def real_rows(self, samples, device):
+        """Rows of all gathered shards of a batch that are samples and not padding: (samples,) int64 for `all_gather`, or None
+        for all. Needs no communication."""
+        size = self.shard_size(samples)
+        if size * self.world_size == samples:
             return None
-        rows = [
-            rank * share + number
-            for rank in range(self.count)
-            for number in range(len(range(rank, samples, self.count)))
-        ]
+        own = (len(range(rank, samples, self.world_size)) for rank in range(self.world_size))
+        rows = [rank * size + number for rank, count in enumerate(own) for number in range(count)]
         return torch.tensor(rows).to(device, non_blocking=True)
 
-    def gather(self, part, which):
-        """The rows `which` of all ranks' tensors (n, …). Gradients flow through this rank's alone."""
-        if self.count == 1:
-            return part
-        parts = self._all(part.detach().contiguous())
-        parts[self.rank] = part
-        return torch.cat(parts) if which is None else torch.cat(parts).index_select(0, which)
+    def all_gather(self, shard, rows):
+        """The `rows` of all processes' tensors (n, …), one after another. Gradients flow through the own shard alone."""
+        if self.world_size == 1:
+            return shard
+        shards = [torch.empty_like(shard) for _ in range(self.world_size)]
+        distributed.all_gather(shards, shard.detach().contiguous())
+        shards[self.rank] = shard
+        return torch.cat(shards) if rows is None else torch.cat(shards).index_select(0, rows)
 
-    def _all(self, tensor):
-        parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        distributed.all_gather(parts, tensor)
-        return parts
+    def all_gather_object(self, value):
+        """All processes' values: a list in the order of the ranks."""
+        values = [value]
+        if self.world_size > 1:
+            values *= self.world_size
+            distributed.all_gather_object(values, value)
+        return values
 
     def gather_rows(self, rows, values):
-        """All ranks' rows (n,), ascending, and their values (n, …): numpy arrays, the same on every rank."""
-        if self.count == 1:
+        """All processes' rows (n,), ascending, and their values (n, …): NumPy arrays, the same in every process."""
+        if self.world_size == 1:
             return rows, values
-        parts = [part for part in self.collect((rows, values)) if len(part[0])]  # of few samples some ranks get none
+        parts = [part for part in self.all_gather_object((rows, values)) if len(part[0])]  # some may have no samples
         rows, values = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = rows.argsort()
         return rows[order], values[order]
 
-    def union(self, found):
-        """All ranks' dicts as one, in the order of its keys, the same on every rank."""
-        parts = [found]
-        if self.count > 1:
-            parts = [None] * self.count
-            distributed.all_gather_object(parts, found)
-        return dict(sorted(item for part in parts for item in part.items()))
+    def merge_dicts(self, own):
+        """All processes' dicts as one, sorted by key, the same in every process."""
+        return dict(sorted(item for part in self.all_gather_object(own) for item in part.items()))
 
-    def agree(self, value):
-        """The first rank's value, on all: for what a clock or rounding decides."""
-        if self.count == 1:
-            return value
-        box = [value]
-        distributed.broadcast_object_list(box)
-        return box[0]
+    def broadcast(self, value):
+        """The main process's value, in all: for what a clock or rounding decides."""
+        values = [value]
+        if self.world_size > 1:
+            distributed.broadcast_object_list(values)
+        return values[0]
 
-    def wait(self):
-        """Go on when all are here."""
-        if self.count > 1:
+    def barrier(self):
+        """Wait for all processes."""
+        if self.world_size > 1:
             distributed.barrier()
 
-    def in_turn(self, function):
-        """function(), first on one rank of each machine, then on the others, which find what it has left."""
-        if self.local:
-            self.wait()
+    def local_main_first(self, function):
+        """Return function(), called first in one process of each machine, then in the others, which find the files it wrote."""
+        if self.local_rank:
+            self.barrier()
         result = function()
-        if not self.local:
-            self.wait()
+        if not self.local_rank:
+            self.barrier()
         return result
 
-    def most(self, number, device):
-        """The largest of all ranks' whole numbers, on all."""
-        return number if self.count == 1 else int(self.largest(number, device))
-
     def largest(self, number, device):
-        """The same as a 0-d float tensor on the device, which is not waited for; of several ranks only."""
-        box = torch.full((), float(number), device=device)
-        distributed.all_reduce(box, distributed.ReduceOp.MAX)
-        return box
+        """The largest of all processes' whole numbers, in all."""
+        return number if self.world_size == 1 else int(self.all_reduce_max(number, device))
 
-    def collect(self, value):
-        """All ranks' values, in their order: a list."""
-        if self.count == 1:
-            return [value]
-        parts = [None] * self.count
-        distributed.all_gather_object(parts, value)
-        return parts
+    def all_reduce_max(self, number, device):
+        """The same as a 0-d float tensor on the device, without waiting for it. Needs several processes."""
+        tensor = torch.full((), float(number), device=device)
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        return tensor
 
-    def check_alike(self, **values):
-        """Raise InputError on every rank unless all have the same values."""
-        parts = self.collect(values)
-        if differing := [name for name in values if any(part[name] != values[name] for part in parts)]:
+    def check_equal(self, **values):
+        """Raise InputError in every process unless all have the same values."""
+        others = self.all_gather_object(values)
+        if differing := [name for name in values if any(other[name] != values[name] for other in others)]:
             raise InputError(
-                f"the processes differ in {', '.join(differing)}; all machines need the same data, and --runs on a disk they share"
+                f"the processes differ in {', '.join(differing)}; all machines need the same data, and --runs on a shared disk"
             )
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Distributed()
 
 
-def join(spec):
-    """The ranks torchrun has started, or `ALONE`, and this one's device: -> Ranks, torch.device. spec: as for `pick_device`.
+def init(spec):
+    """Join the processes that torchrun started, if it did: -> Distributed, this process's torch.device. spec: as for `pick_device`.
 
-    Raises InputError where there are more ranks on a machine than GPUs.
+    Raises InputError if a machine has more processes than GPUs.
     """
     if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
-        return ALONE, pick_device(spec)
+        return SINGLE_PROCESS, pick_device(spec)
     if spec not in ("auto", "cuda", "cpu"):
         raise InputError(
             f"--device {spec} is one device, and torchrun starts several processes; give auto, cuda or cpu"
         )
-    rank, count, local, here = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
-    if rank:
+    context = Distributed(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+    if not context.is_main:  # one report and one progress bar are enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
-        sys.stderr = _NotATerminal(sys.stderr)  # one progress bar is enough
+        sys.stderr = _NotATerminal(sys.stderr)
     on_gpu = spec != "cpu" and torch.cuda.is_available()
-    if on_gpu and here > (gpus := torch.cuda.device_count()):
+    processes = context.local_world_size
+    if on_gpu and processes > (gpus := torch.cuda.device_count()):
         raise InputError(
-            f"torchrun has started {here} processes on a machine of {gpus} GPUs; give --nproc-per-node {gpus}, or --device cpu"
+            f"torchrun has started {processes} processes on a machine of {gpus} GPUs; give --nproc-per-node {gpus}, or --device cpu"
         )
-    device = pick_device(f"cuda:{local}" if on_gpu else "cpu" if spec == "auto" else spec)
-    on_gpu = {"device_id": device} if device.type == "cuda" else {}
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE, **on_gpu)
-    return Ranks(rank, count, local, here), device
+    device = pick_device(f"cuda:{context.local_rank}" if on_gpu else "cpu" if spec == "auto" else spec)
+    options = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+    distributed.init_process_group(timeout=TIMEOUT, **options)
+    return context, device
 
 
 class _NotATerminal:
+    """A stream on which tqdm shows no bar."""
+
     def __init__(self, stream):
         self.stream = stream
 
@@ -200,21 +186,22 @@ class _NotATerminal:
         return getattr(self.stream, name)
 
 
-class Shares(Sampler):
-    """One rank's part of each batch: every `count`-th of its keys (epoch, row), as (epoch, row, samples of the whole batch).
+class DistributedBatchSampler(Sampler):
+    """One process's shard of each batch: every `world_size`-th of its keys (epoch, row), as (epoch, row, samples of the batch).
 
-    All ranks' parts are equally long (`Ranks.share`). Where a batch does not give that, some of its samples come again as
+    All shards are equally long (`Distributed.shard_size`). A shorter one is padded with samples of the batch as
     (epoch, ~row, …): they are computed and do not count.
     """
 
-    def __init__(self, batches, ranks):
-        self.batches, self.ranks = batches, ranks
+    def __init__(self, batches, context):
+        self.batches, self.context = batches, context
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
+        context = self.context
         for keys in self.batches:
-            own = keys[self.ranks.rank :: self.ranks.count]
-            spare = itertools.islice(itertools.cycle(keys), self.ranks.share(len(keys)) - len(own))
-            yield [(*key, len(keys)) for key in [*own, *((epoch, ~row) for epoch, row in spare)]]
+            own = keys[context.rank :: context.world_size]
+            padding = itertools.islice(itertools.cycle(keys), context.shard_size(len(keys)) - len(own))
+            yield [(*key, len(keys)) for key in [*own, *((epoch, ~row) for epoch, row in padding)]]

@@ -3,7 +3,7 @@
 import errno
 import os
 
-TOO_MANY = (errno.EMFILE, errno.ENFILE)  # files open at once: in this process, in the whole system
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)  # files open at once: in this process, in the whole system
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -39,11 +39,11 @@ def data_size(count):
     return plural(count, "byte")
 
 
-def refused_by_system(error):
+def explain_system_error(error):
     """The sentence for an exception which says that this process may not use a file, or opens too many; None for any other."""
     number, text = getattr(error, "errno", None), str(error)
     # "ancdata": that a file which another process hands over could not be received
-    if number in TOO_MANY or os.strerror(errno.EMFILE) in text or "ancdata" in text:
+    if number in TOO_MANY_FILES or os.strerror(errno.EMFILE) in text or "ancdata" in text:
         return f"too many files are open at once ({first_line(error)}); {more_files()}"
     if number in FORBIDDEN and error.filename is not None:
         return f"{error.filename} cannot be used ({error.strerror}); allow this user to (chmod, chown), or name another place"

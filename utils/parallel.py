@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.errors import TOO_MANY, InputError, first_line
+from utils.errors import TOO_MANY_FILES, InputError, first_line
 
 
 def cores():
@@ -53,7 +53,7 @@ def starting(what, instead):
             half_made = frame.f_locals.get("self")
             if hasattr(half_made, "_shutdown_workers"):  # torch's iterator, which would print a traceback when it goes
                 half_made._shutdown = True
-        mend = "" if error.errno in TOO_MANY else ", or make room in /dev/shm and let it be written to"
+        mend = "" if error.errno in TOO_MANY_FILES else ", or make room in /dev/shm and let it be written to"
         raise InputError(f"{what} cannot be started ({first_line(error)}); give {instead}{mend}") from None
 
 

@@ -16,14 +16,14 @@ from PIL import Image
 
 from utils.data import images
 from utils.data.images import image_size, read_plane, scan_folder
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, one_line
 from utils.opencv import cv2
+from utils.runs.thresholds_file import read_thresholds
 from utils.safe_arrays import read_npy, read_npz
 from utils.safe_load import read_json
 from utils.safe_torch import check_torch_file
-from utils.scoring.thresholds import read_thresholds
 
 
 def command(folder, text, kind="labels"):

@@ -11,7 +11,8 @@ import pytest
 import targets
 from conftest import refuse, submission_of, succeed, write_images, write_labels
 
-from utils.data.labels import read_labels, read_table
+from utils.data.labels import read_labels
+from utils.data.tables import read_table
 from utils.errors import InputError
 from utils.runs.predictions import read_predictions
 
@@ -106,8 +107,8 @@ REFUSED = {
     "UTF-16 without a byte order mark": ("Id,Target\na,0\n".encode("utf-16-le"), ["NUL bytes", "UTF-16", "save it in UTF-8"]),
     "Latin-1": ("Id,Target\né,0\n".encode("latin-1"), ["not text in UTF-8", "save it in UTF-8"]),
     "UTF-16 cut short": ("Id,Target\na,0\n".encode("utf-16")[:-1], ["not text in UTF-16", "save it in UTF-8"]),
-    "gzip cut short": (gzip.compress(b"Id,Target\na,0\n" * 9)[:-12], ["not a CSV file", "mend it"]),
-    "gzip with other bytes": (gzip.compress(b"Id,Target\na,0\n")[:12] + b"\xff" * 30, ["not a CSV file", "mend it"]),
+    "gzip cut short": (gzip.compress(b"Id,Target\na,0\n" * 9)[:-12], ["not a CSV file", "fix it"]),
+    "gzip with other bytes": (gzip.compress(b"Id,Target\na,0\n")[:12] + b"\xff" * 30, ["not a CSV file", "fix it"]),
     "a workbook": (b"PK\x03\x04" + bytes(30), ["a zip archive or an Excel workbook", "save it as CSV"]),
     "other columns after semicolons": (b"name;label\na;0\n", ["lacks the column Id and Target", "(it has: name, label)"]),
     "an unknown sep=": (b"sep=:\nId:Target\na:0\n", ["lacks the column Id and Target", "sep=:", "with commas between"]),
@@ -127,7 +128,7 @@ def test_a_table_that_cannot_be_read_is_refused_with_the_cause(tmp_path, kind):
 
 
 def test_a_gzip_file_that_unpacks_to_more_than_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.labels.MOST_BYTES", 10**6)
+    monkeypatch.setattr("utils.data.tables.MOST_BYTES", 10**6)
     (tmp_path / "t.csv").write_bytes(gzip.compress(b"Id\n" + b"\n" * 10**8))
     with pytest.raises(InputError, match="unpacks to more than 1,000,000 bytes"):
         read_table(tmp_path / "t.csv", ["Id"])

@@ -11,13 +11,13 @@ import torch
 from conftest import kit, refuse, succeed, train_options
 from fake_cuda import GPUs, gpus  # noqa: F401
 from kills import differences
-from test_resume import poison
+from nan_batches import poison
 from torch.overrides import TorchFunctionMode
 
 from utils import device, distributed, models
 from utils.data.dataset import Samples
 from utils.data.images import parse_channels
-from utils.device import on_device, pick_device
+from utils.device import pick_device, prefetch_to_device
 from utils.engine import checkpoint, losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import NotFinite, Trainer
@@ -43,12 +43,12 @@ def test_each_rank_takes_the_gpu_of_its_number(gpus, monkeypatch):  # noqa: F811
         for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": 2}.items():
             monkeypatch.setenv(name, str(value))
         for spec in ("auto", "cuda"):
-            group, found = distributed.join(spec)
-            assert found == torch.device("cuda", local) and group.local == local
-            assert joined.pop() == (("nccl",), {"timeout": distributed.PATIENCE, "device_id": found})
+            group, found = distributed.init(spec)
+            assert found == torch.device("cuda", local) and group.local_rank == local
+            assert joined.pop() == ((), {"backend": "nccl", "timeout": distributed.TIMEOUT, "device_id": found})
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(InputError, match="3 processes on a machine of 2 GPUs"):
-        distributed.join("auto")
+        distributed.init("auto")
 
 
 ODD = ["meta", "xpu", "hpu:0", "vulkan", "gpu", "cuda:x", "cuda:-1", "0", "", "cuda:9"]
@@ -86,12 +86,12 @@ def test_what_is_not_waited_for_is_not_there(gpus):  # noqa: F811
     batch = {"images": torch.arange(6.0).reshape(2, 3), "rows": torch.arange(2), "targets": torch.ones(2)}
     with torch.cuda.stream(torch.cuda.Stream(there)):
         assert batch["images"].to(there, non_blocking=True).isnan().all()
-    (found,) = on_device([batch], there)
+    (found,) = prefetch_to_device([batch], there)
     assert torch.equal(found["images"], batch["images"]) and found["images"] is not batch["images"]
     assert gpus.calls.count("record_stream") == 2 and found["rows"] is batch["rows"]
     values = torch.arange(3.0)
-    assert device.to_pinned(values).isnan().all()
-    wait = device.fetch(values, there)
+    assert device.copy_to_pinned(values).isnan().all()
+    wait = device.start_copy_to_cpu(values, there)
     values.zero_()  # what comes after does not change what was sent
     assert wait().tolist() == [0, 1, 2] and gpus.pinned == 2
 
@@ -272,9 +272,9 @@ def test_batch_norm_and_gradients_of_several_gpus_are_shared(gpus, monkeypatch):
     """Also in timm's layers that hold an activation, which torch's own conversion would lose."""
     from timm.layers import BatchNormAct2d, SyncBatchNormAct
 
-    there, group = torch.device("cuda", 1), distributed.Ranks(1, 2, 1, 2)
+    there, group = torch.device("cuda", 1), distributed.Distributed(1, 2, 1, 2)
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3), torch.nn.Conv2d(3, 3, 1))
-    kinds = [type(layer) for layer in group.share_batch_norm(network, there)]
+    kinds = [type(layer) for layer in group.sync_batch_norm(network, there)]
     assert kinds == [torch.nn.SyncBatchNorm, SyncBatchNormAct, torch.nn.Conv2d]
     given = {}
     monkeypatch.setattr(distributed, "DistributedDataParallel", lambda network, **more: given.update(more) or network)
@@ -409,9 +409,9 @@ def test_a_gpu_that_fills_up_later_goes_on_with_checkpointing(gpus, atlas, folds
 ])  # fmt: skip
 def test_whatever_says_that_memory_is_short_is_understood(error):
     says = pytest.raises(InputError, match="out of memory on the CPU, .* GB of main memory free; do this")
-    with says, device.explaining_out_of_memory(torch.device("cpu"), lambda: "do this"):
+    with says, device.explain_out_of_memory(torch.device("cpu"), lambda: "do this"):
         raise error
-    with pytest.raises(RuntimeError, match="other"), device.explaining_out_of_memory(torch.device("cpu"), str):
+    with pytest.raises(RuntimeError, match="other"), device.explain_out_of_memory(torch.device("cpu"), str):
         raise RuntimeError("other")
 
 

@@ -15,10 +15,10 @@ from conftest import ROOT, kit, refuse, submission_of, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 from kills import differences
-from test_distributed import together, torchrun
+from nan_batches import poison
+from torchrun import together, torchrun
 
 from utils.cli import UNITS, clock, parse_span
-from utils.data import dataset
 from utils.engine import inference, resume
 from utils.engine.interrupt import Stop
 from utils.engine.trainer import Trainer
@@ -277,21 +277,6 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(words, run, tmp_path):
 
 def other_shapes(optimiser):
     return optimiser | {"state": {number: {"exp_avg": torch.zeros(7)} for number in optimiser["state"]}}
-
-
-def poison(monkeypatch, *steps):
-    """Make the images of these training batches no numbers."""
-    real, calls = dataset.Normaliser.__call__, []
-
-    def poisoned(self, batch, *more):
-        images = real(self, batch)
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            calls.append(1)
-            if len(calls) in steps:
-                images = images * float("nan")
-        return images
-
-    monkeypatch.setattr(dataset.Normaliser, "__call__", poisoned)
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_images(words, tmp_path, monkeypatch):

@@ -1,9 +1,6 @@
 """torchrun: two processes on one CPU do together what one does alone."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,40 +9,21 @@ import torch
 from conftest import ROOT, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
+from torchrun import together, torchrun
 
-from utils.data import packing
-from utils.distributed import Ranks, Shares
+from utils.distributed import Distributed, DistributedBatchSampler
 from utils.runs.predictions import read_predictions
-
-
-def torchrun(*words, ranks=2):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        *map(str, words),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-
-
-def together(script, *words, ranks=2, cache=None):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5))
 def test_every_sample_of_a_batch_counts_once_and_all_ranks_have_as_many(rows, batch, count):
     keys = [(3, row) for row in range(rows)]
     batches = [keys[start : start + batch] for start in range(0, rows, batch)]
-    shares = [list(Shares(batches, Ranks(rank, count))) for rank in range(count)]
+    shares = [list(DistributedBatchSampler(batches, Distributed(rank, count))) for rank in range(count)]
     for whole, parts in zip(batches, zip(*shares, strict=True), strict=True):
         rows_of_all = [row for _, row, samples in itertools.chain(*parts) if samples == len(whole)]
         real = [row for row in rows_of_all if row >= 0]
-        which = Ranks(0, count).which_count(len(whole), torch.device("cpu"))
+        which = Distributed(0, count).real_rows(len(whole), torch.device("cpu"))
         assert real == (rows_of_all if which is None else [rows_of_all[place] for place in which.tolist()])
         assert sorted(real) == [row for _, row in whole]
         assert len({len(part) for part in parts}) == 1 and len(parts[0]) >= min(2, len(whole))
@@ -77,15 +55,15 @@ def gradient_of(network_name, loss, accumulate, samples):
     trainer.begin_epoch()
     images, targets = torch.rand(10, 2, 32, 32), (torch.rand(10, 3) < 0.4).double()
     keys = [(1, row) for row in range(samples)]
-    own = next(iter(ranks.Shares([keys], group)))
+    own = next(iter(ranks.DistributedBatchSampler([keys], group)))
     rows = torch.tensor([row for _, row, _ in own])
     which = torch.where(rows < 0, ~rows, rows)
     curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows, "whole": samples})
     return {"gradients": {name: weight.grad for name, weight in network.named_parameters()}, "curves": curves}
 
-group, device = ranks.join("cpu")
+group, device = ranks.init("cpu")
 found = [gradient_of(*case) for case in CASES]
-if group.first:
+if group.is_main:
     torch.save(found, sys.argv[1])
 """
 # Network, loss, parts that a batch goes through the network in, samples in the batch.

@@ -8,25 +8,19 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 from conftest import kit, refuse, stop_in_epoch, submission_of, succeed, train_options
 from hypothesis import example, given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from writers import WRITERS, write_whole
 
 from utils import files
-from utils.engine import checkpoint
 from utils.engine.run_log import Record
 from utils.engine.tensorboard_log import Board
 from utils.errors import InputError, data_size
-from utils.files import whole_file, write_csv, write_json
-from utils.opencv import cv2
+from utils.files import whole_file
 from utils.partial_file import Part
-from utils.plots.style import save
 
 OLD = b"what was there before"
 
@@ -118,29 +112,6 @@ def test_a_file_is_whole_or_the_error_tells_its_whole_size(tmp_path_factory, chu
                                          (33e6, "33 MB"), (1.054e9, "1.05 GB")])  # fmt: skip
 def test_sizes_are_written_for_readers(count, said):
     assert data_size(count) == said
-
-
-def drawing(path):
-    figure = Figure()
-    figure.subplots().plot(range(50))
-    save(figure, path)
-
-
-WRITERS = {
-    "torch.pt": lambda path: checkpoint.save(path, {"model": [torch.arange(20_000), {"a": 1.5}]}),
-    "pandas.csv": lambda path: write_csv(path, pd.DataFrame({"Id": ["ä", "b"] * 4000, "x": np.linspace(0, 1, 8000)})),
-    "json.json": lambda path: write_json(path, {"names": ["é" * 50] * 500}),
-    "figure.png": drawing,
-    "figure.jpg": drawing,
-    "numpy.npy": lambda path: _write(path, lambda file: np.save(file, np.arange(9000.0).reshape(90, 100))),
-    "fortran.npy": lambda path: _write(path, lambda file: np.save(file, np.arange(9000.0).reshape(90, 100).T)),
-    "cv2.png": lambda path: _write(path, lambda file: file.write(cv2.imencode(".png", np.eye(200, dtype=np.uint8))[1])),
-}
-
-
-def _write(path, function):
-    with whole_file(path, "wb") as file:
-        function(file)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -256,7 +227,7 @@ def test_a_full_disk_says_what_is_free_and_is_given_its_room_back(atlas, run, fo
     out.write_bytes(OLD)
     free = shutil.disk_usage(disk).free
     with pytest.raises(InputError, match=f"needs 100 KB, {data_size(free)} are free on the disk; free the place"):
-        _write(out, lambda file: file.write(bytes(100_000)))
+        write_whole(out, lambda file: file.write(bytes(100_000)))
     assert content(disk)[out.relative_to(disk)] == OLD and shutil.disk_usage(disk).free == free
     (disk / "filler2").write_bytes(bytes(free))
     words = [run, "--images", atlas / "test", "--workers", 0, "-o", out]
@@ -270,7 +241,7 @@ def test_a_disk_that_takes_no_more_files_says_so(small_disk):
     disk = small_disk("1m,nr_inodes=2")
     (disk / "only").write_bytes(b"")
     with pytest.raises(InputError, match=r"needs 9 bytes, 1.05 MB are free on the disk, but not for one more file"):
-        _write(disk / "new" / "file", lambda file: file.write(b"nine byte"))
+        write_whole(disk / "new" / "file", lambda file: file.write(b"nine byte"))
 
 
 def test_a_training_goes_on_without_tensorboard(atlas, folds, tmp_path, small_disk):

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Result, kit, refuse, submission_of, train_options
 
 from utils.engine.trainer import Trainer
-from utils.errors import refused_by_system
+from utils.errors import explain_system_error
 
 CALLING = """
 import json, sys
@@ -160,13 +160,13 @@ def test_sound_images_are_not_left_out_where_too_many_files_are_open(
     (OSError(errno.EROFS, "Read-only file system", "x"), "x cannot be used (Read-only file system)"),
 ])  # fmt: skip
 def test_what_the_system_refuses_is_told(error, says):
-    assert says in refused_by_system(error)
+    assert says in explain_system_error(error)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "x"), PermissionError(), RuntimeError("other"),
                                    OSError(errno.EIO, "Input/output error", "x")])  # fmt: skip
 def test_other_exceptions_keep_their_tracebacks(error):
-    assert refused_by_system(error) is None
+    assert explain_system_error(error) is None
 
 
 SHM = """

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 from conftest import ROOT, refuse, submission_of, succeed, train_options
-from test_files import WRITERS
+from writers import WRITERS
 
 from utils.data.packing import open_images
 from utils.errors import InputError

@@ -19,13 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.data.cache import RECORD, Images, Index, Map, _unpacked
-from utils.data.labels import check_ids, read_labels, read_table
+from utils.data.labels import read_labels
 from utils.data.packing import open_images
+from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, one_line
 from utils.runs.run_folder import read_config
+from utils.runs.thresholds_file import read_thresholds
 from utils.safe_arrays import read_npy, read_npz
 from utils.safe_load import read_json
-from utils.scoring.thresholds import read_thresholds
 
 
 def command(folder, text, kind="labels"):
@@ -103,7 +104,7 @@ def test_a_file_of_labels_whose_name_no_file_can_have(own_files):
 
 
 def test_too_many_cells(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.labels.MOST_CELLS", 100)
+    monkeypatch.setattr("utils.data.tables.MOST_CELLS", 100)
     (tmp_path / "t.csv").write_text("Id\n" + "," * 200)
     with pytest.raises(InputError, match="more than 100 cells"):
         read_table(tmp_path / "t.csv", ["Id"])

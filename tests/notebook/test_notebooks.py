@@ -4,30 +4,15 @@ import shutil
 import subprocess
 from itertools import pairwise
 
-import nbclient
 import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT
+from notebook_runner import run
 
 from utils.notebook import display
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def run(notebook, place):
-    """Execute a copy of the notebook in a place where the kit seems to lie: its text output."""
-    (place / "notebooks").mkdir(parents=True, exist_ok=True)
-    for name in ("train.py", "make_folds.py", "utils"):
-        (place / name).symlink_to(ROOT / name)
-    cells = nbformat.read(display, as_version=4)
-    done = nbclient.NotebookClient(
-        cells, timeout=300, resources={"metadata": {"path": str(place / "notebooks")}}
-    ).execute()
-    outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
-    return "".join(output.get("text", "") for output in outputs), sum(
-        "image/jpeg" in o.get("data", {}) for o in outputs
-    )
 
 
 def test_a_made_up_person_meets_a_made_up_machine_when_there_is_neither(tmp_path):

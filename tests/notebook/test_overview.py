@@ -6,26 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, succeed, write_images
+from example_labels import COLOURS, LABELS, real_labels
+from notebook_runner import run
 from PIL import Image
-from test_notebooks import run
 
-from utils.data.labels import HPA_CLASSES, encode
+from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.notebook import brightness, duplicate_gallery, file_formats, overview
 from utils.notebook.available_data import find_data, open_data
 from utils.opencv import cv2
-from utils.simulator.plan import Settings, label_sets
+from utils.simulator.plan import Settings
 from utils.tools import realism
-
-COLOURS = ["red", "green", "blue", "yellow"]
-LABELS = encode(["0 25", "0", "25", "0 2 25", "27", "2 0"], HPA_CLASSES)
-
-
-def real_labels():
-    """The competition's label table, 31,072 rows, without its Ids."""
-    sets, counts = label_sets()
-    return np.repeat(encode([" ".join(map(str, one)) for one in sets], HPA_CLASSES), counts, axis=0)
-
 
 # Which data
 

@@ -5,10 +5,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from example_labels import COLOURS, LABELS, real_labels
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from test_overview import COLOURS, LABELS, real_labels
 
 from utils import plots
 from utils.data import augment

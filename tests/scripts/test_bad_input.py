@@ -15,7 +15,7 @@ from conftest import ROOT, kit, refuse, submission_of, succeed, train_options, w
 from PIL import Image
 
 from utils.data.images import check_crop
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.errors import InputError
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions, write_predictions

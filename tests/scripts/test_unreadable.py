@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options, write_images
-from test_distributed import torchrun
+from torchrun import torchrun
 
 from utils.data import packing
 from utils.data.dataset import Samples, batches, make_loader
 from utils.data.images import find_files, parse_channels
 from utils.data.packing import open_sound
 from utils.data.readable import undecodable
-from utils.device import on_device
+from utils.device import prefetch_to_device
 from utils.opencv import cv2
 from utils.parallel import closing
 
@@ -305,6 +305,6 @@ def test_two_processes_leave_out_the_same(damaged, folds, tmp_path, cache):
 def test_batches_that_nobody_asks_for_any_more_leave_no_thread(atlas, workers):
     files = find_files([atlas / "test"], sorted(path.name[:-8] for path in (atlas / "test").glob("*_red.png")), RGBY)
     samples, cpu, before = Samples(files, RGBY, 32, "resize", "none"), torch.device("cpu"), set(threading.enumerate())
-    with closing(on_device(batches(make_loader(samples, 2, workers, cpu)), cpu)) as source:
+    with closing(prefetch_to_device(batches(make_loader(samples, 2, workers, cpu)), cpu)) as source:
         assert len(next(source)["rows"]) == 2
     assert set(threading.enumerate()) == before

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from utils.data.cache import Images
 from utils.data.images import tiles
 from utils.data.workers import FREE, Start, deaf, fit_workers, new_ledger, shared_tensor
-from utils.distributed import ALONE, Shares
-from utils.errors import InputError, first_line, refused_by_system
+from utils.distributed import SINGLE_PROCESS, DistributedBatchSampler
+from utils.errors import InputError, explain_system_error, first_line
 from utils.opencv import cv2
 from utils.parallel import closing, cores, in_order, starting
 
@@ -73,7 +73,7 @@ class Samples(Dataset):
         except MemoryError:
             return InputError(f"no memory was left to read {self.files[position][0]}; give fewer --workers")
         except Exception as error:
-            if refused := refused_by_system(error):
+            if refused := explain_system_error(error):
                 return InputError(refused)
             raise RuntimeError(f"{self.files[position][0]} could not be read") from error
         finally:
@@ -156,7 +156,7 @@ class EpochOrder(Sampler):
         return iter([(self.epoch, int(row)) for row in rows[self.skip :]])
 
 
-def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE):
+def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=SINGLE_PROCESS):
     """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's share of them, prepared beside what is done
     with them. The loader's `.ledger` says what each DataLoader worker is reading, as `new_ledger`.
 
@@ -166,16 +166,18 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, ranks=ALONE
     """
     if not samples.augment and not shuffle:
         return ThreadedLoader(
-            samples, batch_size, EpochOrder(range(ranks.rank, len(samples), ranks.count)), workers, device
+            samples, batch_size, EpochOrder(range(ranks.rank, len(samples), ranks.world_size)), workers, device
         )
     order = EpochOrder(range(len(samples)), samples.seed, shuffle)
     # Batch norm learns nothing from a batch of one image.
     lonely = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
     batches = BatchSampler(order, batch_size, drop_last=lonely)
-    workers, prefetch = fit_workers(workers, samples.bytes_each() * -(-batch_size // ranks.count), ranks.here)
+    workers, prefetch = fit_workers(
+        workers, samples.bytes_each() * -(-batch_size // ranks.world_size), ranks.local_world_size
+    )
     ledger = new_ledger(workers)
     loader = DataLoader(
-        samples, batch_sampler=Shares(batches, ranks) if ranks.count > 1 else batches, collate_fn=collate, num_workers=workers,
+        samples, batch_sampler=DistributedBatchSampler(batches, ranks) if ranks.world_size > 1 else batches, collate_fn=collate, num_workers=workers,
         pin_memory=device.type == "cuda", persistent_workers=workers > 0, prefetch_factor=prefetch if workers else None,
         worker_init_fn=Start(ledger) if workers else None,
         generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
@@ -222,12 +224,12 @@ class ThreadedLoader:
                 pool.shutdown(cancel_futures=True)
 
 
-def pick_workers(wanted, device, ranks=ALONE):
+def pick_workers(wanted, device, ranks=SINGLE_PROCESS):
     """Loader processes of each rank: `wanted`, or where that is -1 this rank's part of all cores but one beside a GPU; beside
     training on the CPU, which wants the cores itself, one or two."""
     if wanted >= 0:
         return wanted
-    own = cores() // ranks.here
+    own = cores() // ranks.local_world_size
     return max(1, min(own - 1, 16)) if device.type != "cpu" else min(2, max(1, own // 4))
 
 
@@ -258,7 +260,7 @@ def collate(samples, pinned=False):
         if get_worker_info() is None:
             raise
         return InputError(
-            refused_by_system(error)
+            explain_system_error(error)
             or f"no shared memory was left for a batch ({first_line(error)}); give fewer --workers or a smaller --batch-size, "
             "or enlarge /dev/shm (docker run --shm-size 8g)"
         )

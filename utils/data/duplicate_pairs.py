@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from utils.data.labels import as_number, encode, read_labels, read_table
+from utils.data.labels import encode, read_labels
 from utils.data.near_duplicates import groups_from_pairs
+from utils.data.tables import as_number, read_table
 from utils.errors import InputError, plural
 
 

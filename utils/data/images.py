@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from utils.data import tiff
 from utils.data.colour import grey_of
-from utils.errors import TOO_MANY, InputError, listing, plural
+from utils.errors import TOO_MANY_FILES, InputError, listing, plural
 from utils.files import is_stem, nfc
 from utils.opencv import MOST_PIXELS, cv2
 from utils.safe_load import file_size
@@ -213,7 +213,7 @@ def image_size(path):
                 with tiff.opened(path, file, length) as image:
                     height, width = image.height, image.width
     except OSError as error:
-        if error.errno in TOO_MANY:  # the file may be sound
+        if error.errno in TOO_MANY_FILES:  # the file may be sound
             raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     if kind == "PNG" and len(head) == 24:
@@ -257,7 +257,7 @@ def _size_of_jpeg(path, head, end):
     except Image.DecompressionBombError:
         raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
     except UNREADABLE as error:
-        if getattr(error, "errno", None) in TOO_MANY:
+        if getattr(error, "errno", None) in TOO_MANY_FILES:
             raise
         other = next((f" (but {name})" for magic, name in OTHERS.items() if re.match(magic, head, re.DOTALL)), "")
         raise InputError(
@@ -281,7 +281,7 @@ def read_plane(path, bits=0):
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        if error.errno in TOO_MANY:  # the file may be sound
+        if error.errno in TOO_MANY_FILES:  # the file may be sound
             raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     kind = _kind(data[:24].tobytes())

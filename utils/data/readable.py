@@ -52,11 +52,17 @@ def open_readable(train, valid, channels, options, before, group):
 def _look_at_all(files, channels, options, group):
     """Images, sizes, {row: [what is wrong]}. The ranks of a machine share out the decoding of what is not packed."""
     cache = None if options["no_cache"] else options["cache"]
-    images, sizes, bad = group.in_turn(
+    images, sizes, bad = group.local_main_first(
         lambda: open_sound(files, channels.names, options["size"], options["fit"], cache, options["bits"])
     )
     unseen = [row for row in images.decoded().tolist() if row not in bad]
-    return images, sizes, group.union(bad | undecodable(files, unseen[group.local :: group.here], options["bits"]))
+    return (
+        images,
+        sizes,
+        group.merge_dicts(
+            bad | undecodable(files, unseen[group.local_rank :: group.local_world_size], options["bits"])
+        ),
+    )
 
 
 def undecodable(files, rows, bits=0):

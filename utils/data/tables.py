@@ -1,83 +1,169 @@
-"""CSV files however they were saved: packed with gzip, in UTF-16, separated by semicolons, tabs or bars, with spaces after them."""
+"""CSV tables in any common form: gzipped or not, UTF-8, -16 or -32, separated by commas, semicolons, tabs or bars."""
 
-import contextlib
 import csv
 import gzip
 import io
 import itertools
+import os
 import re
+import stat
+import zlib
+from pathlib import Path
 
-from utils.errors import InputError
+import pandas as pd
 
+from utils.errors import InputError, explain_system_error, first_line, listing, plural
+from utils.files import is_stem, nfc
+from utils.safe_load import file_size
+
+MOST_BYTES, MOST_CELLS = 2**30, 3 * 10**7  # of a table: a million rows of 28 classes
+MOST_HEADER = 2**24  # characters
 SEPARATORS = (",", ";", "\t", "|")
-MARKS = {
+BYTE_ORDER_MARKS = {  # the longer ones first
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
-}  # the longer first
-OTHERS = {
-    b"PK\x03\x04": "a zip archive or an Excel workbook", b"\xd0\xcf\x11\xe0": "an Excel workbook", b"BZh": "packed with bzip2",
-    b"\xfd7zXZ\0": "packed with xz", b"\x28\xb5\x2f\xfd": "packed with zstd",
-}  # fmt: skip
+}
+OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ\0": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+}
 GZIP = b"\x1f\x8b"
-LONGEST = 2**24  # characters of the first line
-_SAID = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # what Excel reads, and does not show, in the first line
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # a first line that Excel reads and does not show
 
 
-@contextlib.contextmanager
-def csv_rows(path, columns, most):
-    """Yields an iterator over the rows of a CSV, lists of str, the header first. The separator is that with which the header has
-    `columns`, the comma before others, or what a first line `sep=;` says. most: bytes that a packed file may unpack to."""
-    with open(path, "rb") as raw:
-        head = raw.read(6)
-        raw.seek(0)
-        if what := _known(OTHERS, head):
-            raise InputError(f"{path} is {what}; unpack it, or save it as CSV")
-        if head.startswith(GZIP):
-            raw = _unpacked(path, raw, most)
-            head = raw.getvalue()[:6]
-        with io.TextIOWrapper(raw, encoding=_known(MARKS, head) or "utf-8-sig", newline="") as file:
-            first = file.readline(LONGEST)
-            if said := _SAID.fullmatch(first.strip("\r\n")):
-                first = file.readline(LONGEST)
-            if len(first) == LONGEST:
-                raise InputError(f"{path} has a first line of {LONGEST:,} characters or more; give a table")
-            if "\0" in first:
-                raise InputError(f"{path} has NUL bytes, as UTF-16 without a byte order mark; save it in UTF-8")
-            mark = said[1] if said else _separator(first, columns)
-            yield _reader(itertools.chain([first], file), mark)
+def read_table(path, columns, what="a table", least=1):
+    """Read a CSV: -> DataFrame of str, its Ids in composed Unicode.
+
+    Raises InputError unless it is a well-formed CSV that has `columns` and at least `least` rows. what: what the file should be,
+    for that message.
+    """
+    path, names = Path(path), ",".join(columns)
+    _check_exists(path, f"{what} with the columns {names}")
+    header, rows = _read_rows(path, columns)
+    if not header and not rows:
+        raise InputError(f"{path} is empty; it should have the columns {names}")
+    if missing := [column for column in columns if column not in header]:
+        if len(columns) > 1 and {"ID", "Label"} <= set(header):
+            raise InputError(
+                f"{path} has the columns ID,Label of the single-cell competition of 2021; name them {names}, put spaces in "
+                "place of the bars between class numbers, and name its 19 classes with --classes"
+            )
+        commas = ", with commas between" if len(header) == 1 < len(columns) else ""
+        raise InputError(
+            f"{path} lacks the column {' and '.join(missing)} (it has: {listing(header, show=6)}); "
+            f"name its columns {names}{commas}"
+        )
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} has two columns of the same name ({listing(header, show=6)}); rename one")
+    if ragged := [f"row {number} ({len(row)})" for number, row in enumerate(rows, 2) if len(row) != len(header)]:
+        raise InputError(
+            f"{path} has {plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer: {listing(ragged)}"
+        )
+    if len(rows) < least:
+        raise InputError(f"{path} has a header but no rows")
+    frame = pd.DataFrame(rows, columns=header, dtype=object)
+    for name in {"Id", "twin"} & set(header):
+        frame[name] = [nfc(text.strip(" ")) for text in frame[name]]
+    return frame
 
 
-def _reader(lines, mark):
-    return csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=True)
-
-
-def _known(kinds, head):
-    return next((what for start, what in kinds.items() if head.startswith(start)), None)
-
-
-def _unpacked(path, raw, most):
-    """What a gzip file holds, as BytesIO. Raises InputError where that is more than `most` bytes."""
-    content = io.BytesIO()
-    with gzip.open(raw) as packed:
-        while part := packed.read(2**20):
-            content.write(part)
-            if content.tell() > most:
-                raise InputError(f"{path} unpacks to more than {most:,} bytes; give a smaller table")
-    content.seek(0)
-    return content
-
-
-def _separator(line, columns):
-    """That with which the header has `columns`; else, for the sentence that says so, that with which it has the most."""
-    headers = {mark: _header(line, mark) for mark in SEPARATORS}
-    fitting = [mark for mark in SEPARATORS if set(columns) <= set(headers[mark])]
-    return fitting[0] if fitting else max(SEPARATORS, key=lambda mark: len(headers[mark]))
-
-
-def _header(line, mark):
+def _check_exists(path, expected):
     try:
-        return [name.strip() for name in next(_reader([line], mark), [])]
-    except csv.Error:
-        return []
+        mode = os.stat(path).st_mode
+    except PermissionError as error:
+        raise InputError(explain_system_error(error)) from None
+    except (OSError, ValueError):  # also a name that is too long or holds NUL
+        raise InputError(f"{path} does not exist; it should be {expected}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise InputError(f"{path} is {kind}; it should be {expected}")
+
+
+def _read_rows(path, columns):
+    """The header and the rows of a CSV that should have `columns`: lists of str, without blank lines at the end."""
+    file_size(path, MOST_BYTES)
+    rows, cells = [], 0
+    try:
+        for row in _reader(path, columns):
+            cells += len(row)
+            if cells > MOST_CELLS:
+                raise InputError(f"{path} has more than {MOST_CELLS:,} cells; give a smaller table")
+            rows.append(row)
+    except UnicodeError as error:
+        name = getattr(error, "encoding", "utf-8").upper()
+        raise InputError(f"{path} is not text in {name} ({first_line(error)}); save it in UTF-8") from None
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            explain_system_error(error) or f"{path} is not a CSV file ({first_line(error)}); fix it, or save it as CSV"
+        ) from None
+    while len(rows) > 1 and not rows[-1]:
+        rows.pop()
+    return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
+
+
+def _reader(path, columns):
+    """An iterator over the rows of a CSV. The separator is what a first line `sep=;` names, else the one with which the header
+    has `columns`, commas before others."""
+    content = path.read_bytes()
+    if kind := _kind(content, OTHER_FORMATS):
+        raise InputError(f"{path} is {kind}; unpack it, or save it as CSV")
+    if content.startswith(GZIP):
+        with gzip.open(io.BytesIO(content)) as packed:
+            content = packed.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{path} unpacks to more than {MOST_BYTES:,} bytes; give a smaller table")
+    encoding = _kind(content, BYTE_ORDER_MARKS) or "utf-8-sig"
+    lines = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+    first = lines.readline(MOST_HEADER)
+    if named := _SEPARATOR_LINE.fullmatch(first.strip("\r\n")):
+        first = lines.readline(MOST_HEADER)
+    if len(first) == MOST_HEADER:
+        raise InputError(f"{path} has a first line of {MOST_HEADER:,} characters or more; give a table")
+    if "\0" in first:
+        raise InputError(f"{path} has NUL bytes, as UTF-16 without a byte order mark; save it in UTF-8")
+    return _parse(itertools.chain([first], lines), named[1] if named else _find_separator(first, columns))
+
+
+def _kind(content, starts):
+    return next((kind for start, kind in starts.items() if content.startswith(start)), None)
+
+
+def _parse(lines, separator):
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
+
+
+def _find_separator(header, columns):
+    """The separator with which the header has `columns`; else, for the message about that, the one that makes most columns."""
+    found = {}
+    for separator in SEPARATORS:
+        try:
+            found[separator] = [name.strip() for name in next(_parse([header], separator), [])]
+        except csv.Error:
+            found[separator] = []
+    fitting = [separator for separator, names in found.items() if set(columns) <= set(names)]
+    return fitting[0] if fitting else max(SEPARATORS, key=lambda separator: len(found[separator]))
+
+
+def as_number(text):
+    """The number in a cell, with a decimal point or comma; None if it is none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return None
+
+
+def check_ids(path, ids):
+    """Raise InputError unless each of the Ids, a Series in row order, is unique and usable as a file name."""
+    if bad := [f"row {row + 2} ({id_!r})" for row, id_ in ids.items() if not is_stem(id_)]:
+        raise InputError(
+            f"{path}: {plural(len(bad), 'Id')} empty or not usable as a file name: {listing(bad)}; fix the column Id"
+        )
+    if len(repeated := ids[ids.duplicated()].unique()):
+        raise InputError(
+            f"{path}: {plural(len(repeated), 'Id')} more than once: {listing(repeated)}; keep one row of each"
+        )

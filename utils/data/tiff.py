@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.errors import TOO_MANY, InputError
+from utils.errors import TOO_MANY_FILES, InputError
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False
@@ -55,7 +55,7 @@ def opened(path, source, length):
     except InputError:
         raise
     except Exception as error:  # a damaged file may make tifffile raise anything
-        if getattr(error, "errno", None) in TOO_MANY:
+        if getattr(error, "errno", None) in TOO_MANY_FILES:
             raise
         raise InputError(f"{path} is damaged and cannot be decoded ({_said(error)}); fetch it again") from None
 

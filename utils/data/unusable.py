@@ -7,7 +7,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.data.images import CHANNELS, UNREADABLE, image_size, read_plane
-from utils.errors import TOO_MANY, InputError
+from utils.errors import TOO_MANY_FILES, InputError
 from utils.parallel import cores
 
 
@@ -49,6 +49,6 @@ def _check_tiff(path):
         with Image.open(path) as image:
             image.load()
     except UNREADABLE as error:
-        if getattr(error, "errno", None) in TOO_MANY:
+        if getattr(error, "errno", None) in TOO_MANY_FILES:
             raise
         raise InputError(f"{path} is damaged and cannot be decoded ({str(error)[:60]}); fetch it again") from None

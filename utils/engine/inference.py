@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from utils.data.dataset import batches
-from utils.device import autocast, fetch, on_device, tuned
-from utils.distributed import ALONE
+from utils.device import autocast, cudnn_benchmark, prefetch_to_device, start_copy_to_cpu
+from utils.distributed import SINGLE_PROCESS
 from utils.engine.batch_norm_folding import fold_batch_norm
 from utils.errors import InputError
 from utils.parallel import closing, in_order
@@ -35,7 +35,7 @@ def views(images, count):
 
 @torch.inference_mode()
 def predict(
-    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=ALONE, between=None,
+    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, context=SINGLE_PROCESS, between=None,
     compiled=False,
 ):  # fmt: skip
     """Mean of the probabilities of several networks.
@@ -43,8 +43,8 @@ def predict(
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
     tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar to move on by samples.
-    ranks: those among which the samples are shared out. between: called after every batch. compiled: by torch.compile.
-    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
+    context: of the processes that the samples are divided among. between: called after every batch. compiled: by torch.compile.
+    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all processes.
     """
     ready = []  # the networks as functions, once the first images are there
 
@@ -57,11 +57,11 @@ def predict(
                     ready.append(prepare(network, parts[0], amp, compiled))
             parts = [view_probabilities(ready[number], part, device, amp, tta, reduce) for part in parts]
             total = total + torch.cat(parts)
-        return batch["rows"], fetch(_tile_means(total / len(networks), batch["tiles"]), device)
+        return batch["rows"], start_copy_to_cpu(_tile_means(total / len(networks), batch["tiles"]), device)
 
     rows, results = [], []
     # A GPU is given the next batch before the last one's results are waited for.
-    with closing(on_device(batches(loader), device)) as source:
+    with closing(prefetch_to_device(batches(loader), device)) as source:
         for seen, result in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
             rows.append(seen)
             results.append(result())
@@ -73,10 +73,10 @@ def predict(
             if between:
                 between()
             if bar is not None:
-                bar.update(min(len(seen) * ranks.count, bar.total - bar.n))
-    if not rows:  # fewer samples than ranks
-        return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
-    return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
+                bar.update(min(len(seen) * context.world_size, bar.total - bar.n))
+    if not rows:  # fewer samples than processes
+        return context.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+    return context.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
 
 
 def prepare(network, images, amp, compiled=False):
@@ -86,7 +86,7 @@ def prepare(network, images, amp, compiled=False):
     fast = torch.compile(ready, dynamic=False) if compiled else ready
 
     def logits(images):
-        with tuned(len(images) == most):
+        with cudnn_benchmark(len(images) == most):
             return (fast if len(images) == most else ready)(images)
 
     return logits

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from utils.data.dataset import collate
 from utils.data.images import read_plane
-from utils.device import describe
+from utils.device import describe_device
 from utils.engine.inference import prepare, view_probabilities
 from utils.errors import InputError
 
@@ -29,7 +29,7 @@ def benchmark(samples, network, normaliser, device, amp, tta, tiles, chunk):
     taken in order, and again from the first where there are fewer than needed. `tiles` of an image, `chunk` of them in one
     forward pass; a network that sees whole images gets the large batch at once.
     """
-    print(f"one network, {tta} view{'s' * (tta > 1)} an image, on {describe(device, amp)}; seconds an image")
+    print(f"one network, {tta} view{'s' * (tta > 1)} an image, on {describe_device(device, amp)}; seconds an image")
     print(f"{'images':18}{'batch':>6}{'decode':>10}{'transfer':>10}{'network':>10}{'all':>10}{'img/s':>9}")
     run = _Stages(samples, network, normaliser, device, amp, tta, BATCH if tiles == 1 else max(1, chunk // tiles))
     first = samples.files[0][0]

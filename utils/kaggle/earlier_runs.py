@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, listing
 from utils.files import write_csv

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from utils.cli import option_parser, run_script
 from utils.data.images import CHANNELS, ENDINGS, ChannelSet, find_files
-from utils.data.labels import check_ids, load_classes, read_labels, read_table
+from utils.data.labels import load_classes, read_labels
+from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, data_size, first_line, listing, plural
 from utils.files import destination
 from utils.kaggle import COMPETITION, TABLES

@@ -15,7 +15,8 @@ import shlex
 from pathlib import Path
 
 from utils.cli import option_parser, run_script
-from utils.data.labels import load_classes, read_folds, read_labels, read_table
+from utils.data.labels import load_classes, read_folds, read_labels
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.engine.trainer import out_of_time
 from utils.errors import InputError, listing, plural

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.cli import option_parser, run_script
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, data_size, listing, plural
 from utils.files import check_name, check_writable, is_stem, whole_folder, write_json

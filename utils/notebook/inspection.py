@@ -14,9 +14,9 @@ from utils.engine.checkpoint import load_network
 from utils.errors import InputError
 from utils.notebook import grad_cam
 from utils.plots.image_sheets import in_colour, stretch
+from utils.runs.thresholds_file import read_per_class, read_thresholds
 from utils.safe_load import read_json
 from utils.scoring.metrics import f1_per_class
-from utils.scoring.thresholds import read_per_class, read_thresholds
 from utils.tools.compare import read_runs
 
 # probabilities (N, C); thresholds (C,); known: columns of thresholds.json; fold (N,): number of the row's fold in `folds`; files: of

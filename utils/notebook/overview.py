@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.data.images import scan_folder
-from utils.data.labels import TEST, encode, read_folds
+from utils.data.labels import TEST_FOLD, encode, read_folds
 
 
 def imbalance(counts):
@@ -40,7 +40,7 @@ def split_of(path, classes):
     fold = table["fold"].to_numpy()
     numbers = sorted(set(fold[fold >= 0].tolist()))
     if numbers == [0]:
-        parts = {part: float((fold == part).mean()) for part in (-1, 0, TEST) if (fold == part).any()}
+        parts = {part: float((fold == part).mean()) for part in (-1, 0, TEST_FOLD) if (fold == part).any()}
         return encode(table["Target"], classes), fold, np.ones(len(fold), bool), parts
     return encode(table["Target"], classes), fold, fold >= 0, dict.fromkeys(numbers, 1 / max(1, len(numbers)))
 

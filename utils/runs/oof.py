@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.scoring.thresholds import read_last_epochs
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated
 from utils.data.labels import load_classes, read_truth
-from utils.runs.predictions import check_classes, read_all
-from utils.runs.run_folder import fold_files, read_config
+from utils.runs.predictions import EPOCHS_FOLDER, check_classes, epoch_file, read_all_predictions, read_epochs
+from utils.runs.run_folder import best_epoch, fold_files, read_config
+
+LAST = 5  # epochs that Chen's smoothing uses; the paper says "a few"
 
 
 def find_predictions(paths, labels=None):
@@ -30,16 +31,16 @@ def find_predictions(paths, labels=None):
             raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
         config = read_config(found[0].parent, "folds")
-        of_run, classes = of_run or config["folds"], classes or config["class_names"]
+        of_run, classes = of_run or config.folds, classes or config.class_names
     if not (labels or of_run):
         raise InputError("prediction files alone do not say what is true; add --labels CSV")
     return files, labels or of_run, classes
 
 
-def gather(files, labels_file, classes):
+def read_oof(files, labels_file, classes):
     """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
     (N, C) uint8, (K, N, C) float64 or None."""
-    tables = read_all(files, classes)
+    tables = read_all_predictions(files, classes)
     oof = pool(tables, classes)
     if len(oof) < 2:
         raise InputError(f"{files[0]} has one row; thresholds need two or more")
@@ -79,7 +80,26 @@ def _gather_epochs(tables):
     return np.concatenate([part[-shared:] for part in parts], axis=1)
 
 
-def gather_members(paths, labels, classes=None):
+def read_last_epochs(fold, oof):
+    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep them.
+
+    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch is the one whose weights are kept: thresholds of a
+    later epoch, which the paper took, would belong to other weights. Raises InputError where the kept epochs do not end at
+    oof.csv.
+    """
+    best = best_epoch(fold)
+    last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
+    if best is None or not all(epoch_file(fold, epoch).is_file() for epoch in last):
+        return None
+    epochs = read_epochs(fold, last, oof.shape)
+    if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
+        raise InputError(
+            f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
+        )
+    return epochs
+
+
+def read_members(paths, labels, classes=None):
     """Several networks' out-of-fold predictions of the same images.
 
     paths: a run's folder (all its folds' oof.csv, each row by the network that did not see it) or one prediction file each.
@@ -91,7 +111,7 @@ def gather_members(paths, labels, classes=None):
         raise InputError(f"{repeated} is named for two networks; give each network once")
     known = next((names for *_, names in found if names), None)
     classes = classes or known or load_classes("hpa")
-    tables = [pool(read_all(files, classes), classes) for files, *_ in found]
+    tables = [pool(read_all_predictions(files, classes), classes) for files, *_ in found]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]

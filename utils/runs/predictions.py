@@ -12,9 +12,9 @@ import pandas as pd
 from utils.safe_arrays import read_npy
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated, whole_file, write_csv
-from utils.data.labels import as_number, check_ids, read_table
+from utils.data.tables import as_number, check_ids, read_table
 
-EPOCHS = "validation"  # the folder in a run
+EPOCHS_FOLDER = "validation"  # the folder in a run
 
 
 def write_predictions(path, ids, probabilities, classes):
@@ -77,7 +77,7 @@ def _numbers(cells):
         return np.array([[as_number(cell) for cell in row] for row in cells], np.float64)  # None becomes NaN
 
 
-def read_all(paths, classes=None):
+def read_all_predictions(paths, classes=None):
     """Read several prediction files: -> {path: DataFrame}. Columns that are the class numbers become `classes`, or where these are
     not given the names in the other files. Refuses a file given twice, and files of other classes."""
     if repeated := first_repeated(paths):
@@ -97,7 +97,7 @@ def read_all(paths, classes=None):
     return tables
 
 
-def same_ids(path, ids, reference_path, reference):
+def check_same_ids(path, ids, reference_path, reference):
     """Raise InputError unless `ids` and `reference` are the same set."""
     have, want = set(ids), set(reference)
     if have == want:
@@ -119,12 +119,12 @@ def read_epochs(run, epochs, shape):
 
 
 def epoch_file(run, epoch):
-    return Path(run) / EPOCHS / f"epoch{epoch:03}.npy"
+    return Path(run) / EPOCHS_FOLDER / f"epoch{epoch:03}.npy"
 
 
 def epoch_files(run):
     """[(epoch, path)] of the epochs that are there."""
-    found = [(path.stem.removeprefix("epoch"), path) for path in (Path(run) / EPOCHS).glob("epoch*.npy")]
+    found = [(path.stem.removeprefix("epoch"), path) for path in (Path(run) / EPOCHS_FOLDER).glob("epoch*.npy")]
     return [(int(number), path) for number, path in found if number.isdecimal()]
 
 

@@ -6,26 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.runs.config import check_config
+from utils.runs.config import RunConfig
 from utils.errors import InputError
 from utils.files import write_csv
-from utils.data.labels import encode, read_labels, read_table
+from utils.data.labels import encode, read_labels
+from utils.data.tables import read_table
 from utils.runs.predictions import read_predictions
 from utils.safe_load import read_json
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
-UNSAID = {  # what a config without these options means
-    "layers": "all", "single_label": False, "max_minutes": 0.0, "accumulate": 1, "ema": 0.0, "checkpointing": False, "compile": False,
-    "skip_nan": 0,
-    "skip_bad": False, "skipped": [], "bits": 0,
-}  # fmt: skip
-# What may differ between the folds of one run, or where one goes on: it is compared itself, or does not matter.
-NOT_THE_RESULT = {
-    "name", "runs", "images", "folds", "classes", "workers", "device", "overwrite", "max_minutes", "versions", "commit", "mean", "std",
-    "parameters", "checkpointing", "compile", "cache", "no_cache", "save_every", "time_limit", "skip_nan",
-    "skip_bad", "skipped",
-}  # fmt: skip
-ANEW = "train the fold anew, with --overwrite"
+RETRAIN = "train the fold anew, with --overwrite"
 
 
 def fold_files(run, name, itself=False):
@@ -43,13 +33,14 @@ def write_rows(path, train, valid):
     write_csv(path, rows[["Id", "Target", "part"]])
 
 
-def read_config(folder, *keys):
-    """A fold's config.json as a dict that has at least `class_names` and `keys`."""
+def read_config(folder, *names):
+    """The RunConfig in a fold's config.json, in which the fields `names` are recorded."""
     path = Path(folder) / "config.json"
-    config = read_json(path, "a run's config", ANEW)
-    if missing := [key for key in ("class_names", *keys) if not isinstance(config, dict) or key not in config]:
-        raise InputError(f"{path} is not a run's config (it lacks {', '.join(missing)}); {ANEW}")
-    check_config(path, config)
+    content = read_json(path, "a run's config", RETRAIN)
+    if not isinstance(content, dict) or "class_names" not in content:
+        raise InputError(f"{path} is not a run's config (it lacks class_names); {RETRAIN}")
+    config = RunConfig.from_dict(content, path)
+    config.require(path, *names)
     return config
 
 
@@ -59,21 +50,21 @@ def read_fold(folder, *keys):
     folder = Path(folder)
     config = read_config(folder, *keys)
     if not (folder / "rows.csv").is_file():
-        raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {ANEW}")
-    rows = read_labels(folder / "rows.csv", config["class_names"])
+        raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {RETRAIN}")
+    rows = read_labels(folder / "rows.csv", config.class_names)
     if "part" not in rows.columns:
-        raise InputError(f"{folder / 'rows.csv'} lacks the column part; {ANEW}")
-    oof = read_predictions(folder / "oof.csv", config["class_names"])
+        raise InputError(f"{folder / 'rows.csv'} lacks the column part; {RETRAIN}")
+    oof = read_predictions(folder / "oof.csv", config.class_names)
     targets = rows.set_index("Id")["Target"]
-    if list(oof.columns) != config["class_names"] or not set(oof.index) <= set(targets.index):
-        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {ANEW}")
-    truth = encode(targets.loc[oof.index], config["class_names"])
+    if list(oof.columns) != config.class_names or not set(oof.index) <= set(targets.index):
+        raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {RETRAIN}")
+    truth = encode(targets.loc[oof.index], config.class_names)
     if not truth.any():
         raise InputError(
             f"{folder / 'rows.csv'}: no validation image has a class, so there is nothing to measure; validate on more"
         )
-    train = encode(rows["Target"][rows["part"] == "train"], config["class_names"])
-    return Fold(folder, config, config["class_names"], oof.index.tolist(), oof.to_numpy(), truth, train)
+    train = encode(rows["Target"][rows["part"] == "train"], config.class_names)
+    return Fold(folder, config, config.class_names, oof.index.tolist(), oof.to_numpy(), truth, train)
 
 
 def read_numbers(path, columns):
@@ -83,7 +74,7 @@ def read_numbers(path, columns):
     if len(bad := np.argwhere(~np.isfinite(numbers.to_numpy(float)))):
         row, column = bad[0]
         raise InputError(
-            f"{path}: row {row + 2} has no finite number in {columns[column]} ({table.iloc[row, column]!r}); {ANEW}"
+            f"{path}: row {row + 2} has no finite number in {columns[column]} ({table.iloc[row, column]!r}); {RETRAIN}"
         )
     return numbers
 
@@ -96,5 +87,5 @@ def best_epoch(folder):
     log = read_numbers(path, ["epoch", "macro_f1"])
     best = float(log["epoch"][log["macro_f1"].idxmax()])
     if not best.is_integer() or not 0 < best < 10**6:
-        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {ANEW}")
+        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {RETRAIN}")
     return int(best)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, listing
-from utils.data.labels import as_number
+from utils.data.tables import as_number, read_table
 from utils.safe_load import read_json
 
 UNREADABLE = (ValueError, KeyError, TypeError)  # of a content of other types
@@ -23,7 +23,7 @@ def read_thresholds(spec, classes):
     return np.array(values, np.float64)
 
 
-def read_called(path, classes):
+def read_positive_rates(path, classes):
     """(C,): how large a part of the images each class of a thresholds.json is called in, counted on out-of-fold rows,
     which weigh as the shares say that it was fitted for."""
     try:
@@ -68,3 +68,20 @@ def _read_fitted(path, classes):
             f"{path} was fitted for other classes than the predictions have: {listing(differing)}; fit it on the same run"
         )
     return values
+
+
+def read_class_priors(path, classes):
+    """(C,) shares from a CSV class,share, where class is a number or a name. Raises InputError unless each class has one."""
+    table = read_table(path, ["class", "share"], what="a table of shares")
+    numbers = {str(number): number for number in range(len(classes))} | {name: n for n, name in enumerate(classes)}
+    shares = np.full(len(classes), np.nan)
+    for row, (name, text) in enumerate(zip(table["class"], table["share"], strict=True)):
+        number, share = numbers.get(name.strip()), as_number(text)
+        if number is None or share is None or not 0 < share < 1 or not np.isnan(shares[number]):
+            raise InputError(
+                f"{path}: row {row + 2} ({name}, {text}) should be a class, once, and its share of the images, above 0 and below 1"
+            )
+        shares[number] = share
+    if missing := [name for name, value in zip(classes, shares, strict=True) if np.isnan(value)]:
+        raise InputError(f"{path} has no share of {missing[0]}; give each of the {len(classes)} classes one")
+    return shares

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from utils.data.labels import as_number, read_table
-from utils.errors import InputError
 from utils.scoring import calibration
 from utils.scoring.cross_fit import deal, held_out
 
@@ -72,20 +70,3 @@ def match_calls(scores, called):
             below = ranked[count] if count < len(ranked) else 0.0
             thresholds[column] = (ranked[count - 1] + below) / 2
     return thresholds
-
-
-def read_shares(path, classes):
-    """(C,) shares from a CSV class,share, where class is a number or a name. Raises InputError unless each class has one."""
-    table = read_table(path, ["class", "share"], what="a table of shares")
-    numbers = {str(number): number for number in range(len(classes))} | {name: n for n, name in enumerate(classes)}
-    shares = np.full(len(classes), np.nan)
-    for row, (name, text) in enumerate(zip(table["class"], table["share"], strict=True)):
-        number, share = numbers.get(name.strip()), as_number(text)
-        if number is None or share is None or not 0 < share < 1 or not np.isnan(shares[number]):
-            raise InputError(
-                f"{path}: row {row + 2} ({name}, {text}) should be a class, once, and its share of the images, above 0 and below 1"
-            )
-        shares[number] = share
-    if missing := [name for name, value in zip(classes, shares, strict=True) if np.isnan(value)]:
-        raise InputError(f"{path} has no share of {missing[0]}; give each of the {len(classes)} classes one")
-    return shares

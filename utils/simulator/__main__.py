@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, check_ids, encode, read_labels, read_table
+from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, encode, read_labels
+from utils.data.tables import check_ids, read_table
 from utils.errors import plural
 from utils.parallel import cores
 from utils.simulator.plan import SPLITS, Settings

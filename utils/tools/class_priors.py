@@ -26,7 +26,7 @@ from tqdm import tqdm
 from utils.cli import check_least, run_script
 from utils.data.labels import load_classes
 from utils.errors import InputError, plural
-from utils.runs.oof import find_predictions, gather
+from utils.runs.oof import find_predictions, read_oof
 from utils.scoring import calibration
 from utils.scoring.label_shift import LEAST, estimate_shares, log_change, match_calls
 from utils.scoring.metrics import macro_f1
@@ -56,7 +56,7 @@ def main():
         raise InputError(f"--factor {args.factor} is out of range; give more than 1, at most 100")
     files, labels, classes = find_predictions(args.predictions, args.labels)
     classes = load_classes(args.classes) if args.classes else classes or load_classes("hpa")
-    oof, truth, _ = gather(files, labels, classes)
+    oof, truth, _ = read_oof(files, labels, classes)
     if len(truth) < 2 * LEAST:
         raise InputError(
             f"{plural(len(truth), 'row')} are too few to simulate test sets with; give {2 * LEAST} or more"

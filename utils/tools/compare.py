@@ -34,14 +34,14 @@ from utils.data.labels import read_truth
 from utils.errors import InputError, listing
 from utils.files import check_writable, first_repeated, write_csv
 from utils.runs.predictions import read_predictions
-from utils.runs.run_folder import NOT_THE_RESULT, UNSAID, best_epoch, fold_files, read_fold, read_numbers
+from utils.runs.run_folder import CONFIG_DEFAULTS, IGNORED_ON_RESUME, best_epoch, fold_files, read_fold, read_numbers
 from utils.scoring.cross_fit import cross_fit
 from utils.scoring.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.scoring.thresholds import per_class
 from utils.tools import method_tables
 from utils.tools.evaluate import check_unseen
 
-NOT_A_DIFFERENCE = NOT_THE_RESULT - {"folds", "classes", "max_minutes"} | {"name", "seed"}
+NOT_A_DIFFERENCE = IGNORED_ON_RESUME - {"folds", "classes", "max_minutes"} | {"name", "seed"}
 FIGURES = {"f1_half": "F1 at .5", "f1_one": "one cut", "f1_each": "each", "f1_last": "last ep.",
            "precision": "precision", "recall": "recall"}  # fmt: skip
 
@@ -142,8 +142,8 @@ def read_runs(paths):
         raise InputError(f"{repeated} is named twice; name each fold once")
     folds = {}
     for fold in (read_fold(file.parent) for file in files):
-        config = UNSAID | fold.config
-        own = NOT_THE_RESULT | {"fold", "rows_sha256"}  # what each fold has for itself
+        config = CONFIG_DEFAULTS | fold.config
+        own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # what each fold has for itself
         trained_alike = json.dumps({key: config[key] for key in sorted(config) if key not in own}, default=str)
         folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
     return [method_tables.pooled(part) for part in folds.values()]
@@ -177,7 +177,7 @@ def what_differs(configs):
 
 def matters(run):
     """The options that make runs different. With a limit the seed picks the rows, so other rows are no difference then."""
-    config = UNSAID | run.folds[0].config
+    config = CONFIG_DEFAULTS | run.folds[0].config
     limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
     configs = [fold.config for fold in run.folds]
     config["fold"] = ", ".join(str(part.get("fold")) for part in configs)

@@ -22,15 +22,16 @@ import numpy as np
 
 from utils import plots
 from utils.cli import run_script
-from utils.data.labels import encode, load_classes, read_labels, read_table, read_truth
+from utils.data.labels import encode, load_classes, read_labels, read_truth
+from utils.data.tables import read_table
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_json
 from utils.runs.predictions import check_classes, read_predictions
-from utils.runs.run_folder import ANEW, fold_files
+from utils.runs.run_folder import RETRAIN, fold_files
+from utils.runs.thresholds_file import read_thresholds
 from utils.safe_load import read_json
 from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
 from utils.scoring.significance import mcnemar
-from utils.scoring.thresholds import read_thresholds
 
 RATIOS = {"f1": "F1", "precision": "precision", "recall": "recall", "iou": "IoU"}
 
@@ -145,7 +146,7 @@ def check_unseen(run, ids, path):
         raise InputError(f"{run} holds no best.pt or oof.csv and no fold<k> with one; name a run's folder")
     for file in [folder / "rows.csv" for folder in dict.fromkeys(folds)]:
         if not file.is_file():
-            raise InputError(f"{file} does not exist, so what was trained on is not known; {ANEW}")
+            raise InputError(f"{file} does not exist, so what was trained on is not known; {RETRAIN}")
         seen = set(read_table(file, ["Id"], what="the rows of a run")["Id"])
         if both := [id_ for id_ in ids if id_ in seen]:
             raise InputError(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from utils.data.labels import read_table
+from utils.data.tables import read_table
 from utils.errors import InputError
 from utils.runs.run_folder import best_epoch, read_numbers
 from utils.scoring.cross_fit import held_out_decisions

@@ -22,10 +22,11 @@ from utils.cli import run_script
 from utils.engine import losses
 from utils.errors import InputError
 from utils.files import check_writable, write_csv
-from utils.runs.predictions import EPOCHS
-from utils.runs.run_folder import ANEW, fold_files, read_fold, read_numbers
-from utils.scoring import thresholds
+from utils.runs.oof import read_last_epochs
+from utils.runs.predictions import EPOCHS_FOLDER
+from utils.runs.run_folder import RETRAIN, fold_files, read_fold, read_numbers
 from utils.scoring.metrics import best_global_threshold, class_scores
+from utils.scoring.thresholds.chen import table_one
 from utils.tools.evaluate import read_person
 
 FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
@@ -70,15 +71,15 @@ def read_run(folder, human=None):
     fold = read_fold(folder, "loss", "fold")
     names = [f"f1 {name}" for name in fold.classes]
     log = read_numbers(folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *names])
-    epochs = thresholds.read_last_epochs(folder, fold.oof)
+    epochs = read_last_epochs(folder, fold.oof)
     if epochs is None:
-        raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS}/, as older runs; {ANEW}")
+        raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS_FOLDER}/, as older runs; {RETRAIN}")
     schedule = losses.parse_schedule(str(fold.config["loss"]))
     switches = [(epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
     person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
     if steps["epoch"].max() < log["epoch"].max():
-        raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {ANEW}")
+        raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {RETRAIN}")
     first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), name) for epoch, name in switches]
     return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "first_steps": first_steps,
             "person": person}  # fmt: skip
@@ -101,7 +102,7 @@ def draw(run, out):
     images = {"machine": f"{len(truth):,} validation images, at the cut-off best for them, {threshold:.3f}"}
     images["person"] = f"{len(run['person'][0]):,} of these" if run["person"] else None
     plots.person_and_machine(classes, positives, machine, person, out / "figure9.png", images)
-    raw, smoothed = thresholds.table_one(truth, oof, run["epochs"])
+    raw, smoothed = table_one(truth, oof, run["epochs"])
     write_csv(out / "table1.csv", pd.DataFrame({"class": ["All", *classes], "raw": raw, "smoothed": smoothed}))
 
 

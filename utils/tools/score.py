@@ -15,7 +15,7 @@ from utils.data.images import find_files, load_sample, parse_channels
 from utils.data.labels import encode, load_classes, read_labels
 from utils.errors import InputError
 from utils.files import check_writable
-from utils.runs.predictions import same_ids
+from utils.runs.predictions import check_same_ids
 from utils.scoring.metrics import macro_f1
 
 
@@ -43,7 +43,7 @@ def main():
     rows = []
     for path in args.submissions:
         table = read_labels(path, classes, column="Predicted").set_index("Id")["Predicted"]
-        same_ids(path, table.index, args.truth, truth.index)
+        check_same_ids(path, table.index, args.truth, truth.index)
         rows.append((path, encode(table.loc[truth.index], classes)))
     rows.append(("constant: every class in every row", np.ones_like(labels)))
 

@@ -5,7 +5,6 @@
 differ from the rows they are fitted on; positives and negatives then weigh as much as there will be of them.
 """
 
-from utils.runs.thresholds_file import read_called, read_per_class, read_thresholds
 from utils.scoring.thresholds.bagging import FLOOR, WIDTHS, bagged, draws
 from utils.scoring.thresholds.chen import (
     GRID,
@@ -14,7 +13,6 @@ from utils.scoring.thresholds.chen import (
     chen_smoothed,
     epochs_curve,
     grid_f1,
-    read_last_epochs,
     smoothed_curve,
     table_one,
     times_07,
@@ -34,6 +32,5 @@ KNOW_SHARES = {"bagged", "calibrated", "share"}
 
 __all__ = [
     "FLOOR", "GRID", "KNOW_SHARES", "METHODS", "NEED_EPOCHS", "WIDTHS", "bagged", "calibrated", "chen_global", "chen_raw",
-    "chen_smoothed", "draws", "epochs_curve", "fixed", "global_", "grid_f1", "per_class", "read_called", "read_last_epochs",
-    "read_per_class", "read_thresholds", "share", "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
+    "chen_smoothed", "draws", "epochs_curve", "fixed", "global_", "grid_f1", "per_class", "share", "smoothed_curve", "soft_f1", "subsampled", "table_one", "times_07",
 ]  # fmt: skip

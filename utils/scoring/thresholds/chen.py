@@ -9,13 +9,9 @@ epoch had at most a twelfth of the weight).
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from utils.errors import InputError
-from utils.runs.predictions import EPOCHS, epoch_file, read_epochs
-from utils.runs.run_folder import best_epoch
 from utils.scoring.metrics import f1_from_counts
 
 GRID = np.linspace(0, 1, 1000)
-LAST = 5  # epochs that are smoothed over; the paper says "a few"
 WINDOW = 101  # points that `smoothed_curve` averages, a tenth of the grid
 
 
@@ -67,22 +63,3 @@ def table_one(truth, probabilities, epochs):
         *chen_smoothed(truth, probabilities, epochs),
     ]
     return np.array(raw), np.array(smoothed)
-
-
-def read_last_epochs(fold, oof):
-    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep them.
-
-    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch is the one whose weights are kept: thresholds of a
-    later epoch, which the paper took, would belong to other weights. Raises InputError where the kept epochs do not end at
-    oof.csv.
-    """
-    best = best_epoch(fold)
-    last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
-    if best is None or not all(epoch_file(fold, epoch).is_file() for epoch in last):
-        return None
-    epochs = read_epochs(fold, last, oof.shape)
-    if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
-        raise InputError(
-            f"{fold / EPOCHS}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
-        )
-    return epochs

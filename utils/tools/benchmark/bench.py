@@ -16,7 +16,7 @@ from utils.data.cache import Images
 from utils.data.dataset import Samples, pick_workers
 from utils.data.images import find_files, parse_channels, scan_folder
 from utils.data.labels import HPA_CLASSES, encode
-from utils.device import amp_dtype, on_device, pick_device
+from utils.device import amp_dtype, pick_device, prefetch_to_device
 from utils.engine import losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
@@ -120,7 +120,7 @@ class Feed:
     a stream of their own, from pinned memory."""
 
     def __init__(self, batches, device):
-        self.source = on_device(batches, device)
+        self.source = prefetch_to_device(batches, device)
         self.batch = next(self.source)
 
     def step(self, trainer):

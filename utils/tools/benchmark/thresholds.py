@@ -9,7 +9,7 @@ from tqdm import tqdm
 from utils.errors import plural
 from utils.scoring.calibration import sigmoid
 from utils.scoring.metrics import best_thresholds, f1_per_class
-from utils.scoring.thresholds import GRID
+from utils.scoring.thresholds.chen import GRID
 
 TIMED = 7  # runs of the fast way, of which the median counts
 
