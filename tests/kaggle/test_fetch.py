@@ -39,7 +39,7 @@ def server(tmp_path, atlas, monkeypatch):
     server = tmp_path / "server"
     server.mkdir()
     for name in ("train", "test"):
-        pack(server / f"{name}.zip", {path.name: path for path in sorted((atlas / name).iterdir())})
+        shutil.make_archive(server / name, "zip", atlas / name)
     shutil.copy(atlas / "sample_submission.csv", server)
     pack(server / "train.csv.zip", {"train.csv": atlas / "train.csv"})  # the client packs some tables
     client = server / "kaggle"

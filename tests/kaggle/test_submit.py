@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from conftest import ROOT, refuse, succeed
-from test_fetch import pack
 
 from utils.kaggle import COMPETITION
 
@@ -88,7 +87,15 @@ def test_all_folds_of_the_real_competition_in_one_command(atlas, tmp_path):
     for path in [*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "utils"]:
         (kit / path.name).symlink_to(path)
     shutil.copy(ROOT / "run.sh", kit)  # it works in the folder it lies in
-    options = "--size=32 --fit=resize --batch-size=8 --epochs=1 --weights=none --workers=0 --name=mine".split()
+    options = [
+        "--size=32",
+        "--fit=resize",
+        "--batch-size=8",
+        "--epochs=1",
+        "--weights=none",
+        "--workers=0",
+        "--name=mine",
+    ]
 
     def call(*words):
         environment = os.environ | {"FOLDS": "2", "OMP_NUM_THREADS": "1"}
@@ -98,8 +105,7 @@ def test_all_folds_of_the_real_competition_in_one_command(atlas, tmp_path):
     assert wrong.returncode == 2 and "--sizee" in wrong.stderr and not (kit / "input").exists()
     (kit / "input").mkdir()
     for name in ("train", "test"):
-        images = {path.name: path for path in (atlas / name).iterdir()}
-        pack(kit / f"input/{name}.zip", images)
+        shutil.make_archive(kit / "input" / name, "zip", atlas / name)
     for name in ("train.csv", "sample_submission.csv"):
         shutil.copy(atlas / name, kit / "input")
     stopped = call("gapnet_pl", *options, "--time-limit", "0.01s")
