@@ -27,7 +27,7 @@ import pandas as pd
 
 from utils import plots
 from utils.cli import run_script
-from utils.data import near_duplicates, unusable
+from utils.data import near_duplicates, readable
 from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
 from utils.data.labels import TEST_FOLD, encode, load_classes, part_name, read_labels
 from utils.data.tables import check_ids
@@ -196,7 +196,7 @@ def drop_corrupt(rows, folders, there, parts):
     wrong, looked = {}, 0
     for _, part in rows.groupby("source", sort=False):
         ids = part["Id"][part["Id"].isin(set(there))].tolist()  # one without any file is no matter of damage
-        wrong |= unusable.unusable(there, ids)
+        wrong |= readable.find_unusable(there, ids)
         looked += len(ids)
     print(f"corrupt: {plural(len(wrong), 'sample')} of {looked:,} left out" + (f": {listing(wrong)}" if wrong else ""))
     if looked and len(wrong) == looked:

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from utils import distributed
 from utils.cli import check_least, run_script
-from utils.data import packing
-from utils.data.dataset import Normaliser, Samples, make_loader, pick_workers
+from utils.data import cache
+from utils.data.cache import open_images, warn_of_bits
+from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
-from utils.data.packing import open_images, warn_of_bits
+from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
 from utils.engine import checkpoint, inference
@@ -58,7 +59,10 @@ def parse_args():
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
     arg(
-        "--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept (default: %(default)s)"
+        "--cache",
+        default=cache.DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help="where packed images are kept (default: %(default)s)",
     )
     arg("--no-cache", action="store_true", help="decode the images instead of packing them")
     arg("--benchmark", action="store_true", help="measure seconds an image by stage instead (Chen, Table III)")
@@ -121,7 +125,7 @@ def predict(args, context, device, used):
         benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
         return
     workers = pick_workers(args.workers, device, context)
-    loader = make_loader(samples, max(1, batch_size // tiles), workers, device, ranks=context)
+    loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)
     normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
     print(
         f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"

@@ -28,12 +28,12 @@ from tqdm import tqdm
 from utils import distributed, models
 from utils.cli import check_least, option_parser, parse_span, run_script
 from utils.data import augment
-from utils.data.dataset import Samples, begin_epoch, dataset_moments, make_loader, pick_workers
+from utils.data.cache import warn_of_bits
+from utils.data.dataset import Samples, dataset_moments
 from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
-from utils.data.packing import warn_of_bits
+from utils.data.loader import begin_epoch, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable
-from utils.data.workers import naming_what_they_held
 from utils.device import amp_dtype, describe_device, explain_out_of_memory, peak_memory, prefetch_to_device
 from utils.engine import activation_checkpointing, inference, losses, resume
 from utils.engine.compiling import check_compiles
@@ -165,7 +165,7 @@ def main():
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
-                with stop, naming_what_they_held(train_loader, record.last), record:
+                with stop, naming_file_of_crashed_worker(train_loader, record.last), record:
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
@@ -229,9 +229,9 @@ def prepare(args, context, device, run, started):
 
     network = context.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
     workers = pick_workers(args.workers, device, context)
-    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=context)
+    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, context=context)
     valid_batch = max(1, args.batch_size // most_tiles(sizes, args.size, args.fit))
-    valid_loader = make_loader(valid_set, valid_batch, workers, device, ranks=context)
+    valid_loader = make_loader(valid_set, valid_batch, workers, device, context=context)
 
     if args.normalise == "dataset":
         start = saved["config"] if saved else moments_of_start(config) if args.layers == "last" else None
@@ -337,7 +337,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
             device,
             trainer.amp,
             chunk=chunk,
-            ranks=context,
+            context=context,
             between=between,
         )
         threshold, score = context.broadcast(best_global_threshold(truth, probabilities))

@@ -37,7 +37,7 @@ from utils.cli import run_script  # noqa: E402
 from utils.data import readable
 from utils.engine import checkpoint, inference, run_log
 from utils.engine.trainer import Trainer  # noqa: E402
-from utils.runs.run_folder import IGNORED_ON_RESUME  # noqa: E402
+from utils.runs.config import IGNORED_ON_RESUME  # noqa: E402
 from utils.simulator import __main__ as simulator  # noqa: E402
 
 COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-size": 12, "lr": 0.001, "workers": 0, "amp": "off",
@@ -171,7 +171,7 @@ def watch(phase, at_file):
 
         return deadly
 
-    readable.open_sound = during("packing", readable.open_sound)
+    readable.open_and_check = during("packing", readable.open_and_check)
     train.fit = during("between", train.fit)
     Trainer.train_step = during("step", Trainer.train_step)
     checkpoint.save = during("checkpoint", checkpoint.save)

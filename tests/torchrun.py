@@ -6,8 +6,6 @@ import sys
 
 from conftest import ROOT
 
-from utils.data import packing
-
 
 def torchrun(*words, ranks=2):
     command = [
@@ -23,6 +21,6 @@ def torchrun(*words, ranks=2):
 
 
 def together(script, *words, ranks=2, cache=None):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
+    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or cache.DEFAULT_FOLDER, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,10 +15,11 @@ import torch
 from conftest import ROOT, refuse, succeed, train_options, write_images
 from filelock import FileLock
 
-from utils.data import augment, packing
+from utils.data import augment, cache
 from utils.data.cache import CODECS, KEPT, Images, Index
-from utils.data.dataset import Samples, batches, make_loader
+from utils.data.dataset import Samples
 from utils.data.images import find_files, load_sample, parse_channels
+from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2
 
@@ -33,7 +34,7 @@ def files(tmp_path):
 
 
 def opened(files, cache, size=32, fit="resize", channels=RGBY):
-    return packing.open_images(files, channels.names, size, fit, str(cache))[0]
+    return cache.open_images(files, channels.names, size, fit, str(cache))[0]
 
 
 def packed_rows(images):
@@ -41,7 +42,7 @@ def packed_rows(images):
 
 
 def force(monkeypatch, codec):
-    monkeypatch.setattr(packing, "choose", lambda raw, packed, free: codec)
+    monkeypatch.setattr(cache, "choose_codec", lambda raw, packed, free: codec)
 
 
 def check_all(images, files, size=32):
@@ -173,12 +174,12 @@ def test_a_damaged_copy_is_mended(files, tmp_path, damage):
 
 
 def test_where_the_disk_is_short_it_is_compressed_and_then_left_out(files, tmp_path, monkeypatch, capsys):
-    free = packing.SPARE + 20 * 32 * 32 * 4
-    assert packing.choose(20 * 32 * 32 * 4, 50_000, free) == "raw"
-    assert packing.choose(20 * 32 * 32 * 4 + 1, 50_000, free) == "zstd"
-    assert packing.choose(10**6, 10**5, free) is None
-    usage = type("Usage", (), {"free": packing.SPARE})
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: usage)
+    free = cache.SPARE + 20 * 32 * 32 * 4
+    assert cache.choose_codec(20 * 32 * 32 * 4, 50_000, free) == "raw"
+    assert cache.choose_codec(20 * 32 * 32 * 4 + 1, 50_000, free) == "zstd"
+    assert cache.choose_codec(10**6, 10**5, free) is None
+    usage = type("Usage", (), {"free": cache.SPARE})
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
     images = opened(files, tmp_path / "cache")
     assert packed_rows(images) == [] and "not packed" in capsys.readouterr().out
     check_all(images, files)
@@ -189,7 +190,7 @@ def test_a_disk_that_becomes_full_is_given_back_and_training_goes_on(files, tmp_
     """Who has mapped what was packed before keeps it."""
     if already:
         other = opened(files[:already], tmp_path / "cache")
-    real, calls = packing._write_all, []
+    real, calls = cache._write_all, []
 
     def full(file, content):
         calls.append(1)
@@ -198,7 +199,7 @@ def test_a_disk_that_becomes_full_is_given_back_and_training_goes_on(files, tmp_
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file, content)
 
-    monkeypatch.setattr(packing, "_write_all", full)
+    monkeypatch.setattr(cache, "_write_all", full)
     images = opened(files, tmp_path / "cache")
     assert "the disk became full" in capsys.readouterr().out
     assert packed_rows(images) == [] and not list((tmp_path / "cache").glob("*.bin"))
@@ -206,7 +207,7 @@ def test_a_disk_that_becomes_full_is_given_back_and_training_goes_on(files, tmp_
     if already:
         assert packed_rows(other) == list(range(already))
         check_all(other, files[:already])
-    monkeypatch.setattr(packing, "_write_all", real)
+    monkeypatch.setattr(cache, "_write_all", real)
     assert packed_rows(opened(files, tmp_path / "cache")) == list(range(20))
 
 
@@ -225,7 +226,7 @@ def test_what_can_be_read_but_not_locked_is_used(files, tmp_path, monkeypatch, c
     def refuse_lock(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(packing, "FileLock", refuse_lock)
+    monkeypatch.setattr(cache, "FileLock", refuse_lock)
     assert packed_rows(opened(files[:12], tmp_path / "cache")) == list(range(12)) and capsys.readouterr().out == ""
     images = opened(files, tmp_path / "cache")
     assert packed_rows(images) == list(range(12)) and "Read-only file system" in capsys.readouterr().out
@@ -241,9 +242,9 @@ def test_what_is_out_of_date_does_not_pile_up(files, tmp_path):
 
 
 def test_a_disk_that_fills_up_beside_packing_keeps_what_is_spare(files, tmp_path, monkeypatch, capsys):
-    free = iter([packing.SPARE * 2, packing.SPARE, packing.SPARE - 1])
-    monkeypatch.setattr(packing, "COMMIT", 4 * 32 * 32 * 4)
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+    free = iter([cache.SPARE * 2, cache.SPARE, cache.SPARE - 1])
+    monkeypatch.setattr(cache, "COMMIT", 4 * 32 * 32 * 4)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
     images = opened(files, tmp_path / "cache")
     assert packed_rows(images) == list(range(8)) and "12 of its images are decoded" in capsys.readouterr().out
     check_all(images, files)
@@ -298,12 +299,12 @@ def test_a_damaged_image_stops_it_and_the_others_stay_packed(files, tmp_path, ca
 
 SCRIPT = """
 import sys
-from utils import packing
+from utils.data import cache
 from utils.data.images import find_files, parse_channels, scan_folder
-packing.COMMIT = int(sys.argv[3])
+cache.COMMIT = int(sys.argv[3])
 channels = parse_channels("rgby")
 files = find_files([sys.argv[1]], sorted(scan_folder(sys.argv[1])), channels)
-packing.open_images(files, channels.names, 32, "resize", sys.argv[2])
+cache.open_images(files, channels.names, 32, "resize", sys.argv[2])
 print("ready", flush=True)
 """
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
 
-from utils.data import workers
+from utils.data import loader
 from utils.data.cache import Images
-from utils.data.workers import Start, fit_workers, new_ledger, shared_tensor
+from utils.data.loader import Start, fit_workers, new_ledger, shared_tensor
 from utils.engine.trainer import Trainer
 
 
@@ -111,7 +111,7 @@ def test_want_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monk
 
     monkeypatch.setattr(cache, "load_sample", lambda files, size, bits: raise_(MemoryError()) if victim in files[0].name
                         else torch.zeros(32, 32, 4, dtype=torch.uint8).numpy())  # fmt: skip
-    words = [*train_options(atlas, folds, tmp_path, workers=workers, normalise="none"), "--no-cache"]
+    words = [*train_options(atlas, folds, tmp_path, workers=loader, normalise="none"), "--no-cache"]
     refuse("train", *words, says=["no memory was left", victim, "fewer --workers"])
     assert none_left()
 
@@ -208,7 +208,7 @@ def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
 
 def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch):
     """Killed within the milliseconds between a fork and the worker's first line, it would wait for ever."""
-    monkeypatch.setattr("utils.data.workers.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
+    monkeypatch.setattr("utils.data.loader.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
     ours, its = os.pipe()
     training = os.fork()
     if not training:
@@ -236,10 +236,10 @@ def free_disk(free):
 def test_fewer_processes_where_their_batches_do_not_fit(monkeypatch, capsys, memfd, workers, free, found):
     """`free` batches fit. Half of the main memory is for others; of /dev/shm everything is for batches."""
     batch = 64 * 4 * 512**2
-    monkeypatch.setattr("utils.data.workers.has_memfd", lambda: memfd)
-    monkeypatch.setattr("utils.data.workers.free_memory", lambda: 2 * free * batch / 1e9)
+    monkeypatch.setattr("utils.data.loader.has_memfd", lambda: memfd)
+    monkeypatch.setattr("utils.data.loader.free_memory", lambda: 2 * free * batch / 1e9)
     monkeypatch.setattr(os, "statvfs", free_disk(free * batch))
-    assert fit_workers(workers, batch) == found and fit_workers(workers, batch // 2, trainings=2) == found
+    assert fit_workers(loader, batch) == found and fit_workers(loader, batch // 2, trainings=2) == found
     out = capsys.readouterr().out
     assert ("67.1 MB" in out and ("main" if memfd else "shared") in out) == (found not in ((15, 2), (0, 2)))
 
@@ -254,7 +254,7 @@ def test_shared_tensors_need_nothing_of_dev_shm(monkeypatch):
     os.waitpid(child, 0)
     assert tensor[2, 999] == 7 and float(tensor.sum()) == 3006 and shared_tensor((0, 2), torch.int64).shape == (0, 2)
     monkeypatch.setattr(os, "memfd_create", lambda _: raise_(PermissionError("not in this container")))
-    monkeypatch.setattr("utils.data.workers.has_memfd", workers.has_memfd.__wrapped__)
+    monkeypatch.setattr("utils.data.loader.has_memfd", loader.has_memfd.__wrapped__)
     with pytest.raises(OSError, match="4.1 KB of /dev/shm are free, 12 KB are needed"):
         shared_tensor((3, 1000), torch.float32)
     assert shared_tensor((2,), torch.int64).fill_(3).tolist() == [3, 3]

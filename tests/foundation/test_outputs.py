@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, refuse, submission_of, succeed, train_options
 from writers import WRITERS
 
-from utils.data.packing import open_images
+from utils.data.cache import open_images
 from utils.errors import InputError
 from utils.files import check_writable, destination, whole_file, whole_folder
 from utils.kaggle.fetch import unpack

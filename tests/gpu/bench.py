@@ -32,9 +32,10 @@ import torch.nn.functional as F  # noqa: E402
 from results import WORK, report  # noqa: E402
 
 from utils import models
-from utils.data import packing  # noqa: E402
-from utils.data.dataset import Samples, begin_epoch, make_loader, pick_workers  # noqa: E402
+from utils.data import cache  # noqa: E402
+from utils.data.dataset import Samples  # noqa: E402
 from utils.data.images import find_files, scan_folder  # noqa: E402
+from utils.data.loader import begin_epoch, make_loader, pick_workers  # noqa: E402
 from utils.device import amp_dtype, pick_device  # noqa: E402
 from utils.engine import checkpoint, losses
 from utils.engine.batch_norm_folding import fold_batch_norm  # noqa: E402
@@ -326,7 +327,7 @@ def samples_of(bench, augmented):
 def opened():
     found = scan_folder(BIG / "train")
     files = find_files([BIG / "train"], sorted(found), RGBY, found)
-    return packing.open_images(files, RGBY.names, SIZE, "resize", CACHE)[0]
+    return cache.open_images(files, RGBY.names, SIZE, "resize", CACHE)[0]
 
 
 def trainer():

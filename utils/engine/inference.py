@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.data.dataset import batches
+from utils.data.loader import batches
 from utils.device import autocast, cudnn_benchmark, prefetch_to_device, start_copy_to_cpu
 from utils.distributed import SINGLE_PROCESS
 from utils.engine.batch_norm_folding import fold_batch_norm

@@ -96,10 +96,10 @@ def how_far(path):
     if "finished" not in state:
         raise InputError(f"{path} does not hold how far its training is; give one that train.py wrote")
     config, epoch = state["config"], state["epoch"]
-    used_up = not state["position"] and out_of_time({"max_minutes": 0} | config, state["spent"], state["log"])
+    used_up = not state["position"] and out_of_time(config.max_minutes, state["spent"], state["log"])
     how = "trained" if state["finished"] else "--max-minutes used up" if used_up else "not at its end"
     score = f", best macro F1 {state['score']:.4f} in epoch {state['best_epoch']}" if state["best_epoch"] else ""
-    return state["finished"] or used_up, f"{how}, epoch {epoch} of {config['epochs']}{score}"
+    return state["finished"] or used_up, f"{how}, epoch {epoch} of {config.epochs}{score}"
 
 
 def check_rows(path, sample):

@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from utils.data.duplicate_pairs import read_pairs
 from utils.data.images import CHANNELS
-from utils.data.near_duplicates import close_pairs, hash_samples
+from utils.data.near_duplicates import close_pairs, hash_samples, read_pairs
 from utils.errors import plural
 
 PLACES = {"train": "within train", "train and test": "between train and test", "test": "within test"}

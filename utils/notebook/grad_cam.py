@@ -16,8 +16,9 @@ import torch
 from torch.nn import functional
 
 from utils.data.cache import Images
-from utils.data.dataset import Normaliser, Samples, batches, make_loader
+from utils.data.dataset import Normaliser, Samples
 from utils.data.images import image_size, parse_channels, tile_starts
+from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 
 Maps = namedtuple("Maps", "maps logits layer")

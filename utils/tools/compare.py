@@ -33,8 +33,9 @@ from utils.cli import run_script
 from utils.data.labels import read_truth
 from utils.errors import InputError, listing
 from utils.files import check_writable, first_repeated, write_csv
+from utils.runs.config import IGNORED_ON_RESUME
 from utils.runs.predictions import read_predictions
-from utils.runs.run_folder import CONFIG_DEFAULTS, IGNORED_ON_RESUME, best_epoch, fold_files, read_fold, read_numbers
+from utils.runs.run_folder import CONFIG_DEFAULTS, best_epoch, fold_files, read_fold, read_numbers
 from utils.scoring.cross_fit import cross_fit
 from utils.scoring.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.scoring.thresholds import per_class

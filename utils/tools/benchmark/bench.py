@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from utils import models
-from utils.data import augment, packing
+from utils.data import augment, cache
 from utils.data.cache import Images
-from utils.data.dataset import Samples, pick_workers
+from utils.data.dataset import Samples
 from utils.data.images import find_files, parse_channels, scan_folder
 from utils.data.labels import HPA_CLASSES, encode
+from utils.data.loader import pick_workers
 from utils.device import amp_dtype, pick_device, prefetch_to_device
 from utils.engine import losses
 from utils.engine.recipes import RECIPES
@@ -62,8 +63,8 @@ class Bench:
     def packed(self, codec="raw"):
         """The samples packed with this codec, whatever room the disk has: `Images`."""
         if codec not in self._packed:
-            with mock.patch.object(packing, "choose", lambda *_: codec), contextlib.redirect_stdout(io.StringIO()):
-                images, _ = packing.open_images(
+            with mock.patch.object(cache, "choose", lambda *_: codec), contextlib.redirect_stdout(io.StringIO()):
+                images, _ = cache.open_images(
                     self.files, RGBY.names, self.args.size, "resize", str(self.folder / codec)
                 )
             if (images.table["pack"] < 0).any():

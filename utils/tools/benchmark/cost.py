@@ -6,7 +6,7 @@ from textwrap import fill
 
 from tqdm import tqdm
 
-from utils.data.dataset import make_loader
+from utils.data.loader import make_loader
 from utils.parallel import free_memory
 from utils.tools.benchmark import probe
 from utils.tools.benchmark.bench import repeated

@@ -3,7 +3,7 @@
 import math
 from functools import partial
 
-from utils.data.dataset import batches, make_loader
+from utils.data.loader import batches, make_loader
 from utils.tools.benchmark.bench import draw_labels, repeated
 from utils.tools.benchmark.plain import PlainDataset, plain_loader
 from utils.tools.benchmark.timing import one_core, take_turns

@@ -5,7 +5,8 @@ from textwrap import fill
 import numpy as np
 import torch
 
-from utils.data.dataset import Normaliser, make_loader
+from utils.data.dataset import Normaliser
+from utils.data.loader import make_loader
 from utils.engine import inference
 from utils.tools.benchmark import probe
 from utils.tools.benchmark.bench import MEAN, STD, repeated

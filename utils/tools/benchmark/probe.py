@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from utils.cli import run_script
-from utils.data.dataset import batches, make_loader
+from utils.data.loader import batches, make_loader
 from utils.device import keep_freed_memory
 from utils.engine.inference import prepare, view_probabilities
 from utils.tools.benchmark.bench import MEAN, STD, Bench, Feed, draw_labels, repeated

@@ -6,8 +6,7 @@ from textwrap import fill
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.dataset import begin_epoch, make_loader
-from utils.data.workers import AHEAD
+from utils.data.loader import AHEAD, begin_epoch, make_loader
 from utils.errors import plural
 from utils.tools.benchmark.bench import Feed, repeated
 
