@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import plots
 from utils.cli import run_script
 from utils.data.labels import encode, load_classes, read_labels, read_table, read_truth
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_json
+from utils.plots.comparison import person_and_machine
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.run_folder import ANEW, fold_files
 from utils.safe_load import read_json
@@ -84,7 +84,7 @@ def main():
     if args.plot:
         seen = truth[rows].sum(axis=0) if person else None
         images = {"machine": f"{len(ids):,} images", "person": f"{len(rows):,} of these" if person else None}
-        plots.person_and_machine(classes, seen, machine, by_class.get("person"), args.plot, images)
+        person_and_machine(classes, seen, machine, by_class.get("person"), args.plot, images)
     if args.out:
         numbers = {who: {name: values.tolist() for name, values in part.items()} for who, part in by_class.items()}
         write_json(

@@ -28,12 +28,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from utils import models, plots
+from utils import models
 from utils.cli import check_least, run_script
 from utils.data.images import scan_folder
 from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.files import check_outputs, write_json
+from utils.plots.benchmark_figure import draw_benchmark
 from utils.tools.benchmark import cost, loading, machine, memory, prediction, tables, thresholds, training
 from utils.tools.benchmark.bench import RGBY, Bench
 
@@ -101,7 +102,7 @@ def main():
         write_json(args.out, found)
         print(f"-> {args.out}")
     if args.plot:
-        plots.benchmark(found, args.plot)
+        draw_benchmark(found, args.plot)
         print(f"-> {args.plot}")
 
 
