@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import plots
 from utils.cli import run_script
 from utils.data import near_duplicates, readable
 from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
@@ -33,6 +32,7 @@ from utils.data.labels import TEST_FOLD, encode, load_classes, part_name, read_l
 from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_csv
+from utils.plots import dataset_figures
 from utils.scoring.stratify import stratify
 
 DEFAULT_LABELS = "input/train.csv"
@@ -114,7 +114,7 @@ def main():
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
         dealt = (rows["use"] == "split").to_numpy()
-        plots.fold_split(labels, rows["fold"].to_numpy(), dealt, parts, classes, args.plot)
+        dataset_figures.fold_split(labels, rows["fold"].to_numpy(), dealt, parts, classes, args.plot)
     report(labels, rows, classes, parts)
     written = [str(args.out)] + [str(pairs_file)] * (pairs is not None)
     written += [str(dropped_file)] * (dropped is not None) + [args.plot] * bool(args.plot)

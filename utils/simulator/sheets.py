@@ -15,7 +15,8 @@ from utils.cli import option_parser, run_script
 from utils.data.labels import HPA_CLASSES
 from utils.files import check_writable
 from utils.opencv import cv2
-from utils.plots import overlay, save, stretch
+from utils.plots.image_sheets import overlay, stretch
+from utils.plots.style import save
 from utils.simulator.cell_types import CELL_TYPES
 from utils.simulator.sample import draw_sample
 

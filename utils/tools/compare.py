@@ -28,11 +28,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from utils import plots
 from utils.cli import run_script
 from utils.data.labels import read_truth
 from utils.errors import InputError, listing
 from utils.files import check_writable, first_repeated, write_csv
+from utils.plots.comparison import learning_curves, methods_by_class
 from utils.runs.config import DEFAULTS, IGNORED_ON_RESUME
 from utils.runs.predictions import read_predictions
 from utils.runs.run_folder import best_epoch, fold_files, read_fold, read_numbers
@@ -91,10 +91,10 @@ def main():
         write_csv(out / "methods.csv", comparison.methods())
         write_csv(out / "classes.csv", by_class)
         write_csv(out / "costs.csv", comparison.cost.rename_axis("method").reset_index())
-        plots.methods_by_class(by_class, comparison.positives, out / "classes.png")
+        methods_by_class(by_class, comparison.positives, out / "classes.png")
         files = "runs.csv, methods.csv, classes.csv, costs.csv, classes.png"
         if curves := logs(runs, table, comparison):
-            plots.learning_curves(curves, out / "curves.png")
+            learning_curves(curves, out / "curves.png")
             files += ", curves.png"
         print(f"-> {out}/: {files}")
 

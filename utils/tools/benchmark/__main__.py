@@ -25,12 +25,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from utils import models, plots
+from utils import models
 from utils.cli import check_least, option_parser, run_script
 from utils.data.images import scan_folder
 from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.files import check_outputs, write_json
+from utils.plots.benchmark_figure import draw_benchmark
 from utils.tools.benchmark.measuring import describe_machine, print_machine
 from utils.tools.benchmark.subjects import NEED_NO_IMAGES, SUBJECTS
 from utils.tools.benchmark.workload import RGBY, Workload
@@ -83,7 +84,7 @@ def main():
         write_json(args.out, found)
         print(f"-> {args.out}")
     if args.plot:
-        plots.benchmark(found, args.plot)
+        draw_benchmark(found, args.plot)
         print(f"-> {args.plot}")
 
 

@@ -28,7 +28,7 @@ from utils.parallel import free_memory
 from utils.runs.predictions import write_predictions
 from utils.scoring.calibration import sigmoid
 from utils.scoring.metrics import best_thresholds, f1_per_class
-from utils.scoring.thresholds import GRID
+from utils.scoring.thresholds.chen import GRID
 from utils.tools.benchmark.measuring import arithmetic_name, take_turns
 from utils.tools.benchmark.probe import PROBABILITIES, ROOT, WEIGHTS, run_probe
 from utils.tools.benchmark.workload import (
