@@ -83,7 +83,7 @@ def main():
     known = duplicate_pairs.read_known(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
         fitted, report = fit(args, tables)
-        thresholds, rates, combination = fitted.thresholds, fitted.positive_rates, fitted.combination
+        thresholds, rates, combination = fitted.thresholds, fitted.held_out[0].mean(axis=0), fitted.combination
     else:
         thresholds, combination = read_thresholds(args.thresholds, classes_of(tables)), ensembling.Mean()
         rates = read_positive_rates(args.thresholds, classes_of(tables)) if args.match_positives else None
@@ -152,7 +152,7 @@ def classes_of(tables):
 
 
 def fit(args, tables):
-    """Compare networks and combinations, print the table: -> the chosen `Measured`, and every figure as a dict for JSON.
+    """Compare networks and combinations, print the table: -> the chosen one's `Fitted`, and every figure as a dict for JSON.
 
     Thresholds of a combination are on its own scale, so the JSON is no thresholds.json.
     """
@@ -166,14 +166,13 @@ def fit(args, tables):
     print_comparison(found, len(truth))
     for path, name in zip(tables, args.oof, strict=False):
         print(f"{path} is predicted by {name}")
-    chosen = found.combinations[found.chosen]
-    return chosen, {
+    return found.fitted, {
         "combine": found.chosen,
         "classes": list(classes),
-        "combined_thresholds": chosen.thresholds.tolist(),
+        "combined_thresholds": found.fitted.thresholds.tolist(),
         "rows": len(truth),
-        "networks": {str(name): one.figures for name, one in found.networks.items()},
-        "ways": {name: one.figures for name, one in found.combinations.items()},
+        "networks": {str(name): figures for name, figures in found.networks.items()},
+        "ways": found.combinations,
         "greedy_weights": found.weights,
         "loses_without": found.losses,
     }
@@ -182,8 +181,8 @@ def fit(args, tables):
 def print_comparison(found, rows):
     """The table of networks and combinations, and what each network adds."""
     names = short_names(found.networks)
-    results = list(zip(names, (one.figures for one in found.networks.values()), strict=True))
-    results += [(one.combination.title, one.figures) for one in found.combinations.values()]
+    results = list(zip(names, found.networks.values(), strict=True))
+    results += [(COMBINATIONS[name].title, figures) for name, figures in found.combinations.items()]
     print(f"macro F1 over {rows:,} rows at each class's threshold (bagged)")
     print_summaries(results, COMBINATIONS[found.chosen].title, width=28)
     if len(names) > 1:

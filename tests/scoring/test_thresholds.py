@@ -37,15 +37,6 @@ def test_no_method_depends_on_the_order_of_rows(name):
     assert again == pytest.approx(PLAIN[name](truth, probabilities), abs=1e-9)
 
 
-def test_thresholds_are_fitted_on_columns():
-    """Classes whose scores have different scales: only a threshold per column separates both."""
-    truth = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
-    probabilities = np.array([[0.9, 0.01], [0.8, 0.04], [0.6, 0.02], [0.5, 0.03]])
-    found = exact.per_class(truth, probabilities)
-    assert 0.6 < found[0] <= 0.8 and 0.02 < found[1] <= 0.03
-    assert metrics.macro_f1(truth, probabilities >= found) == 1
-
-
 # bagged
 
 
@@ -127,15 +118,6 @@ def test_own_priors_change_nothing_and_higher_ones_lower_the_threshold(name):
     assert fit(truth, probabilities, class_priors=own) == pytest.approx(plain, abs=1e-6)
     assert (fit(truth, probabilities, class_priors=own * 1.5) < plain).all()
     assert (fit(truth, probabilities, class_priors=own / 3) > plain).all()
-
-
-def test_priors_weigh_as_repeated_rows_do():
-    """Each positive twice is the same as the prior that this makes."""
-    truth, probabilities = random_table(10, 3000, 1, absent=False)
-    twice = np.concatenate([np.arange(len(truth)), np.flatnonzero(truth[:, 0])])
-    repeated = exact.share(truth[twice], probabilities[twice])
-    weighted = exact.share(truth, probabilities, class_priors=truth[twice].mean(axis=0))
-    assert weighted == pytest.approx(repeated, abs=0.01)
 
 
 # closed forms and brute force

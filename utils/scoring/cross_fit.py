@@ -60,21 +60,23 @@ def held_out_decisions(method, truth, probabilities, epochs=None, part=None):
 def summaries(truth, decided, seed=0):
     """Figures of several ways to decide: {name: dict of numbers and of lists with one number per class}.
 
-    decided: {name: ((N, C) in-sample decisions, list of (N, C) cross-fitted decisions)}.
+    decided: {name: ((N, C) in-sample decisions, list of (N, C) cross-fitted decisions)}. Intervals are 95 % percentiles of
+    `resampled_f1` (Efron 1979). A resample may miss a class with a handful of images, which then counts as 0, so intervals
+    of macro F1 lie a little low.
     """
-    intervals = intervals_of(truth, [cross_fitted[0] for _, cross_fitted in decided.values()], seed)
+    resampled = resampled_f1(truth, [cross_fitted[0] for _, cross_fitted in decided.values()], seed)
     results = {}
-    for (name, (in_sample, cross_fitted)), interval in zip(decided.items(), intervals, strict=True):
+    for (name, (in_sample, cross_fitted)), drawn in zip(decided.items(), resampled, strict=True):
         by_class = np.array([f1_per_class(truth, decisions) for decisions in cross_fitted])
         macro = by_class.mean(axis=1)
         results[name] = {
             "in_sample": macro_f1(truth, in_sample),
             "cross_fitted": float(macro.mean()),
             "cross_fitted_spread": float(macro.std(ddof=min(1, len(macro) - 1))),
-            "interval_95": interval[0],
+            "interval_95": np.percentile(drawn.mean(axis=1), [2.5, 97.5]).tolist(),
             "per_class": f1_per_class(truth, in_sample).tolist(),
             "per_class_cross_fitted": by_class.mean(axis=0).tolist(),
-            "per_class_interval_95": interval[1],
+            "per_class_interval_95": np.percentile(drawn, [2.5, 97.5], axis=0).T.tolist(),
         }
     return results
 
@@ -87,19 +89,6 @@ def print_summaries(results, chosen, title="", width=16):
         star = "*" if name == chosen else " "
         scores = f"{found['in_sample']:>10.4f}{found['cross_fitted']:>14.4f}{found['cross_fitted_spread']:>9.4f}"
         print(f"{name:{width - 1}}{star}{scores}{low:>11.4f}–{high:.4f}")
-
-
-def intervals_of(truth, decided, seed=0, draws=1000):
-    """95 % bootstrap intervals over rows, percentiles of `draws` resamples (Efron 1979): for each of `decided`, a list of
-    (N, C) bool, that of macro F1 [low, high] and those of each class's F1 (C lists).
-
-    A resample may miss a class with a handful of images, which then counts as 0, so intervals of macro F1 lie a little low.
-    """
-    results = []
-    for f1 in resampled_f1(truth, decided, seed, draws):
-        macro, by_class = (np.percentile(part, [2.5, 97.5], axis=0) for part in (f1.mean(axis=1), f1))
-        results.append((macro.tolist(), by_class.T.tolist()))
-    return results
 
 
 def resampled_f1(truth, decided, seed=0, draws=1000):

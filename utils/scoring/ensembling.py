@@ -86,11 +86,9 @@ COMBINATIONS = {"mean": Mean, "logit": LogitMean, "rank": RankMean, "weighted": 
 
 # A combination fitted on all rows, its thresholds (C,), decisions (N, C) in sample, and a list of cross-fitted ones.
 Fitted = namedtuple("Fitted", "combination thresholds in_sample held_out")
-# The same for a comparison: positive_rates (C,): fraction of held-out rows predicted positive; figures: a dict of `summaries`.
-Measured = namedtuple("Measured", "combination thresholds positive_rates figures")
-# {name: Measured} of each network and of each combination, the chosen combination's name, each network's weight in greedy
-# selection, and the loss of cross-fitted macro F1 of the chosen combination without it (None if not measured).
-Comparison = namedtuple("Comparison", "networks combinations chosen weights losses")
+# {name: dict of `summaries`} of each network and of each combination, the name of the chosen combination and its Fitted, each
+# network's weight in greedy selection, and the loss of cross-fitted macro F1 of the choice without it (None if not measured).
+Comparison = namedtuple("Comparison", "networks combinations chosen fitted weights losses")
 
 
 def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=False):
@@ -99,27 +97,22 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=
     names: M different names. truth (N, C), members (M, N, C). combine: a name of `COMBINATIONS`, or "auto" for
     `simplest_of_the_best`. leave_out: measure the chosen combination without each network too.
     """
-
     candidates = list(COMBINATIONS) if len(members) > 1 else ["mean", "stack"]
     candidates = candidates if combine == "auto" else [combine]
-    jobs = {number: (Mean, members[[number]]) for number in range(len(members))}
-    jobs |= {name: (COMBINATIONS[name], members) for name in candidates}
-    fitted = _fit_all(jobs, truth, repeats, seed)
-    figures = summaries(truth, {name: (one.in_sample, one.held_out) for name, one in fitted.items()}, seed)
-    measured = {
-        name: Measured(one.combination, one.thresholds, one.held_out[0].mean(axis=0), figures[name])
-        for name, one in fitted.items()
-    }
+    numbers = range(len(members))
+    jobs = {number: (Mean, members[[number]]) for number in numbers}
+    fitted = _fit_all(jobs | {name: (COMBINATIONS[name], members) for name in candidates}, truth, repeats, seed)
+    figures = summaries(truth, {key: (one.in_sample, one.held_out) for key, one in fitted.items()}, seed)
     chosen = simplest_of_the_best(truth, {name: fitted[name].held_out for name in candidates}, seed)
     losses = None
     if leave_out and len(members) > 1:
-        jobs = {n: (COMBINATIONS[chosen], np.delete(members, n, axis=0)) for n in range(len(members))}
+        jobs = {number: (COMBINATIONS[chosen], np.delete(members, number, axis=0)) for number in numbers}
         score = macro_f1(truth, fitted[chosen].held_out[0])
         losses = [score - macro_f1(truth, one.held_out[0]) for one in _fit_all(jobs, truth, 1, seed).values()]
-    weighted = measured["weighted"].combination if "weighted" in measured else Weighted().fit(truth, members)
-    networks = {name: measured[number] for number, name in enumerate(names)}
-    combined = {name: measured[name] for name in candidates}
-    return Comparison(networks, combined, chosen, weighted.weights.tolist(), losses)
+    weighted = fitted["weighted"].combination if "weighted" in fitted else Weighted().fit(truth, members)
+    networks = {name: figures[number] for number, name in enumerate(names)}
+    combined = {name: figures[name] for name in candidates}
+    return Comparison(networks, combined, chosen, fitted[chosen], weighted.weights.tolist(), losses)
 
 
 def _fit_all(jobs, truth, repeats, seed):
