@@ -10,19 +10,14 @@ from utils.data import packing
 
 
 def torchrun(*words, ranks=2):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        *map(str, words),
-    ]
+    """Run a script in `ranks` processes: -> CompletedProcess."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    return subprocess.run([*launcher, *map(str, words)], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 def together(script, *words, ranks=2, cache=None):
+    """The same for one of the kit's scripts, which must succeed: -> what it printed."""
     done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout
