@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from utils.cli import check_least, run_script
-from utils.data import duplicate_pairs
+from utils.data import near_duplicates
 from utils.data.labels import decode, load_classes
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, plural
@@ -85,8 +85,8 @@ def main():
     check_options(args)
     fill_in(args)
     tables, order = read_predictions(args) if args.predictions else ({}, None)
-    pairs = duplicate_pairs.read_pairs(args.twins, order) if args.twins else None
-    known = duplicate_pairs.read_known(args.use_leak, classes_of(tables)) if args.use_leak else {}
+    pairs = near_duplicates.read_pairs(args.twins, order) if args.twins else None
+    known = near_duplicates.read_known_labels(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
         comparison, contents = fit(args, tables)
         way = comparison.ways[comparison.taken]
@@ -97,13 +97,13 @@ def main():
     if tables:
         scores = combine(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
         if pairs is not None:
-            scores = duplicate_pairs.average(order, scores, pairs)
+            scores = near_duplicates.average_scores(order, scores, pairs)
         if args.match_calls:
             thresholds = match_calls(scores, called)
         decisions = scores >= thresholds
         empty = ~decisions.any(axis=1)
         if known:
-            decisions, told = duplicate_pairs.carry_over(order, decisions, pairs, known)
+            decisions, told = near_duplicates.carry_over_labels(order, decisions, pairs, known)
             empty &= ~told
         if args.empty != "leave":
             decisions[empty, nearest(scores[empty], thresholds)] = True

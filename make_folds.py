@@ -25,14 +25,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import plots
 from utils.cli import run_script
-from utils.data import near_duplicates, unusable
+from utils.data import near_duplicates, readable
 from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
 from utils.data.labels import TEST_FOLD, encode, load_classes, part_name, read_labels
 from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_csv
+from utils.plots import dataset_figures
 from utils.scoring.stratify import stratify
 
 DEFAULT_LABELS = "input/train.csv"
@@ -114,7 +114,7 @@ def main():
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
         dealt = (rows["use"] == "split").to_numpy()
-        plots.fold_split(labels, rows["fold"].to_numpy(), dealt, parts, classes, args.plot)
+        dataset_figures.fold_split(labels, rows["fold"].to_numpy(), dealt, parts, classes, args.plot)
     report(labels, rows, classes, parts)
     written = [str(args.out)] + [str(pairs_file)] * (pairs is not None)
     written += [str(dropped_file)] * (dropped is not None) + [args.plot] * bool(args.plot)
@@ -196,7 +196,7 @@ def drop_corrupt(rows, folders, there, parts):
     wrong, looked = {}, 0
     for _, part in rows.groupby("source", sort=False):
         ids = part["Id"][part["Id"].isin(set(there))].tolist()  # one without any file is no matter of damage
-        wrong |= unusable.unusable(there, ids)
+        wrong |= readable.find_unusable(there, ids)
         looked += len(ids)
     print(f"corrupt: {plural(len(wrong), 'sample')} of {looked:,} left out" + (f": {listing(wrong)}" if wrong else ""))
     if looked and len(wrong) == looked:

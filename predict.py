@@ -21,18 +21,19 @@ from tqdm import tqdm
 
 from utils import distributed
 from utils.cli import check_least, run_script
-from utils.data import packing
-from utils.data.dataset import Normaliser, Samples, make_loader, pick_workers
+from utils.data import cache
+from utils.data.cache import open_images, warn_of_bits
+from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
-from utils.data.packing import open_images, warn_of_bits
+from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
-from utils.device import AMP, amp_dtype, describe_device, explain_out_of_memory
+from utils.device import amp_dtype, describe_device, explain_out_of_memory
 from utils.engine import checkpoint, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import benchmark
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, first_repeated
-from utils.runs.config import MOST_BATCH
+from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 
 SHARED = ("class_names", "channels", "size", "fit", "normalise", "bits")  # folds that are averaged must agree on these
@@ -58,7 +59,10 @@ def parse_args():
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
     arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
     arg(
-        "--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept (default: %(default)s)"
+        "--cache",
+        default=cache.DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help="where packed images are kept (default: %(default)s)",
     )
     arg("--no-cache", action="store_true", help="decode the images instead of packing them")
     arg("--benchmark", action="store_true", help="measure seconds an image by stage instead (Chen, Table III)")
@@ -72,12 +76,12 @@ def main():
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1)
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
-    group, device = distributed.init(args.device)
+    context, device = distributed.init(args.device)
     if args.compile:
         check_compiles(device)
     used = {}
     with explain_out_of_memory(device, lambda: saving_memory(**used)):
-        predict(args, group, device, used)
+        predict(args, context, device, used)
 
 
 def saving_memory(networks=2, chunk=1):
@@ -86,7 +90,7 @@ def saving_memory(networks=2, chunk=1):
     return f"give {' or '.join(ways) or '--device cpu'}"
 
 
-def predict(args, group, device, used):
+def predict(args, context, device, used):
     """used: takes up what of memory depends on."""
     networks, configs = load_networks(args.runs, device)
     config = configs[0]
@@ -96,12 +100,12 @@ def predict(args, group, device, used):
         )
     if args.fold is not None and args.fold >= 0:
         check_fold(configs, args.fold)
-    amp = amp_dtype(args.amp or config["amp"], device)
-    batch_size = args.batch_size or config["batch_size"]
-    chunk = args.batch_size or inference.pick_chunk(batch_size, config["size"], device)
+    amp = amp_dtype(args.amp or config.amp, device)
+    batch_size = args.batch_size or config.batch_size
+    chunk = args.batch_size or inference.pick_chunk(batch_size, config.size, device)
     used |= {"networks": len(networks), "chunk": chunk}
 
-    channels = parse_channels(config["channels"])
+    channels = parse_channels(config.channels)
     folders = args.images or ["input/test"]
     found = scan_folders(folders)
     ids = read_ids(args.ids, args.fold) if args.ids else sorted(found)
@@ -109,37 +113,37 @@ def predict(args, group, device, used):
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, found)
     cache = None if args.no_cache or args.benchmark else args.cache
-    images, sizes = group.local_main_first(
-        lambda: open_images(files, channels.names, config["size"], config["fit"], cache, config["bits"])
+    images, sizes = context.local_main_first(
+        lambda: open_images(files, channels.names, config.size, config.fit, cache, config.bits)
     )
-    if not args.benchmark and group.is_main:
-        warn_of_bits(images, config["bits"], "train with --bits")
-    samples = Samples(images, channels, config["size"], config["fit"], config["normalise"])
-    tiles = most_tiles(sizes, config["size"], config["fit"])
+    if not args.benchmark and context.is_main:
+        warn_of_bits(images, config.bits, "train with --bits")
+    samples = Samples(images, channels, config.size, config.fit, config.normalise)
+    tiles = most_tiles(sizes, config.size, config.fit)
     if args.benchmark:
-        normaliser = Normaliser(channels.mix, config["normalise"], config["mean"], config["std"], device, amp)
+        normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
         benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
         return
-    workers = pick_workers(args.workers, device, group)
-    loader = make_loader(samples, max(1, batch_size // tiles), workers, device, ranks=group)
-    normalisers = [Normaliser(channels.mix, c["normalise"], c["mean"], c["std"], device, amp) for c in configs]
+    workers = pick_workers(args.workers, device, context)
+    loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)
+    normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
     print(
-        f"{plural(len(networks), 'network')} ({config['model']}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
+        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
     )
-    print(f"on {group.describe()}{describe_device(device, amp)}")
+    print(f"on {context.describe()}{describe_device(device, amp)}")
 
     started = time.time()
-    compiling = explaining_compile_errors(config["model"]) if args.compile else contextlib.nullcontext()
+    compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, group,
+            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, context,
             compiled=args.compile,
         )  # fmt: skip
     seconds = time.time() - started
-    if group.is_main:
-        write_predictions(args.out, [ids[row] for row in rows], probabilities, config["class_names"])
+    if context.is_main:
+        write_predictions(args.out, [ids[row] for row in rows], probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
-    group.barrier()  # none leaves while another still hears from it
+    context.barrier()  # no process leaves while another still listens to it
 
 
 def load_networks(runs, device):
@@ -150,7 +154,7 @@ def load_networks(runs, device):
     networks, configs = zip(*(checkpoint.load_network(path, device) for path in paths), strict=True)
     for path, config in zip(paths, configs, strict=True):
         for key in SHARED:
-            if config[key] != configs[0][key]:
+            if getattr(config, key) != getattr(configs[0], key):
                 raise InputError(
                     f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
                 )
@@ -160,9 +164,9 @@ def load_networks(runs, device):
 def check_fold(configs, fold):
     """Raise InputError if a network was trained on the rows of `fold`: one that validated on another fold."""
     for config in configs:
-        if config.get("fold", fold) != fold:
+        if config.fold not in (None, fold):
             raise InputError(
-                f"fold {config['fold']}'s network was trained on rows of fold {fold}; name only fold{fold}'s folder"
+                f"fold {config.fold}'s network was trained on rows of fold {fold}; name only fold{fold}'s folder"
             )
 
 

@@ -112,7 +112,8 @@ real() {
   # what predict.py has to know too.
   said=$(.venv/bin/python -c "
 import sys, torch, train
-from utils.errors import InputError, run_script
+from utils.cli import run_script
+from utils.errors import InputError
 def tell():
     if wrong := {'--fold', '--overwrite', '--classes'} & {word.split('=')[0] for word in sys.argv[3:-2]}:
         raise InputError(f'{min(wrong)} is not for all folds of the competition; leave it out, or call train.py yourself')

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import plots
 from utils.cli import check_least, run_script
 from utils.data.labels import load_classes
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_json
+from utils.plots import decisions
 from utils.runs.oof import find_predictions, read_oof
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.thresholds_file import read_class_priors
@@ -162,12 +162,14 @@ def draw(args, truth, oof, chosen, table, classes):
     folder = Path(args.figures) if args.figures else None
     drawn = [path for path in (args.plot, folder and folder / FIGURES[0]) if path]
     for path in drawn:
-        plots.thresholds(classes, truth.sum(axis=0), chosen, table["f1_in_sample"], table["f1_cross_fitted"], path)
+        decisions.class_thresholds(
+            classes, truth.sum(axis=0), chosen, table["f1_in_sample"], table["f1_cross_fitted"], path
+        )
     if folder:
         curves, precision_recall, reliability = (folder / name for name in FIGURES[1:])
-        plots.f1_curves(classes, truth, oof, chosen, table["interval_95"], curves)
-        plots.precision_recall_by_class(classes, truth, oof, chosen, precision_recall)
-        plots.reliability(truth, oof, held_out_calibrated(truth, oof, args.seed), reliability)
+        decisions.f1_curves(classes, truth, oof, chosen, table["interval_95"], curves)
+        decisions.precision_recall_by_class(classes, truth, oof, chosen, precision_recall)
+        decisions.reliability(truth, oof, held_out_calibrated(truth, oof, args.seed), reliability)
         drawn += [curves, precision_recall, reliability]
     return drawn
 

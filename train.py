@@ -9,7 +9,7 @@
 
 The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), skipped.csv (those that --skip-bad left out),
-last.pt and best.pt, log.csv (a row an epoch), steps.csv and TensorBoard events
+last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and TensorBoard events
 (every step), oof.csv (best epoch's probabilities for the validation fold) and
 validation/ (every epoch's, in 16 bits). Interrupted in any way, the same
 command goes on with the step after the last one saved and ends with the same
@@ -17,7 +17,6 @@ weights (on a CPU to the bit; with --max-minutes perhaps an epoch earlier).
 Ctrl+C and SIGTERM save first.
 """
 
-import argparse
 import contextlib
 import time
 from pathlib import Path
@@ -27,81 +26,78 @@ import torch
 from tqdm import tqdm
 
 from utils import distributed, models
-from utils.cli import check_least, parse_span, run_script
-from utils.data import augment, packing
-from utils.data.dataset import FITS, NORMALISATIONS, Samples, begin_epoch, dataset_moments, make_loader, pick_workers
+from utils.cli import check_least, option_parser, parse_span, run_script
+from utils.data import augment
+from utils.data.cache import warn_of_bits
+from utils.data.dataset import Samples, dataset_moments
 from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
-from utils.data.packing import warn_of_bits
+from utils.data.loader import begin_epoch, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable
-from utils.data.workers import naming_what_they_held
-from utils.device import AMP, amp_dtype, describe_device, explain_out_of_memory, peak_memory, prefetch_to_device
+from utils.device import amp_dtype, describe_device, explain_out_of_memory, peak_memory, prefetch_to_device
 from utils.engine import activation_checkpointing, inference, losses, resume
 from utils.engine.compiling import check_compiles
 from utils.engine.console import print_epoch, print_header, print_summary
-from utils.engine.interrupt import Stop, Stopped
+from utils.engine.interrupt import Stop, Stopped, act_on, checks_during_validation, requested
 from utils.engine.recipes import RECIPES
 from utils.engine.run_log import Record
 from utils.engine.trainer import OPTIMISERS, NotFinite, Trainer
 from utils.engine.weights import check_apart_from_start, load_start, moments_of_start
 from utils.errors import InputError
 from utils.files import check_name, check_writable
-from utils.models.layers import STEMS
 from utils.parallel import CoreWatch, closing
-from utils.runs.config import MOST_BATCH, MOST_FOLD
-from utils.runs.run_folder import CONFIG_DEFAULTS
+from utils.runs.config import (
+    AMP,
+    DEFAULTS,
+    FITS,
+    LAYERS,
+    MOST_BATCH,
+    MOST_FOLD,
+    NORMALISATIONS,
+    PLATEAUS,
+    STEMS,
+    RunConfig,
+)
 from utils.safe_load import is_line
 from utils.scoring.metrics import best_global_threshold, f1_per_class
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = option_parser(__doc__, allow_abbrev=False)
 
     def arg(*names, help, group=parser, **kwargs):
         shown = "" if kwargs.get("required") or "action" in kwargs else " (default: %(default)s)"
         group.add_argument(*names, help=help + shown, **kwargs)
 
-    arg("--recipe", choices=RECIPES, default="chen", metavar="NAME",
-        help=f"published system whose options are taken: {', '.join(RECIPES)}")  # fmt: skip
+    recipes = ", ".join(RECIPES)
+    arg("--recipe", choices=RECIPES, metavar="NAME", help=f"published system whose options are taken: {recipes}")
     arg("--fold", type=int, required=True, help="which fold validates")
     data = parser.add_argument_group("data")
-    arg("--folds", default="input/folds.csv", help="table made by make_folds.py", group=data)
+    arg("--folds", help="table made by make_folds.py", group=data)
     arg("--images", action="append", help="folder of the images, may be repeated; input/train if not given", group=data)
-    arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name", group=data)
+    arg("--classes", help="hpa, cyto or a CSV class,name", group=data)
     arg("--channels", help="rgby in any order, rgb, green, rgb+y/3", group=data)
     arg("--size", type=int, help="pixels of the square the network sees", group=data)
-    arg("--bits", type=int, default=0, metavar="N", group=data,
-        help="bits of a 16-bit file's pixels that the camera used, 8 to 16, 12 say; 0: as the file says, else 16")  # fmt: skip
+    bits = "bits of a 16-bit file's pixels that the camera used, 8 to 16, 12 say; 0: as the file says, else 16"
+    arg("--bits", type=int, metavar="N", help=bits, group=data)
     arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
-    arg(
-        "--normalise",
-        choices=NORMALISATIONS,
-        help="by statistics of the training set, of each image, or not",
-        group=data,
-    )
+    normalise = "by statistics of the training set, of each image, or not"
+    arg("--normalise", choices=NORMALISATIONS, help=normalise, group=data)
     arg("--augment", help='none, d4, chen, or stages by epoch: "1:chen 20:chen_strong"', group=data)
-    arg(
-        "--limit",
-        type=int,
-        default=0,
-        metavar="N",
-        help="use only N training and N validation images; 0: all",
-        group=data,
-    )
+    limit = "use only N training and N validation images; 0: all"
+    arg("--limit", type=int, metavar="N", help=limit, group=data)
     arg("--single-label", action="store_true", help="use only images of exactly one class", group=data)
     net = parser.add_argument_group("network")
     arg("--model", help=f"{', '.join(models.NETWORKS)}, timm:NAME or pretrainedmodels:NAME", group=net)
     arg("--weights", help="imagenet, none or a file of weights", group=net)
-    arg("--layers", choices=["all", "last"], default="all", help="which are trained", group=net)
+    arg("--layers", choices=LAYERS, help="which are trained", group=net)
     arg("--stem", choices=STEMS, help="how RGB filters are widened to other channels", group=net)
     opt = parser.add_argument_group("optimisation")
     arg("--epochs", type=int, help="most epochs", group=opt)
-    arg("--max-minutes", type=float, default=0.0, metavar="M", group=opt,
-        help="stop before the epoch that would go over this time, in all, but not before the first; 0: no limit")  # fmt: skip
-    arg("--batch-size", type=int, help="images a step", group=opt)
-    arg("--accumulate", type=int, default=1, metavar="N", help="parts of a batch, one in memory at a time", group=opt)
+    minutes = "stop before the epoch that would exceed this time, in all, but not before the first; 0: no limit"
+    arg("--max-minutes", type=float, metavar="M", help=minutes, group=opt)
+    arg("--batch-size", type=int, help="images per step", group=opt)
+    arg("--accumulate", type=int, metavar="N", help="micro-batches per batch, one in memory at a time", group=opt)
     arg("--loss", help='terms by first epoch: "1:bce 11:soft_f1+2*weighted_bce"', group=opt)
     arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
     arg("--lr", type=float, help="learning rate", group=opt)
@@ -109,42 +105,41 @@ def parse_args():
     arg("--weight-decay", type=float, help="L2 penalty (adamw: decoupled)", group=opt)
     arg("--l1", type=float, help="L1 penalty", group=opt)
     arg("--clip", type=float, help="largest gradient norm; 0: any", group=opt)
-    arg("--plateau", choices=["step", "epoch", "none"], group=opt,
-        help="halve the learning rate when training soft F1 (each step) or validation macro F1 (each epoch) stands still")  # fmt: skip
+    plateau = (
+        "halve the learning rate when training soft F1 (each step) or validation macro F1 (each epoch) stands still"
+    )
+    arg("--plateau", choices=PLATEAUS, help=plateau, group=opt)
     arg("--patience", type=float, help="epochs without gain before halving", group=opt)
     arg("--min-gain", type=float, help="smallest rise that counts as gain", group=opt)
-    arg("--ema", type=float, default=0.0, metavar="DECAY",
-        help="validate and keep a moving average of the weights, 0.999 say; 0: off", group=opt)  # fmt: skip
-    arg("--early-stop", type=int, help="stop after so many epochs without a better macro F1; 0: never", group=opt)
-    arg("--skip-nan", type=int, default=0, metavar="N", group=opt,
-        help="batches of NaN or infinite loss or gradient to leave out, in all, before training stops")  # fmt: skip
+    ema = "validate and keep a moving average of the weights, 0.999 say; 0: off"
+    arg("--ema", type=float, metavar="DECAY", help=ema, group=opt)
+    arg("--early-stop", type=int, help="stop after N epochs without a better macro F1; 0: never", group=opt)
+    skip = "batches of NaN or infinite loss or gradient to leave out, in all, before training stops"
+    arg("--skip-nan", type=int, metavar="N", help=skip, group=opt)
     run = parser.add_argument_group("run")
     arg("--name", help="name of the run", group=run)
-    arg("--runs", default="runs", help="folder of all runs", group=run)
-    arg("--seed", type=int, default=0, help="start of everything random", group=run)
-    arg("--amp", choices=AMP, default="auto", help="16-bit arithmetic where the device is fast at it", group=run)
+    arg("--runs", help="folder of all runs", group=run)
+    arg("--seed", type=int, help="seed of everything random", group=run)
+    arg("--amp", choices=AMP, help="16-bit arithmetic where the device is fast at it", group=run)
     arg("--checkpointing", action="store_true", help="less memory: compute activations twice", group=run)
     arg("--compile", action="store_true", help="compile the network for training; takes minutes at first", group=run)
-    arg("--device", default="auto", help="cuda, cuda:1, cpu, …", group=run)
-    arg("--workers", type=int, default=-1, help="loading processes; -1: by the machine", group=run)
-    arg("--cache", default=packing.DEFAULT, metavar="FOLDER", help="where packed images are kept", group=run)
+    arg("--device", help="cuda, cuda:1, cpu, …", group=run)
+    arg("--workers", type=int, help="DataLoader workers; -1: by the machine", group=run)
+    arg("--cache", metavar="FOLDER", help="where packed images are kept", group=run)
     arg("--no-cache", action="store_true", help="decode the images each time instead of packing them", group=run)
-    arg(
-        "--skip-bad",
-        action="store_true",
-        help="leave out images that cannot be read; skipped.csv lists them",
-        group=run,
-    )
-    arg("--save-every", default="10min", metavar="SPAN", group=run,
-        help="45s, 10min, 1h30m: save within epochs too; 0: only at their ends")  # fmt: skip
-    arg("--time-limit", default="0", metavar="SPAN", group=run,
-        help="8h30m say: after this time finish the step, save and end; 0: none")  # fmt: skip
-    arg("--overwrite", action="store_true", help="start anew, each time, where a run of this name exists", group=run)
+    bad = "leave out images that cannot be read; skipped.csv lists them"
+    arg("--skip-bad", action="store_true", help=bad, group=run)
+    save = "45s, 10min, 1h30m: save within epochs too; 0: only at their ends"
+    arg("--save-every", metavar="SPAN", help=save, group=run)
+    limit = "8h30m say: after this time finish the step, save and end; 0: none"
+    arg("--time-limit", metavar="SPAN", help=limit, group=run)
+    arg("--overwrite", action="store_true", help="start anew, each time, if a run of this name exists", group=run)
+    arg("--check", action="store_true", help="only check the options and print where the run will be", group=run)
 
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
+    first = option_parser(None, add_help=False, allow_abbrev=False)  # the recipe decides the others' defaults
     first.add_argument("--recipe", default="chen")
     recipe = first.parse_known_args()[0].recipe
-    parser.set_defaults(**RECIPES.get(recipe, {}), name=recipe)
+    parser.set_defaults(**DEFAULTS | RECIPES.get(recipe, {}), recipe=recipe, name=recipe)
     return parser.parse_args()
 
 
@@ -152,45 +147,52 @@ def main():
     started = time.time()
     args = parse_args()
     check_options(args)
-    group, device = distributed.init(args.device)
+    if args.check:
+        print_plan(args)
+        return
+    context, device = distributed.init(args.device)
     if args.compile:
         check_compiles(device, args.checkpointing)
     run = Path(args.runs) / args.name / f"fold{args.fold}"
-    stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.is_main)
+    stop = Stop(started, parse_span("--time-limit", args.time_limit), prints=context.is_main)
     with (
-        resume.hold(run) if group.is_main else contextlib.nullcontext(),
+        resume.hold(run) if context.is_main else contextlib.nullcontext(),
         explain_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
         for name in resume.FILES:
             check_writable(run / name)
-        if ready := prepare(args, group, device, run, started):
+        if ready := prepare(args, context, device, run, started):
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
-                with stop, naming_what_they_held(train_loader, record.last), record:
+                with stop, naming_file_of_crashed_worker(train_loader, record.last), record:
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
             except Exception:
-                if group.is_main and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
+                if context.is_main and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
                     resume.clear(run)  # nothing was learned yet: leave nothing half-done
                 raise
-        group.barrier()  # none leaves while another still hears from it
+        context.barrier()  # no process leaves while another still listens to it
 
 
-def prepare(args, group, device, run, started):
-    """Read, check and pack all that a training needs: -> trainer, loaders of training and validation, record; None where it is
+def prepare(args, context, device, run, started):
+    """Read, check and pack all that a training needs: -> trainer, loaders of training and validation, record; None if it is
     trained already."""
     amp = amp_dtype(args.amp, device)
-    schedule = losses.parse_schedule(args.loss)
-    channels = parse_channels(args.channels)
+    schedule, channels = losses.parse_schedule(args.loss), parse_channels(args.channels)
     augmentation = augment.build(args.augment, channels.names)
     classes = load_classes(args.classes)
     train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, single=args.single_label)
 
-    arithmetic = str(amp or torch.float32).removeprefix("torch.")
-    config = vars(args) | {"class_names": classes, "planes": channels.planes, "arithmetic": arithmetic}
-    config |= resume.provenance(train_rows, valid_rows)
+    options = {name: value for name, value in vars(args).items() if name != "check"}
+    config = RunConfig(
+        **options,
+        class_names=classes,
+        planes=channels.planes,
+        arithmetic=str(amp or torch.float32).removeprefix("torch."),
+        **resume.provenance(train_rows, valid_rows),
+    )
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
@@ -201,76 +203,96 @@ def prepare(args, group, device, run, started):
     check_batch_norm(args, network, channels.planes, len(train_rows))
     if args.checkpointing and not activation_checkpointing.checkpoint_blocks(network):
         raise InputError(f"--checkpointing finds no blocks in {args.model}; give --accumulate to save memory instead")
-    config["parameters"] = sum(weight.numel() for weight in network.parameters())
+    config.parameters = sum(weight.numel() for weight in network.parameters())
     if saved:
         started_from = f"going on from {run / 'last.pt'}"
     else:
         check_apart_from_start(args.weights, valid_rows["Id"])
         started_from = load_start(network, config)
     train_rows, valid_rows, images, sizes, skipped = open_readable(
-        train_rows, valid_rows, channels, config, saved and (CONFIG_DEFAULTS | saved["config"])["skipped"], group
+        train_rows, valid_rows, channels, vars(config), saved and saved["config"].skipped, context
     )
     check_batch_norm(args, network, channels.planes, len(train_rows))
-    if group.is_main:
+    if context.is_main:
         warn_of_bits(images, args.bits)
-    config["skipped"] = skipped["Id"].tolist()
-    tiles = most_tiles(sizes, args.size, args.fit)
+    config.skipped = skipped["Id"].tolist()
     seen = (channels, args.size, args.fit, args.normalise)
-    train_set = Samples(images[: len(train_rows)], *seen, targets=encode(train_rows["Target"], classes),
-                        augment=augmentation, random_crop=True, seed=args.seed)  # fmt: skip
+    train_set = Samples(
+        images[: len(train_rows)],
+        *seen,
+        targets=encode(train_rows["Target"], classes),
+        augment=augmentation,
+        random_crop=True,
+        seed=args.seed,
+    )
     valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
 
-    network = group.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
-    workers = pick_workers(args.workers, device, group)
-    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, ranks=group)
-    valid_loader = make_loader(valid_set, max(1, args.batch_size // tiles), workers, device, ranks=group)
+    network = context.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
+    workers = pick_workers(args.workers, device, context)
+    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, context=context)
+    valid_batch = max(1, args.batch_size // most_tiles(sizes, args.size, args.fit))
+    valid_loader = make_loader(valid_set, valid_batch, workers, device, context=context)
 
-    config["mean"], config["std"] = (None, None)
     if args.normalise == "dataset":
-        known = saved["config"] if saved else moments_of_start(config) if args.layers == "last" else None
-        config["mean"], config["std"] = (known["mean"], known["std"]) if known else dataset_moments(train_set)
-    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, group)
+        start = saved["config"] if saved else moments_of_start(config) if args.layers == "last" else None
+        config.mean, config.std = (start.mean, start.std) if start else dataset_moments(train_set)
+    trainer = Trainer(network, train_set, config, schedule, device, amp, len(train_loader), started, context)
     if saved:
         resume.restore(trainer, saved, run / "last.pt")
-    group.check_equal(images=config["rows_sha256"], statistics=(config["mean"], config["std"]), arithmetic=arithmetic,
-                      progress=(trainer.epoch, trainer.step))  # fmt: skip
-    group.barrier()  # until all have read what is there
-    machine = group.describe() + describe_device(device, amp)
+    progress = trainer.progress.epoch, trainer.progress.step
+    context.check_equal(
+        images=config.rows_sha256,
+        statistics=(config.mean, config.std),
+        arithmetic=config.arithmetic,
+        progress=progress,
+    )
+    context.barrier()  # until all have read what is there
+    machine = context.describe() + describe_device(device, amp)
     print_header(config, started_from, train_rows, valid_rows, machine, train_loader.num_workers)
     every = parse_span("--save-every", args.save_every)
-    return (
-        trainer,
-        train_loader,
-        valid_loader,
-        Record(run, trainer, train_rows, valid_rows, skipped, every, group.is_main),
-    )
+    record = Record(run, trainer, train_rows, valid_rows, skipped, every, context.is_main)
+    return trainer, train_loader, valid_loader, record
 
 
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
-    check_least(args, fold=(0, MOST_FOLD), size=(LEAST_SIDE, MOST_SIDE), limit=0, epochs=1, batch_size=(1, MOST_BATCH), lr=0, momentum=0,
-                weight_decay=0, l1=0, clip=0, patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1,
-                skip_nan=0)  # fmt: skip
+    check_least(
+        args, fold=(0, MOST_FOLD), size=(LEAST_SIDE, MOST_SIDE), limit=0, epochs=1, batch_size=(1, MOST_BATCH), lr=0, momentum=0,
+        weight_decay=0, l1=0, clip=0, patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1,
+        skip_nan=0,
+    )  # fmt: skip
     parse_span("--save-every", args.save_every)
+    parse_span("--time-limit", args.time_limit)
     check_name(args.name)
     for name, value in vars(args).items():
         for text in value if isinstance(value, list) else [value]:
             if text and isinstance(text, str) and not is_line(text):
-                raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; mend it")
+                raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; fix it")
+    losses.parse_schedule(args.loss)
+    augment.build(args.augment, parse_channels(args.channels).names)
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
-            f"--accumulate {args.accumulate} leaves parts of less than two images of --batch-size {args.batch_size}; give fewer"
+            f"--accumulate {args.accumulate} leaves micro-batches of less than two images of --batch-size {args.batch_size}; give less"
         )
     if args.bits and not 8 <= args.bits <= 16:
         raise InputError(f"--bits {args.bits} is out of range; give 8 to 16, or 0 for what the files say")
     if not 0 <= args.ema < 1:  # with 1 it would never leave the first weights
         raise InputError(f"--ema {args.ema:g} is out of range; give 0 or more, less than 1, 0.999 say")
     if args.layers == "last" and args.weights == "none":
-        raise InputError("--layers last trains on what the other layers have learned; name the run with --weights")
+        raise InputError("--layers last needs pretrained weights; give --weights")
+
+
+def print_plan(args):
+    """For scripts, a line each: the run, its folds file, the GPUs it may use, and the options that predict.py needs too."""
+    gpus = torch.cuda.device_count() if args.device in ("auto", "cuda") else 0
+    cache = "--no-cache" if args.no_cache else f"--cache={args.cache}"
+    print(f"run={Path(args.runs) / args.name}", f"folds={args.folds}", f"gpus={gpus}", sep="\n")
+    for option in (f"--device={args.device}", f"--workers={args.workers}", cache):
+        print(f"predict={option}")
 
 
 def check_batch_norm(args, network, planes, images):
-    """Refuse batches of one image where batch norm could not learn from them."""
+    """Refuse batches of one image if batch norm could not learn from them."""
     if min(args.batch_size, images) == 1 and not models.learns_from_one(network, planes, args.size, args.layers):
         raise InputError(
             f"batch norm of {args.model} would see a single value of each channel in a batch of one image at --size {args.size}; give "
@@ -279,7 +301,7 @@ def check_batch_norm(args, network, planes, images):
 
 
 def saving_memory(args, last):
-    """What to do where the memory was not enough."""
+    """What to do when memory runs out."""
     parts, half = min(2 * args.accumulate, args.batch_size // 2), args.batch_size // 2
     smaller = [f"--accumulate {parts}"] * (parts > args.accumulate) + [f"--batch-size {half}"] * (half > 0)
     again = [] if args.checkpointing else ["--checkpointing"]
@@ -294,45 +316,68 @@ def saving_memory(args, last):
 
 
 def fit(trainer, train_loader, valid_loader, record, stop):
-    """Epochs until the end: train, validate, report, save. Raises Stopped, all saved, where it is to end before."""
-    truth, config, device, group = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.ranks
-    chunk = inference.pick_chunk(config["batch_size"], config["size"], device)
+    """Epochs until the end: train, validate, log, save. Raises Stopped, everything saved, if it is to end before."""
+    truth, config, device, context = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.context
+    chunk = inference.pick_chunk(config.batch_size, config.size, device)
     cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1, train_loader.num_workers)
     started, upcoming = time.time(), None
-    while not trainer.finished and not group.broadcast(trainer.out_of_time):
+    while not trainer.finished and not context.broadcast(trainer.out_of_time):
         train_epoch(trainer, train_loader, record, stop, cores, upcoming)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         # The next epoch's first batches are made while this one's validation is computed.
-        upcoming = begin_epoch(train_loader, trainer.epoch + 1) if trainer.epoch < config["epochs"] else None
-        group.broadcast_buffers(trainer.network, trainer.evaluated)
-        _, probabilities = inference.predict([trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp,
-                                             chunk=chunk, ranks=group, between=watch(trainer, valid_loader, record, stop))  # fmt: skip
-        threshold, score = group.broadcast(best_global_threshold(truth, probabilities))
-        valid = validation_curves(truth, probabilities, threshold, config["class_names"])
-        values = {"macro_f1": score, "threshold": threshold, "images_per_second": speed, "seconds": trainer.seconds_in_epoch,
-                  "peak_gb": peak_memory(device)}  # fmt: skip
+        upcoming = (
+            begin_epoch(train_loader, trainer.progress.epoch + 1) if trainer.progress.epoch < config.epochs else None
+        )
+        context.broadcast_buffers(trainer.network, trainer.evaluated)
+        between = checks_during_validation(trainer, valid_loader, record, stop)
+        _, probabilities = inference.predict(
+            [trainer.evaluated],
+            [trainer.normaliser],
+            valid_loader,
+            device,
+            trainer.amp,
+            chunk=chunk,
+            context=context,
+            between=between,
+        )
+        threshold, score = context.broadcast(best_global_threshold(truth, probabilities))
+        valid = validation_curves(truth, probabilities, threshold, config.class_names)
+        values = {
+            "macro_f1": score,
+            "threshold": threshold,
+            "images_per_second": speed,
+            "seconds": trainer.seconds_in_epoch,
+            "peak_gb": peak_memory(device),
+        }
         means = record.epoch(probabilities, trainer.end_epoch(score), values, valid)
         print_epoch(trainer, means, score, threshold, speed)
-        if not trainer.finished and group.largest(bool(stop.why), device):
+        if not trainer.finished and context.largest(bool(stop.reason), device):
             record.wait()
-            raise Stopped(f"stopped {stop.why or 'by a signal'} after epoch {trainer.epoch}, saved in {record.last}")
+            raise Stopped(
+                f"stopped {stop.reason or 'by a signal'} after epoch {trainer.progress.epoch}, saved in {record.last}"
+            )
     record.wait()
     if not trainer.finished:
-        print(f"--max-minutes {config['max_minutes']:g} used up; with more the same command goes on")
-    if group.is_main:
-        print_summary(trainer, record, truth, time.time() - started)
+        print(f"--max-minutes {config.max_minutes:g} used up; with more the same command goes on")
+    if context.is_main:
+        print_summary(trainer, record.run, truth, time.time() - started, record.seconds)
 
 
 def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
-    """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, where they were begun."""
+    """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, if they are being loaded already."""
     trainer.begin_epoch()
-    size, images = trainer.config["batch_size"], len(loader.dataset)
-    done = trainer.position * size
+    size, images = trainer.config.batch_size, len(loader.dataset)
+    done = trainer.progress.position * size
     if upcoming is None or done:
-        upcoming = begin_epoch(loader, trainer.epoch, done)
+        upcoming = begin_epoch(loader, trainer.progress.epoch, done)
     source = prefetch_to_device(upcoming, trainer.device)
     bar = tqdm(
-        total=images, initial=min(done, images), desc=f"epoch {trainer.epoch}", unit="img", disable=None, leave=False
+        total=images,
+        initial=min(done, images),
+        desc=f"epoch {trainer.progress.epoch}",
+        unit="img",
+        disable=None,
+        leave=False,
     )
     following = []
 
@@ -341,7 +386,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
         if line := cores.starved():
             bar.write(line)
         following.append(next(source, None))
-        return wish_of(record, stop)
+        return requested(record, stop)
 
     with bar, closing(source):
         batch = next(source, None)
@@ -349,55 +394,21 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
             try:
                 curves = trainer.train_step(batch, meanwhile)
             except NotFinite as trouble:
-                record.left_out(trouble.what, sorted(sum(trainer.ranks.all_gather_object(trouble.rows), [])))
+                record.left_out(trouble.what, sorted(sum(trainer.context.all_gather_object(trouble.rows), [])))
             else:
                 record.step(curves)
                 bar.set_postfix_str(f"loss {curves['loss']:.3f}", refresh=False)
             bar.update(min(size, bar.total - bar.n))
-            grant(trainer.wish, trainer, record, stop)
+            act_on(trainer.request, trainer, record, stop)
             batch = following.pop()
 
 
-GO_ON, SAVE, STOP = range(3)  # what a process wishes between two steps; the largest wish of all is granted
-
-
-def wish_of(record, stop, limited=True):
-    """limited: does the time limit count?"""
-    return STOP if (stop.why if limited else stop.by_signal) else SAVE if record.due else GO_ON
-
-
-def grant(wish, trainer, record, stop):
-    """Save the state, and stop the run after that by raising Stopped, where that is wished."""
-    if wish:
-        record.save()
-    if wish == STOP:
-        record.wait()
-        where = (
-            f"step {trainer.step:,} (batch {trainer.position:,} of {trainer.steps_an_epoch:,} of epoch {trainer.epoch})"
-        )
-        raise Stopped(f"stopped {stop.why or 'by a signal'} after {where}, saved in {record.last}")
-
-
-def watch(trainer, loader, record, stop):
-    """What to call between batches of a validation, so that it can be saved before and stopped in."""
-    # Ranks may have one batch more or less than others; only as many as all have can they agree after.
-    shared = iter(range(-(-(len(loader.dataset) // trainer.ranks.world_size) // loader.batch_size)))
-    # Without a step since the start a limit shorter than a validation would never let it get any further.
-    limited = trainer.step > record.first_step
-
-    def between():
-        record.catch_up()
-        if next(shared, None) is not None:
-            grant(trainer.ranks.largest(wish_of(record, stop, limited), trainer.device), trainer, record, stop)
-
-    return between
-
-
 def validation_curves(truth, probabilities, threshold, classes):
-    """BCE and, for Figs. 6 and 7 of Chen, focal loss and each class's F1 at the epoch's cut-off."""
+    """BCE and, for Figs. 6 and 7 of Chen, focal loss and each class's F1 at the epoch's threshold."""
     logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
     targets = torch.from_numpy(truth.astype(np.float32))
-    values = {"valid_bce": float(losses.bce(logits, targets)), "valid_focal": float(losses.focal(logits, targets))}
+    inputs = losses.LossInputs(logits, targets)
+    values = {"valid_bce": float(losses.bce(inputs)), "valid_focal": float(losses.focal(inputs))}
     f1 = f1_per_class(truth, probabilities >= threshold)
     return values | {f"f1 {name}": float(value) for name, value in zip(classes, f1, strict=True)}
 

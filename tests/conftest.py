@@ -21,15 +21,15 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from utils.cli import run_script  # noqa: E402
-from utils.data import packing
+from utils.data import cache  # noqa: E402
 from utils.notebook.available_data import open_data  # noqa: E402
 from utils.opencv import cv2  # noqa: E402
 from utils.simulator import write  # noqa: E402
 from utils.simulator.plan import Settings  # noqa: E402
 
 torch.set_num_threads(1)
-packing.DEFAULT = tempfile.mkdtemp(prefix="packed-")  # not the user's
-atexit.register(shutil.rmtree, packing.DEFAULT, ignore_errors=True)
+cache.DEFAULT_FOLDER = tempfile.mkdtemp(prefix="packed-")  # not the user's
+atexit.register(shutil.rmtree, cache.DEFAULT_FOLDER, ignore_errors=True)
 Result = namedtuple("Result", "code out err")
 
 

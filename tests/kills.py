@@ -37,8 +37,8 @@ from utils.cli import run_script  # noqa: E402
 from utils.data import readable
 from utils.engine import checkpoint, inference, run_log
 from utils.engine.trainer import Trainer  # noqa: E402
-from utils.runs.run_folder import IGNORED_ON_RESUME  # noqa: E402
-from utils.simulator import write  # noqa: E402
+from utils.runs.config import IGNORED_ON_RESUME  # noqa: E402
+from utils.simulator import __main__ as simulator  # noqa: E402
 
 COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-size": 12, "lr": 0.001, "workers": 0, "amp": "off",
           "recipe": "gapnet_pl", "fold": 0}  # fmt: skip
@@ -77,7 +77,7 @@ def main():
 def make_data(folder):
     """A small atlas with folds: -> options of train.py that name them."""
     atlas, folds = folder / "atlas", folder / "folds.csv"
-    quiet(write.main, ["--out", atlas, "--train", 90, "--test", 2, "--size", 40])
+    quiet(simulator.main, ["--out", atlas, "--train", 90, "--test", 2, "--size", 40])
     quiet(make_folds.main, ["--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", folds])
     return {"folds": folds, "images": atlas / "train"}
 
@@ -171,7 +171,7 @@ def watch(phase, at_file):
 
         return deadly
 
-    readable.open_sound = during("packing", readable.open_sound)
+    readable.open_and_check = during("packing", readable.open_and_check)
     train.fit = during("between", train.fit)
     Trainer.train_step = during("step", Trainer.train_step)
     checkpoint.save = during("checkpoint", checkpoint.save)

@@ -13,7 +13,7 @@ import numpy as np
 from conftest import kit, write_images, write_labels
 
 from utils import models
-from utils.data import packing
+from utils.data import cache
 from utils.engine.weights import GAPNET_AUTHORS
 from utils.opencv import cv2
 
@@ -164,12 +164,12 @@ def _write_authors(path):
 def pack(folder):
     """Pack the test pictures uncompressed, the training pictures with zstd; in place, since a packed copy knows where its pictures
     lie and when they were written."""
-    real = packing.choose
+    real = cache.choose_codec
     try:
         for part, codec in (("test", "raw"), ("train", "zstd")):
-            packing.choose = lambda *_, codec=codec: codec
+            cache.choose_codec = lambda *_, codec=codec: codec
             _run(PACKED.replace("{test}", f"{{{part}}}"), folder)
     finally:
-        packing.choose = real
+        cache.choose_codec = real
     shutil.rmtree(folder / "out")
     shutil.copytree(folder / "cache", folder / "whole")

@@ -6,7 +6,7 @@ import sys
 
 from conftest import ROOT
 
-from utils.data import packing
+from utils.data.cache import DEFAULT_FOLDER
 
 
 def torchrun(*words, ranks=2):
@@ -18,6 +18,6 @@ def torchrun(*words, ranks=2):
 
 def together(script, *words, ranks=2, cache=None):
     """The same for one of the kit's scripts, which must succeed: -> what it printed."""
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
+    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or DEFAULT_FOLDER, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout

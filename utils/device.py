@@ -13,7 +13,6 @@ from utils.errors import InputError, first_line, listing
 from utils.parallel import closing, cores, free_memory
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
-AMP = ("auto", "off", "bf16", "fp16")
 COMPUTED_WITH = ("images", "mean", "std", "targets")  # of a batch
 _ARCHITECTURE = re.compile(r"(sm|compute)_([0-9]+)([0-9])([af]?)")
 

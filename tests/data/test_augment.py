@@ -11,8 +11,9 @@ from conftest import refuse, succeed, train_options, write_images
 from scipy import ndimage
 
 from utils.data import augment, transforms
-from utils.data.dataset import Samples, begin_epoch, make_loader
+from utils.data.dataset import Samples
 from utils.data.images import find_files, parse_channels
+from utils.data.loader import begin_epoch, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions

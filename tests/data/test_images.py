@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.data import augment
-from utils.data.dataset import Normaliser, Samples, batches, dataset_moments, make_loader
+from utils.data.dataset import Normaliser, Samples, dataset_moments
 from utils.data.images import (
     find_files,
     image_size,
@@ -19,6 +19,7 @@ from utils.data.images import (
     tile_starts,
     tiles,
 )
+from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2
 

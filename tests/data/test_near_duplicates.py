@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import refuse, succeed, write_labels
 
-from utils.data import duplicate_pairs
+from utils.data import near_duplicates
 from utils.runs.predictions import write_predictions
 
 NAMES = ["first", "second"]
@@ -49,7 +49,7 @@ def test_a_twin_without_labels_leaves_none(files):
 
 def test_twins_hang_together_over_images_that_are_not_decided():
     pairs = pd.DataFrame({"Id": ["a", "b"], "twin": ["t", "t"], "bits": [1.0, 1.0]})
-    averaged = duplicate_pairs.average(["a", "b", "c"], np.array([[0.0], [1.0], [0.3]]), pairs)
+    averaged = near_duplicates.average_scores(["a", "b", "c"], np.array([[0.0], [1.0], [0.3]]), pairs)
     assert averaged[:, 0].tolist() == [0.5, 0.5, 0.3]
 
 

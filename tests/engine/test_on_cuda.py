@@ -282,20 +282,21 @@ def test_batch_norm_and_gradients_of_several_gpus_are_shared(gpus, monkeypatch):
 
 
 def test_the_benchmark_trains_there_as_train_py_does(gpus, atlas, tmp_path):  # noqa: F811
-    from utils.tools.benchmark import machine, resident, timing
-    from utils.tools.benchmark.bench import Bench
+    from utils.tools.benchmark import measuring
+    from utils.tools.benchmark.workload import Workload
 
-    args = argparse.Namespace(device="cuda", workers=0, batch_size=4, count=4, images=str(atlas / "train"), size=32, model="gapnet_pl",
-                              repeats=1)  # fmt: skip
-    bench = Bench(args, tmp_path)
+    args = {"device": "cuda", "workers": 0, "batch_size": 4, "count": 4, "images": str(atlas / "train")}
+    args |= {"size": 32, "model": "gapnet_pl", "repeats": 1}
+    work = Workload(argparse.Namespace(**args), tmp_path)
     assert (
-        machine.describe(bench.device, bench.amp)["gpu"] == "Imitated GPU" and resident.most_memory(bench.device) == 3
+        measuring.describe_machine(work.device, work.amp)["gpu"] == "Imitated GPU"
+        and measuring.peak_gb(work.device) == 3
     )
-    trainer, feed = bench.trainer(32, 4), bench.noise(32, 4, count=3)
+    trainer, feed = work.trainer(32, 4), work.noise(32, 4, count=3)
     found = [feed.step(trainer)["loss"] for _ in range(3)]
     assert np.isfinite(found).all() and trainer.step == 3 and len(set(found)) == 3
     assert gpus.calls.count("record_stream") == 2 * 4, "images and targets of a batch more than was trained on"
-    assert timing.seconds_of(lambda: None, bench.device) >= 0 and "synchronize" in gpus.calls
+    assert measuring.seconds_of(lambda: None, work.device) >= 0 and "synchronize" in gpus.calls
 
 
 def test_a_kaggle_kernel_counts_its_gpus(gpus, capsys):  # noqa: F811

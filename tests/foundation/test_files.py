@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from writers import WRITERS, write_whole
 
 from utils import files
-from utils.data.packing import open_images
+from utils.data.cache import open_images
 from utils.engine.run_log import Record
 from utils.errors import InputError, data_size
 from utils.files import PartialFile, check_writable, destination, whole_file, whole_folder

@@ -18,9 +18,8 @@ from conftest import kit, refuse, succeed, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.data.cache import RECORD, Images, Index, Map, _unpacked
+from utils.data.cache import RECORD, Images, Index, Map, _unpacked, open_images
 from utils.data.labels import read_labels
-from utils.data.packing import open_images
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, one_line
 from utils.runs.run_folder import read_config
@@ -212,9 +211,7 @@ def packed(tmp_path):
     """Two samples of 16², packed with zstd: -> files, cache, the paths of index and data."""
     write_images(tmp_path / "images", ["a", "b"], ("green",))
     rows = [(tmp_path / f"images/{id_}_green.png",) for id_ in "ab"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.data.packing.choose", lambda *_: "zstd")
-        open_images(rows, ["green"], 16, "resize", str(tmp_path / "cache"))
+    open_images(rows, ["green"], 16, "resize", str(tmp_path / "cache"), codec="zstd")
     (index,) = (tmp_path / "cache").glob("*.index")
     return rows, str(tmp_path / "cache"), index, index.with_suffix(".bin")
 
@@ -231,7 +228,7 @@ def test_a_frame_that_claims_to_unpack_to_more_is_not_unpacked(packed):
     for bomb_ in (huge[: data.stat().st_size], frame):
         content = data.read_bytes()
         data.write_bytes((bomb_ + content)[: max(len(content), len(bomb_))])
-        with pytest.raises(InputError, match=r"bin is damaged where a_green.png lies; delete it"):
+        with pytest.raises(InputError, match=r"bin is damaged at a_green.png; delete it"):
             read_all(rows, cache)
 
 
@@ -253,7 +250,7 @@ def test_a_file_cut_off_while_it_is_mapped_does_not_end_the_process(tmp_path):
     assert opened.read(19).shape == (64, 64, 1)
     os.truncate(path, 5000)
     for row in (1, 19):
-        with pytest.raises(InputError, match=f"damaged where {row}_green.png lies"):
+        with pytest.raises(InputError, match=f"damaged at {row}_green.png"):
             opened.read(row)
     opened.will_need(range(20))
     assert opened.read(0).shape == (64, 64, 1)

@@ -1,4 +1,4 @@
-"""The steps of measure.sh that need Python, a word each: python .gpu/bench.py STEP …
+"""The steps of measure.sh that need Python, a word each: python .gpu/work.py STEP …
 
 Every figure goes as a line of JSON to $RESULTS at once, so that nothing is lost when a step is cut off. Run in the project's root.
 Environment: RESULTS, WORK (folder for all that is made), DEVICE, TINY (sizes that mean nothing, to try the script on a CPU),
@@ -31,18 +31,17 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from results import WORK, report  # noqa: E402
 
-from utils import models
-from utils.data import packing  # noqa: E402
-from utils.data.dataset import Samples, begin_epoch, make_loader, pick_workers  # noqa: E402
+from utils import models  # noqa: E402
+from utils.data import cache  # noqa: E402
 from utils.data.images import find_files, scan_folder  # noqa: E402
-from utils.device import amp_dtype, pick_device  # noqa: E402
-from utils.engine import checkpoint, losses
+from utils.data.loader import begin_epoch, make_loader, pick_workers  # noqa: E402
+from utils.device import pick_device  # noqa: E402
+from utils.engine import checkpoint  # noqa: E402
 from utils.engine.batch_norm_folding import fold_batch_norm  # noqa: E402
 from utils.engine.recipes import RECIPES  # noqa: E402
-from utils.engine.trainer import Trainer  # noqa: E402
 from utils.models.squeeze_excite import SqueezeExcite, mean_of_pixels  # noqa: E402
-from utils.tools import gpu_memory
-from utils.tools.benchmark.bench import MEAN, RGBY, STD, Bench, Feed, draw_labels  # noqa: E402
+from utils.tools import gpu_memory  # noqa: E402
+from utils.tools.benchmark.workload import RGBY, Feed, Workload  # noqa: E402
 
 DEVICE = os.environ.get("DEVICE", "cuda:0")
 TINY = bool(os.environ.get("TINY"))
@@ -78,7 +77,7 @@ def wait(device):
 
 
 def timed(function, images, device, seconds=2.5, blocks=3):
-    """{img_s (median of blocks), lowest, highest, ms a call, first_s: the first two calls, with what is compiled or tuned in them}."""
+    """{img_s (median of blocks), lowest, highest, ms a call, first_s: the first two calls, with what is compiled or cudnn_benchmark in them}."""
     start = time.perf_counter()
     function()
     function()
@@ -190,8 +189,8 @@ VARIANTS = {  # part: [(what, options)], in the order of their worth
         ("infer", {"batch": 128, "folded": True}),
     ],
     "more": [
-        ("train", {"batch": 64, "amp": "fp16"}), ("infer", {"batch": 64}), ("infer", {"batch": 64, "folded": True, "tuned": False}),
-        ("train", {"batch": 64, "tuned": False}), ("train", {"batch": 192}), ("infer", {"batch": 256, "folded": True}),
+        ("train", {"batch": 64, "amp": "fp16"}), ("infer", {"batch": 64}), ("infer", {"batch": 64, "folded": True, "cudnn_benchmark": False}),
+        ("train", {"batch": 64, "cudnn_benchmark": False}), ("train", {"batch": 192}), ("infer", {"batch": 256, "folded": True}),
         ("train", {"batch": 64, "layout": "nchw"}), ("train", {"batch": 64, "model": "resnet50"}),
         ("infer", {"batch": 128, "model": "resnet50", "folded": True}), ("infer", {"batch": 128, "amp": "fp16", "folded": True}),
         ("train", {"batch": 256}), ("train", {"batch": 32}), ("train", {"batch": 64, "model": "timm:seresnext50_32x4d"}),
@@ -215,7 +214,7 @@ def net_variant(
     batch,
     amp="bf16",
     layout="nhwc",
-    tuned=True,
+    cudnn_benchmark=True,
     folded=False,
     model=MODEL,
     size=None,
@@ -225,7 +224,7 @@ def net_variant(
     size = SIZE if size is None or TINY else size
     used = min(batch, 4) if TINY else batch
     device = torch.device(DEVICE)
-    torch.backends.cudnn.benchmark = tuned
+    torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.manual_seed(0)
     form = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     network = models.build(model, 28, 4, size, "mean").to(device, memory_format=form)
@@ -265,7 +264,7 @@ def net_variant(
             stack.enter_context(autocast())
         found = timed(once, used, device)
     torch.backends.cudnn.benchmark = True
-    report("net", what=what, model=model, batch=used, size=size, amp=amp, layout=layout, tuned=tuned, folded=folded, compiled=compiled,
+    report("net", what=what, model=model, batch=used, size=size, amp=amp, layout=layout, cudnn_benchmark=cudnn_benchmark, folded=folded, compiled=compiled,
            one_pass=one_pass, **found, peak_gb=peak(device))  # fmt: skip
 
 
@@ -295,38 +294,22 @@ def link(atlas, out, copies):
 # --- the kit's own training step --------------------------------------------------------------------------------------------------
 
 
-def a_bench(batch):
+def a_workload(batch):
     given = {"device": DEVICE, "workers": -1, "batch_size": batch, "count": None, "images": str(BIG / "train"), "size": SIZE,
              "model": MODEL, "repeats": 3, "predicted": 12}  # fmt: skip
-    return Bench(argparse.Namespace(**given), WORK)
+    return Workload(argparse.Namespace(**given), WORK)
 
 
-def a_trainer(bench, batch, size=None, amp="auto", **options):
-    """As Bench.trainer, with more options."""
-    size = size or SIZE
-    config = (
-        RECIPES["chen"]
-        | {"model": MODEL, "size": size, "batch_size": batch, "mean": MEAN, "std": STD, "seed": 0}
-        | options
-    )
-    labelled = Samples([], RGBY, size, "resize", "dataset", draw_labels(1000))
-    schedule = losses.parse_schedule(config["loss"])
-    arithmetic = amp_dtype(amp, bench.device)
-    trainer = Trainer(bench.network(size), labelled, config, schedule, bench.device, arithmetic, steps_an_epoch=1000)
-    trainer.begin_epoch()
-    return trainer
-
-
-def samples_of(bench, augmented):
+def samples_of(work, augmented):
     """The linked images, packed (train.py has done so before), as `Samples`."""
-    return bench.samples(opened(), augmented=augmented)
+    return work.samples(opened(), augmented=augmented)
 
 
 @functools.cache
 def opened():
     found = scan_folder(BIG / "train")
     files = find_files([BIG / "train"], sorted(found), RGBY, found)
-    return packing.open_images(files, RGBY.names, SIZE, "resize", CACHE)[0]
+    return cache.open_images(files, RGBY.names, SIZE, "resize", CACHE)[0]
 
 
 def trainer():
@@ -341,9 +324,9 @@ def trainer():
 
 
 def trainer_of(batch, profiled):
-    bench = a_bench(batch)
-    device, one = bench.device, a_trainer(bench, batch)
-    noise = bench.random_batch(SIZE, batch)
+    work = a_workload(batch)
+    device, one = work.device, work.trainer(SIZE, batch)
+    noise = work.random_batch(SIZE, batch)
     here = noise | {name: noise[name].to(device) for name in ("images", "targets")}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -354,11 +337,11 @@ def trainer_of(batch, profiled):
     report("trainer", way="on the device", batch=batch, **found, peak_gb=peak(device), estimated_gb=round(estimated, 2))
     report("trainer", way="waits in a step", batch=batch, waits=waits_in(lambda: one.train_step(here), device))
     here.clear()
-    feed = bench.noise(SIZE, batch)
+    feed = work.noise(SIZE, batch)
     report("trainer", way="prefetched noise", batch=batch, **timed(lambda: feed.step(one), batch, device, 3))
 
     workers = pick_workers(-1, device)
-    loader = make_loader(samples_of(bench, True), batch, workers, device, shuffle=True)
+    loader = make_loader(samples_of(work, True), batch, workers, device, shuffle=True)
     started = time.perf_counter()
     loaded = Feed(begin_epoch(loader, 1), device)
     report(
@@ -478,19 +461,19 @@ def kind_of(name):
 
 def loader_alone():
     """Samples a second with nothing trained, by workers; and what one sample costs one core."""
-    bench = a_bench(BATCH)
-    samples = samples_of(bench, True)
+    work = a_workload(BATCH)
+    samples = samples_of(work, True)
     count = 8 if TINY else 150
-    for what, one in (("training", samples), ("prediction", samples_of(bench, False))):
+    for what, one in (("training", samples), ("prediction", samples_of(work, False))):
         started = time.perf_counter()
         for row in range(count):
             image = one[(1, row)]["images"]
             image.copy()  # a view of the map is read now
         report("one core", what=what, ms_a_sample=round((time.perf_counter() - started) / count * 1000, 3))
-    for workers in [1] if TINY else sorted({2, 4, 8, pick_workers(-1, bench.device)}):
+    for workers in [1] if TINY else sorted({2, 4, 8, pick_workers(-1, work.device)}):
         if left() < (2 if TINY else 12):
             break
-        loader = make_loader(samples, BATCH, workers, bench.device, shuffle=True)
+        loader = make_loader(samples, BATCH, workers, work.device, shuffle=True)
         source = begin_epoch(loader, 1)
         for _ in range(1 if TINY else workers):
             next(source)
@@ -638,11 +621,11 @@ def compiled():
     """Is compiled training right with this torch, and what is it worth?"""
     global MODEL
     MODEL = "gapnet_pl" if TINY else MODEL  # a CPU compiles the larger one for ten minutes
-    bench = a_bench(BATCH)
+    work = a_workload(BATCH)
     with reporting_errors("compile", asked="the same as eager"):
-        one = compiled_equals(bench, "auto", SIZE, BATCH)
+        one = compiled_equals(work, "auto", SIZE, BATCH)
     with reporting_errors("compile", asked="Trainer"):
-        compiled_trainer(bench, one)
+        compiled_trainer(work, one)
     if left() > (5 if TINY else 40):
         with reporting_errors("compile", what="infer"):
             torch.compiler.reset()
@@ -650,16 +633,16 @@ def compiled():
     if left() > (5 if TINY else 90):
         with reporting_errors("compile", asked="the same as eager, off"):
             torch.compiler.reset()
-            compiled_equals(bench, "off", *((32, 4) if TINY else (128, 16)))
+            compiled_equals(work, "off", *((32, 4) if TINY else (128, 16)))
 
 
-def compiled_equals(bench, amp, size, batch, steps=4):
+def compiled_equals(work, amp, size, batch, steps=4):
     """A compiled Trainer, after steps in which an eager one began with the same weights; and how far apart two eager ones get."""
-    feeds, seen = [bench.random_batch(size, batch, seed) for seed in range(steps)], {}
-    bench.network(size)  # the import of pretrainedmodels draws random numbers, once
+    feeds, seen = [work.random_batch(size, batch, seed) for seed in range(steps)], {}
+    work.network(size)  # the import of pretrainedmodels draws random numbers, once
     for name in ("eager", "again", "compiled"):
         torch.manual_seed(0)
-        one, started = a_trainer(bench, batch, size, amp, compile=name == "compiled"), time.perf_counter()
+        one, started = work.trainer(size, batch, amp, compile=name == "compiled"), time.perf_counter()
         losses_ = [one.train_step(feed)["loss"] for feed in feeds]
         seconds = time.perf_counter() - started
         seen[name] = losses_, {k: v.detach().float().cpu() for k, v in one.network.state_dict().items()}
@@ -673,28 +656,28 @@ def compiled_equals(bench, amp, size, batch, steps=4):
     return one
 
 
-def compiled_trainer(bench, one):
-    noise = bench.random_batch(SIZE, BATCH)
-    here = noise | {name: noise[name].to(bench.device) for name in ("images", "targets")}
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
-    report("compile", asked="Trainer, on the device", batch=BATCH, **timed(lambda: one.train_step(here), BATCH, bench.device, 4),
-           peak_gb=peak(bench.device))  # fmt: skip
-    feed = bench.noise(SIZE, BATCH)
+def compiled_trainer(work, one):
+    noise = work.random_batch(SIZE, BATCH)
+    here = noise | {name: noise[name].to(work.device) for name in ("images", "targets")}
+    if work.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(work.device)
+    report("compile", asked="Trainer, on the device", batch=BATCH, **timed(lambda: one.train_step(here), BATCH, work.device, 4),
+           peak_gb=peak(work.device))  # fmt: skip
+    feed = work.noise(SIZE, BATCH)
     report(
         "compile",
         asked="Trainer, prefetched noise",
         batch=BATCH,
-        **timed(lambda: feed.step(one), BATCH, bench.device, 3),
+        **timed(lambda: feed.step(one), BATCH, work.device, 3),
     )
-    part = bench.random_batch(SIZE, max(2, BATCH // 2 + 3))
+    part = work.random_batch(SIZE, max(2, BATCH // 2 + 3))
     for call in range(2):  # the last batch of an epoch is smaller, and not compiled for
         started = time.perf_counter()
         one.train_step(part)
-        wait(bench.device)
+        wait(work.device)
         report("compile", asked=f"smaller last batch, call {call + 1}", seconds=round(time.perf_counter() - started, 2))
     report("compile", asked="Trainer, on the device, after a smaller batch", batch=BATCH,
-           **timed(lambda: one.train_step(here), BATCH, bench.device, 2))  # fmt: skip
+           **timed(lambda: one.train_step(here), BATCH, work.device, 2))  # fmt: skip
 
 
 STEPS = {function.__name__: function for function in (env, ceilings, net, link, trainer, predict, agree, resume, score, thresholds,

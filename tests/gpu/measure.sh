@@ -97,7 +97,7 @@ step_install() {
     # Also for processes without PYTHONPATH, as the tests start some.
     "$PYTHON" -c "import site; open(site.getsitepackages()[0] + '/gpu-kit.pth', 'w').write('import sys; sys.path.insert(0, \"$SITE\")\n')"
   fi
-  local check='import train, predict, threshold, ensemble, make_folds, utils.simulator, utils.tools.benchmark.bench, utils.data.augment, pretrainedmodels, iterstrat'
+  local check='import train, predict, threshold, ensemble, make_folds, utils.simulator, utils.tools.benchmark.workload, utils.data.augment, pretrainedmodels, iterstrat'
   check="$check; import numpy as np; t = utils.data.augment.build('chen', ['red', 'green', 'blue', 'yellow']); t(np.zeros((64, 64, 4), np.uint8), np.ones(28), 1, 0)"
   if ! py -c "$check"; then
     echo "with this image's numpy the kit does not start; another one is installed"

@@ -10,8 +10,9 @@ import torch
 from conftest import ROOT, refuse, succeed, train_options, write_images
 
 from utils import models
-from utils.data.dataset import Normaliser, Samples, make_loader
+from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, parse_channels
+from utils.data.loader import make_loader
 from utils.engine import checkpoint, inference
 from utils.engine.weights import GAPNET_AUTHORS
 from utils.opencv import cv2

@@ -12,11 +12,12 @@ import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options, write_images
 from torchrun import torchrun
 
-from utils.data import packing
-from utils.data.dataset import Samples, batches, make_loader
+from utils.data import cache
+from utils.data.cache import open_and_check
+from utils.data.dataset import Samples
 from utils.data.images import find_files, parse_channels
-from utils.data.packing import open_sound
-from utils.data.readable import undecodable
+from utils.data.loader import batches, make_loader
+from utils.data.readable import find_undecodable
 from utils.device import prefetch_to_device
 from utils.opencv import cv2
 from utils.parallel import closing
@@ -65,7 +66,7 @@ def damaged(own_atlas, folds):
 def options(request, tmp_path, monkeypatch):
     """How the images are read."""
     if request.param == "no room to pack":
-        monkeypatch.setattr(packing, "choose", lambda *_: None)
+        monkeypatch.setattr(cache, "choose_codec", lambda *_: None)
     return ["--no-cache"] if request.param == "decoded" else ["--cache", tmp_path / "cache"]
 
 
@@ -281,9 +282,9 @@ def test_packing_goes_on_past_the_samples_it_measures_by(tmp_path, victims):
     files = find_files([tmp_path / "images"], ids, RGBY)
     for row in victims:
         flip(files[row][1])
-    images, _, bad = open_sound(files, RGBY.names, 32, "resize", str(tmp_path / "cache"))
+    images, _, bad = open_and_check(files, RGBY.names, 32, "resize", str(tmp_path / "cache"))
     assert sorted(bad) == list(victims) == images.decoded().tolist()
-    assert undecodable(files, list(range(12))).keys() == set(victims)
+    assert find_undecodable(files, list(range(12))).keys() == set(victims)
 
 
 @pytest.mark.parametrize("cache", ["--no-cache", None])

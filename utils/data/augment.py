@@ -1,17 +1,18 @@
-"""What training does to an image, and sometimes to its label, before the network sees it. Prediction never imports this file.
+"""Augmentation: random changes of a training image, and sometimes of its label. Prediction never imports this file.
 
-Chen's augmentation (Fig. 3) is five groups, one after another. Of the parallel operations within a group one is chosen for
-each image and epoch:
+To add an augmentation, add an entry to `AUGMENTATIONS`.
 
-    remove     crop or pad up to 10 % a side | holes of up to 2 % of the area, in each reference channel its own
+Chen's augmentation (Fig. 3) is five groups, one after another. One operation of each group is chosen per image and epoch:
+
+    remove     crop or pad up to 10 % per side | holes of up to 2 % of the area, different ones in each reference channel
     move       flips and quarter turns | rotate | shear | piecewise affine
     change     references: multiply | contrast | edges; protein, gently: multiply | contrast
     sharpen    against the blur of resizing
     negative   the protein channel empty, and the label with it
 
-The numbers beside the figure are from the author's public code (ranges in `chen`). Three things differ from that code: there
-the negative sample empties a row of pixels instead of the protein channel, one call of prediction augments too, and nothing
-is seeded.
+The numbers that the figure lacks are from the author's public code (ranges in `chen`). Three things differ from that code:
+there the negative sample empties a row of pixels instead of the protein channel, one call of prediction augments too, and
+nothing is seeded.
 """
 
 import os
@@ -19,7 +20,7 @@ import random
 
 import numpy as np
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import looks for a newer version on the internet
 import albumentations as A  # noqa: E402
 
 from utils.data import transforms  # noqa: E402
@@ -35,7 +36,7 @@ EXAMPLE = "1:chen 20:chen_strong"
 def chen(channels, darkest=0.8):
     """The groups of Fig. 3 as {group: {operation: transform}}, for images with the named channels.
 
-    darkest: lower end of the factor on reference channels, 0.2 once training is far enough.
+    darkest: least factor on the reference channels, 0.2 in later epochs.
     """
 
     def strengths(references, protein=None):
@@ -69,7 +70,7 @@ def chen(channels, darkest=0.8):
 
 
 def pipeline(groups):
-    """One transform that goes through the groups and takes one operation of each."""
+    """One transform that applies one operation of each group in turn."""
     return A.Compose([A.OneOf(list(group.values()), p=1) for group in groups.values()])
 
 
@@ -91,8 +92,19 @@ def parse(text):
     return stages
 
 
+def seed_transform(transform, seed):
+    """Let all random choices of a transform follow from `seed`: -> the random.Random that it draws from.
+
+    Its parts share one stream. albumentations' `set_random_seed` would start each part at the same number, so that the first
+    operation of one group would always come with the first of the others.
+    """
+    stream = random.Random(seed)
+    transform.set_random_state(np.random.default_rng(seed), stream)
+    return stream
+
+
 class Augmentation:
-    """The training augmentation of a run; can travel to worker processes.
+    """The training augmentation of a run; can be pickled for DataLoader workers.
 
     stages: from `parse`. channels: names of the image's channels, in order.
     """
@@ -104,24 +116,21 @@ class Augmentation:
         self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
 
     def __call__(self, image, targets, epoch, seed):
-        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. The seed decides
-        everything; without labels there is no negative sample."""
+        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. All random choices
+        follow from `seed`; without labels there is no negative sample."""
         stage, _ = stage_at(self.stages, max(epoch, 1))
         transform = self.transforms[stage]
         if transform is None:
             return image, targets
-        chance = random.Random(seed)
-        # One stream for the whole pipeline. `set_random_seed` would start every part of it at the same number, so that
-        # the first operation of one group would always come with the first of the others.
-        transform.set_random_state(np.random.default_rng(seed), chance)
+        stream = seed_transform(transform, seed)
         image = transform(image=image)["image"]
-        if targets is not None and chance.random() < self.negative[stage]:
+        if targets is not None and stream.random() < self.negative[stage]:
             image, targets = np.array(image), np.zeros_like(targets)
             image[..., self.protein] = 0
         return image, targets
 
 
 def build(text, channels):
-    """The augmentation that a user's schedule describes, for images with the named channels; None where there is none."""
+    """The augmentation of a schedule such as "1:chen 20:chen_strong", for images with the named channels; None if there is none."""
     stages = parse(text)
     return None if all(name == "none" for _, name in stages) else Augmentation(stages, list(channels))

@@ -1,43 +1,57 @@
-"""Where the pixels of a list of samples come from: their files, or a packed copy that needs no decoding.
+"""The pixels of a list of samples: decoded from their files, or read from a packed copy that needs no decoding.
 
-utils/data/packing.py makes the copies. One holds the samples of one image folder as the network's side of the kit reads them (these
-channels, in this order, at this size), one record after another, memory-mapped: a sample is one copy of about 1 MB at 512²
-instead of four PNGs to decode. Uncompressed, or where the disk is short by zstd, one channel after another.
+A packed copy holds the samples of one image folder as they are read (these channels, in this order, at this size), one after
+another in a memory-mapped file: a sample is one copy of about 1 MB at 512² instead of four PNGs to decode. Samples are stored
+raw, or compressed by zstd if the disk is short of room; without room for that they are decoded each time. A copy is only
+appended to, under a lock, and its index is written after the pixels that it lists are on the disk: two trainings that start
+together pack once, and a kill at any moment costs the samples of the last seconds and nothing else.
 """
 
+import hashlib
 import json
 import math
 import mmap
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import zstandard
+from filelock import FileLock, Timeout
+from tqdm import tqdm
 
-from utils.data.images import join_planes, load_sample
-from utils.errors import InputError
-from utils.files import destination
+from utils.data.images import check_crop, describe_problems, join_planes, load_sample, look_at_files
+from utils.errors import InputError, data_size, plural
+from utils.files import NO_ROOM, destination
 from utils.opencv import MOST_PIXELS, cv2
+from utils.parallel import cores, in_order
 from utils.safe_load import file_size
 
+DEFAULT_FOLDER = "input/packed"
 FORMAT = 2
 KINDS = ("uint8", "float32")
 CODECS = ("raw", "zstd")
-RECORD = np.dtype([("pack", "i2"), ("codec", "i1"), ("kind", "i1"), ("channels", "i2"), ("height", "i4"), ("width", "i4"),
-                   ("offset", "i8"), ("length", "i8")])  # fmt: skip
+RECORD = np.dtype("i2, i1, i1, i2, i4, i4, i8, i8")
+RECORD.names = ("pack", "codec", "kind", "channels", "height", "width", "offset", "length")
 MOST_INDEX = 2**30  # bytes
-KEPT = 2**28  # bytes read after which the maps' pages are let go: they would count as this process's memory
+SPARE = 2 * 10**9  # bytes of the disk that packing leaves free for checkpoints and logs
+COMMIT = 2**26  # bytes after which pixels and index are made safe on the disk
+PROBES = 8  # samples decoded beforehand to estimate how many bytes the others will take
+LEVEL = 1  # of zstd: higher ones write four times slower, take as much room and are no faster to read
+KEPT = 2**28  # bytes read before mapped pages are dropped: they would count as this process's memory
 
 
 class Images:
     """The samples of a list of tuples of paths, by row: `read` gives what `load_sample(files[row], size, bits)` gives, to the bit.
 
-    table: (N,) RECORD, where each sample lies in `maps` (pack −1: nowhere, it is decoded); None: all are decoded.
+    table: (N,) RECORD, the place of each sample in the packed files `maps` (pack −1: not packed); None: none is packed.
     """
 
     def __init__(self, files, size=None, table=None, maps=(), bits=0):
         self.files, self.size, self.table, self.maps, self.bits = files, size, table, maps, bits
-        self._since = 0
+        self._bytes_read = 0
 
     def __len__(self):
         return len(self.files)
@@ -48,100 +62,88 @@ class Images:
         return Images(files, self.size, None if self.table is None else self.table[part], self.maps, self.bits)
 
     def read(self, row):
-        """(H, W, channels) uint8, or float32 in [0, 1] where a file has 16 bits. Not to be written to: it may be the map."""
+        """(H, W, channels) uint8, or float32 in [0, 1] if a file has 16 bits. Read-only: it may be the mapped file."""
         if self.table is None or self.table[row]["pack"] < 0:
             return load_sample(self.files[row], self.size, self.bits)
-        record = self.table[row]
-        self._since += int(record["length"])
-        if self._since > KEPT:
-            self._since = 0
+        pack, codec, kind, channels, height, width, offset, length = self.table[row].tolist()
+        self._bytes_read += length
+        if self._bytes_read > KEPT:
+            self._bytes_read = 0
             for mapped in self.maps:
                 mapped.let_go()
-        part = self.maps[record["pack"]].bytes(int(record["offset"]), int(record["length"]))
-        height, width, channels = (int(record[name]) for name in ("height", "width", "channels"))
-        kind = KINDS[record["kind"]]
+        content = self.maps[pack].bytes(offset, length)
+        kind = np.dtype(KINDS[kind])
         try:
-            if CODECS[record["codec"]] == "raw":
-                return part.view(kind).reshape(height, width, channels)
-            planes = np.frombuffer(_unpacked(part, height * width * channels * np.dtype(kind).itemsize), kind)
-            planes = planes.reshape(channels, height, width)
+            if CODECS[codec] == "raw":
+                return content.view(kind).reshape(height, width, channels)
+            planes = np.frombuffer(_unpacked(content, height * width * channels * kind.itemsize), kind)
+            return join_planes(list(planes.reshape(channels, height, width)))
         except (zstandard.ZstdError, ValueError, MemoryError):
-            path = self.maps[record["pack"]].path
-            raise InputError(
-                f"{path} is damaged where {self.files[row][0].name} lies; delete it, it is made again"
-            ) from None
-        return join_planes(list(planes))
+            name = self.files[row][0].name
+            raise InputError(f"{self.maps[pack].path} is damaged at {name}; delete it, it is written again") from None
 
     def itemsize(self):
-        """Bytes that a pixel of a channel takes at most, as far as it is known: of what is not packed it is not."""
+        """Bytes per pixel and channel, at most, of the packed samples; 1 if none is packed."""
         return 1 if self.table is None or KINDS[self.table["kind"].max(initial=0)] == "uint8" else 4
 
     def decoded(self):
-        """The rows that lie nowhere packed and are decoded each time."""
+        """The rows that are not packed and are decoded each time."""
         rows = np.arange(len(self))
         return rows if self.table is None else rows[self.table["pack"] < 0]
 
     def will_need(self, rows):
-        """Let the system fetch these samples from the disk together, if it has not got them in memory."""
+        """Let the system fetch these samples from the disk together, unless it has them in memory."""
         if self.table is not None:
             for record in self.table[rows]:
                 if record["pack"] >= 0:
                     self.maps[record["pack"]].will_need(int(record["offset"]), int(record["length"]))
 
 
-def _unpacked(part, length):
-    """Undo zstd: what claims to be another length than `length` is not unpacked at all. Raises ValueError or ZstdError."""
-    if zstandard.frame_content_size(part) not in (-1, length):
+def _unpacked(content, length):
+    """Decompress zstd. Raises ValueError or ZstdError for a content of another length, before it is decompressed if it says so."""
+    if zstandard.frame_content_size(content) not in (-1, length):
         raise ValueError("another length")
-    return zstandard.ZstdDecompressor().decompress(part, max_output_size=length)
+    return zstandard.ZstdDecompressor().decompress(content, max_output_size=length)
 
 
 class Map:
-    """A packed file, mapped into memory read-only. Travels to processes that are forked as it is, to others by its path."""
+    """A packed file, mapped into memory read-only. Pickled as its path, and mapped again by the process that unpickles it."""
 
     def __init__(self, path):
         self.path = Path(path)
-        self._open()
-
-    def _open(self):
         with open(self.path, "rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            state = os.fstat(file.fileno())
-        self.identity = (state.st_size, state.st_ino)
+            self.inode = os.fstat(file.fileno()).st_ino
         self._array = np.frombuffer(self._map, np.uint8)
 
     def __getstate__(self):
-        return {"path": self.path, "identity": self.identity}
+        return {"path": self.path, "inode": self.inode, "size": len(self._map)}
 
     def __setstate__(self, state):
-        self.path = state["path"]
-        self._open()
-        size, inode = state["identity"]
-        if self.identity[0] < size or self.identity[1] != inode:
+        self.__init__(state["path"])
+        if self.inode != state["inode"] or len(self._map) < state["size"]:
             raise InputError(f"{self.path} was replaced while it was in use; run the command again")
 
     def bytes(self, offset, length):
-        """(length,) uint8, a view of the map; shorter where the file is. A part of the map beyond the end of the file, cut off
-        since it was opened, would end the process when touched."""
+        """(length,) uint8, a view of the map. Shorter if the file was cut off since: touching the map there ends the process."""
         return self._array[offset : min(offset + length, self._map.size())]
 
     def let_go(self):
-        """Pages that are in memory here are no longer counted as this process's; the system keeps them while it has room."""
+        """Drop the mapped pages from this process's memory; the system keeps them as long as it has room."""
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def will_need(self, offset, length):
-        if hasattr(self._map, "madvise"):
-            start = offset - offset % mmap.PAGESIZE
-            if start < len(self._map):
-                self._map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+        start = offset - offset % mmap.PAGESIZE
+        if hasattr(self._map, "madvise") and start < len(self._map):
+            self._map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
 
 
 class Index:
-    """What a packed file holds: `<base>.index`, a line of JSON for the form and one for each sample, written after its pixels.
+    """What a packed file contains: `<base>.index`, a header in JSON and a line of JSON per sample, written after its pixels.
 
-    Attributes: `records` {file name of the first channel: record}, `end` (bytes of the data that records speak of),
-    `bytes` (of the index, without a last line that was cut short), `damaged` (it, or the data, are not as they were written).
+    Attributes: `records` {file name of the first channel: (stamps, place, source size)}, `end` (bytes of data that the
+    records cover), `bytes` (of the index, without an incomplete last line), `damaged` (index or data are not as written).
     """
 
     def __init__(self, base, channels, size, bits=0):
@@ -156,73 +158,282 @@ class Index:
         self.read()
 
     def read(self):
-        """Take in what is on the disk. Of another form, or not as it was written, it counts as nothing."""
+        """Read the index from the disk. One with another header, or not as it was written, counts as empty."""
         self.records, self.end, self.bytes, self.damaged, self._inode = {}, 0, 0, True, None
         try:
             file_size(self.path, MOST_INDEX)
             with open(self.path, "rb") as file:
                 lines, self._inode = file.read().split(b"\n")[:-1], os.fstat(file.fileno()).st_ino
-            held = file_size(self.data)
+            available = file_size(self.data)
             if json.loads(lines[0]) != self.header:
                 return
-            records = [(*_parsed(line, held, self.header), len(line) + 1) for line in lines[1:]]
+            records = dict(self._parsed(line, available) for line in lines[1:])
         except (OSError, ValueError, TypeError, IndexError, RecursionError, InputError):
             return
-        self.bytes, self.damaged = len(lines[0]) + 1, False
-        for name, record, bytes_ in records:
-            self.records[name] = record
-            self.end, self.bytes = max(self.end, sum(record["where"][-2:])), self.bytes + bytes_
+        self.records, self.damaged = records, False
+        self.bytes = sum(len(line) + 1 for line in lines)
+        self.end = max((sum(place[-2:]) for _, place, _ in records.values()), default=0)
 
-    def still_there(self):
-        """Is the index on the disk the one that was read, and not one begun anew since?"""
-        try:
-            return self.path.stat().st_ino == self._inode
-        except OSError:
-            return False
-
-    def fresh(self, name, stamps):
-        """The record of a sample whose files are still those that were packed, or None."""
-        record = self.records.get(name)
-        return record if record and stamps and record["stamps"] == stamps else None
+    def _parsed(self, line, available):
+        """A line -> name, record. Raises ValueError unless it describes data within `available` bytes that fit the header."""
+        name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
+        numbers = [offset, length, *shape, kind, codec, *source]
+        if not isinstance(name, str) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("not a record")
+        height, width = [self.header["size"]] * 2 if self.header["size"] else source
+        channels, whole = len(self.header["channels"]), math.prod(shape) * np.dtype(KINDS[kind]).itemsize
+        if shape != [height, width, channels] or len(source) != 2 or not 0 < math.prod(source) <= MOST_PIXELS:
+            raise ValueError("not a record of such images")
+        if offset + length > available or (CODECS[codec] == "raw" and length != whole):
+            raise ValueError("not a record of these data")
+        return name, (stamps, (codec, kind, channels, height, width, offset, length), tuple(source))
 
     def first_line(self):
-        return _line(self.header)
+        return json.dumps(self.header).encode() + b"\n"
+
+    def unchanged(self):
+        """Return whether the index on the disk is still the file that was read."""
+        with suppress(OSError):
+            return self.path.stat().st_ino == self._inode
+        return False
 
     def remove(self):
-        """Forget it all. Who has the old data mapped keeps them."""
-        for path in (self.path, self.data):  # in this order: no index may speak of data that are not there
+        """Delete index and data. Whoever has the old data mapped keeps them."""
+        for path in (self.path, self.data):  # in this order: an index without data would be wrong
             try:
-                destination(path).unlink(missing_ok=True)  # a link to it stays
-            except InputError as error:  # as a pipe: then nothing is packed
+                destination(path).unlink(missing_ok=True)  # a symbolic link stays
+            except InputError as error:  # for example a pipe
                 raise OSError(str(error)) from None
         self.read()
 
 
-def line_of(name, stamps, offset, length, shape, kind, codec, source):
-    """A sample's line of the index, as `Index.read` takes it apart."""
-    shape, source = ([int(value) for value in values] for values in (shape, source))
-    return _line([name, stamps, offset, length, shape, KINDS.index(kind), CODECS.index(codec), source])
+def open_images(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
+    """`open_and_check` that raises InputError for unusable samples: -> Images, sizes (N, 2) of height, width."""
+    images, sizes, bad = open_and_check(files, channels, size, fit, cache, bits, codec)
+    if bad:
+        raise InputError(describe_problems(bad))
+    return images, sizes
 
 
-def _parsed(line, held, header):
-    """A line of `line_of` -> name, record; ValueError where it is none of data of `held` bytes, of an index with this header."""
-    name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
-    numbers = [offset, length, *shape, kind, codec, *source]
-    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != 3 or len(source) != 2:
-        raise ValueError("not a record")
-    expected = [header["size"]] * 2 if header["size"] else list(source)
-    if (
-        not isinstance(name, str)
-        or shape != [*expected, len(header["channels"])]
-        or not 0 < math.prod(source) <= MOST_PIXELS
-    ):
-        raise ValueError("not a record of such pictures")
-    whole = math.prod(shape) * np.dtype(KINDS[kind]).itemsize
-    if offset + length > held or (CODECS[codec] == "raw" and length != whole):
-        raise ValueError("not a record of these data")
-    where = (codec, kind, shape[2], shape[0], shape[1], offset, length)
-    return name, {"stamps": stamps, "where": where, "source": tuple(source)}
+def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
+    """Check the files of samples and pack those that are not packed yet: -> Images, sizes (N, 2), {row: [problem]} of bad samples.
+
+    files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: folder of packed
+    copies; None packs nothing. bits: as for `images.read_plane`. codec: one of CODECS, None: by the room on the disk.
+    Damage inside a file is found only in samples that are to be packed. A copy that cannot be written is no error: a message
+    says so, and the samples are decoded each time. Raises InputError for missing files and images smaller than the crop.
+    """
+    size, crop = (size, 0) if fit == "resize" else (None, size)
+    if cache is not None and (not cache or "\0" in cache):
+        raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
+    folders = {}
+    for row, paths in enumerate(files if cache else []):
+        folders.setdefault(paths[0].parent.resolve(), []).append(row)
+    packs = [_Folder(folder, rows, files, channels, size, cache, bits, codec) for folder, rows in folders.items()]
+    known = {row: source for pack in packs for row, (_, _, source) in pack.packed().items()}
+    sizes, bad = look_at_files(files, known)
+    usable = [row for row in range(len(files)) if row not in bad]
+    check_crop([files[row] for row in usable], sizes[usable], crop)
+    table, maps = np.zeros(len(files), RECORD), []
+    table["pack"] = -1
+    for pack in packs:
+        mapped, records = pack.fill(sizes, bad)
+        for row, (_, place, _) in records.items():
+            table[row] = (len(maps), *place)
+        maps += [mapped] if mapped else []
+    return Images(files, size, table if packs else None, maps, bits), sizes, bad
 
 
-def _line(content):
-    return json.dumps(content).encode() + b"\n"
+def choose_codec(raw, compressed, free):
+    """Codec for samples of `raw` bytes, or `compressed`, with `free` bytes on the disk: "raw", "zstd", or None to pack nothing.
+
+    Raw if it fits: a sample of 4x512x512 is then read in 0.06 ms instead of 0.75, and only the disk pays for it.
+    """
+    room = free - SPARE
+    return "raw" if raw <= room else "zstd" if compressed <= room else None
+
+
+class _Folder:
+    """The samples of one image folder, the rows `rows` of `files`, and their packed copy."""
+
+    def __init__(self, folder, rows, files, channels, size, cache, bits, codec):
+        self.folder, self.rows, self.files, self.size, self.bits, self.codec = folder, rows, files, size, bits, codec
+        letters = "".join(name[0] for name in channels)
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}{f'-{bits}bits' if bits else ''}"
+        self.stamps = {row: _stamps(files[row]) for row in rows}
+        self.index = Index(self.base, channels, size, bits)
+
+    def packed(self):
+        """{row: record} of the samples whose files are still those that were packed."""
+        found = {row: self.index.records.get(self.files[row][0].name) for row in self.rows}
+        return {
+            row: record
+            for row, record in found.items()
+            if record and self.stamps[row] and record[0] == self.stamps[row]
+        }
+
+    def fill(self, sizes, bad):
+        """Pack what is missing: -> Map, {row: record} of all samples that are packed then; None, {} if there are none.
+
+        bad: {row: [problem]}: samples to skip; those that cannot be decoded are added.
+        """
+        self.bad, self.rows = bad, [row for row in self.rows if row not in bad]
+        try:
+            with _locked(f"{self.base}.lock", self.folder):
+                self.index.read()
+                if len(self.packed()) < len(self.rows):
+                    self._pack(sizes)
+                return self._mapped()
+        except (OSError, NotImplementedError) as error:  # the second: a file system without locks
+            found = self._mapped()
+            if any(row not in found[1] and row not in bad for row in self.rows):
+                self._report_unpacked(
+                    f"{self.base}.bin cannot be written ({getattr(error, 'strerror', None) or error})"
+                )
+            return found
+
+    def _mapped(self):
+        records, mapped = self.packed(), None
+        with suppress(OSError, ValueError):
+            mapped = Map(self.index.data) if records else None
+        # Without the lock, the data may be newer than the index that was read.
+        return (mapped, records) if mapped and self.index.unchanged() else (None, {})
+
+    def _report_unpacked(self, why):
+        print(f"{self.folder} is not packed, its images are decoded each time: {why}", flush=True)
+
+    def _missing(self):
+        packed = self.packed()
+        return [row for row in self.rows if row not in packed]
+
+    def _pack(self, sizes):
+        stale = {self.files[row][0].name for row in self._missing()}
+        live = sum(place[-1] for name, (_, place, _) in self.index.records.items() if name not in stale)
+        if self.index.damaged or live < 0.75 * self.index.end:
+            self.index.remove()  # start anew rather than keep what is out of date
+        missing = self._missing()
+        raw, compressed = self._estimate(missing, sizes)
+        free = shutil.disk_usage(self.base.parent).free
+        codec = self.codec or choose_codec(raw, compressed, free)
+        if codec is None:
+            need = f"{data_size(raw)}, or {data_size(compressed)} compressed"
+            return self._report_unpacked(f"it needs {need}, and {data_size(free)} of the disk are free")
+        size = data_size(raw) if codec == "raw" else f"about {data_size(compressed)}, compressed to save room"
+        what = f"{plural(len(missing), 'image')} of {self.folder} into {self.base}.bin"
+        print(f"packing {what}: {size}; {data_size(free)} free", flush=True)
+        try:
+            self._append([row for row in missing if row not in self.bad], codec, sizes)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self.index.remove()  # free the room, for checkpoints among others
+            self._report_unpacked("the disk became full")
+        finally:
+            self.index.read()
+
+    def _estimate(self, missing, sizes):
+        """Bytes that the missing samples take raw and compressed, judged by a few of them."""
+        images = []
+        for place in np.unique(np.linspace(0, len(missing) - 1, PROBES).astype(int)):
+            try:
+                images.append(load_sample(self.files[missing[place]], self.size, self.bits))
+            except InputError as error:
+                self.bad[missing[place]] = [str(error)]
+        pixels = len(missing) * self.size**2 if self.size else int(sizes[missing].prod(axis=1).sum())
+        if not images:
+            return (pixels * len(self.files[missing[0]]),) * 2  # as 8 bits that do not compress
+        per_pixel = sum(image.nbytes for image in images) / sum(image.shape[0] * image.shape[1] for image in images)
+        ratio = sum(len(_encode(image, "zstd")) for image in images) / sum(image.nbytes for image in images)
+        return round(pixels * per_pixel), round(pixels * per_pixel * ratio * 1.1)
+
+    def _append(self, missing, codec, sizes):
+        """Append records to both files, the pixels of a record always before its line."""
+
+        def encoded(row):
+            image = load_sample(self.files[row], self.size, self.bits)
+            return list(image.shape), KINDS.index(image.dtype.name), _encode(image, codec)
+
+        def commit():
+            os.fsync(data.fileno())
+            _write_all(lines, b"".join(pending))
+            pending.clear()
+
+        largest = self.size**2 if self.size else max((math.prod(sizes[row]) for row in missing), default=1)
+        ahead = max(1, min(3 * cores(), 2**28 // int(largest)))  # decoded samples that wait to be written
+        pending, offset, committed = [], self.index.end, self.index.end
+        progress = tqdm(missing, desc="packing", unit="img", disable=None, leave=False)
+        with open(self.index.data, "ab", buffering=0) as data, open(self.index.path, "ab", buffering=0) as lines:
+            os.ftruncate(data.fileno(), self.index.end)  # without what a kill left unfinished
+            os.ftruncate(lines.fileno(), self.index.bytes)
+            if not self.index.bytes:
+                _write_all(lines, self.index.first_line())
+            with ThreadPoolExecutor(cores()) as pool:
+                results = in_order(lambda row: pool.submit(encoded, row), missing, ahead)
+                for row, result in zip(progress, results, strict=True):
+                    try:
+                        shape, kind, content = result.result()
+                    except InputError as error:
+                        self.bad[row] = [str(error)]
+                        continue
+                    _write_all(data, content)
+                    place = [offset, len(content), shape, kind, CODECS.index(codec), sizes[row].tolist()]
+                    line = json.dumps([self.files[row][0].name, self.stamps[row], *place])
+                    pending.append(line.encode() + b"\n")
+                    offset += len(content)
+                    if offset - committed >= COMMIT:
+                        commit()
+                        committed = offset
+            commit()
+
+
+def _encode(image, codec):
+    """(H, W, C) pixels -> bytes as `Images.read` expects them: zstd compresses one channel after another."""
+    if codec == "raw":
+        return np.ascontiguousarray(image).reshape(-1).view(np.uint8)
+    return zstandard.ZstdCompressor(level=LEVEL).compress(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _stamps(paths):
+    """Size and times of change of each file (ctime too: a file may get its old size and date back). None if one is missing."""
+    try:
+        return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in map(os.stat, paths)]
+    except OSError:
+        return None
+
+
+def _write_all(file, content):
+    content = memoryview(content)
+    while content:
+        content = content[file.write(content) :]
+
+
+@contextmanager
+def _locked(path, folder):
+    """Hold the lock of a packed copy. It is released when the process ends, in whatever way."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print(f"another process is packing {folder}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def warn_of_bits(images, bits, advice="give --bits", most=64):
+    """Print a warning if no pixel of 16-bit files exceeds 12 bits: the white level of the camera is unknown then. Checks up
+    to `most` of the `images`."""
+    rows = np.unique(np.linspace(0, len(images) - 1, most).astype(int)) if len(images) and not bits else []
+    largest = 0
+    for row in rows:
+        sample = images.read(row)
+        if sample.dtype == np.uint8:
+            return
+        largest = max(largest, round(float(sample.max()) * 65535))
+    if 0 < largest <= 4095:
+        seen = f"no pixel of {plural(len(rows), '16-bit image')} is brighter than {largest:,} of 65,535"
+        print(f"warning: {seen}; if the camera has 12 bits, {advice} 12", flush=True)

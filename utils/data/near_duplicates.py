@@ -1,5 +1,6 @@
-"""Near-duplicate images by perceptual hash, so that near-duplicates never lie on both sides of a split."""
+"""Near-duplicate images: found by perceptual hash; their groups, averaged predictions, and labels that leak from the training set."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,17 +9,20 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from utils.data.images import read_plane
+from utils.data.labels import encode, read_labels
+from utils.data.tables import as_number, read_table
+from utils.errors import InputError, plural
 from utils.opencv import cv2
 from utils.parallel import cores
 
-BITS = 64  # a channel
+BITS = 64  # per channel
 
 
 def perceptual_hash(plane):
-    """64 bits of a picture's coarse structure: (H, W) of any dtype -> (64,) bool.
+    """64 bits of an image's coarse structure: (H, W) of any dtype -> (64,) bool.
 
-    The picture shrunk to 32², its 8 x 8 lowest frequencies but the constant (discrete cosine transform), each compared
-    with their median: unmoved by brightness, contrast, noise and compression (Zauner 2010, "pHash").
+    The image shrunk to 32², its 8 x 8 lowest frequencies except the constant (discrete cosine transform), each compared
+    with their median: robust to brightness, contrast, noise and compression (Zauner 2010, "pHash").
     """
     small = cv2.resize(plane.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small)[:9, :9].ravel()[1 : BITS + 1]
@@ -31,7 +35,7 @@ def hash_samples(files, progress="hashing images"):
     def one(paths):
         return np.concatenate([perceptual_hash(read_plane(path)) for path in paths])
 
-    with ThreadPoolExecutor(cores()) as pool:  # decoding and resizing leave the interpreter lock
+    with ThreadPoolExecutor(cores()) as pool:  # decoding and resizing release the interpreter lock
         return np.stack(list(tqdm(pool.map(one, files), desc=progress, total=len(files), unit="img", disable=None)))
 
 
@@ -53,6 +57,63 @@ def close_pairs(hashes, distance, block=512):
 
 
 def groups_from_pairs(count, first, second):
-    """Number the connected groups of `count` rows: -> (count,) int; rows without a twin are alone in theirs."""
+    """Number the connected groups of `count` rows: -> (count,) int; a row without a near-duplicate is a group of its own."""
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
+
+
+def read_pairs(path, ids):
+    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float). Raises InputError if none of the pairs
+    has an image among `ids`."""
+    table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates", least=0)[["Id", "twin", "bits"]]
+    bits = [as_number(text) for text in table["bits"]]
+    for row, (own, other, number) in enumerate(zip(table["Id"], table["twin"], bits, strict=True), start=2):
+        if not own or not other or own == other or number is None or not 0 <= number < math.inf:
+            raise InputError(
+                f"{path}: row {row} ({own!r}, {other!r}) should be two different Ids and how many bits differ"
+            )
+    if len(table) and not (table["Id"].isin(ids) | table["twin"].isin(ids)).any():
+        raise InputError(
+            f"{path} has no pair with an image that is predicted; look for near-duplicates among the test images too"
+        )
+    return table.assign(bits=bits).sort_values("bits", kind="stable").reset_index(drop=True)
+
+
+def read_known_labels(path, classes):
+    """{Id: (C,) 0/1} of a label table."""
+    table = read_labels(path, classes)
+    return dict(zip(table["Id"], encode(table["Target"], classes), strict=True))
+
+
+def average_scores(ids, scores, pairs):
+    """Scores (N, C) with those of each group of near-duplicates replaced by their mean.
+
+    Any chain of pairs makes a group, also through images that are not among `ids`.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys([*ids, *pairs["Id"], *pairs["twin"]]))}
+    first, second = ([names[name] for name in pairs[column]] for column in ("Id", "twin"))
+    group = groups_from_pairs(len(names), first, second)[: len(ids)]
+    counts = np.bincount(group)
+    sums = np.zeros((len(counts), scores.shape[1]))
+    np.add.at(sums, group, scores)
+    together = counts[group] > 1
+    print(
+        f"near-duplicates: {plural(int(together.sum()), 'row')} in {plural(int((counts > 1).sum()), 'group')} averaged"
+    )
+    return np.where(together[:, None], sums[group] / counts[group, None], scores)
+
+
+def carry_over_labels(ids, decisions, pairs, known):
+    """Decisions with the labels of each image's nearest known near-duplicate, and which images got some: (N, C), (N,) bool.
+
+    pairs: of `read_pairs`; known: {Id: labels (C,), which may be all 0}.
+    """
+    place = {name: number for number, name in enumerate(ids)}
+    decisions, done = decisions.copy(), set()
+    for pair in zip(pairs["Id"], pairs["twin"], strict=True):  # the nearest first
+        for own, other in (pair, pair[::-1]):
+            if own in place and own not in done and own not in known and other in known:
+                decisions[place[own]] = known[other]
+                done.add(own)
+    print(f"leak used: {plural(len(done), 'row')} got the labels of a near-duplicate")
+    return decisions, np.array([name in done for name in ids])

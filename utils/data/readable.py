@@ -1,13 +1,13 @@
-"""Images that cannot be read are found before a training begins: they stop it with a list of all, or are left out of it."""
+"""Unusable images are found before a training or a split begins: it stops with a list of all of them, or leaves them out."""
 
-from collections import namedtuple
+from collections import Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 from tqdm import tqdm
 
-from utils.data.images import find_files, load_sample, told
-from utils.data.packing import open_sound
+from utils.data.cache import open_and_check
+from utils.data.images import CHANNELS, describe_problems, find_files, image_size, load_sample
 from utils.errors import InputError, plural
 from utils.files import write_csv
 from utils.parallel import cores, in_order
@@ -15,77 +15,97 @@ from utils.parallel import cores, in_order
 Readable = namedtuple("Readable", "train valid images sizes skipped")
 
 
-def open_readable(train, valid, channels, options, before, group):
-    """Open the images to train and validate on, and see that every one can be read, among ranks the same for all.
+def open_readable(train, valid, channels, options, before, context):
+    """Open the images to train and validate on, and check that every one can be read; the same on all context.
 
-    train, valid: rows (DataFrames). channels: ChannelSet. options: of train.py, a dict. before: Ids that a run to go on with
-    has left out at its beginning, None for a new run; they are left out unseen, and no others with them.
-    -> namedtuple: the rows of `train` and `valid` that are left, `images` and `sizes` (N, 2) of both, one after the other, as
-    of `open_images`, and `skipped`, a DataFrame Id, part, reason. Raises InputError on images that cannot be read or are
-    missing, and where none are left.
+    train, valid: rows (DataFrames). channels: ChannelSet. options: of train.py, a dict. before: Ids that a resumed run has left
+    out at its beginning, None for a new run; they are left out unseen, and no others with them.
+    -> namedtuple: the remaining rows of `train` and `valid`, `images` and `sizes` (N, 2) of both, one after the other, as of
+    `open_images`, and `skipped`, a DataFrame Id, part, reason. Raises InputError for images that cannot be read or are missing,
+    and if none are left.
     """
     rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")], ignore_index=True)
     absent = rows["Id"].isin(before or ())
     skipped, rows = rows[absent].assign(reason="left out before"), rows[~absent].reset_index(drop=True)
     files = find_files(options["images"] or ["input/train"], rows["Id"].tolist(), channels)
-    images, sizes, bad = _look_at_all(files, channels, options, group)
+    images, sizes, bad = _open_and_decode(files, channels, options, context)
     if bad:
+        problems = describe_problems(bad)
         if before is not None:
-            raise InputError(f"{told(bad)}; the run began with {'it' if len(bad) == 1 else 'them'}")
+            raise InputError(f"{problems}; the run began with {'it' if len(bad) == 1 else 'them'}")
         if not options["skip_bad"]:
-            raise InputError(f"{told(bad)}; or leave out such images with --skip-bad")
-        skipped = rows.loc[list(bad)].assign(reason=["; ".join(wrong) for wrong in bad.values()])
-        print(f"{plural(len(bad), 'image')} left out: {told(bad)}")
+            raise InputError(f"{problems}; or leave out such images with --skip-bad")
+        skipped = rows.loc[list(bad)].assign(reason=["; ".join(row) for row in bad.values()])
+        print(f"{plural(len(bad), 'image')} left out: {problems}")
     elif len(skipped):
-        print(f"{plural(len(skipped), 'image')} left out, as the run began")
+        print(f"{plural(len(skipped), 'image')} left out, as at the beginning of the run")
     rows = rows.drop(index=list(bad))
-    train, valid = (rows[rows["part"] == part].drop(columns="part") for part in ("train", "valid"))
-    for part, purpose in ((train, "train"), (valid, "validate")):
+    parts = [rows[rows["part"] == part].drop(columns="part").reset_index(drop=True) for part in ("train", "valid")]
+    for part, purpose in zip(parts, ("train", "validate"), strict=True):
         if not len(part):
-            raise InputError(f"no image is left to {purpose} on: {told(bad)}")
+            raise InputError(f"no image is left to {purpose} on: {describe_problems(bad)}")
     kept = rows.index.tolist()
-    return Readable(
-        train.reset_index(drop=True), valid.reset_index(drop=True), images[kept], sizes[kept], skipped[["Id", "part", "reason"]]
-    )  # fmt: skip
+    return Readable(*parts, images[kept], sizes[kept], skipped[["Id", "part", "reason"]])
 
 
-def _look_at_all(files, channels, options, group):
-    """Images, sizes, {row: [what is wrong]}. The ranks of a machine share out the decoding of what is not packed."""
+def _open_and_decode(files, channels, options, context):
+    """Images, sizes, {row: [problem]}. The context of a machine share the decoding of what is not packed."""
     cache = None if options["no_cache"] else options["cache"]
-    images, sizes, bad = group.local_main_first(
-        lambda: open_sound(files, channels.names, options["size"], options["fit"], cache, options["bits"])
+    images, sizes, bad = context.local_main_first(
+        lambda: open_and_check(files, channels.names, options["size"], options["fit"], cache, options["bits"])
     )
     unseen = [row for row in images.decoded().tolist() if row not in bad]
     return (
         images,
         sizes,
-        group.merge_dicts(
-            bad | undecodable(files, unseen[group.local_rank :: group.local_world_size], options["bits"])
+        context.merge_dicts(
+            bad | find_undecodable(files, unseen[context.local_rank :: context.local_world_size], options["bits"])
         ),
     )
 
 
-def undecodable(files, rows, bits=0):
-    """Decode the samples `rows` of `files`, tuples of paths: -> {row: [what is wrong]}, only of those that cannot be decoded."""
+def find_undecodable(files, rows, bits=0):
+    """Decode the samples `rows` of `files`, tuples of paths: -> {row: [problem]} of those that cannot be decoded.
 
-    def fault(row):
+    JPEG cannot tell damage inside its pixels: there only a file that is cut short is found.
+    """
+
+    def problem(row):
         try:
+            for path in files[row]:
+                image_size(path)
             load_sample(files[row], bits=bits)
         except InputError as error:
             return [str(error)]
 
     bar = tqdm(total=len(rows), desc="decoding every image", unit="img", disable=None, leave=False)
     bad = {}
-    with bar, ThreadPoolExecutor(cores()) as pool:  # OpenCV lets go of the interpreter while it decodes
-        for row, found in zip(rows, in_order(lambda row: pool.submit(fault, row), rows, 2 * cores()), strict=True):
+    with bar, ThreadPoolExecutor(cores()) as pool:  # OpenCV releases the interpreter lock while it decodes
+        for row, found in zip(rows, in_order(lambda row: pool.submit(problem, row), rows, 2 * cores()), strict=True):
             bar.update()
             if found.result():
                 bad[row] = found.result()
     return bad
 
 
+def find_unusable(found, ids):
+    """Decode every channel of the samples `ids`: -> {Id: problem} of those with a channel missing, damaged or of another size.
+
+    found: {Id: {channel: path}} of `scan_folders`; ids: samples of one source, each with a file there. A channel counts as
+    missing if most of them have it.
+    """
+    available = Counter(name for id_ in ids for name in found[id_])
+    wanted = [name for name in CHANNELS.values() if 2 * available[name] > len(ids)]
+    missing = {id_: [name for name in wanted if name not in found[id_]] for id_ in ids}
+    complete = {id_: tuple(found[id_][name] for name in wanted) for id_ in ids if not missing[id_]}
+    undecodable = find_undecodable(complete, list(complete))
+    problems = {id_: f"{', '.join(names)} missing" for id_, names in missing.items() if names}
+    problems |= {id_: problem for id_, (problem,) in undecodable.items()}
+    return {id_: problems[id_] for id_ in ids if id_ in problems}
+
+
 def write_skipped(run, skipped):
-    """Keep in a run's directory what it leaves out, and why; where that is nothing, not even an older list."""
+    """Write the images that a run leaves out, and why, to its directory; if there are none, remove an older list."""
     path = run / "skipped.csv"
     if len(skipped):
         write_csv(path, skipped)

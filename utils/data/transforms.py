@@ -1,8 +1,8 @@
-"""Image operations with a strength of its own for each channel, as albumentations transforms.
+"""Image operations with a separate strength for each channel, as albumentations transforms.
 
-Fluorescence channels are independent measurements: the stains of the reference channels vary from plate to plate, the
-protein is what is asked about. albumentations treats the channels of a picture alike. Images are (H, W, C), uint8 or float32
-in [0, 1]; `strengths` has, for each channel, the range (low, high) a strength is drawn from, or None: left as it is.
+Fluorescence channels are independent measurements: the stains of the reference channels vary from plate to plate, and the
+protein is the subject of the question. albumentations treats the channels of an image alike. Images are (H, W, C), uint8 or
+float32 in [0, 1]; `strengths` has, per channel, the range (low, high) a strength is drawn from, or None for no change.
 """
 
 import albumentations as A
@@ -58,25 +58,25 @@ _SHARP = np.array([[-1, -1, -1], [-1, 9, -1], [-1, -1, -1]])
 
 
 class Edges(PerChannel):
-    """The picture's edges (its Laplacian) blended in with a share."""
+    """The image's edges (its Laplacian), blended in with a weight."""
 
-    def change(self, plane, share):
-        return _filtered(plane, (1 - share) * _SAME + share * _EDGES)
+    def change(self, plane, weight):
+        return _filtered(plane, (1 - weight) * _SAME + weight * _EDGES)
 
 
 class Sharpen(PerChannel):
-    """A sharpened copy blended in with a share; the mean stays."""
+    """A sharpened copy, blended in with a weight; the mean stays."""
 
-    def change(self, plane, share):
-        return _filtered(plane, (1 - share) * _SAME + share * _SHARP)
+    def change(self, plane, weight):
+        return _filtered(plane, (1 - weight) * _SAME + weight * _SHARP)
 
 
 class Holes(PerChannel):
-    """Square holes, 1/32 of the picture wide, that cover a share of the channel on average."""
+    """Square holes, 1/32 of the image wide, that cover a fraction of the channel on average."""
 
     def get_params(self):
         drawn = super().get_params()["drawn"]
-        grids = [None if share is None else self.random_generator.random((32, 32)) < share for share in drawn]
+        grids = [None if part is None else self.random_generator.random((32, 32)) < part for part in drawn]
         return {"drawn": grids}
 
     def change(self, plane, cells):
@@ -87,10 +87,10 @@ class Holes(PerChannel):
 
 
 class PiecewiseAffine(A.ImageOnlyTransform):
-    """The middles of 4 x 4 equal parts move by a normal deviate each, the pixels between them follow linearly.
+    """The centres of 4 x 4 equal parts move by a normal deviate each, the pixels between them follow linearly.
 
-    scale: range (low, high) of the deviates' standard deviation, as a share of the picture's side. albumentations has
-    an operation of this name, which takes seconds where this takes about a millisecond.
+    scale: range (low, high) of the deviates' standard deviation, as a fraction of the image's side. The operation of this name
+    in albumentations takes seconds, this one about a millisecond.
     """
 
     def __init__(self, scale, nodes=4):

@@ -7,19 +7,14 @@ from pathlib import Path
 import torch
 
 from utils import models
-from utils.data.dataset import FITS, NORMALISATIONS
-from utils.device import AMP, copy_to_pinned, record_event
+from utils.device import copy_to_pinned, record_event
 from utils.errors import InputError, first_line, listing
 from utils.files import whole_file
-from utils.models.layers import STEMS
-from utils.runs.config import check_config
+from utils.runs.config import NETWORK, RunConfig
 from utils.runs.run_folder import fold_files
 from utils.safe_torch import check_torch_file
 
 KEYS = {"config", "model", "epoch", "score"}  # what every checkpoint of the kit holds
-NEEDED = ("model", "class_names", "channels", "planes", "stem", "size", "fit", "normalise", "mean", "std", "amp",
-          "batch_size")  # fmt: skip
-WORDS = {"fit": FITS, "normalise": NORMALISATIONS, "amp": AMP, "stem": STEMS}
 UNCHECKED_SIZE = 2048  # pixels up to which a network may be built without knowing beforehand what it takes
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, MemoryError,
@@ -71,13 +66,13 @@ def load(path, device="cpu"):
     state = load_tensors(path, device)
     if not isinstance(state, dict) or not set(state) >= KEYS or not isinstance(state["config"], dict):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.pt or last.pt")
-    check_config(path, state["config"], WORDS)
+    state["config"] = RunConfig.from_dict(state["config"], path)
     if not is_state(state["model"]):
         raise InputError(f"{path}: its weights are no tensors with names; give a checkpoint that train.py wrote")
     for key, fits in PROGRESS.items():
         if key in state and not fits(state[key]):
             raise InputError(f"{path}: its {key} is not what train.py writes; give a checkpoint that it wrote")
-    if set(state["config"]) >= set(NEEDED):
+    if all(getattr(state["config"], name) is not None for name in NETWORK):
         _check_without_memory(path, state)
     return state
 
@@ -135,18 +130,17 @@ def load_network(path, device="cpu"):
     """Rebuild the network of a checkpoint: -> (network in evaluation mode on `device`, config)."""
     state = load(path)  # on the device there need not be room for all that a checkpoint holds
     config = state["config"]
-    if missing := [key for key in NEEDED if key not in config]:
-        raise InputError(f"{path}: its config lacks {', '.join(missing)}; give a checkpoint that train.py wrote")
+    config.require(path, *NETWORK)
     try:
         network = _build(config)
         network.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise _misfit(path, error) from None
-    return network.to(device).eval(), {"bits": 0} | config  # older runs have no such option
+    return network.to(device).eval(), config
 
 
 def _build(config):
-    return models.build(config["model"], len(config["class_names"]), config["planes"], config["size"], config["stem"])
+    return models.build(config.model, len(config.class_names), config.planes, config.size, config.stem)
 
 
 def _check_without_memory(path, state):
@@ -157,7 +151,7 @@ def _check_without_memory(path, state):
         with torch.device("meta"):
             own = _build(config).state_dict()
     except (InputError, NotImplementedError):
-        if config["size"] > UNCHECKED_SIZE:
+        if config.size > UNCHECKED_SIZE:
             raise
         return  # some networks of the libraries cannot be built without numbers
     except (KeyError, TypeError, RuntimeError) as error:

@@ -1,16 +1,17 @@
-"""A moving average of a network's weights, to validate and keep instead of the weights themselves."""
+"""Exponential moving average of a network's weights, validated and kept instead of the weights themselves."""
 
 import copy
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
-    """Exponential moving average of weights and of floating buffers (batch norm's statistics); whole numbers are copied.
+    """Averages weights and floating-point buffers (batch norm's statistics); integer buffers are copied.
 
-    The first update copies; after n updates the next keeps min(decay, (1 + n)/(10 + n)) of the average, so that the random
-    weights of the start are soon forgotten. `module` is the averaged network. The number of updates is kept in Python: a
-    counter on the device would have to be waited for.
+    The first update copies; after n updates the next one keeps min(decay, (1 + n)/(10 + n)) of the average, so that the random
+    initial weights soon stop counting. `module` is the averaged network. The updates are counted in Python, since torch's
+    AveragedModel counts on the device, and every step would have to wait for that.
     """
 
     def __init__(self, network, decay):
@@ -20,24 +21,20 @@ class MovingAverage:
     def update(self, network):
         kept = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
         pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        if kept and floats:
-            torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - kept)
-        if copied := [pair for pair in pairs if not (kept and pair[0].is_floating_point())]:
-            torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+        averaged = [pair for pair in pairs if kept and pair[0].is_floating_point()]
+        if averaged:
+            get_ema_multi_avg_fn(kept)(*map(list, zip(*averaged, strict=True)), None)
+        for own, other in pairs:
+            if not (kept and own.is_floating_point()):
+                own.copy_(other)
         self.updates += 1
 
     def state_dict(self):
-        """As of torch's AveragedModel."""
-        return {"n_averaged": torch.tensor(self.updates)} | {
-            f"module.{name}": value for name, value in self.module.state_dict().items()
-        }
+        return {"updates": torch.tensor(self.updates), "network": self.module.state_dict()}
 
     def load_state_dict(self, state):
-        self.updates = int(state["n_averaged"])
-        self.module.load_state_dict(
-            {name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"}
-        )
+        self.updates = int(state["updates"])
+        self.module.load_state_dict(state["network"])
 
 
 def _tensors(network):

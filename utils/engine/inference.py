@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.data.dataset import batches
+from utils.data.loader import batches
 from utils.device import autocast, cudnn_benchmark, prefetch_to_device, start_copy_to_cpu
 from utils.distributed import SINGLE_PROCESS
 from utils.engine.batch_norm_folding import fold_batch_norm
@@ -35,7 +35,7 @@ def views(images, count):
 
 @torch.inference_mode()
 def predict(
-    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, ranks=SINGLE_PROCESS, between=None,
+    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, context=SINGLE_PROCESS, between=None,
     compiled=False,
 ):  # fmt: skip
     """Mean of the probabilities of several networks.
@@ -43,8 +43,8 @@ def predict(
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
     tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar to move on by samples.
-    ranks: those among which the samples are shared out. between: called after every batch. compiled: by torch.compile.
-    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all ranks.
+    context: of the processes that the samples are divided among. between: called after every batch. compiled: by torch.compile.
+    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all processes.
     """
     ready = []  # the networks as functions, once the first images are there
 
@@ -73,10 +73,10 @@ def predict(
             if between:
                 between()
             if bar is not None:
-                bar.update(min(len(seen) * ranks.world_size, bar.total - bar.n))
-    if not rows:  # fewer samples than ranks
-        return ranks.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
-    return ranks.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
+                bar.update(min(len(seen) * context.world_size, bar.total - bar.n))
+    if not rows:  # fewer samples than processes
+        return context.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+    return context.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
 
 
 def prepare(network, images, amp, compiled=False):

@@ -16,8 +16,8 @@ from utils.engine import checkpoint
 from utils.engine.trainer import STATE
 from utils.errors import InputError, first_line
 from utils.files import destination
+from utils.runs.config import IGNORED_ON_RESUME
 from utils.runs.predictions import EPOCHS_FOLDER, epoch_files
-from utils.runs.run_folder import CONFIG_DEFAULTS, IGNORED_ON_RESUME
 
 FILES = ("last.pt", "best.pt", "oof.csv", "log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")  # of a run
 
@@ -71,13 +71,13 @@ def find(run, config, overwrite):
         saved = checkpoint.load(existing[0])
     except InputError as error:
         raise InputError(f"{error}; or start anew, with --overwrite or another --name") from None
-    old = CONFIG_DEFAULTS | saved["config"]
-    changed = [key for key in config if key not in IGNORED_ON_RESUME and old.get(key) != config[key]]
-    if "recipe" not in saved["config"]:
+    old, new = saved["config"].to_dict(), config.to_dict()
+    changed = [key for key in new if key not in IGNORED_ON_RESUME and old[key] != new[key]]
+    if not saved["config"].recipe:
         raise InputError(f"{existing[0]} was not made by train.py; choose another --name or give --overwrite")
     if changed:
         long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
-        shown = [long.get(key, f"{key} {old.get(key)!r} -> {config[key]!r}") for key in changed]
+        shown = [long.get(key, f"{key} {old[key]!r} -> {new[key]!r}") for key in changed]
         raise InputError(
             f"{run} was trained with other options ({'; '.join(shown)}); choose another --name or give --overwrite"
         )
@@ -109,7 +109,7 @@ def restore(trainer, saved, path):
 
 def _check_state(trainer, saved):
     """Raise ValueError (or what comes of wrong types) for what `Trainer.restore` would take over and training stumble over later."""
-    if saved["position"] > trainer.steps_an_epoch or saved["stage"] >= len(trainer.schedule):
+    if saved["position"] > trainer.steps_per_epoch or saved["stage"] >= len(trainer.loss.schedule):
         raise ValueError("a step that this training does not have")
     if not all("seconds" in row for row in saved["log"]):
         raise ValueError("a log without times")

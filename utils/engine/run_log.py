@@ -31,7 +31,7 @@ class Record:
         self.run, self.trainer, self.every, self.writes = run, trainer, every, writes
         self.train_rows, self.valid_rows, self.skipped = train_rows, valid_rows, skipped
         self.last = run / "last.pt"
-        self.first_step = self.saved_step = trainer.step
+        self.first_step = self.saved_step = trainer.progress.step
         self.saved_at, self.seconds = time.monotonic(), 0.0  # the latter: that the training was held up
         self.writer, self.points = Writer(trainer.device), []
 
@@ -48,18 +48,18 @@ class Record:
         """Write what is known before the first step, and take back what a killed process has left."""
         if not self.writes:
             return
-        if not self.trainer.step:
+        if not self.trainer.progress.step:
             resume.clear(self.run)
             write_skipped(self.run, self.skipped)
-        write_json(self.run / "config.json", self.trainer.config)
+        write_json(self.run / "config.json", self.trainer.config.to_dict())
         write_rows(self.run / "rows.csv", self.train_rows, self.valid_rows)
         self._settle()
-        self.board = Board(self.run / "tensorboard", purge_step=self.trainer.step + 1)
+        self.board = Board(self.run / "tensorboard", purge_step=self.trainer.progress.step + 1)
 
     def step(self, curves):
         """Note the curves of the step just made."""
         trainer = self.trainer
-        trainer.steps.append({"epoch": trainer.epoch, "step": trainer.step} | curves)
+        trainer.progress.steps.append({"epoch": trainer.progress.epoch, "step": trainer.progress.step} | curves)
         if self.writes:
             self._points("train", curves)
 
@@ -89,11 +89,20 @@ class Record:
         """End an epoch: keep its validation, as the `best` so far with the weights that gave it; its row of log.csv, from the means
         of its steps, `values` and `valid`; and the state. -> the means."""
         trainer = self.trainer
-        rows = [row for row in trainer.steps if row["epoch"] == trainer.epoch]
+        rows = [row for row in trainer.progress.steps if row["epoch"] == trainer.progress.epoch]
         if not rows:
-            raise InputError(f"no batch of epoch {trainer.epoch} gave a number; try a lower --lr or --amp off")
-        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *trainer.curves]}
-        trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, **values, **valid})
+            raise InputError(f"no batch of epoch {trainer.progress.epoch} gave a number; try a lower --lr or --amp off")
+        means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *trainer.loss.curve_names]}
+        trainer.progress.log.append(
+            {
+                "epoch": trainer.progress.epoch,
+                "step": trainer.progress.step,
+                "lr": trainer.lr,
+                **means,
+                **values,
+                **valid,
+            }
+        )
         with self._holding_up():
             self.wait()
             if self.writes:
@@ -105,13 +114,18 @@ class Record:
 
     def _validation(self, probabilities, best):
         """What writes an epoch's validation: a list of functions."""
-        trainer, epoch = self.trainer, self.trainer.epoch
+        trainer, epoch = self.trainer, self.trainer.progress.epoch
         jobs = [lambda: write_epoch(self.run, epoch, probabilities)]
         if best:
             weights = trainer.evaluated.state_dict()
-            state = {"config": trainer.config, "model": weights, "epoch": epoch, "score": trainer.score}
+            state = {
+                "config": trainer.config.to_dict(),
+                "model": weights,
+                "epoch": epoch,
+                "score": trainer.progress.score,
+            }
             jobs.append(self._checkpoint(self.run / "best.pt", state))
-            ids, classes = self.valid_rows["Id"], trainer.config["class_names"]
+            ids, classes = self.valid_rows["Id"], trainer.config.class_names
             jobs.append(lambda: write_predictions(self.run / "oof.csv", ids, probabilities, classes))
         return jobs
 
@@ -121,10 +135,10 @@ class Record:
         trainer.check_finite()
         state = trainer.state()
         if self.writes:
-            log, steps = list(trainer.log), list(trainer.steps)
+            log, steps = list(trainer.progress.log), list(trainer.progress.steps)
             for job in [*jobs, lambda: self._write_logs(log, steps), self._checkpoint(self.last, state)]:
                 self.writer.submit(job)
-        self.saved_step, self.saved_at = trainer.step, time.monotonic()
+        self.saved_step, self.saved_at = trainer.progress.step, time.monotonic()
 
     def _checkpoint(self, path, state):
         copied, wait = checkpoint.snapshot(state, self.trainer.device)
@@ -145,24 +159,24 @@ class Record:
         """Take note of a batch of the training `rows` that nothing was learned from. Raises InputError once there are more of them
         than --skip-nan allows."""
         trainer, ids = self.trainer, self.train_rows["Id"].iloc[rows]
-        where = f"{trouble} at step {trainer.step:,} (epoch {trainer.epoch}) on the images {listing(ids, show=16)}"
-        trainer.left_out += 1
-        if trainer.left_out <= trainer.config["skip_nan"]:
+        where = f"{trouble} at step {trainer.progress.step:,} (epoch {trainer.progress.epoch}) on the images {listing(ids, show=16)}"
+        trainer.progress.left_out += 1
+        if trainer.progress.left_out <= trainer.config.skip_nan:
             print(
-                f"{where}: batch {trainer.left_out} of at most {trainer.config['skip_nan']} that are left out",
+                f"{where}: batch {trainer.progress.left_out} of at most {trainer.config.skip_nan} that are left out",
                 flush=True,
             )
             return
         self.wait()
         last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing was saved yet"
         raise InputError(
-            f"{where}; {last}; leave such batches out with --skip-nan {trainer.left_out + 4}, or train anew (--overwrite) with a "
+            f"{where}; {last}; leave such batches out with --skip-nan {trainer.progress.left_out + 4}, or train anew (--overwrite) with a "
             "lower --lr or --amp off"
         )
 
     def _settle(self):
         """Take back what a killed process has left behind after it had saved the state to go on from."""
-        done = self.trainer.epoch - (self.trainer.position > 0)
+        done = self.trainer.progress.epoch - (self.trainer.progress.position > 0)
         later = [path for epoch, path in epoch_files(self.run) if epoch > done]
         for path in [
             *self.run.glob(".*.part"),
@@ -170,7 +184,7 @@ class Record:
             *later,
         ]:
             path.unlink(missing_ok=True)
-        self._write_logs(self.trainer.log, self.trainer.steps)
+        self._write_logs(self.trainer.progress.log, self.trainer.progress.steps)
 
     def _write_logs(self, log, steps):
         for name, rows in (("log.csv", log), ("steps.csv", steps)):
@@ -180,4 +194,4 @@ class Record:
                 (self.run / name).unlink(missing_ok=True)
 
     def _points(self, group, values):
-        self.points += [(f"{group}/{name}", value, self.trainer.step) for name, value in values.items()]
+        self.points += [(f"{group}/{name}", value, self.trainer.progress.step) for name, value in values.items()]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.data.dataset import collate
 from utils.data.images import read_plane
+from utils.data.loader import collate
 from utils.device import describe_device
 from utils.engine.inference import prepare, view_probabilities
 from utils.errors import InputError

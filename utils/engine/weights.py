@@ -20,7 +20,7 @@ from utils.errors import InputError, first_line, listing, plural
 from utils.files import destination
 from utils.models import external
 from utils.models.layers import widen_stem
-from utils.runs.config import check_config
+from utils.runs.config import RunConfig
 from utils.safe_arrays import read_npz
 from utils.safe_load import file_size
 from utils.safe_torch import check_torch_file
@@ -51,28 +51,28 @@ def load_start(network, config):
     convolution for RGB is widened as `stem` says, one for the same channels in another order is turned round, one for more
     channels keeps those that are there. A last layer for other classes keeps its random start.
     """
-    if config["weights"] == "none":
+    if config.weights == "none":
         return "random weights"
-    name, own = config["model"], network.state_dict()
-    if config["weights"] == "imagenet":
-        source, state, origin = *imagenet_state(name, config.get("size")), {}
+    name, own = config.model, network.state_dict()
+    if config.weights == "imagenet":
+        source, state, origin = *imagenet_state(name, config.size), None
     else:
-        source = Path(config["weights"])
+        source = Path(config.weights)
         state, origin = read_state(source, own)
     stems = [key for key in models.parameters_of(network, network.stem_layers) if own[key].ndim == 4]
     last = models.parameters_of(network, network.head_layers)
     state, ordered = match_by_order(state, own, {*stems, *last})
     for stem in stems:
         state = _fit_channels(state, stem, own, origin, config, source)
-    same_classes = origin.get("class_names", config["class_names"]) == list(config["class_names"])
+    same_classes = origin is None or origin.class_names == list(config.class_names)
     fits = same_classes and all(key in state and state[key].shape == own[key].shape for key in last)
-    fresh = [] if fits or (same_classes and "class_names" in origin) else last
+    fresh = [] if fits or (same_classes and origin) else last
     deeper = [key for key in state if key not in own and state[key].ndim == 4 and "aux" not in key.lower()]
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
     lacking = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
     if wrong or lacking or deeper:
-        size = origin.get("size", config.get("size"))
-        other = f" (it was made for images of {size} pixels)" if size != config.get("size") else ""
+        size = origin.size if origin else config.size
+        other = f" (it was made for images of {size} pixels)" if size != config.size else ""
         raise InputError(
             f"{source} holds the weights of another network than {name}: {listing(wrong or lacking or deeper)} do not fit{other}"
         )
@@ -104,16 +104,16 @@ def _fit_channels(state, first, own, origin, config, source):
     """Make the first convolution of `state` fit the channels that the network sees."""
     if first not in state or state[first].ndim != 4:
         return state
-    if "channels" not in origin:  # RGB pictures, where it has three planes
+    if origin is None or origin.channels is None:  # RGB pictures, where it has three planes
         planes = own[first].shape[1]
         rgb = state[first].shape[1] == 3 != planes
-        return state | {first: widen_stem(state[first], planes, config["stem"])} if rgb else state
-    before, now = (parse_channels(dictionary["channels"]) for dictionary in (origin, config))
+        return state | {first: widen_stem(state[first], planes, config.stem)} if rgb else state
+    before, now = (parse_channels(each.channels) for each in (origin, config))
     if before == now:
         return state
     if before.mix or now.mix or not set(now.names) <= set(before.names):
         raise InputError(
-            f"{source} was trained on the channels {origin['channels']}, not {config['channels']}; give --channels"
+            f"{source} was trained on the channels {origin.channels}, not {config.channels}; give --channels"
         )
     return state | {first: state[first][:, [before.names.index(channel) for channel in now.names]]}
 
@@ -135,9 +135,8 @@ def check_apart_from_start(weights, ids):
 def moments_of_start(config):
     """{mean, std} of the training set that the starting weights were trained on, where they say so and the channels are the
     same; else None."""
-    origin = read_state(config["weights"])[1] if config["weights"] != "imagenet" else {}
-    same = origin.get("channels") == config["channels"] and origin.get("mean") and origin.get("std")
-    return {key: origin[key] for key in ("mean", "std")} if same else None
+    origin = read_state(config.weights)[1] if config.weights != "imagenet" else None
+    return origin if origin and origin.channels == config.channels and origin.mean and origin.std else None
 
 
 def imagenet_state(name, size):
@@ -223,10 +222,9 @@ def read_state(path, own=None):
             f"{path} holds no state dict (names and tensors); save one with torch.save(network.state_dict(), …)"
         )
     where = _choose(path, states, own)
-    config = content.get("config") if where in USUAL else {}
-    config = config if isinstance(config, dict) else {}
-    check_config(path, config)
-    return states[where], config
+    config = content.get("config") if where in USUAL else None
+    named = isinstance(config, dict) and "class_names" in config
+    return states[where], RunConfig.from_dict(config, path) if named else None
 
 
 USUAL = (("state_dict",), ("model",))  # where state dicts lie that come before others; the kit's is model
@@ -298,7 +296,17 @@ def _to_torch(tensor):
 
 
 # How the authors trained and used their network: channel order, normalisation and patches of the published weights.
-GAPNET_AUTHORS = {
-    "model": "gapnet_pl", "stem": "mean", "channels": "bgry", "planes": 4, "size": 1024, "fit": "crop",
-    "normalise": "image", "mean": None, "std": None, "amp": "off", "batch_size": 40, "class_names": list(CYTO_CLASSES),
-}  # fmt: skip
+GAPNET_AUTHORS = RunConfig(
+    model="gapnet_pl",
+    stem="mean",
+    channels="bgry",
+    planes=4,
+    size=1024,
+    fit="crop",
+    normalise="image",
+    mean=None,
+    std=None,
+    amp="off",
+    batch_size=40,
+    class_names=list(CYTO_CLASSES),
+)

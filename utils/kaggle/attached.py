@@ -1,66 +1,90 @@
-"""Finding what is attached to a kernel: the competition's files, the uploaded data set, earlier kernels' output. Kaggle has put them
-at /kaggle/input/<name>/ and at /kaggle/input/{competitions,datasets/<user>,notebooks/<user>}/<name>/, so they are known by what is in them.
+"""What is attached to a kernel: the competition's files, the uploaded data set, earlier kernels' output.
+
+Kaggle has mounted them at /kaggle/input/<name>/ and at /kaggle/input/{competitions,datasets/<user>,notebooks/<user>}/<name>/,
+so they are found by what is in them.
 """
 
 import itertools
 import os
+import shutil
 from pathlib import Path
 
-from utils.errors import InputError, listing
+from utils.errors import InputError, listing, plural
+from utils.files import whole_folder
 from utils.kaggle import COMPETITION, TABLES
-from utils.kaggle.manifest import MANIFEST
+from utils.safe_load import read_json
 
+MANIFEST = (
+    "upload.json"  # {"files": {place: bytes}} of an uploaded data set, by which the kernel sees that all have arrived
+)
 DEEPEST = 4  # folders below /kaggle/input
 MOST = 500  # entries of a folder that are looked at; train/ and test/, of 120,000, are never opened
 
 
+def find(top):
+    """The folders of the competition and of the data set, and a tuple of those with a runs/ in them, below `top`."""
+    found = list(look(top))
+    competition = [folder for folder, names in found if names >= {*TABLES, "test"}]
+    dataset = [folder for folder, names in found if names >= {MANIFEST, "kit"}]
+    files = f"the files of the competition ({', '.join(TABLES)}, train/, test/) are"
+    accept = f"attach the competition {COMPETITION} (Add Input) and accept its rules"
+    return (
+        _only(competition, top, files, accept),
+        _only(dataset, top, "the kit is", "attach the data set that utils.kaggle.upload made"),
+        tuple(folder for folder, names in found if "runs" in names),
+    )
+
+
 def look(top):
-    """Walk the folders below `top`, those nearest first: yields (folder, {names in it}). Folders of images, and what lies in a
-    folder that is known by its content, are not opened."""
+    """Yield (folder, names in it) below `top`, the nearest first. Images are not listed, known folders not entered."""
     waiting = [(Path(top), 0)]
     for folder, depth in waiting:
         try:
             with os.scandir(folder) as entries:
-                entries = {entry.name: entry.is_dir() for entry in itertools.islice(entries, MOST)}
+                is_folder = {entry.name: entry.is_dir() for entry in itertools.islice(entries, MOST)}
         except OSError:
             continue
-        yield folder, set(entries)
-        if depth < DEEPEST and not known(entries):
-            waiting += [
-                (folder / name, depth + 1)
-                for name in sorted(entries)
-                if entries[name] and name not in ("train", "test")
-            ]
+        names = set(is_folder)
+        yield folder, names
+        if depth < DEEPEST and not (names & {MANIFEST, "runs"} or names >= set(TABLES)):
+            below = [name for name in sorted(names) if is_folder[name] and name not in ("train", "test")]
+            waiting += [(folder / name, depth + 1) for name in below]
 
 
-def known(names):
-    """Is a folder that holds `names` one of those looked for?"""
-    return MANIFEST in names or "runs" in names or set(TABLES) <= set(names)
-
-
-def find_competition(top):
-    """The folder with the competition's files. Raises InputError where there is none, or more than one."""
-    found = [folder for folder, names in look(top) if {*TABLES, "test"} <= names]
-    return _only(found, top, f"the files of the competition ({', '.join(TABLES)}, train/, test/)",
-                 f"attach the competition {COMPETITION} (Add Input) and accept its rules")  # fmt: skip
-
-
-def find_dataset(top):
-    """The folder of the uploaded data set."""
-    found = [folder for folder, names in look(top) if {MANIFEST, "kit"} <= names]
-    return _only(found, top, "the kit", "attach the data set that utils.kaggle.upload made")
-
-
-def find_outputs(top):
-    """The folders that have a runs/ in them: earlier kernels' outputs, the data set."""
-    return [folder for folder, names in look(top) if "runs" in names]
-
-
-def _only(found, top, what, mend):
+def _only(found, top, what, fix):
     if not found:
-        raise InputError(
-            f"{what} are not below {top}; {mend}" if what.endswith(")") else f"{what} is not below {top}; {mend}"
-        )
+        raise InputError(f"{what} not below {top}; {fix}")
     if len(found) > 1:
-        raise InputError(f"{what}: found more than once, in {listing(found)}; detach all but one")
+        raise InputError(f"{what} attached more than once, in {listing(found)}; detach all but one")
     return found[0]
+
+
+def sizes_below(folder):
+    """{place: bytes} of all files of a data set, except those of Kaggle's client and the manifest itself."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {place: size for place, size in sizes.items() if place not in (MANIFEST, "dataset-metadata.json")}
+
+
+def check_arrived(folder):
+    """Raise InputError if a file of the data set in `folder` is missing or has another size than when it was uploaded."""
+    path, fix = Path(folder) / MANIFEST, "upload the data set anew"
+    content = read_json(path, "the list of an uploaded data set", fix)
+    wanted = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(wanted, dict):
+        raise InputError(f"{path} is not the list of an uploaded data set; {fix}")
+    found = sizes_below(folder)
+    if bad := [place for place, size in wanted.items() if found.get(place) != size]:
+        raise InputError(f"{plural(len(bad), 'file')} in {folder} missing or of another size: {listing(bad)}; {fix}")
+
+
+def copy_folder(source, place):
+    """Copy a read-only folder to `place`, where it appears whole and writable and replaces what was there."""
+    try:
+        with whole_folder(place) as part:
+            for path in sorted(path for path in Path(source).rglob("*") if path.is_file()):
+                copy = part / path.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+    except OSError as error:
+        raise InputError(f"cannot copy {source} to {place} ({error.strerror or error}); free the place") from error

@@ -1,21 +1,25 @@
-"""Taking over what earlier kernels, or a training at home, have left: of each fold what has got furthest."""
+"""Taking over what earlier kernels, or a training at home, have trained: of each fold what has got furthest."""
 
-import shutil
 from collections import namedtuple
 from pathlib import Path
+
+import pandas as pd
 
 from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, listing
-from utils.files import whole_folder, write_csv
+from utils.files import write_csv
+from utils.kaggle.attached import copy_folder
 from utils.runs.run_folder import fold_files
 
 Progress = namedtuple("Progress", "finished epoch step score")  # in this order one is further than another
 
 
 def progress(folder):
-    """How far the fold in `folder` is: Progress, or None where no checkpoint is there. A best.pt alone is a trained fold's. Raises
-    InputError where a checkpoint is damaged."""
+    """How far the fold in `folder` is: Progress, or None without a checkpoint. A best.pt alone is of a trained fold.
+
+    Raises InputError on a damaged checkpoint.
+    """
     for name in ("last.pt", "best.pt"):
         if (Path(folder) / name).is_file():
             state = checkpoint.load(Path(folder) / name)
@@ -25,59 +29,36 @@ def progress(folder):
 
 
 def take_over(sources, runs, names):
-    """Copy each fold of the runs `names` from the folder of `sources` (each with a runs/ in it) where it has got furthest into `runs`,
-    whole or not at all, unless it is as far there: -> the sources that gave something. Prints what is taken from where."""
-    found = {}
-    for source in sources:
-        for name in names:
-            for folder in {
-                path.parent
-                for kind in ("last.pt", "best.pt")
-                for path in fold_files(Path(source) / "runs" / name, kind)
-            }:
-                found.setdefault((name, folder.name), []).append((_sound_progress(folder), source, folder))
+    """Copy each fold of the runs `names` into `runs` from where it has got furthest, unless it is as far there already.
+
+    sources: folders with a runs/ in them. Returns those that something was copied from, and prints what.
+    """
     used = []
-    for (name, fold), candidates in sorted(found.items()):
-        far, source, folder = max(candidates, key=lambda candidate: candidate[0][:3])
-        place = Path(runs) / name / fold
-        here = progress(place)
-        if here is not None and here[:3] >= far[:3]:
-            continue
-        copy_whole(folder, place)
-        used.append(source)
-        where = f"epoch {far.epoch}, step {far.step:,}" if not far.finished else "trained"
-        print(f"{name}/{fold} taken over from {source}: {where}")
+    for name in names:
+        found = {}
+        for source in sources:
+            files = [path for kind in ("last.pt", "best.pt") for path in fold_files(Path(source) / "runs" / name, kind)]
+            for folder in {path.parent for path in files}:
+                try:
+                    found.setdefault(folder.name, []).append((progress(folder), source, folder))
+                except InputError as error:
+                    raise InputError(f"{error}; or detach that input") from None
+        for fold, candidates in sorted(found.items()):
+            far, source, folder = max(candidates, key=lambda candidate: candidate[0][:3])
+            here = progress(Path(runs) / name / fold)
+            if here is None or here[:3] < far[:3]:
+                copy_folder(folder, Path(runs) / name / fold)
+                used.append(source)
+                stage = "trained" if far.finished else f"epoch {far.epoch}, step {far.step:,}"
+                print(f"{name}/{fold} taken over from {source}: {stage}")
     return list(dict.fromkeys(used))
 
 
-def _sound_progress(folder):
-    try:
-        return progress(folder)
-    except InputError as error:
-        raise InputError(f"{error}; or detach that input") from None
+def write_validation_labels(runs, names, path):
+    """Write the labels of all validation images of the runs, from their rows.csv, as a table Id,Target to fit thresholds on.
 
-
-def copy_whole(source, place):
-    """Copy a folder to `place`, in which it appears whole; what was there goes. Raises InputError where it cannot be written."""
-    try:
-        with whole_folder(place) as part:
-            shutil.copytree(
-                source, part, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile, dirs_exist_ok=True
-            )
-            for folder in [part, *part.rglob("*")]:
-                if folder.is_dir():
-                    folder.chmod(0o755)  # the mode of a read-only input comes along
-    except (OSError, shutil.Error) as error:
-        raise InputError(
-            f"cannot copy {source} to {place} ({getattr(error, 'strerror', None) or error}); free the place"
-        ) from error
-
-
-def validation_labels(runs, names, path):
-    """Write the labels of all validation images of the runs, from their rows.csv, as a table Id,Target: what thresholds are fitted
-    on, wherever the folds.csv of a run may be. Raises InputError where two runs know an image by other labels."""
-    import pandas as pd
-
+    So the folds.csv of a run need not be known. Raises InputError if two runs have different labels for an image.
+    """
     parts = []
     for name in names:
         for file in fold_files(Path(runs) / name, "rows.csv"):

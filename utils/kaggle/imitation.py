@@ -1,4 +1,4 @@
-"""Kaggle's folders imitated at home: a few simulated images in place of the competition's, and the data set as it would be uploaded."""
+"""Kaggle's folders imitated at home: a few simulated images instead of the competition's, and the data set to upload."""
 
 import contextlib
 import io
@@ -14,17 +14,18 @@ SETTINGS = Settings(800, 40, size=64, seed=4, power=0.5)
 
 
 def imitate(kaggle, settings=SETTINGS):
-    """Make `kaggle`/input with the competition's files, simulated, and the kit's data set, as Kaggle mounts them, all files read-only;
-    and an empty `kaggle`/working. The folder `kaggle` is made anew each time. No wheels: at home nothing is lacking."""
+    """Make the folder `kaggle` anew: input/ with the competition and the data set, read-only, and an empty working/.
+
+    There are no wheels: at home no package is missing.
+    """
     kaggle = Path(kaggle)
-    competition, dataset = kaggle / "input/competitions" / COMPETITION, kaggle / "input/datasets/you/hpa-kit"
     shutil.rmtree(kaggle, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
-        write_atlas(competition, settings, workers=cores())
+        write_atlas(kaggle / "input/competitions" / COMPETITION, settings, workers=cores())
     upload.build(kaggle / "upload", "you", "hpa-kit", with_wheels=False)
-    dataset.parent.mkdir(parents=True, exist_ok=True)
-    (kaggle / "upload/dataset").rename(dataset)
-    (dataset / "dataset-metadata.json").unlink()  # the client keeps it
+    (kaggle / "upload/dataset/dataset-metadata.json").unlink()  # Kaggle's client keeps it
+    (kaggle / "input/datasets/you").mkdir(parents=True)
+    (kaggle / "upload/dataset").rename(kaggle / "input/datasets/you/hpa-kit")
     shutil.rmtree(kaggle / "upload")
     (kaggle / "working").mkdir()
     for path in (kaggle / "input").rglob("*"):

@@ -20,7 +20,7 @@ from utils.models.layers import check_size, conv, lecun_normal
 
 class GapNetPL(nn.Module):
     stem_layers, head_layers = ("block1.0",), ("head",)
-    map_layer = "block1"  # its map marks what the logit hangs on; the deepest block's does not (utils.notebook.grad_cam.blanking)
+    map_layer = "block1"  # its map marks what the logit hangs on; the deepest block's does not (utils.notebook.grad_cam.measure_blanking)
 
     def __init__(self, classes, channels):
         super().__init__()

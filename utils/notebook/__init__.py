@@ -1,4 +1,1 @@
-"""What the notebooks show: which data are available, examples, galleries, a labelling form.
-
-No script imports it.
-"""
+"""What the notebooks compute and show: available data, galleries, a labelling form, a look into runs. No script imports it."""

@@ -1,4 +1,4 @@
-"""Which data a notebook shows: the competition's files where they are there, else a simulated atlas."""
+"""Which data a notebook shows: the competition's files if they are available, else a simulated atlas."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +10,20 @@ from utils.data.images import CHANNELS, load_sample, look_at_files, scan_folder
 from utils.data.labels import HPA_CLASSES, read_labels
 from utils.errors import listing, plural
 from utils.parallel import cores
-from utils.simulator.plan import Settings
+from utils.simulator.plan import Settings, plan_image
+from utils.simulator.sample import draw_sample
 from utils.simulator.write import write_atlas
 
-SMALL = Settings(train=300, test=100, size=192, power=0.5, duplicates=0.06)  # drawn where there is nothing to show
+SMALL = Settings(train=300, test=100, size=192, power=0.5, duplicates=0.06)  # simulated if there are no data
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is there to be looked at.
+    """The data to show.
 
-    folder: of train.csv, train/ and test/. real: are they the competition's? labels: DataFrame Id, Target (str) of all
+    folder: of train.csv, train/ and test/. real: whether they are the competition's. labels: DataFrame Id, Target (str) of all
     labelled samples, with images or without. train, test: {Id: {channel: path}} of the samples with all four channels, in
-    train only labelled ones. told: what is there and what is missing, a line.
+    train only labelled ones. summary: what was found and what is missing, in one line.
     """
 
     folder: Path
@@ -30,14 +31,14 @@ class Data:
     labels: pd.DataFrame
     train: dict
     test: dict
-    told: str
+    summary: str
 
     def targets(self):
         """{Id: Target} of all labelled samples."""
         return dict(zip(self.labels["Id"], self.labels["Target"], strict=True))
 
     def with_images(self):
-        """The rows of `labels` whose images are there."""
+        """The rows of `labels` that have images."""
         return self.labels[self.labels["Id"].isin(set(self.train))].reset_index(drop=True)
 
     def image(self, id_, size=None):
@@ -48,61 +49,73 @@ class Data:
     def sample(self, split, count, seed=0):
         """At most `count` samples of "train" or "test", drawn without replacement: -> {Id: (path, …)}, red to yellow.
 
-        Samples with a file that is cut short or none of the kit's, or with channels of unequal size, are left out.
+        Samples with a damaged or foreign file, or with channels of unequal size, are left out.
         """
         found = getattr(self, split)
-        picked = np.random.default_rng(seed).choice(sorted(found), min(count, len(found)), replace=False)
-        files = [tuple(found[id_][name] for name in CHANNELS.values()) for id_ in picked.tolist()]
+        ids = np.random.default_rng(seed).choice(sorted(found), min(count, len(found)), replace=False).tolist()
+        files = [tuple(found[id_][name] for name in CHANNELS.values()) for id_ in ids]
         _, bad = look_at_files(files)
-        return {
-            id_: paths for row, (id_, paths) in enumerate(zip(picked.tolist(), files, strict=True)) if row not in bad
-        }
+        return {id_: paths for row, (id_, paths) in enumerate(zip(ids, files, strict=True)) if row not in bad}
 
 
 def find_data(root="input", small=SMALL):
-    """The competition's files in `root` if there is train.csv and one sample of it at least, else `root`/demo if `bash run.sh` has
-    made it, else a small atlas, which is drawn into `root`/explore. -> Data; prints what is shown.
+    """The competition's files in `root` if it has train.csv and at least one sample of it, else `root`/demo if `bash run.sh` has
+    made it, else a small atlas, which is simulated into `root`/explore. -> Data; prints its summary.
 
-    Folders are listed and tables read, no picture is opened. Raises InputError where a table is not as it should be, and
-    where `root`/explore holds another atlas.
+    Lists folders and reads tables, but opens no image. Raises InputError for a bad table, and if `root`/explore holds another
+    atlas.
     """
     root = Path(root)
-    lacking = f"no train.csv with samples of all four channels in train/ lies in {root}"
+    missing = f"no train.csv with samples of all four channels in train/ in {root}"
     data = open_data(root, "the competition's files", True)
     if data is None:
-        data = open_data(root / "demo", f"{lacking}, so the simulated atlas of bash run.sh")
+        data = open_data(root / "demo", f"{missing}, so the simulated atlas of bash run.sh")
     if data is None:
         write_atlas(root / "explore", small, workers=cores())
-        data = open_data(root / "explore", f"{lacking}, so a small simulated atlas, drawn for this page")
-    print(data.told)
+        data = open_data(root / "explore", f"{missing}, so a small simulated atlas")
+    print(data.summary)
     return data
 
 
 def open_data(folder, what, real=False):
     """The Data in a folder, None unless it has train.csv and one labelled sample with all four channels."""
-    table, there = folder / "train.csv", {}
-    for split in ("train", "test"):
-        there[split] = scan_folder(folder / split) if (folder / split).is_dir() else {}
-    if not table.exists() or not there["train"]:
+    table = folder / "train.csv"
+    found = {part: scan_folder(folder / part) if (folder / part).is_dir() else {} for part in ("train", "test")}
+    if not table.exists() or not found["train"]:
         return None
     labels = read_labels(table, HPA_CLASSES)[["Id", "Target"]]
     known = set(labels["Id"])
-    whole = {split: {id_: files for id_, files in found.items() if len(files) == len(CHANNELS)}
-             for split, found in there.items()}  # fmt: skip
+    whole = {
+        part: {id_: files for id_, files in samples.items() if len(files) == len(CHANNELS)}
+        for part, samples in found.items()
+    }
     train = {id_: files for id_, files in whole["train"].items() if id_ in known}
     if not train:
         return None
-    told = f"{what}: {plural(len(labels), 'labelled sample')}, {plural(len(whole['test']), 'test sample')}"
-    lacking = [f"{id_} has no {' and no '.join(missing)}" for found in there.values() for id_, files in found.items()
-               if (missing := [name for name in CHANNELS.values() if name not in files])]  # fmt: skip
-    few = listing(lacking, show=2, sep="; ")
-    notes = [
-        (len(labels) > len(train), f"{plural(len(train), 'labelled sample')} with all four images"),
-        (bool(lacking), f"{plural(len(lacking), 'sample')} left out for a missing channel ({few})"),
-        (
-            len(whole["train"]) > len(train),
-            f"{plural(len(whole['train']) - len(train), 'sample')} of train/ without a label",
-        ),
+    lacking = [
+        f"{id_} has no {' and no '.join(missing)}"
+        for samples in found.values()
+        for id_, files in samples.items()
+        if (missing := [name for name in CHANNELS.values() if name not in files])
     ]
-    told += "".join(f"; {note}" for applies, note in notes if applies)
-    return Data(folder, real, labels, train, whole["test"], told)
+    notes = [f"{what}: {plural(len(labels), 'labelled sample')}, {plural(len(whole['test']), 'test sample')}"]
+    if len(labels) > len(train):
+        notes.append(f"{plural(len(train), 'labelled sample')} with all four images")
+    if lacking:
+        few = listing(lacking, show=2, sep="; ")
+        notes.append(f"{plural(len(lacking), 'sample')} left out for a missing channel ({few})")
+    if unlabelled := len(whole["train"]) - len(train):
+        notes.append(f"{plural(unlabelled, 'sample')} of train/ without a label")
+    return Data(folder, real, labels, train, whole["test"], "; ".join(notes))
+
+
+def mixed_fields(data, count=16, size=256, seed=0):
+    """Fields to be told apart: up to `count` of the competition's, if the Data are real, and as many simulated ones, else `count`
+    simulated ones, in random order -> [("real" or "simulated", (size, size, 4))]."""
+    files = data.sample("train", count, seed).values() if data.real else ()
+    fields = [("real", load_sample(paths, size)) for paths in files]
+    settings = Settings(train=1000, test=1, size=size, seed=5)
+    for index in range(len(fields) or count):
+        plan = plan_image(settings, "train", index)
+        fields.append(("simulated", draw_sample(settings.seed, "train", plan.index, plan.shows, size)))
+    return [fields[place] for place in np.random.default_rng(seed).permutation(len(fields))]

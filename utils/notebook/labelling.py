@@ -1,4 +1,4 @@
-"""A small form for notebooks: look at an image, click what you see, and it is kept in a CSV `Id,Target`."""
+"""For human_vs_machine.ipynb: a form to label images in, and a made-up machine and person if there are none yet."""
 
 from pathlib import Path
 
@@ -6,81 +6,106 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from utils import plots
 from utils.data.images import find_files, load_sample, parse_channels
-from utils.data.labels import read_labels
+from utils.data.labels import HPA_CLASSES, decode, encode, read_labels
 from utils.errors import InputError
 from utils.files import check_writable, write_csv
 from utils.opencv import cv2
+from utils.parallel import cores
+from utils.plots.image_sheets import in_colour, stretch
+from utils.runs.predictions import write_predictions
+from utils.simulator.plan import Settings
+from utils.simulator.write import write_atlas
 
 
 class Labeller:
-    """Shows one image after another, with a button a class; `form` is the widget to display.
+    """Shows one image after another, with one button per class; `form` is the widget to display.
 
-    ids: which images, in order. folders: where they lie. classes: names. path: the CSV, written whole after each image;
-    images that it names already are not shown again. channels: as in train.py, green among them. A person may save an
-    image without a class.
+    ids: the images, in order. folders: of the images. classes: names. path: the CSV `Id,Target`, written after each image;
+    images that it names already are not shown again. channels: as in train.py, green among them. An image may be saved
+    without a class.
     """
 
     def __init__(self, ids, folders, classes, path, pixels=512, channels="rgby"):
         check_writable(path)
-        self.path, self.classes, self.pixels = Path(path), list(classes), pixels
-        self.said = {}
+        self.path, self.pixels, self.answers = Path(path), pixels, {}
         if self.path.is_file():
-            table = read_labels(path, self.classes)
-            self.said = dict(zip(table["Id"], table["Target"], strict=True))
+            table = read_labels(path, list(classes))
+            self.answers = dict(zip(table["Id"], table["Target"], strict=True))
         wanted = parse_channels(channels)
         self.channels = wanted.names
         if "green" not in self.channels:
-            raise InputError(f"channels {channels!r} lack green, the protein that is asked about")
+            raise InputError(f"channels {channels!r} lack green, the protein to be labelled")
         self.files = dict(zip(ids, find_files(folders, list(ids), wanted), strict=True))
-        self.left = [id_ for id_ in ids if id_ not in self.said]
-        self.buttons = [
-            widgets.ToggleButton(description=name, layout=widgets.Layout(width="190px")) for name in self.classes
-        ]
-        self.picture = widgets.Image(format="png", width=pixels)
-        self.protein = widgets.Image(format="png", width=pixels)
+        self.left = [id_ for id_ in ids if id_ not in self.answers]
+        wide = widgets.Layout(width="190px")
+        self.buttons = [widgets.ToggleButton(description=name, layout=wide) for name in classes]
+        self.image, self.protein = (widgets.Image(format="png", width=pixels) for _ in range(2))
         self.note = widgets.HTML()
         self.save = widgets.Button(description="save, next", button_style="primary")
         self.skip = widgets.Button(description="skip")
         self.save.on_click(lambda _: self.keep())
-        self.skip.on_click(lambda _: self.later())
-        rows = widgets.GridBox(self.buttons, layout=widgets.Layout(grid_template_columns="repeat(5, 195px)"))
-        self.form = widgets.VBox(
-            [self.note, widgets.HBox([self.picture, self.protein]), rows, widgets.HBox([self.save, self.skip])]
-        )
+        self.skip.on_click(lambda _: self.postpone())
+        grid = widgets.GridBox(self.buttons, layout=widgets.Layout(grid_template_columns="repeat(5, 195px)"))
+        images, actions = widgets.HBox([self.image, self.protein]), widgets.HBox([self.save, self.skip])
+        self.form = widgets.VBox([self.note, images, grid, actions])
         self.show()
 
     def show(self):
-        """The next image, or that there is none."""
+        """Show the next image, or that there is none."""
         for button in self.buttons:
             button.value = False
-        done = f"{len(self.said):,} labelled, {len(self.left):,} to go"
+        done = f"{len(self.answers):,} labelled, {len(self.left):,} to go"
         if not self.left:
             self.note.value = f"{done}: thank you"
             self.save.disabled = self.skip.disabled = True
             return
         image = load_sample(self.files[self.left[0]], self.pixels)
-        self.picture.value = _png(plots.in_colour(image, self.channels))
-        self.protein.value = _png(plots.stretch(image[..., self.channels.index("green")]))
+        self.image.value = _png(in_colour(image, self.channels))
+        self.protein.value = _png(stretch(image[..., self.channels.index("green")]))
         self.note.value = f"{done}. Left: nucleus blue, microtubules red, protein green; right: the protein alone"
 
     def keep(self):
-        """Write down what is clicked and go on."""
+        """Save the clicked classes and go on."""
         if self.left:
             clicked = [str(number) for number, button in enumerate(self.buttons) if button.value]
-            said = self.said | {self.left[0]: " ".join(clicked)}
-            write_csv(self.path, pd.DataFrame({"Id": list(said), "Target": list(said.values())}))
-            self.said, self.left = said, self.left[1:]
+            answers = self.answers | {self.left[0]: " ".join(clicked)}
+            write_csv(self.path, pd.DataFrame({"Id": list(answers), "Target": list(answers.values())}))
+            self.answers, self.left = answers, self.left[1:]
             self.show()
 
-    def later(self):
+    def postpone(self):
         """Put the image at the end of the queue."""
         self.left = [*self.left[1:], *self.left[:1]]
         self.show()
 
 
-def _png(picture):
+def _png(image):
     """(H, W) or (H, W, 3) RGB in [0, 1] -> PNG bytes."""
-    pixels = np.round(np.atleast_3d(picture) * 255).astype(np.uint8)
+    pixels = np.round(np.atleast_3d(image) * 255).astype(np.uint8)
     return cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+
+
+def made_up_machine(folder, images=120, seed=0):
+    """Simulated images, and predictions that are often right: -> folder of images, labels, predictions, thresholds."""
+    folder, rng = Path(folder), np.random.default_rng(seed)
+    write_atlas(folder, Settings(train=8, test=images, size=128, power=0.5), workers=cores())
+    table = read_labels(folder / "solution.csv", HPA_CLASSES)
+    truth = encode(table["Target"], HPA_CLASSES)
+    probabilities = np.clip(0.55 * truth + rng.normal(0.15, 0.2, truth.shape), 0, 1)
+    write_predictions(folder / "predictions.csv", table["Id"], probabilities, HPA_CLASSES)
+    return folder / "test", folder / "solution.csv", folder / "predictions.csv", "0.5"
+
+
+def made_up_person(truth, path, seed=0):
+    """Write the answers of somebody who finds every second label and guesses in one image of four: -> path.
+
+    truth: DataFrame Id, Target of the images judged.
+    """
+    rng = np.random.default_rng(seed)
+    right = encode(truth["Target"], HPA_CLASSES)
+    answers = right & (rng.random(right.shape) < 0.5)
+    guesses = np.flatnonzero(rng.random(len(answers)) < 0.25)
+    answers[guesses, rng.integers(len(HPA_CLASSES), size=len(guesses))] = 1
+    write_csv(path, pd.DataFrame({"Id": truth["Id"], "Target": decode(answers)}))
+    return path

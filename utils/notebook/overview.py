@@ -1,13 +1,33 @@
-"""What labels and folds tell before training: imbalance, co-occurrence, an example of each class, the balance of folds."""
+"""Facts about a data set before training: imbalance, co-occurrence, folds, brightness, file formats."""
+
+import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
-from utils.data.images import scan_folder
+from utils.data.images import CHANNELS, UNREADABLE, image_size, load_sample, scan_folder
 from utils.data.labels import TEST_FOLD, encode, read_folds
+from utils.errors import InputError, plural
+from utils.parallel import cores
+
+# Means of all pixels of the competition's images, grey values 0 to 1, as its competitors published them.
+PUBLISHED = {
+    "train": dict(zip(CHANNELS.values(), (0.0807, 0.0526, 0.0549, 0.0828), strict=True)),
+    "test": dict(zip(CHANNELS.values(), (0.0591, 0.0454, 0.0407, 0.0593), strict=True)),
+}
+COLOUR_TYPES = {
+    0: "grey",
+    2: "colour",
+    3: "palette",
+    4: "grey with opacity",
+    6: "colour with opacity",
+}  # PNG, table 11.1
 
 
 def imbalance(counts):
-    """How many times as many images the commonest class has as the rarest that has any: (C,) int -> float, NaN of none."""
+    """Ratio of the most common class's images to those of the rarest that has any: (C,) int -> float, NaN without images."""
     some = np.asarray(counts)[np.asarray(counts) > 0]
     return float(some.max() / some.min()) if len(some) else float("nan")
 
@@ -16,14 +36,13 @@ def co_occurrence(labels):
     """Percent of the images of each class (row) that have each class (column): (N, C) 0/1 -> (C, C), NaN in rows of classes
     without an image."""
     labels = np.asarray(labels, float)
-    counts = labels.sum(axis=0)
     with np.errstate(invalid="ignore"):
-        return 100 * (labels.T @ labels) / counts[:, None]
+        return 100 * (labels.T @ labels) / labels.sum(axis=0)[:, None]
 
 
 def plainest_of_each(labels, ids, seed=0):
     """For each class the image with the fewest other classes: (N, C) 0/1 and N ids -> [(class, id, number of others)], common
-    to rare; equally good ones by chance. Classes without an image are left out."""
+    to rare; ties are broken at random. Classes without an image are left out."""
     labels = np.asarray(labels)
     size = labels.sum(axis=1) + np.random.default_rng(seed).random(len(labels))
     order = [number for number in np.argsort(-labels.sum(axis=0), kind="stable") if labels[:, number].any()]
@@ -31,26 +50,80 @@ def plainest_of_each(labels, ids, seed=0):
     return [(int(number), ids[row], int(labels[row].sum()) - 1) for number, row in zip(order, rows, strict=True)]
 
 
-def split_of(path, classes):
-    """A folds.csv as `plots.fold_split` takes it: -> labels (N, C) 0/1, fold (N,) int, dealt (N,) bool, {fold: share}.
+def read_split(path, classes):
+    """A folds.csv as arguments of `fold_split`: -> labels (N, C) 0/1, fold (N,) int, dealt (N,) bool, {fold: fraction}.
 
-    One fold 0 alone is the validation part of make_folds.py --split, whose shares then are those that were dealt.
+    Fold 0 alone is the validation part of make_folds.py --split; the fractions are then those of its parts.
     """
     table = read_folds(path, classes)
-    fold = table["fold"].to_numpy()
+    labels, fold = encode(table["Target"], classes), table["fold"].to_numpy()
     numbers = sorted(set(fold[fold >= 0].tolist()))
     if numbers == [0]:
         parts = {part: float((fold == part).mean()) for part in (-1, 0, TEST_FOLD) if (fold == part).any()}
-        return encode(table["Target"], classes), fold, np.ones(len(fold), bool), parts
-    return encode(table["Target"], classes), fold, fold >= 0, dict.fromkeys(numbers, 1 / max(1, len(numbers)))
+        return labels, fold, np.ones(len(fold), bool), parts
+    return labels, fold, fold >= 0, dict.fromkeys(numbers, 1 / max(1, len(numbers)))
 
 
 def fold_options(data, out, folds=5, most=5000):
-    """The options with which make_folds.py deals out the labels of the Data (utils.notebook.available_data) into the table `out`. Near-duplicates are
-    looked for where there are at most `most` samples and the two channels that tell them are there of all."""
+    """Options of make_folds.py that split the labels of the Data (utils.notebook.available_data) into the table `out`. Near-
+    duplicates are looked for among at most `most` samples, if all have the two channels that this needs."""
     options = ["--labels", data.folder / "train.csv", "--folds", folds, "--seed", 0, "-o", out]
-    there = scan_folder(data.folder / "train")
-    whole = all({"green", "blue"} <= set(there.get(id_, ())) for id_ in data.labels["Id"])
-    if len(data.labels) > most or not whole:
+    found = scan_folder(data.folder / "train")
+    complete = all({"green", "blue"} <= set(found.get(id_, ())) for id_ in data.labels["Id"])
+    if len(data.labels) > most or not complete:
         return [*options, "--hash-distance", -1]
     return [*options, "--images", data.folder / "train", "--allow-unlabelled"]
+
+
+def channel_means(files):
+    """Mean grey value of each channel of each sample: N tuples of paths -> (N, channels) float64 in [0, 1], (0,) of none."""
+
+    def read_means(paths):
+        image = load_sample(paths)
+        return image.mean(axis=(0, 1), dtype=np.float64) / (255 if image.dtype == np.uint8 else 1)
+
+    with ThreadPoolExecutor(cores()) as pool:  # decoding releases the interpreter lock
+        return np.array(list(pool.map(read_means, files)))
+
+
+def brightness_table(means, published=None):
+    """Each channel's mean over images, in train and in test, and the change in percent: {"train": (N, 4), "test": (M, 4)} -> a
+    DataFrame; a part without images is left out. published: `PUBLISHED`, for columns with its numbers."""
+    parts = [part for part in means if len(means[part])]
+    table = pd.DataFrame({part: means[part].mean(axis=0) for part in parts}, index=list(CHANNELS.values()))
+    if len(parts) == 2:
+        table["change, %"] = 100 * (table["test"] / table["train"] - 1)
+    return table.assign(**{f"{part}, published": pd.Series(values) for part, values in (published or {}).items()})
+
+
+def file_formats(files):
+    """How many files have each size, depth and format, from their headers: N tuples of paths -> DataFrame width, height (pixels),
+    depth (text), ending, files, the most common first."""
+    rows = [(*image_size(path)[::-1], depth(path), path.suffix[1:].lower()) for paths in files for path in paths]
+    table = pd.DataFrame(rows, columns=["width", "height", "depth", "ending"])
+    return table.value_counts().rename("files").reset_index()
+
+
+def depth(path):
+    """Bits and colour of a PNG, JPEG or TIFF from its header: ``8-bit grey``. Raises InputError if it is none of these."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+    if head.startswith(b"\x89PNG") and len(head) == 26:
+        bits, colour = struct.unpack(">BB", head[24:])
+        return f"{bits}-bit {COLOUR_TYPES.get(colour, 'of unknown colour')}"
+    try:
+        with Image.open(path, formats=("JPEG", "TIFF")) as image:
+            bits = image.tag_v2.get(258, (1,))[0] if image.format == "TIFF" else 8  # tag 258: BitsPerSample
+            return f"{bits}-bit {'colour' if len(image.getbands()) > 2 else 'grey'}"
+    except UNREADABLE:
+        raise InputError(f"{path} is not a readable PNG, JPEG or TIFF image; fetch it again") from None
+
+
+def describe_formats(formats):
+    """The one format, or how many there are, in words: of `file_formats` -> a sentence without its full stop."""
+    total = plural(int(formats["files"].sum()), "file")
+    if len(formats) == 1:
+        one = formats.iloc[0]
+        return f"all {total} examined are {one['width']} x {one['height']} pixels, {one['depth']}, {one['ending']}"
+    sizes = plural(len(formats.drop_duplicates(["width", "height"])), "size")
+    return f"{total} examined have {plural(len(formats), 'format')}: {sizes}, {plural(formats['depth'].nunique(), 'depth')}"

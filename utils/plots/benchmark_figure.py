@@ -1,168 +1,166 @@
-"""What `python -m utils.tools.benchmark` has measured, in one figure."""
+"""The measurements of `python -m utils.tools.benchmark` in one figure."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from utils.plots.style import BLUE, COLOURS, GREY, ORANGE, arrange, save, tidy
+from utils.plots import style
+from utils.plots.style import BLUE, COLOURS, GREY, ORANGE
 
 
-def benchmark(found, path):
-    """found: {subject: what its `measure` gave}, with "machine" beside; a subject that was not measured has no panel."""
-    panels = [(draw, name) for name, draws in PANELS.items() if name in found for draw in draws]
-    if not panels:
+def draw_benchmark(found, path):
+    """found: {subject: the result of its `measure`} and "machine"; a subject that was not measured has no panel."""
+    chosen = [(draw, name) for name, draws in PANELS.items() if name in found for draw in draws]
+    if not chosen:
         return
-    columns = min(3 if len(panels) > 4 else 2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 3.7 * rows + 0.3), squeeze=False)
-    for axis in axes.ravel()[len(panels) :]:
-        axis.remove()
-    for axis, (draw, name) in zip(axes.ravel(), panels):
+    figure, axes = style.panels(len(chosen), 3 if len(chosen) > 4 else 2, 6, 3.7, extra=0.3)
+    for axis, (draw, name) in zip(axes, chosen, strict=True):
         draw(axis, found[name])
     machine = found["machine"]
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
-    figure.suptitle(f"{where}, {machine['arithmetic']}, torch {machine['torch']}", x=0.01, ha="left", fontsize=11)
-    arrange(figure, h_pad=2, w_pad=2)
-    save(figure, path)
+    hardware = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
+    figure.suptitle(f"{hardware}, {machine['arithmetic']}, torch {machine['torch']}", x=0.01, ha="left", fontsize=11)
+    style.arrange_and_save(figure, path, h_pad=2, w_pad=2)
 
 
-def _bars(axis, names, values, labels, colours):
+def _title(axis, text):
+    axis.set_title(text, loc="left", fontsize=10)
+
+
+def _draw_rows(axis, names, values, labels, colours):
     """Horizontal bars from top to bottom on a log axis, each with its label at the end."""
-    places = np.arange(len(names))
-    axis.barh(places, values, 0.7, color=colours)
-    for place, value, label in zip(places, values, labels, strict=True):
-        axis.text(value * 1.07, place, label, va="center", fontsize=8)
+    axis.bar_label(axis.barh(range(len(names)), values, 0.7, color=colours), labels, padding=3, fontsize=8)
     axis.set_xscale("log")
     axis.set_xlim(min(values) / 3, max(values) * 6)
-    axis.set_yticks(places, names, fontsize=9)
-    axis.set_ylim(len(names) - 0.4, -0.6)
-    tidy(axis, "x")
+    style.name_rows(axis, names, fontsize=9)
+    style.tidy(axis, "x")
+
+
+def _draw_columns(axis, names, values, colours, title, unit="images per second"):
+    """Vertical bars, each with its value above."""
+    labels = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
+    axis.bar_label(axis.bar(range(len(names)), values, 0.6, color=colours), labels, fontsize=9)
+    axis.set_xticks(range(len(names)), names, fontsize=9)
+    axis.set(xlim=(-0.7, len(names) - 0.3), ylim=(0, 1.18 * max(values)), ylabel=unit)
+    _title(axis, title)
+    style.tidy(axis, "y")
 
 
 def _loading(axis, found):
     names, values, labels, colours = [], [], [], []
-    for purpose in ("prediction", "training"):
+    for purpose, colour in (("prediction", BLUE), ("training", ORANGE)):
         for row in found["rows"]:
-            plain = row["way"].startswith("plain")
+            plain, value = row["way"].startswith("plain"), row[f"{purpose}_ms"]
             names.append(row["way"])
-            values.append(row[f"{purpose}_ms"])
-            labels.append(f"{values[-1]:.2f}" + ("" if plain else f"  ({row[f'{purpose}_ms_ratio']:.1f}×)"))
-            colours.append(GREY if plain else BLUE if purpose == "prediction" else ORANGE)
-    _bars(axis, names, values, labels, colours)
+            values.append(value)
+            labels.append(f"{value:.2f}" + ("" if plain else f"  ({row[f'{purpose}_ms_ratio']:.1f}×)"))
+            colours.append(GREY if plain else colour)
+    _draw_rows(axis, names, values, labels, colours)
     half = len(found["rows"])
     axis.axhline(half - 0.5, color="black", linewidth=0.6)
-    for place, text in ((0, "prediction"), (half, "training")):
-        axis.text(
-            0.99, place, text, transform=axis.get_yaxis_transform(), ha="right", va="center", style="italic", fontsize=9
-        )
-    axis.set_xlabel(f"ms a sample of {found['size']}² on one core (log scale)")
-    axis.set_title(f"Loading (×: as fast as {found['compared_with']})", loc="left", fontsize=10)
-
-
-def _columns(axis, bars, title):
-    """Two bars beside each other. bars: [(name, value, colour)]."""
-    for place, (_, value, colour) in enumerate(bars):
-        axis.bar(place, value, 0.6, color=colour)
-        axis.text(
-            place, value, f"{value:,.0f}" if value >= 100 else f"{value:.3g}", ha="center", va="bottom", fontsize=9
-        )
-    axis.set_xticks(range(len(bars)), [name for name, _, _ in bars], fontsize=9)
-    axis.set_xlim(-0.7, len(bars) - 0.3)
-    axis.set_ylim(0, 1.18 * max(value for _, value, _ in bars))
-    axis.set_ylabel("images a second")
-    axis.set_title(title, loc="left", fontsize=10)
-    tidy(axis, "y")
+    look = dict(transform=axis.get_yaxis_transform(), ha="right", va="center", style="italic", fontsize=9)
+    axis.text(0.99, 0, "prediction", **look)
+    axis.text(0.99, half, "training", **look)
+    axis.set_xlabel(f"ms per sample of {found['size']}² on one core (log scale)")
+    _title(axis, f"Loading (×: speed-up over {found['compared_with']})")
 
 
 def _training(axis, found):
-    title = f"Training, {found['size']}²: {found['ratio']:.3f} of what is possible ({found['lowest']:.3f} to {found['highest']:.3f})"
-    bars = [("packed, augmentation", found["loaded"], BLUE), ("noise in memory", found["in_memory"], GREY)]
-    _columns(axis, bars, title)
+    ratio = f"{found['ratio']:.3f} of the speed without loading ({found['lowest']:.3f} to {found['highest']:.3f})"
+    names = ["packed, augmented", "noise in memory"]
+    _draw_columns(
+        axis, names, [found["loaded"], found["in_memory"]], [BLUE, GREY], f"Training, {found['size']}²: {ratio}"
+    )
 
 
 def _prediction(axis, found):
-    bars = [(f"packed, {found['arithmetic']}", found["kit"], BLUE), ("plain, float32", found["plain"], GREY)]
-    _columns(axis, bars, f"Prediction with 4 views, {found['size']}²: {found['ratio']:.2f}×")
+    title = f"Prediction with 4 TTA views, {found['size']}²: {found['ratio']:.2f}×"
+    names = [f"packed, {found['arithmetic']}", "plain, float32"]
+    _draw_columns(axis, names, [found["kit"], found["plain"]], [BLUE, GREY], title)
 
 
-def _lines(axis, found, keys, scale=1.0):
-    """Values against size, a line for each batch. keys: {column: (name, line style)}."""
-    batches = sorted({row["batch"] for row in found["rows"]})
-    for number, batch in enumerate(batches):
-        for key, (name, style) in keys.items():
-            seen = [row for row in found["rows"] if row["batch"] == batch and row[key] is not None]
-            values = [row[key] * scale for row in seen]
-            axis.plot([row["size"] for row in seen], values, style, color=COLOURS[number], markersize=4,
-                      label=f"{name}{batch}" if seen else None)  # fmt: skip
+def _draw_batches(axis, found, lines, unit, title):
+    """Values against image size, one colour per batch size. lines: {column: (name, line style)}."""
+    handles = [
+        Line2D([], [], color="black", linestyle=look[1:], marker=look[0], markersize=4, label=name)
+        for name, look in lines.values()
+        if name
+    ]
+    for colour, batch in zip(COLOURS, sorted({row["batch"] for row in found["rows"]})):
+        handles.append(Line2D([], [], color=colour, linewidth=3, label=f"batch of {batch}"))
+        for key, (_, look) in lines.items():
+            rows = [row for row in found["rows"] if row["batch"] == batch and row[key] is not None]
+            sizes, values = [row["size"] for row in rows], [row[key] for row in rows]
+            axis.plot(sizes, values, look, color=colour, markersize=4)
+    axis.set(xscale="log", yscale="log", xlabel="image size in pixels", ylabel=unit)
     sizes = sorted({row["size"] for row in found["rows"]})
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    narrow = high < 20 * low
     axis.set_xticks(sizes, map(str, sizes))
     axis.xaxis.minorticks_off()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 20 * low else (1, 2, 5)))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_xlabel("size in pixels")
-    axis.legend(title="batch of", fontsize=8, title_fontsize=8, frameon=False, ncols=len(keys))
-    tidy(axis)
+    axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+    axis.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, ncols=3)
+    _title(axis, title)
+    style.tidy(axis)
 
 
 def _cost(axis, found):
-    _lines(axis, found, {"training_ms": ("training, ", "o-"), "prediction_ms": ("prediction, ", "s--")})
-    axis.set_ylabel("ms an image")
-    axis.set_title(f"Cost of a step, {found['model']}", loc="left", fontsize=10)
+    lines = {"training_ms": ("training", "o-"), "prediction_ms": ("prediction", "s--")}
+    _draw_batches(axis, found, lines, "ms per image", f"Cost of a step, {found['model']}")
 
 
 def _peak(axis, found):
-    _lines(axis, found, {"peak_gb": ("", "o-")})
-    axis.set_ylabel("GB")
-    axis.set_title("Most memory of a training step", loc="left", fontsize=10)
+    _draw_batches(axis, found, {"peak_gb": ("", "o-")}, "GB", "Peak memory of a training step")
 
 
 def _workers(axis, found):
-    rows = found["loading"]["rows"]
-    bars = [(str(row["workers"]), row["a_second"], BLUE) for row in rows]
-    _columns(axis, bars, f"Loading for training, packed {found['loading']['size']}²")
-    axis.set_xlabel("loading processes")
-    axis.set_ylabel("samples a second")
+    rows, title = found["loading"]["rows"], f"Loading for training, packed {found['loading']['size']}²"
+    names, values = [str(row["workers"]) for row in rows], [row["a_second"] for row in rows]
+    _draw_columns(axis, names, values, BLUE, title, "samples per second")
+    axis.set_xlabel("DataLoader workers")
 
 
 def _memory(axis, found):
     rows = found["rows"]
-    bottom = np.zeros(len(rows))
-    parts = (("own_mb", "own", BLUE), ("shared_mb", "shared", ORANGE), ("files_mb", "pages of files", GREY))
+    left = np.zeros(len(rows))
+    parts = (("own_mb", "private", BLUE), ("shared_mb", "shared", ORANGE), ("files_mb", "file-backed", GREY))
     for key, name, colour in parts:
         values = np.array([row[key] for row in rows])
-        axis.barh(range(len(rows)), values, 0.6, left=bottom, color=colour, label=name)
-        bottom += values
-    axis.set_yticks(range(len(rows)), [row["process"] for row in rows], fontsize=9)
-    axis.set_ylim(len(rows) + 0.2, -0.6)
+        axis.barh(range(len(rows)), values, 0.6, left=left, color=colour, label=name)
+        left += values
+    style.name_rows(axis, [row["process"] for row in rows], fontsize=9)
+    axis.set_ylim(len(rows) + 0.2, -0.6)  # room for the legend
     axis.set_xlabel("MB resident")
-    axis.set_title(f"Memory while training, {found['size']}², batches of {found['batch']}", loc="left", fontsize=10)
+    _title(axis, f"Memory while training, {found['size']}², batches of {found['batch']}")
     axis.legend(loc="lower right", ncols=3, fontsize=8, frameon=False)
-    tidy(axis, "x")
+    style.tidy(axis, "x")
 
 
 def _tables(axis, found):
     rows = found["rows"]
     names = [f"{row['command']}\n{row['rows']:,} rows" for row in rows]
+    values = [row["seconds"] for row in rows]
     colours = [BLUE if row["command"] == "make_folds.py" else ORANGE for row in rows]
-    _bars(axis, names, [row["seconds"] for row in rows], [f"{row['seconds']:.1f} s" for row in rows], colours)
+    _draw_rows(axis, names, values, [f"{value:.1f} s" for value in values], colours)
     axis.set_xlabel("seconds (log scale)")
-    axis.set_title("Whole commands on tables", loc="left", fontsize=10)
+    _title(axis, "Whole commands on tables")
 
 
 def _thresholds(axis, found):
     values = [found["exact_ms"], found["loop_ms"]]
     labels = [f"{values[0]:.1f} ms  ({found['ratio']:,.0f}×)", f"{values[1]:,.0f} ms"]
-    _bars(axis, ["exact", "f1_score at\n1000 thresholds"], values, labels, [BLUE, GREY])
+    _draw_rows(axis, ["exact", "f1_score at\n1000 thresholds"], values, labels, [BLUE, GREY])
     axis.set_xlabel("ms (log scale)")
-    axis.set_title(f"Best thresholds of {found['classes']} classes, {found['rows']:,} rows", loc="left", fontsize=10)
+    _title(axis, f"Best thresholds of {found['classes']} classes, {found['rows']:,} rows")
 
 
 PANELS = {  # subject: its panels
-    "loading": [_loading], "training": [_training], "prediction": [_prediction], "cost": [_cost, _peak, _workers],
-    "memory": [_memory], "tables": [_tables], "thresholds": [_thresholds],
-}  # fmt: skip
+    "loading": [_loading],
+    "training": [_training],
+    "prediction": [_prediction],
+    "cost": [_cost, _peak, _workers],
+    "memory": [_memory],
+    "tables": [_tables],
+    "thresholds": [_thresholds],
+}

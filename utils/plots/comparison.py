@@ -3,111 +3,116 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots.style import COLOURS, GREY, arrange, save, tidy
+from utils.plots import style
+from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE
 
 
 def methods_by_class(table, positives, path):
-    """F1 of each class by every method, common classes first; the best of a class is filled.
+    """F1 of each class by every method, common classes first; the best method of a class is filled.
 
     table: `Comparison.by_class_f1`. positives: (C,) images of each class.
     """
     names = [column for column in table.columns if column not in ("class", "winner")]
-    order = np.argsort(-np.asarray(positives, int), kind="stable")
+    order = style.common_first(positives)
     places = np.arange(len(order))
-    figure, axis = plt.subplots(figsize=(9, 0.27 * len(order) + 1.5))
+    figure, axis = style.rows(style.with_counts(table["class"].to_numpy()[order], np.asarray(positives)[order]), 9)
     values = table[names].to_numpy()[order]
     axis.hlines(places, values.min(axis=1), values.max(axis=1), color=GREY, linewidth=1)
     winners = table["winner"].to_numpy()[order]
     for number, name in enumerate(names):
-        colour = COLOURS[number % len(COLOURS)]
-        marker = "os^D"[number // len(COLOURS) % 4]
-        won = winners == name
-        axis.scatter(
-            values[~won, number], places[~won], s=26, facecolors="white", edgecolors=colour, marker=marker, zorder=3
-        )
-        axis.scatter(values[won, number], places[won], s=40, color=colour, marker=marker, zorder=4)
-        axis.scatter([], [], s=40, color=colour, marker=marker, label=f"{name}: {values[:, number].mean():.3f}")
-    axis.set_yticks(places, [f"{table['class'][i]} ({int(positives[i]):,})" for i in order])
-    axis.set_ylim(len(order) - 0.5, -0.5)
-    axis.set_xlim(-0.02, max(0.5, 1.05 * values.max()))
-    axis.set_xlabel("F1; filled: the best method of the class")
-    axis.set_title("F1 of each class", loc="left")
+        won, own = winners == name, values[:, number]
+        look = dict(edgecolors=COLOURS[number % len(COLOURS)], marker="os^D"[number // len(COLOURS) % 4])
+        axis.scatter(own[~won], places[~won], s=26, facecolors="white", zorder=3, **look)
+        label = f"{name}: {own.mean():.3f}"
+        axis.scatter(own[won], places[won], s=40, facecolors=look["edgecolors"], zorder=4, label=label, **look)
     axis.legend(title="mean", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
-    tidy(axis)
-    save(figure, path)
+    label = "F1; filled: the best method of the class"
+    style.tidy(axis, title="F1 of each class", xlabel=label, xlim=(-0.02, max(0.5, 1.05 * values.max())))
+    style.save(figure, path)
 
 
 def learning_curves(logs, path):
     """Macro F1 of every run against the time that its training and validation took.
 
-    logs: {method: [DataFrame with the columns seconds and macro_f1, a row an epoch]}, one a run, the best method first.
+    logs: {method: [DataFrame with the columns seconds and macro_f1, one row per epoch]}, one table per run, the best method
+    first.
     """
     figure, axis = plt.subplots(figsize=(9, 4.5))
     for number, (name, tables) in enumerate(logs.items()):
+        line = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+        look = dict(color=COLOURS[number % len(COLOURS)], linestyle=line, marker=".", linewidth=1.2)
         for place, log in enumerate(tables):
-            axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], color=COLOURS[number % len(COLOURS)],
-                      linestyle=("-", "--", ":", "-.")[number // len(COLOURS) % 4], marker=".", linewidth=1.2,
-                      label=name if place == 0 else None)  # fmt: skip
-    axis.set_xlabel("minutes of training and validation")
-    axis.set_ylabel("macro F1 at the best single cut-off")
-    axis.set_title("Every run, epoch by epoch", loc="left")
+            label = None if place else name
+            axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], label=label, **look)
+    axis.set(xlabel="minutes of training and validation", ylabel="macro F1 at the best single threshold")
     axis.legend(frameon=False)
-    tidy(axis)
-    save(figure, path)
+    style.tidy(axis, title="Every run, epoch by epoch")
+    style.save(figure, path)
 
 
-def confusion(matrices, classes, path):
-    """Confusion matrices beside each other, where they are large below each other, each row divided by its sum (Rumetshofer et
-    al., Fig. 5).
+def confusion_matrices(matrices, classes, path):
+    """Confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5); side by side if they are small.
 
-    matrices: {title: (C, C) counts, rows true, columns said}, all of the same images.
+    matrices: {title: (C, C) counts, rows true, columns predicted}, all of the same images.
     """
     side = 0.3 * len(classes)
-    beside = len(matrices) * side + 2.2 < 10.5
-    rows, columns = (1, len(matrices)) if beside else (len(matrices), 1)
-    shape = max(5.0, columns * (side + 0.2) + 2.2), rows * (side + 2.4)
-    figure, axes = plt.subplots(rows, columns, figsize=shape, sharey=True, squeeze=False)
-    for axis, (title, counts) in zip(axes.ravel(), matrices.items(), strict=True):
-        sums = counts.sum(axis=1, keepdims=True)
-        shares = counts / np.maximum(sums, 1)
-        texts = {(y, x): f"{shares[y, x]:.2f}".lstrip("0") for y, x in np.argwhere(counts > 0)}
-        _matrix(
-            axis, shares, texts, [f"{name} ({int(n):,})" for name, n in zip(classes, sums[:, 0], strict=True)], classes
-        )
+    fit = len(matrices) * side + 2.2 < 10.5
+    columns = len(matrices) if fit else 1
+    figure, axes = style.panels(
+        len(matrices), columns, max(5.0 / columns, side + 0.2 + 2.2 / columns), side + 2.4, sharey=True
+    )
+    for number, (axis, (title, counts)) in enumerate(zip(axes, matrices.items(), strict=True)):
+        sums = counts.sum(axis=1)
+        fractions = counts / np.maximum(sums, 1)[:, None]
+        texts = {(y, x): f"{fractions[y, x]:.2f}".lstrip("0") for y, x in np.argwhere(counts > 0)}
+        style.draw_matrix(axis, fractions, texts, style.with_counts(classes, sums), classes)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlabel("said")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("true (images)")
-    arrange(figure)
-    save(figure, path)
+        axis.set(xlabel="predicted", ylabel="true (images)" if number % columns == 0 else "")
+    style.arrange_and_save(figure, path)
 
 
 def mistakes(counts, missed, wrong, classes, path):
-    """Which classes are called wrongly where a class is missed: rows, the class missed; columns, what was called instead. Colours: the
-    part of the row's misses; numbers: images. Classes that were never missed have no row, those never called wrongly no column.
+    """Which classes are wrongly predicted when another one is missed: rows, the class missed; columns, the false positives.
+    Colours: fraction of the row's misses; numbers: images. Classes without a miss have no row, those without a false
+    positive no column.
 
-    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) images in which each class was missed, called wrongly.
+    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) images with each class as a false negative, as
+    a false positive.
     """
-    rows, columns = np.flatnonzero(missed), np.flatnonzero(wrong)
-    if not len(rows) or not len(columns):
-        rows = columns = np.arange(len(classes))
-    shares = counts[np.ix_(rows, columns)] / np.maximum(np.asarray(missed)[rows], 1)[:, None]
-    texts = {(y, x): f"{counts[rows[y], columns[x]]:,}" for y, x in np.argwhere(shares > 0)}
-    side = 0.29
-    figure, axis = plt.subplots(figsize=(max(5.0, side * len(columns) + 2.6), side * len(rows) + 2.9))
-    names = ([f"{classes[i]} ({int(count[i]):,})" for i in part] for part, count in ((rows, missed), (columns, wrong)))
-    _matrix(axis, shares, texts, *names)
-    axis.set_title("Numbers: images; colour: part of the row's misses", loc="left", fontsize=10)
-    axis.set_xlabel("called instead (images that it was wrongly called in)")
-    axis.set_ylabel("missed (images)")
-    arrange(figure)
-    save(figure, path)
+    left, top = np.flatnonzero(missed), np.flatnonzero(wrong)
+    if not len(left) or not len(top):
+        left = top = np.arange(len(classes))
+    missed, wrong, counts = np.asarray(missed)[left], np.asarray(wrong)[top], counts[np.ix_(left, top)]
+    fractions = counts / np.maximum(missed, 1)[:, None]
+    figure, axis = plt.subplots(figsize=(max(5.0, 0.29 * len(top) + 2.6), 0.29 * len(left) + 2.9))
+    texts = {(y, x): f"{counts[y, x]:,}" for y, x in np.argwhere(counts > 0)}
+    names = (style.with_counts([classes[i] for i in part], count) for part, count in ((left, missed), (top, wrong)))
+    style.draw_matrix(axis, fractions, texts, *names)
+    axis.set_title("Numbers: images; colour: fraction of the row's misses", loc="left", fontsize=10)
+    axis.set(xlabel="wrongly predicted instead (false positives)", ylabel="missed (false negatives)")
+    style.arrange_and_save(figure, path)
 
 
-def _matrix(axis, shares, texts, rows, columns):
-    """Shares in shades of blue with the texts {(row, column): text} in them."""
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (y, x), text in texts.items():
-        axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if shares[y, x] > 0.5 else "black")
-    axis.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8.5)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8.5)
+def person_and_machine(classes, positives, machine, person, path, images, least=3):
+    """Chen, Fig. 9: each class's "accuracy", a person's beside the machine's. The paper does not define accuracy; this
+    draws IoU, which its abstract calls accuracy, F1, and the fraction of images decided correctly.
+
+    machine, person: dicts {accuracy, f1, iou: (C,)}; person may be None. positives: (C,) images of each class that the
+    person labelled; a class with fewer than `least` of them has no point of the person's (as in the paper). images: what
+    each judged, {"machine": text, "person": text}.
+    """
+    order = np.argsort(-machine["iou"], kind="stable")
+    places = np.arange(len(order))
+    figure, *axes = style.rows([classes[number] for number in order], 10.5, columns=3)
+    titles = {"iou": "IoU", "f1": "F1", "accuracy": "fraction of images decided correctly"}
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        axis.barh(places, machine[name][order], color=BLUE, alpha=0.85, label="machine")
+        if person is not None:
+            enough = np.asarray(positives)[order] >= least
+            axis.scatter(person[name][order][enough], places[enough], color=ORANGE, s=30, zorder=3, label="person")
+        style.tidy(axis, "x", xlim=(0, 1.02), xlabel=title)
+    judges = ["machine"] if person is None else ["machine", "person"]
+    axes[0].set_title("\n".join(f"{judge}: {images[judge]}" for judge in judges), loc="left", fontsize=10)
+    if person is not None:
+        axes[-1].legend(**ABOVE)
+    style.save(figure, path)

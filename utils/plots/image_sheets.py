@@ -1,13 +1,21 @@
-"""Microscope images as pictures, alone and in sheets."""
+"""Microscope images in colour, alone and in sheets."""
+
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots.style import BLUE, arrange, save
+from utils.plots import style
+from utils.plots.dataset_figures import STAINS
+from utils.plots.style import BLUE
+
+RGB = ("red", "green", "blue")
+LIGHT = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0.15, 0.25, 1), "yellow": (1, 1, 0)}  # a channel shown alone
+STAIN_COLOURS = "Nucleus blue, microtubules red, protein green"
 
 
 def overlay(image):
-    """Four channels to a picture in the microscope's colours: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1].
+    """Four channels as an image in the microscope's colours: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1].
 
     Nucleus blue, microtubules red, protein green; the reticulum's yellow is left out, it would hide the protein. Each
     channel is stretched to its 99.7th percentile.
@@ -16,82 +24,108 @@ def overlay(image):
 
 
 def in_colour(image, names, top=None):
-    """Any channels to a picture in the microscope's colours: (H, W, C) -> (H, W, 3) in [0, 1].
+    """Any channels as an image in the microscope's colours: (H, W, C) -> (H, W, 3) in [0, 1].
 
-    names: of the C channels; yellow is left out. top: the grey value of each that becomes full, its 99.7th percentile
-    where None.
+    names: of the C channels; yellow is left out. top: as of `stretch`.
     """
+    planes, names = stretch(image, top), list(names)
+    empty = np.zeros(image.shape[:2], np.float32)
+    return np.stack([planes[..., names.index(name)] if name in names else empty for name in RGB], axis=-1)
+
+
+def stretch(image, top=None):
+    """Each channel of (H, W) or (H, W, C) divided by `top`, the grey value that becomes 1 (default: its 99.7th percentile):
+    float32 in [0, 1]."""
     planes = image.astype(np.float32)
     top = np.percentile(planes, 99.7, axis=(0, 1)) if top is None else top
-    picture = np.zeros((*image.shape[:2], 3), np.float32)
-    for channel, name in enumerate(names):
-        if name in ("red", "green", "blue"):
-            picture[..., ("red", "green", "blue").index(name)] = planes[..., channel] / max(top[channel], 1e-6)
-    return np.clip(picture, 0, 1)
-
-
-def stretch(image):
-    """Each channel of (H, W) or (H, W, C) stretched to its 99.7th percentile: float32 in [0, 1]."""
-    planes = image.astype(np.float32)
-    top = np.percentile(planes, 99.7, axis=(0, 1))
     return np.clip(planes / np.maximum(top, 1e-6), 0, 1)
 
 
+def _sheet(images, titles, columns, width, height, fontsize, pad):
+    """RGB images in a grid, with a title above each: -> (figure, axes)."""
+    figure, axes = style.panels(len(images), columns, width, height)
+    for axis, image, title in zip(axes, images, titles, strict=True):
+        axis.imshow(image)
+        axis.axis("off")
+        axis.set_title(title, fontsize=fontsize, loc="left", pad=pad)
+    return figure, axes
+
+
 def contact_sheet(images, truth, decisions, classes, path, columns=4):
-    """Images with the names of their classes: found, missed, and called by mistake.
+    """Images with the names of their classes: true positives, false negatives and false positives.
 
     images: list of (H, W, 4). truth, decisions: (N, C) 0/1.
     """
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 4.25 * rows), squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-        axis.set_anchor("N")
-    for axis, image, true, called in zip(
-        axes.ravel(), images, truth.astype(bool), decisions.astype(bool), strict=False
-    ):
-        axis.imshow(overlay(image))
-        lines = [(f"✓ {name}", "#00734f") for name, hit in zip(classes, true & called, strict=True) if hit]
-        lines += [(f"missed: {name}", BLUE) for name, miss in zip(classes, true & ~called, strict=True) if miss]
-        lines += [(f"wrong: {name}", "#B34700") for name, extra in zip(classes, called & ~true, strict=True) if extra]
+    figure, axes = _sheet([overlay(image) for image in images], [""] * len(images), columns, 3, 4.25, 9, 0)
+    for axis, true, predicted in zip(axes, truth.astype(bool), decisions.astype(bool), strict=True):
+        kinds = (
+            ("✓ ", true & predicted, "#00734f"),
+            ("missed: ", true & ~predicted, BLUE),
+            ("wrong: ", predicted & ~true, "#B34700"),
+        )
+        lines = [(mark + classes[number], colour) for mark, which, colour in kinds for number in np.flatnonzero(which)]
         if len(lines) > 6:
             lines = [*lines[:5], (f"and {len(lines) - 5} more", "black")]
+        axis.set_anchor("N")
         for number, (text, colour) in enumerate(lines):
             axis.text(0, -0.03 - 0.062 * number, text, transform=axis.transAxes, va="top", fontsize=9, color=colour)
-    figure.suptitle(
-        "Nucleus blue, microtubules red, protein green; names: ✓ found, missed, wrong", fontsize=11, y=0.985
-    )
+    title = f"{STAIN_COLOURS}; classes: ✓ predicted correctly, missed, predicted wrongly"
+    figure.suptitle(title, fontsize=11, y=0.985)
     figure.subplots_adjust(hspace=0.03, wspace=0.05, left=0, right=1, top=0.96, bottom=0)
-    save(figure, path)
+    style.save(figure, path)
 
 
 def gallery(images, titles, path, columns=6):
-    """Fields side by side in the microscope's colours. images: list of (H, W, 4). titles: one a picture, of one line or more."""
-    rows, font = -(-len(images) // columns), max(9, 1.5 * columns)  # readable however wide the sheet
-    more = max(title.count("\n") for title in titles)  # lines beside the first
-    height = 1.95 + (1.8 + 1.5 * more) * font / 72
-    figure, axes = plt.subplots(rows, columns, figsize=(1.95 * columns, height * rows), squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
-        axis.imshow(overlay(image))
-        axis.set_title(title, fontsize=font, loc="left", pad=2)
-    arrange(figure, pad=0.3)
-    save(figure, path, dpi=90)
+    """Images side by side in the microscope's colours. images: list of (H, W, 4). titles: one per image, of one line or more."""
+    font = max(9, 1.5 * columns)  # readable however wide the sheet
+    height = 1.95 + (1.8 + 1.5 * max(title.count("\n") for title in titles)) * font / 72
+    figure, _ = _sheet([overlay(image) for image in images], titles, columns, 1.95, height, font, 2)
+    style.arrange_and_save(figure, path, dpi=90, pad=0.3)
 
 
-def operations(pictures, names, path, columns=4):
+def operations(images, names, path, columns=4):
     """What each operation of an augmentation does to one sample: [(title, (H, W, C))], names of the C channels -> a sheet.
 
-    Unlike elsewhere every picture has the same scale of brightness, the first one's, so that changes of brightness show.
+    All images have the same scale of brightness, the first one's, so that changes of brightness show.
     """
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 3.35 * rows), squeeze=False)
-    top = np.percentile(pictures[0][1], 99.7, axis=(0, 1))
-    for axis in axes.ravel():
-        axis.axis("off")
-    for axis, (title, image) in zip(axes.ravel(), pictures, strict=False):
-        axis.imshow(in_colour(image, names, top))
-        axis.set_title(title, fontsize=max(9, 2.7 * columns), loc="left", pad=3)
-    arrange(figure, pad=0.4)
-    save(figure, path, dpi=90)
+    top = np.percentile(images[0][1].astype(np.float32), 99.7, axis=(0, 1))
+    shown = [in_colour(image, names, top) for _, image in images]
+    figure, _ = _sheet(shown, [title for title, _ in images], columns, 3.1, 3.35, max(9, 2.7 * columns), 3)
+    style.arrange_and_save(figure, path, dpi=90, pad=0.4)
+
+
+def channels(image, names, title, path):
+    """One sample: each channel in its own colour, the overlay of red, green and blue, and that of all. image: (H, W, C)."""
+    rgb = in_colour(image, names)
+    shown = {
+        f"{name}: {STAINS[name]}": stretch(image[..., place, None]) * np.array(LIGHT[name])
+        for place, name in enumerate(names)
+    }
+    shown["overlay of red, green and blue"] = rgb
+    if "yellow" in names:
+        yellow = shown[f"yellow: {STAINS['yellow']}"]
+        shown["overlay of all four, yellow at half"] = np.clip(rgb + 0.5 * yellow, 0, 1)
+    figure, _ = _sheet(list(shown.values()), list(shown), 3, 10 / 3, 3.75, 11, 4)
+    figure.suptitle(title, x=0.005, y=0.99, ha="left", fontsize=12)
+    style.arrange_and_save(figure, path, dpi=100, pad=0.4, rect=(0, 0, 1, 0.99))
+
+
+def near_duplicate_pairs(pairs, path, columns=2):
+    """Near-duplicates side by side in the microscope's colours.
+
+    pairs: [(two images (H, W, 4), two names to stand below them, (a heading, a text of up to two lines) to stand above)].
+    """
+    rows = -(-len(pairs) // columns)
+    figure = plt.figure(figsize=(5.3 * columns, 3.35 * rows))
+    blocks = figure.subfigures(rows, columns, squeeze=False).ravel()
+    for block, (images, names, (heading, text)) in zip(blocks, pairs, strict=False):
+        axes = block.subplots(1, 2, gridspec_kw=dict(left=0.01, right=0.96, top=0.81, bottom=0.08, wspace=0.03))
+        for axis, image, name in zip(axes, images, names, strict=True):
+            axis.imshow(overlay(image))
+            axis.set(xticks=[], yticks=[], anchor="N")
+            axis.spines[:].set_visible(False)
+            axis.set_xlabel(name if len(name) <= 38 else f"{name[:37]}…", fontsize=8, loc="left", labelpad=3)
+        lines = wrap(text, 72, max_lines=2, placeholder=" …")
+        block.text(0.01, 0.825, "\n".join(lines), fontsize=9, va="bottom", linespacing=1.1)
+        block.text(0.01, 0.832 + 0.048 * len(lines), heading, fontsize=10, fontweight="bold", va="bottom")
+    style.save(figure, path, dpi=100)

@@ -3,40 +3,105 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.text import Text
 
 from utils.files import whole_file
 
-BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's colours, told apart by colour-blind eyes
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's palette, safe for colour-blind readers
 COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442"]  # in this order
-ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)  # legend off the data
+ABOVE = dict(
+    loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9
+)  # a legend off the data
 
 
 def save(figure, path, dpi=110):
-    """Write a figure as PNG, or as JPEG where the file's name says so."""
+    """Write a figure as JPEG if the file's name ends so, else as PNG."""
     kind = "jpg" if Path(path).suffix in (".jpg", ".jpeg") else "png"
-    take_literally(figure)
+    _disable_formulas(figure)
     with whole_file(path, "wb") as file:
         figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight")
     plt.close(figure)
 
 
-def arrange(figure, **options):
-    """matplotlib's tight layout, for names that may hold anything."""
-    take_literally(figure)
-    figure.tight_layout(**options)
+def arrange_and_save(figure, path, dpi=110, **spacing):
+    """`save` after matplotlib's tight layout. spacing: options of `tight_layout`."""
+    _disable_formulas(figure)
+    figure.tight_layout(**spacing)
+    save(figure, path, dpi)
 
 
-def take_literally(figure):
-    """No formulas: names come from files, and a $ in one is a $. The numbers of logarithmic axes are formulas of matplotlib's."""
+def _disable_formulas(figure):
+    """Show a $ as a $: names come from files. The numbers of logarithmic axes are formulas of matplotlib's own."""
     axes = [axis for part in figure.axes for axis in (part.xaxis, part.yaxis)]
     numbers = {text for axis in axes if axis.get_scale() == "log" for text in axis.findobj(Text)}
     for text in figure.findobj(Text):
         text.set_parse_math(text in numbers)
 
 
-def tidy(axis, grid="both"):
-    """No frame above and to the right, a faint grid behind the data."""
+def tidy(axis, grid="both", title=None, size=None, **properties):
+    """No frame above and to the right, a faint grid behind the data. properties: of the axis, such as its labels and limits."""
+    axis.set(**properties)
+    if title:
+        axis.set_title(title, loc="left", fontsize=size)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis=grid, alpha=0.3)
     axis.set_axisbelow(True)
+
+
+def panels(count, columns, width, height, extra=0.0, **options):
+    """A grid of panels of width x height inches. extra: inches above them. -> (figure, list of `count` axes)."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows + extra), squeeze=False, **options
+    )
+    for axis in axes.ravel()[count:]:
+        axis.axis("off")
+    return figure, axes.ravel()[:count]
+
+
+def common_first(counts):
+    """Class numbers from the most to the fewest images; classes with equal counts stay in order."""
+    return np.argsort(-np.asarray(counts, int), kind="stable")
+
+
+def with_counts(names, counts):
+    return [f"{name} ({int(count):,})" for name, count in zip(names, counts, strict=True)]
+
+
+def name_rows(axis, names, **font):
+    """Name the rows 0, 1, … from top to bottom."""
+    axis.set_yticks(range(len(names)), names, **font)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+
+
+def rows(names, width, columns=1, height=0.27):
+    """Panels side by side that share rows with names from top to bottom: -> (figure, axis, …)."""
+    figure, axes = plt.subplots(1, columns, figsize=(width, height * len(names) + 1.4), sharey=True, squeeze=False)
+    name_rows(axes[0, 0], names)
+    return figure, *axes[0]
+
+
+def draw_matrix(axis, table, texts, rows, columns, shades="Blues", top=1, **font):
+    """A table in shades of blue from 0 to `top`, with the texts {(row, column): text} in its cells and named rows and columns."""
+    drawn = axis.imshow(table, cmap=shades, vmin=0, vmax=top, aspect="auto")
+    for (y, x), text in texts.items():
+        colour = "white" if table[y, x] > 0.55 * top else "black"
+        axis.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+    axis.set_xticks(range(len(columns)), columns, **{"rotation": 90, "fontsize": 8.5} | font)
+    name_rows(axis, rows, fontsize=8.5)
+    return drawn
+
+
+def log_bars(axis, values, texts=None, places=None, height=0.8, room=3.0, **style):
+    """Horizontal bars on a logarithmic axis of counts, each with its text at the end (default: its value). room: the axis
+    ends at so many times the largest value."""
+    places = np.arange(len(values)) if places is None else places
+    axis.barh(places, values, height, **style)
+    for place, value, text in zip(places, values, texts or [f"{int(value):,}" for value in values], strict=True):
+        axis.text(max(value, 1) * 1.1, place, text, va="center", fontsize=9 if height > 0.5 else 8)
+    axis.set_xscale("log")
+    axis.set_xlim(0.8, max(axis.get_xlim()[1], 2, *(room * np.asarray(values))))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    tidy(axis, "x", xlabel="images (log scale)")

@@ -31,7 +31,7 @@ def find_predictions(paths, labels=None):
             raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
         config = read_config(found[0].parent, "folds")
-        of_run, classes = of_run or config["folds"], classes or config["class_names"]
+        of_run, classes = of_run or config.folds, classes or config.class_names
     if not (labels or of_run):
         raise InputError("prediction files alone hold no labels; add --labels CSV")
     return files, labels or of_run, classes

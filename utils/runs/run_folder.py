@@ -1,5 +1,4 @@
-"""The files of a trained fold beside its weights: which options its config may lack, writing its rows, reading the
-rest."""
+"""The files of a trained fold beside its weights: writing its rows, reading the rest."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -11,29 +10,11 @@ from utils.data.labels import encode, read_labels
 from utils.data.tables import read_table
 from utils.errors import InputError
 from utils.files import write_csv
-from utils.runs.config import check_config
+from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
 from utils.safe_load import read_json
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
-CONFIG_DEFAULTS = {  # what a config without these options means
-    "layers": "all",
-    "single_label": False,
-    "max_minutes": 0.0,
-    "accumulate": 1,
-    "ema": 0.0,
-    "checkpointing": False,
-    "compile": False,
-    "skip_nan": 0,
-    "skip_bad": False,
-    "skipped": [],
-    "bits": 0,
-}
-IGNORED_ON_RESUME = (  # what may differ between the folds of a run, and when it is resumed
-    {"name", "runs", "images", "folds", "classes", "cache", "no_cache", "overwrite"}
-    | {"workers", "device", "checkpointing", "compile", "parameters", "versions", "commit"}
-    | {"max_minutes", "save_every", "time_limit", "skip_nan", "skip_bad", "skipped", "mean", "std"}
-)
 RETRAIN = "train the fold anew, with --overwrite"
 
 
@@ -52,22 +33,24 @@ def write_rows(path, train, valid):
     write_csv(path, rows[["Id", "Target", "part"]])
 
 
-def read_config(folder, *keys):
-    """A fold's config.json as a dict that has at least `class_names` and `keys`."""
+def read_config(folder, *names):
+    """The RunConfig in a fold's config.json, in which the fields `names` are recorded."""
     path = Path(folder) / "config.json"
-    config = read_json(path, "a run's config", RETRAIN)
-    if missing := [key for key in ("class_names", *keys) if not isinstance(config, dict) or key not in config]:
-        raise InputError(f"{path} is not a run's config (it lacks {', '.join(missing)}); {RETRAIN}")
-    check_config(path, config)
+    content = read_json(path, "a run's config", RETRAIN)
+    if not isinstance(content, dict) or "class_names" not in content:
+        raise InputError(f"{path} is not a run's config (it lacks class_names); {RETRAIN}")
+    config = RunConfig.from_dict(content, path)
+    config.require(path, *names)
     return config
 
 
-def read_fold(folder, *keys):
-    """A fold's validation: a `Fold` of folder (Path), config (dict with at least `keys`), classes (names), ids (list,
-    N), oof (N, C) float64, truth (N, C) uint8, and train (M, C) uint8, the labels it was trained on."""
+def read_fold(folder, *names):
+    """A fold's validation: a `Fold` of folder (Path), config (RunConfig in which the fields `names` are recorded),
+    classes (names), ids (list, N), oof (N, C) float64, truth (N, C) uint8, and train (M, C) uint8, the labels it was
+    trained on."""
     folder = Path(folder)
-    config = read_config(folder, *keys)
-    classes = config["class_names"]
+    config = read_config(folder, *names)
+    classes = config.class_names
     if not (folder / "rows.csv").is_file():
         raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {RETRAIN}")
     rows = read_labels(folder / "rows.csv", classes)

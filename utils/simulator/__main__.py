@@ -1,5 +1,80 @@
-from utils.cli import run_script
-from utils.simulator.write import main
+"""Make a simulated Human Protein Atlas with known labels, laid out like Kaggle's
+
+    python -m utils.simulator --out input/demo --train 1000 --test 300
+    python -m utils.simulator --out input/cyto --form cyto --size 512
+
+writes train/<Id>_{red,green,blue,yellow}.png, test/…, train.csv,
+sample_submission.csv, truth.csv with what each image really shows, and
+solution.csv, the true labels of the test set, which training must never see;
+with --external also external/… and external.csv. --form cyto gives the 13
+classes of the Cyto Challenge as TIFFs of mixed sizes and depths. Labels have
+the frequencies and co-occurrence of the 31,072 real ones. Each image follows
+from the settings, its split and its number, so any part of an atlas can be
+made again by itself.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from utils.cli import check_least, option_parser, run_script
+from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, encode, read_labels
+from utils.data.tables import check_ids, read_table
+from utils.errors import plural
+from utils.parallel import cores
+from utils.simulator.plan import SPLITS, Settings
+from utils.simulator.write import write_atlas
+
+
+def parse_args():
+    parser = option_parser(__doc__, "utils.simulator")
+
+    def arg(name, default, text):
+        parser.add_argument(name, type=type(default), default=default, help=f"{text} (default: %(default)s)")
+
+    arg("--out", Path("input/demo"), "folder of the atlas")
+    arg("--train", 1000, "train images")
+    arg("--test", 300, "test images")
+    arg("--external", 0, "images of another laboratory: brighter, and JPEG")
+    arg("--size", 128, "side of the images in pixels, 32 to 2048")
+    arg("--seed", 0, "another seed, another atlas")
+    arg("--power", 1.0, "label sets as often as count**power: 1 as in reality, 0 all alike")
+    arg("--duplicates", 0.02, "fraction of images that nearly copy a train image")
+    arg("--label-noise", 0.0, "fraction of train and external images with a wrong label")
+    arg("--ambiguity", 0.5, "0 plain images .. 1 faint, mixed, often missing proteins")
+    arg("--form", "kaggle", "kaggle: 28 classes, 8-bit PNG; cyto: 13 classes, TIFF of mixed sizes")
+    arg("--corrupt", 0.0, "fraction of images with a damaged file")
+    arg("--workers", cores(), "processes; the files do not depend on it (512²: 0.2 GB each, 2048²: 2 GB)")
+    parser.add_argument("--ids", type=Path, help="CSV whose column Id names the only images to draw (default: all)")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    check_least(args, workers=1)
+    options = vars(args)
+    out, workers, path = (options.pop(name) for name in ("out", "workers", "ids"))
+    settings, ids = Settings(**options), None
+    if path is not None:
+        ids = read_table(path, ["Id"], what="a list of ids")["Id"]
+        check_ids(path, ids)
+    start = time.perf_counter()
+    if drawn := write_atlas(out, settings, workers, ids):
+        _print_summary(out, settings, drawn, time.perf_counter() - start)
+    else:
+        print(f"{out} is complete already, nothing to do" if ids is None else f"{out} has these images already")
+
+
+def _print_summary(out, settings, drawn, seconds):
+    files = [entry for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
+    megabytes = sum(entry.stat().st_size for entry in files) / 1e6
+    print(f"{out}: {plural(len(files) // 4, 'image')} in {plural(len(files), 'file')}, {megabytes:,.1f} MB")
+    print(f"drawn now: {drawn:,} in {seconds:.1f} s, {drawn / seconds:.1f} img/s")
+    names = CYTO_CLASSES if settings.form == "cyto" else HPA_CLASSES
+    counts = encode(read_labels(out / "train.csv", names)["Target"], names).sum(axis=0)
+    rarest = counts.argsort(kind="stable")[:5]
+    print("rarest in train: " + ", ".join(f"{number} {names[number]} ({counts[number]})" for number in rarest))
+
 
 if __name__ == "__main__":
     run_script(main)

@@ -1,16 +1,14 @@
-"""One cell between its neighbours: its shape, what is in it, how it divides.
+"""One cell between its neighbours: its shape, what is in it, how it divides. Points are (x, y) in micrometres.
 
-Points are (x, y) in micrometres, angles radians. A cell is star-shaped about the middle of its nucleus: nucleus and
-outline are radii by angle, so that "this way, so deep" (`Cell.at`) always lies in the right part of the right cell.
-What a cell contains follows from its own seed, so that a cell is the same whichever part of the field is drawn.
+A cell is star-shaped about the middle of its nucleus: nucleus and outline are radii by angle, so that a direction and a
+depth (`Cell.at`) always lie in the right part of the right cell. What a cell contains follows from its own seed, so
+that it is the same whichever part of the field is drawn.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
-from utils.simulator.cell_types import CellType
 
 ANGLES = 512
 TURN = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
@@ -24,7 +22,7 @@ def unit(angle):
 
 
 def _rays(angle):
-    """The number of the ray that each angle, an array, falls on: 0 .. ANGLES - 1."""
+    """The index into radii by angle of each angle, an array: 0 .. ANGLES - 1."""
     return (angle * (ANGLES / (2 * np.pi))).astype(int) % ANGLES
 
 
@@ -32,7 +30,7 @@ def _rays(angle):
 class Cell:
     """One cell: `nucleus`, `outline`, `contact` are (ANGLES,)."""
 
-    kind: CellType
+    kind: tuple  # of CELL_TYPES
     seed: int
     stage: int
     centre: np.ndarray
@@ -65,18 +63,16 @@ class Cell:
         return self.centre + radius[..., None] * unit(angle)
 
     def confine(self, points, inner=0.3, outer=0.4):
-        """Move `points` (..., 2) into the cytoplasm, `inner` off the nucleus and `outer` off the cell's edge.
-
-        ``inner=None`` lets them lie over the nucleus.
-        """
-        away = np.asarray(points - self.centre.astype(np.float32), np.float32)
+        """Move `points` (..., 2) into the cytoplasm: `inner` (None: also over it) off the nucleus, `outer` off the edge."""
+        centre = self.centre.astype(np.float32)
+        away = np.asarray(points - centre, np.float32)
         radius = np.maximum(np.hypot(away[..., 0], away[..., 1]), np.float32(1e-6))
         ray = _rays(np.arctan2(away[..., 1], away[..., 0]))
         edge, rim = (radii.astype(np.float32)[ray] for radii in (self.outline, self.nucleus))
         wanted = np.minimum(radius, np.maximum(edge - outer, np.float32(0.8) * edge))
         if inner is not None:
             wanted = np.maximum(wanted, np.minimum(rim + inner, np.float32(0.97) * edge))
-        return self.centre.astype(np.float32) + away * (wanted / radius)[..., None]
+        return centre + away * (wanted / radius)[..., None]
 
     @cached_property
     def area(self):
@@ -162,10 +158,7 @@ def walk(rng, start, heading, count, step, wander):
 
 
 def _microtubules(cell, points=15):
-    """Two in five fan out from the organising centre, the others start around the nucleus; all bend as they grow.
-
-    Where one meets the nucleus or the cell's edge it goes on along it.
-    """
+    """Two in five fan out from the organising centre, the others start around the nucleus; all bend as they grow."""
     rng, kind = cell.stream(2), cell.kind
     count = int(np.clip(cell.area * 0.2, 40, 170))
     fan = np.arange(count) < 0.4 * count
@@ -174,9 +167,8 @@ def _microtubules(cell, points=15):
     start[fan] = cell.organisers[0] + rng.normal(0, 0.4, (fan.sum(), 2))
     heading = np.where(fan, cell.pole + rng.normal(0, 1.5, count), angle + rng.normal(0, 0.8, count))
     length = kind.spread * np.sort(cell.outline)[ANGLES * 4 // 5] * (1.25 - 0.95 * rng.beta(1, 2.2, count))
-    bend = rng.normal(0, 0.25 * kind.curl, (count, 1)).astype(np.float32) * np.linspace(
-        0, 1, points - 1, dtype=np.float32
-    )
+    bend = rng.normal(0, 0.25 * kind.curl, (count, 1)).astype(np.float32)
+    bend = bend * np.linspace(0, 1, points - 1, dtype=np.float32)
     turns = rng.standard_normal((count, points - 1), np.float32) * np.float32(0.27 * kind.curl + 0.05)
     turns = np.cumsum(turns + bend, 1) + heading[:, None].astype(np.float32)
     moves = unit(turns) * (length / points).astype(np.float32)[:, None, None]

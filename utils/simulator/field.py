@@ -13,12 +13,11 @@ FRACTION_BITS = 4  # OpenCV draws at 1/16 of a pixel
 
 
 class Field:
-    """The cells of one layer, their picture (height, width) pixels: the part of `size` x `size` that `window` cuts out.
+    """The cells of one layer in (height, width) pixels: the part of a `size` x `size` image that `window` cuts out.
 
-    Maps are (height, width). `owner`: number of the cell, -1 outside. `rim` and `edge`: distance inward from the nuclear
-    rim and from the cell's edge, micrometres. `depth`: 0 nuclear rim and inside .. 1 cell edge. `contact`: 1 where the
-    nearest edge presses against a neighbour. `shown`: (number, Cell) of the cells in view. `main`:
-    whether it is the first layer.
+    Maps are (height, width). owner: number of the cell, -1 outside. rim, edge: distance inward from the nuclear rim and
+    from the cell's edge, micrometres. depth: 0 nuclear rim and inside .. 1 cell edge. contact: 1 where the nearest edge
+    presses against a neighbour. shown: (number, Cell) of the cells in view. main: whether it is the first layer.
     """
 
     def __init__(self, scene, layer, size, shift=(0.0, 0.0)):
@@ -36,17 +35,15 @@ class Field:
         self.depth, self.contact = np.ones(self.shape, np.float32), np.zeros(self.shape, np.float32)
         self.shown = []
         if right > left and bottom > top:
-            x, y = (
-                np.float32(self.pixel) * (np.arange(count, dtype=np.float32) + 0.5) + np.float32(start)
-                for count, start in zip(self.shape[::-1], self.corner)
-            )
             bent = self._sample(scene.bend, BEND_GRAIN)
-            bent[..., 0] += x
-            bent[..., 1] += y[:, None]
+            for axis, count in enumerate(self.shape[::-1]):
+                steps = np.arange(count, dtype=np.float32) + 0.5
+                place = np.float32(self.pixel) * steps + np.float32(self.corner[axis])
+                bent[..., axis] += place if axis == 0 else place[:, None]
             self.shown = [(number, cell) for number, cell in enumerate(self.cells) if self._map(number, cell, bent)]
 
     def _around(self, cells, size):
-        """The part of the picture in which these cells lie: left, top, right, bottom in pixels."""
+        """The part of the image in which these cells lie: left, top, right, bottom in pixels."""
         low = np.min([cell.centre - cell.outline.max() - self.bent for cell in cells], axis=0)
         high = np.max([cell.centre + cell.outline.max() + self.bent for cell in cells], axis=0)
         low, high = (np.clip((edge - self.shift) / self.pixel, 0, size) for edge in (low, high))
@@ -54,12 +51,9 @@ class Field:
         return *low, *np.minimum(high, size)
 
     def _sample(self, coarse, grain, skip=(0, 0)):
-        """A texture sampled every `grain` micrometres from -MARGIN on, its first `skip` knots left out, at every pixel.
-
-        What changes slowly is computed at fewer pixels and enlarged.
-        """
+        """A texture of one knot every `grain` micrometres from -MARGIN - `skip` knots on, at every pixel."""
         height, width = self.shape
-        fewer = 1
+        fewer = 1  # what changes slowly is computed at fewer pixels and enlarged
         while 5 * fewer * self.pixel < grain and height % (4 * fewer) == width % (4 * fewer) == 0:
             fewer *= 2
         step = fewer * self.pixel / grain
@@ -71,7 +65,7 @@ class Field:
         return cv2.resize(texture, (width, height)) if fewer > 1 else texture
 
     def _map(self, number, cell, bent):
-        """Enter one cell into the maps; `bent` (height, width, 2) are the pixels' places. Whether any is in view."""
+        """Enter one cell into the maps. bent: the pixels' places, (height, width, 2). Return whether any of it is in view."""
         reach = cell.outline.max() + self.bent
         low, high = ((cell.centre + side * reach - self.corner) / self.pixel for side in (-1, 1))
         low = np.clip(low, 0, self.shape[::-1]).astype(int)
@@ -91,11 +85,10 @@ class Field:
             return False
         rim = (rim_here - radius) * _slant(nucleus)[ray]
         depth = np.clip((radius - rim_here) / np.maximum(edge_here - rim_here, 0.1), 0, 1)
-        np.copyto(self.owner[window], number, where=inside)
-        np.copyto(self.edge[window], edge, where=inside)
-        np.copyto(self.rim[window], rim, where=inside)
-        np.copyto(self.depth[window], depth, where=inside)
-        np.copyto(self.contact[window], _finer(cell.contact, fine)[ray], where=inside)
+        contact = _finer(cell.contact, fine)[ray]
+        maps = (self.owner, self.edge, self.rim, self.depth, self.contact)
+        for whole, own in zip(maps, (number, edge, rim, depth, contact)):
+            np.copyto(whole[window], own, where=inside)
         return True
 
     @cached_property
@@ -106,8 +99,7 @@ class Field:
     @cached_property
     def nucleus(self):
         """1 inside nuclei; dividing cells have none."""
-        whole = self.per_cell(~self.dividing)
-        return np.clip(self.rim / self.pixel + 0.5, 0, 1) * whole
+        return np.clip(self.rim / self.pixel + 0.5, 0, 1) * self.per_cell(~self.dividing)
 
     @cached_property
     def body(self):
@@ -118,8 +110,7 @@ class Field:
     def cytoplasm(self):
         """Inside cells and outside nuclei, as thick as the cell is there: it thins out towards the edge."""
         flat = self.per_cell([cell.kind.flat for cell in self.cells] * ~self.dividing)
-        thick = (1 - flat) + flat * (0.4 + 0.6 * (1 - self.depth))
-        return (self.body - self.nucleus) * thick
+        return (self.body - self.nucleus) * ((1 - flat) + flat * (0.4 + 0.6 * (1 - self.depth)))
 
     @cached_property
     def nucleoli(self):
@@ -127,10 +118,8 @@ class Field:
         if self.shown:
             holes = np.concatenate([cell.nucleoli for _, cell in self.shown])
             self.discs(canvas, holes[:, :2], holes[:, 2])
-        rough = np.clip(
-            self.soft(canvas, 0.55) * 2.2 - 0.7 + 0.25 * self.noise(np.random.default_rng((self.texture, 3)), 1.3), 0, 1
-        )
-        return rough * self.nucleus
+        rough = 0.25 * self.noise(np.random.default_rng((self.texture, 3)), 1.3)
+        return np.clip(self.soft(canvas, 0.55) * 2.2 - 0.7 + rough, 0, 1) * self.nucleus
 
     @cached_property
     def chromosomes(self):
@@ -145,11 +134,8 @@ class Field:
         return np.append(np.asarray(values, np.float32), np.float32(0))[self.owner]
 
     def noise(self, rng, grain):
-        """Smooth noise of about unit variance fixed to the scene, `grain` micrometres coarse.
-
-        Grains finer than a pixel average out, as they would under the microscope.
-        """
-        coarser = max(0, round(4 * np.log2(self.pixel / grain)))
+        """Smooth noise of about unit variance fixed to the scene, `grain` micrometres coarse."""
+        coarser = max(0, round(4 * np.log2(self.pixel / grain)))  # finer than a pixel averages out, as in a microscope
         tile = _noise_tile(coarser)
         room = len(tile) - int((FIELD + 2 * MARGIN) / grain) - 3
         skip = rng.integers(0, 2**31, 2) % room
@@ -172,17 +158,14 @@ class Field:
         return np.rint((place - np.float32(0.5)) * (1 << FRACTION_BITS)).astype(np.int32)
 
     def lines(self, canvas, paths, width, value=1.0):
-        """Draw open polylines (F, P, 2) of one `width` in micrometres on a uint8 canvas; `value` 0..1.
-
-        Lines thinner than a pixel are drawn a pixel wide and as much fainter.
-        """
+        """Draw open polylines (F, P, 2) of one `width` in micrometres on a uint8 canvas; `value` 0..1."""
         if len(paths):
             self.strokes(canvas, self.pixels(paths), width, value)
 
     def strokes(self, canvas, pixels, width, value=1.0):
         """The same for paths that went through `pixels` already."""
         wanted = width / self.pixel
-        thickness = max(1, round(wanted))
+        thickness = max(1, round(wanted))  # thinner than a pixel is drawn a pixel wide and as much fainter
         shade = 255 * min(float(value) * min(1.0, wanted), 1)
         cv2.polylines(canvas, list(pixels), False, shade, thickness, cv2.LINE_AA, FRACTION_BITS)
 
@@ -190,13 +173,12 @@ class Field:
         """Draw filled discs (N, 2), (N,) in micrometres on a uint8 canvas, or circles of line width `ring`."""
         if not len(centres):
             return
-        thickness, faint = -1, 1.0
-        if ring is not None:
-            thickness, faint = max(1, round(ring / self.pixel)), min(1.0, ring / self.pixel)
         radii = np.broadcast_to(radii, len(centres)) / self.pixel
         drawn = np.maximum(radii, 0.6)
         if ring is None:
-            faint = (radii / drawn) ** 2
+            thickness, faint = -1, (radii / drawn) ** 2
+        else:
+            thickness, faint = max(1, round(ring / self.pixel)), min(1.0, ring / self.pixel)
         shades = 255 * np.minimum(np.broadcast_to(values, len(centres)) * faint, 1.0)
         fixed = np.rint(drawn * (1 << FRACTION_BITS)).astype(int)
         for place, radius, shade in zip(self.pixels(centres[None])[0].tolist(), fixed.tolist(), shades.tolist()):

@@ -6,21 +6,21 @@ from utils.opencv import cv2
 from utils.simulator.scene import FIELD
 
 # How bright the brightest parts of a field become (quantile .998 of its light at 64 x 64 points; 1 = white): median, and
-# spread of the logarithm, for red, green, blue, yellow. Chosen so that means and deviations of all pixels are those of
-# the competition's train and test images; the external set is brighter.
+# spread of the logarithm, of red, green, blue, yellow. Means and deviations of all pixels are then those of the
+# competition's train and test images; the external set is brighter.
 EXPOSURE = {
     "train": ((0.64, 0.31, 0.68, 0.56), (0.37, 0.65, 0.33, 0.45)),
     "test": ((0.47, 0.29, 0.47, 0.42), (0.37, 0.65, 0.33, 0.45)),
     "external": ((0.85, 0.60, 0.85, 0.90), (0.35, 0.55, 0.30, 0.35)),
 }
 PHOTONS = ((20, 100), (8, 60), (120, 500), (22, 110))  # that make white in one of 512 x 512 pixels, from .. to
-NOISE_SIZE = 512  # smaller pictures are reduced from this size and have as much less noise
+NOISE_SIZE = 512  # smaller images are reduced from this size and have as much less noise
 
 
 def photograph(rng, light, size, split, bits=8):
     """Expose `light` (S, S, 4) float32, 0 dark: (size, size, 4) uint8, or uint16 of 0..65535 for 16 `bits`.
 
-    Channels are red, green, blue, yellow. The same `rng` state gives the same exposure at every size.
+    The same `rng` state gives the same exposure at every size.
     """
     drawn = FIELD / len(light)
     sharp = rng.uniform(0.14, 0.24) if rng.random() < 0.85 else rng.uniform(0.3, 0.7)  # now and then out of focus
@@ -59,9 +59,9 @@ def _bleed(rng):
     return mix.astype(np.float32)
 
 
-def _noisy(rng, light, photons, read, share):
-    """Shot and read noise; `share` of it is left after reduction. Anscombe's transform makes a Poisson count normal."""
+def _noisy(rng, light, photons, read, kept):
+    """Shot and read noise; the fraction `kept` of it is left after reduction. Anscombe's transform makes a Poisson count normal."""
     noise = rng.standard_normal(light.shape, np.float32)
     counts = np.sqrt(np.maximum(light, 0) * photons + np.float32(0.375))
-    shot = (counts + np.float32(0.5) * share * noise) ** 2 - (np.float32(0.375) + np.float32(0.25) * share**2)
-    return shot / photons + read * share * rng.standard_normal(light.shape, np.float32)
+    shot = (counts + np.float32(0.5) * kept * noise) ** 2 - (np.float32(0.375) + np.float32(0.25) * kept**2)
+    return shot / photons + read * kept * rng.standard_normal(light.shape, np.float32)

@@ -14,23 +14,20 @@ from utils.errors import InputError
 
 SPLITS = ("train", "test", "external")
 LABEL, NAME, SCENE, VIEW, PROTEIN, FORM, DAMAGE = range(7)  # independent random streams of one image
-# Which compartments annotators take for which: patterns that differ in number, size or place of the same thing.
-LOOKALIKES = {
-    0: (4, 5), 1: (0, 6), 2: (3, 0), 3: (2, 5), 4: (5, 0), 5: (4, 3), 6: (25, 23), 7: (24, 9), 8: (9, 10), 9: (10, 8),
-    10: (9, 20), 11: (14, 12), 12: (21, 13), 13: (12, 21), 14: (11, 25), 15: (14, 9), 16: (14, 21), 17: (14, 19),
-    18: (19, 7), 19: (18, 5), 20: (10, 26), 21: (22, 25), 22: (21, 13), 23: (6, 25), 24: (7, 26), 25: (6, 21),
-    26: (9, 20), 27: (26, 24),
-}  # fmt: skip
+# Which two compartments annotators take each of the 28 for: they differ in number, size or place of the same thing.
+_MISTAKEN = """4 5, 0 6, 3 0, 2 5, 5 0, 4 3, 25 23, 24 9, 9 10, 10 8, 9 20, 14 12, 21 13, 12 21, 11 25, 14 9, 14 21, 14 19,
+    19 7, 18 5, 10 26, 22 25, 21 13, 6 25, 7 26, 6 21, 9 20, 26 24"""
+MISTAKEN_FOR = [tuple(map(int, pair.split())) for pair in _MISTAKEN.split(",")]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the pictures and labels of an atlas follow from.
+    """All that the images and labels of an atlas follow from. Raises InputError for values out of range.
 
-    power: label sets are as often as their real count to this power. duplicates: share of images that nearly copy a
-    train image. label_noise: share of train and external images whose label is wrong. ambiguity: 0 every labelled
+    power: label sets are as often as their real count to this power. duplicates: fraction of images that nearly copy a
+    train image. label_noise: fraction of train and external images whose label is wrong. ambiguity: 0 every labelled
     compartment is plain to see .. 1 very unequal weights, traces of other compartments, many cells without the protein.
-    form: ``kaggle`` or ``cyto``. corrupt: share of images with a damaged file.
+    form: ``kaggle`` or ``cyto``. corrupt: fraction of images with a damaged file.
     """
 
     train: int
@@ -46,14 +43,8 @@ class Settings:
     corrupt: float = 0.0
 
     def __post_init__(self):
-        """Raises InputError for values out of range."""
-        if not 32 <= self.size <= 2048:
-            raise InputError(f"--size {self.size} is out of range; choose 32 to 2048 pixels")
-        check_least(self, train=1, test=0, external=0, seed=0, power=0)
-        for name in ("duplicates", "label_noise", "ambiguity", "corrupt"):
-            if not 0 <= getattr(self, name) <= 1:
-                option = name.replace("_", "-")
-                raise InputError(f"--{option} {getattr(self, name)} is out of range; choose a share from 0 to 1")
+        fractions = dict.fromkeys(("duplicates", "label_noise", "ambiguity", "corrupt"), (0, 1))
+        check_least(self, size=(32, 2048), train=1, test=0, external=0, seed=0, power=0, **fractions)
         if self.form not in ("kaggle", "cyto"):
             raise InputError(f"--form {self.form} is unknown; choose kaggle or cyto")
 
@@ -63,7 +54,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """One image: `shows` and `label` are tuples of class numbers, `copies` the index of the train image it nearly is."""
+    """One image. shows, label: class numbers. copies: index of the train image that it nearly is."""
 
     split: str
     index: int
@@ -86,7 +77,7 @@ def label_sets():
 
 
 def plan_image(settings, split, index):
-    """What image `index` of `split` is: a Plan. It follows from the settings, split and index alone."""
+    """The Plan of image `index` of `split`. It follows from the settings, split and index alone."""
     rng = random_stream(settings.seed, split, index, LABEL)
     name = str(uuid.UUID(bytes=random_stream(settings.seed, split, index, NAME).bytes(16), version=4))
     copies = None
@@ -97,20 +88,20 @@ def plan_image(settings, split, index):
         shows, copies = original.shows, original.index if original.copies is None else original.copies
     else:
         sets, counts = label_sets()
-        share = np.cumsum((counts / counts.max()) ** settings.power)
-        shows = sets[np.searchsorted(share, rng.random() * share[-1], side="right")]
+        upto = np.cumsum((counts / counts.max()) ** settings.power)
+        shows = sets[np.searchsorted(upto, rng.random() * upto[-1], side="right")]
     wrong = rng.random() < settings.label_noise and split != "test"
     label = _mislabelled(rng, shows, settings.form) if wrong else shows
     return Plan(split, index, name, shows, label, copies)
 
 
 def _mislabelled(rng, shows, form):
-    """One class too few, one too many, or one taken for another that looks like it: other than `shows` in its form."""
+    """A label that differs from `shows`, as written in this form: a class too few, too many, or one taken for another."""
     fault = rng.choice(["other", "missing", "extra"], p=[0.5, 0.25, 0.25])
-    victim = int(rng.choice(shows))
-    others = LOOKALIKES[victim] if form == "kaggle" else range(28)
+    chosen = int(rng.choice(shows))
+    others = MISTAKEN_FOR[chosen] if form == "kaggle" else range(28)
     taken = [number for number in others if not written({number}, form) <= written(shows, form)]
-    rest = tuple(number for number in shows if number != victim)
+    rest = tuple(number for number in shows if number != chosen)
     if rest and written(rest, form) != written(shows, form) and (fault == "missing" or not taken):
         return rest
     extra = int(rng.choice(taken or sorted({*range(28)} - {*shows})))
@@ -118,7 +109,7 @@ def _mislabelled(rng, shows, form):
 
 
 def written(classes, form):
-    """The class numbers as they stand in a label: those of the 28, or in the Cyto form of the 13 classes."""
+    """The class numbers as they stand in a label: of the 28 classes, or in the Cyto form of the 13."""
     if form == "cyto":
         return {CYTO_CLASSES.index(HPA_TO_CYTO[number]) for number in classes}
     return set(classes)

@@ -11,11 +11,11 @@ def draw_references(view):
     """Microtubules, nuclei and reticulum of one layer: three (height, width) float32 of about 0..1."""
     red, blue, yellow = np.array([cell.brightness for cell in view.cells]).T
     light = [draw_microtubules(view, red), draw_nuclei(view, blue), draw_reticulum(view, yellow)]
-    for place, radius, shine in zip(view.debris[:, None, :2], view.debris[:, 2], view.debris[:, 3:]):
+    for x, y, radius, *shine in view.debris:
         for image, value in zip(light, shine):
             if value > 0:
                 canvas = view.blank()
-                view.discs(canvas, place, radius)
+                view.discs(canvas, np.array([[x, y]]), radius)
                 image += float(value) * view.soft(canvas, 0.3)
     return light
 
@@ -52,10 +52,7 @@ def draw_nuclei(view, strength):
 
 
 def draw_reticulum(view, strength):
-    """The endoplasmic reticulum: sheets and a mesh, dense at the nucleus and fading outward; faint over the nucleus.
-
-    A protein in the reticulum is in the same mesh.
-    """
+    """The endoplasmic reticulum: sheets and a mesh, dense at the nucleus and fading outward; faint over the nucleus."""
     rng = np.random.default_rng((view.texture, 4))
     mesh = np.exp(-((view.noise(rng, 1.1) / 0.6) ** 2))
     patches = np.clip(1 + 0.22 * view.noise(rng, 6) + 0.28 * view.noise(rng, 0.7), 0.2, None)
@@ -66,9 +63,3 @@ def draw_reticulum(view, strength):
     over_nucleus = 0.10 * view.nucleus * (1 + 0.2 * view.noise(rng, 1.5)) * (1 - 0.4 * view.nucleoli)
     dividing = 1 - 0.7 * np.clip(view.chromosomes, 0, 1)
     return (tubes + over_nucleus) * dividing * view.per_cell(strength)
-
-
-def shadows(view, rng):
-    """Holes that organelles leave in what fills the cytoplasm: (height, width) float32, 0..1."""
-    coarse = np.clip(1.3 * view.noise(rng, 2.0) - 0.5, 0, 1)
-    return np.minimum(coarse + np.clip(1.2 * view.noise(rng, 0.9) - 0.7, 0, 1), 1)

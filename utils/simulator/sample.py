@@ -1,35 +1,37 @@
-"""One four-channel picture of the simulated atlas."""
+"""One image of the simulated atlas: a protein in some compartments of a scene of cells, and the three other channels."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from utils.simulator.compartments import LOST_IN_MITOSIS, draw_compartment
 from utils.simulator.field import Field
 from utils.simulator.optics import photograph
 from utils.simulator.plan import PROTEIN, SCENE, VIEW, random_stream
-from utils.simulator.protein import Protein, draw_protein
 from utils.simulator.references import draw_references
-from utils.simulator.scene import FIELD, grow_scene
+from utils.simulator.scene import FIELD, MARGIN, grow_scene
 
 BRIDGE, SPINDLE, JUNCTIONS, ON_GLASS = 16, 17, 22, {12, 13}  # classes that need a scene of their own
-DRAWN_SIZE = 160  # smaller pictures are drawn at least this large, then reduced
+DRAWN_SIZE = 160  # smaller images are drawn at least this large, then reduced
+TRACE = 0.25  # weight below which an annotator would not name a compartment
+TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often stain a little
 
 
 def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, bits=8, kind=None):
-    """Draw image `index` of `split`.
+    """Draw image `index` of `split`: (size, size, 4) red, green, blue, yellow; uint8, or uint16 for 16 `bits`.
 
-    `classes` are the class numbers that it shows, `size` its side in pixels, `copies` the index of the train image
-    whose scene is shown again, moved and exposed otherwise, `kind` a CellType or None. The same image at another size
-    is the same scene at another magnification.
-    Returns (size, size, 4) uint8 0..255, or uint16 0..65535 for 16 `bits`: red, green, blue, yellow.
+    classes: the class numbers that it shows. copies: index of the train image whose scene is shown again, moved and
+    exposed otherwise. kind: one of CELL_TYPES, or None for a random one. The same image at another size is the same
+    scene at another magnification.
     """
     origin = (split, index) if copies is None else ("train", copies)
     view_rng = random_stream(seed, split, index, VIEW)
     shift = (0, 0) if copies is None else view_rng.uniform(-0.05, 0.05, 2) * FIELD
-    scene_rng = random_stream(seed, *origin, SCENE)
     needs = SPINDLE in classes, BRIDGE in classes, JUNCTIONS in classes, not ON_GLASS.isdisjoint(classes)
-    scene = grow_scene(scene_rng, kind, *needs)
+    scene = grow_scene(random_stream(seed, *origin, SCENE), kind, *needs)
+    protein = Protein.choose(random_stream(seed, *origin, PROTEIN), classes, ambiguity)
     drawn = max(size, DRAWN_SIZE)
     light = np.zeros((drawn, drawn, 4), np.float32)
-    protein = Protein.choose(random_stream(seed, *origin, PROTEIN), classes, ambiguity)
     for layer in range(len(scene.layers)):
         view = Field(scene, layer, drawn, shift)
         if view.shown or view.main:
@@ -37,3 +39,67 @@ def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, b
             for channel, image in enumerate((red, draw_protein(view, protein), blue, yellow)):
                 light[(*view.window, channel)] += image
     return photograph(view_rng, light, size, split, bits)
+
+
+@dataclass
+class Protein:
+    """Where one protein is: compartments with weights and random seeds, and how it varies from cell to cell."""
+
+    parts: list  # (class number, weight, seed)
+    absent: float  # fraction of cells without it
+    spread: float  # of the logarithm of its brightness
+    unspecific: float  # staining of everything
+    specks: int  # clumps of antibody on the whole field
+    seed: int  # of their places
+
+    @classmethod
+    def choose(cls, rng, classes, ambiguity):
+        """A protein in `classes`, a tuple of class numbers.
+
+        `ambiguity` 0..1 makes its weights less equal, leaves more cells without it, and adds traces of other
+        compartments, unspecific staining and specks. 0: every class is plain to see.
+        """
+        weights = 1 - ambiguity * 0.62 * rng.random(28)
+        weights[rng.choice(classes)] = 1
+        seeds = rng.integers(2**31, size=28)
+        parts = [(number, float(weights[number]), int(seeds[number])) for number in classes]
+        trace, level = int(rng.choice(TRACES)), rng.uniform(0.03, TRACE)
+        if rng.random() < 0.6 * ambiguity and trace not in classes:
+            parts.append((trace, level, int(seeds[trace])))
+        absent = rng.choice([0.0, 0.15, 0.35, 0.6], p=[0.45, 0.3, 0.17, 0.08]) * 2 * ambiguity
+        unspecific = rng.uniform(0, 0.01 + 0.1 * ambiguity)
+        specks = int(np.exp(rng.uniform(1, 4.5))) if rng.random() < 0.5 * ambiguity else 0
+        return cls(parts, absent, rng.uniform(0.15, 0.55), unspecific, specks, int(rng.integers(2**31)))
+
+
+def draw_protein(view, protein):
+    """The green channel of one layer: (height, width) float32 of about 0..1."""
+    strength = _strengths(view, protein)
+    inside = view.cytoplasm + 0.8 * view.nucleus
+    rough = np.clip(1 + 0.3 * view.noise(np.random.default_rng((view.texture, 2)), 0.8), 0.2, None)
+    green = (protein.unspecific * inside * rough).astype(np.float32)
+    for number, weight, seed in protein.parts:
+        lost = view.dividing & (number in LOST_IN_MITOSIS)
+        green += weight * draw_compartment(number, view, np.random.default_rng(seed), strength * ~lost)
+        if lost.any():
+            green += 0.4 * weight * view.body * view.per_cell(strength * lost)
+    if view.main:  # clumps of antibody stick to cells and glass alike
+        rng, count, canvas = np.random.default_rng(protein.seed), protein.specks, view.blank()
+        places = rng.uniform(-MARGIN, FIELD + MARGIN, (count, 2))
+        view.discs(canvas, places, np.exp(rng.normal(-1.1, 0.35, count)), rng.uniform(0.2, 1, count))
+        green += view.soft(canvas, 0.1)
+    for x, y, radius, shine in view.debris[:, :4]:
+        canvas = view.blank()
+        view.discs(canvas, np.array([[x, y]]), [0.7 * radius])
+        green += 0.5 * float(shine) * view.soft(canvas, 0.2)
+    return green
+
+
+def _strengths(view, protein):
+    """How bright each cell is, (cells,): some have none of the protein, the one nearest the middle has it."""
+    streams = [cell.stream(3) for cell in view.cells]
+    present = np.array([rng.random() for rng in streams]) >= min(protein.absent, 0.85)
+    if view.main:
+        middles = np.array([cell.centre for cell in view.cells])
+        present[np.argmin(np.abs(middles - FIELD / 2).max(axis=1) + FIELD * view.dividing)] = True
+    return np.clip(np.exp([rng.normal(-0.15, protein.spread) for rng in streams]), 0.15, 1.5) * present

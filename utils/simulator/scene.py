@@ -6,7 +6,7 @@ import numpy as np
 
 from utils.opencv import cv2
 from utils.simulator.cell import DAUGHTER, INTERPHASE, MITOSIS, TURN, divide, grow, unit
-from utils.simulator.cell_types import CELL_TYPES, CellType
+from utils.simulator.cell_types import CELL_TYPES
 
 FIELD = 165.0  # side of the field
 MARGIN = 33.0  # cells grow this far beyond the field, so that borders cut cells and the field can be moved
@@ -19,7 +19,7 @@ NEIGHBOURS = 10  # the nearest cells bound a cell
 class Scene:
     """A field of cells: a layer of cells that do not overlap, and a layer for each cell over or under them."""
 
-    kind: CellType
+    kind: tuple  # of CELL_TYPES
     layers: list
     bridges: list  # (P, 2) paths between daughter cells
     texture: int  # seed of what all proteins meet alike: the mesh of the reticulum, rough nucleoli
@@ -29,15 +29,14 @@ class Scene:
 
 
 def grow_scene(rng, kind=None, mitosis=False, bridge=False, touching=False, adherent=False):
-    """Let the cells of one scene grow: a Scene.
+    """Grow the cells of one scene: a Scene. kind: one of CELL_TYPES, or None for a random one.
 
-    `kind` is a CellType, drawn at random when None. `mitosis`, `bridge`, `touching` and `adherent` make sure that the
-    scene has dividing cells, daughter cells joined by a bridge, cells in contact, cells that spread on the glass;
-    without them it has such cells now and then.
+    mitosis, bridge, touching, adherent: make sure that the scene has dividing cells, daughter cells joined by a bridge,
+    cells in contact, cells that spread on the glass; otherwise it has such cells now and then.
     """
     fits = [(each.touching or not touching) and (each.adherent or not adherent) for each in CELL_TYPES]
-    shares = np.array([each.share for each in CELL_TYPES]) * fits
-    drawn = CELL_TYPES[rng.choice(len(CELL_TYPES), p=shares / shares.sum())]
+    frequency = np.array([each.frequency for each in CELL_TYPES]) * fits
+    drawn = CELL_TYPES[rng.choice(len(CELL_TYPES), p=frequency / frequency.sum())]
     kind = kind or drawn
     zoom = np.exp(np.clip(rng.normal(0.03, 0.17), -0.25, 0.5))  # cells of one line differ with passage and density
     pairs = _daughter_pairs(rng, kind, zoom, bridge)
@@ -50,9 +49,8 @@ def grow_scene(rng, kind=None, mitosis=False, bridge=False, touching=False, adhe
     under = _scatter_under(rng, kind, zoom, centres)
     over = _grow_layer(rng, kind, zoom, metric, under, [], np.full(len(under), INTERPHASE), lead) if len(under) else []
     bridges = [_bridge(rng, main[2 * pair], main[2 * pair + 1]) for pair in range(len(pairs))]
-    return Scene(
-        kind, [main, *([cell] for cell in over)], bridges, int(rng.integers(2**31)), _litter(rng), *_bends(rng)
-    )
+    layers = [main, *([cell] for cell in over)]
+    return Scene(kind, layers, bridges, int(rng.integers(2**31)), _litter(rng), *_bends(rng))
 
 
 def _daughter_pairs(rng, kind, zoom, wanted):
@@ -74,7 +72,7 @@ def _metric(kind, lead):
 
 
 def _scatter(rng, kind, zoom, metric, pairs, crowded):
-    """Throw darts that keep a distance, or let new cells bud off others where the type grows in islands.
+    """Throw darts that keep a distance, or let new cells bud off others if the type grows in islands.
 
     Returns (N, 2) centres, those of the daughter cells first.
     """
@@ -130,27 +128,26 @@ def _choose_mitotic(rng, centres, stages, wanted):
 def _grow_layer(rng, kind, zoom, metric, centres, pairs, stages, lead):
     bounds = _boundaries(centres, pairs, metric)
     seeds = rng.integers(2**62, size=len(centres))
-    return [
-        divide(kind, zoom, int(seed), centre, bound)
-        if stage == MITOSIS
-        else grow(kind, zoom, int(seed), centre, bound, stage, lead)
-        for seed, centre, bound, stage in zip(seeds, centres, bounds, stages)
-    ]
+    cells = []
+    for seed, centre, bound, stage in zip(seeds.tolist(), centres, bounds, stages):
+        given = kind, zoom, seed, centre, bound
+        cells.append(divide(*given) if stage == MITOSIS else grow(*given, stage, lead))
+    return cells
 
 
 def _boundaries(centres, pairs, metric):
     """How far each cell may reach along each ray before it meets a neighbour: (N, ANGLES), a Voronoi diagram."""
     middles = np.array([(m.real, m.imag) for m, _ in pairs]).reshape(-1, 2)
     others = np.concatenate([centres, middles])
-    share = np.full((len(centres), len(others)), 0.497)
+    part = np.full((len(centres), len(others)), 0.497)
     for pair in range(len(pairs)):
-        share[2 * pair : 2 * pair + 2, len(centres) + pair] = 0.74  # leaves the gap that the bridge spans
+        part[2 * pair : 2 * pair + 2, len(centres) + pair] = 0.74  # keeps open the gap that the bridge spans
     away = (others[None] - centres[:, None]) @ metric
     square = (away**2).sum(-1)
     square[square == 0] = 1e6
     near = np.argsort(square, axis=1)[:, :NEIGHBOURS]
     away = np.take_along_axis(away, near[..., None], 1)
-    reach = np.take_along_axis(share * square, near, 1)
+    reach = np.take_along_axis(part * square, near, 1)
     return (reach[..., None] / np.maximum(away @ (RAYS @ metric).T, 1e-6)).min(1)
 
 
@@ -183,8 +180,6 @@ def _bends(rng):
     x, y = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
     unbend = -bend
     for _ in range(3):
-        where = unbend / np.float32(BEND_GRAIN)
-        unbend = -cv2.remap(
-            bend, x + where[..., 0], y + where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        dx, dy = np.moveaxis(unbend / np.float32(BEND_GRAIN), -1, 0)
+        unbend = -cv2.remap(bend, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return bend, unbend

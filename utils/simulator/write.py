@@ -1,116 +1,102 @@
-"""Make a fake atlas: pictures of cells with known labels, laid out on disk like Kaggle's Human Protein Atlas data.
+"""Writing a simulated atlas: images, tables, and atlas.json with its settings and whether it is complete.
 
-    python -m utils.simulator --out input/demo --train 1000 --test 300 --size 128 --seed 0
-    python -m utils.simulator --out input/cyto --form cyto --train 1000 --test 200 --size 512 --corrupt 0.02
-
-writes train/<Id>_{red,green,blue,yellow}.png, test/…, train.csv, sample_submission.csv and solution.csv, the true
-labels of the test set, which training must never see; with --external also external/… and external.csv. `--form cyto`
-gives the 13 classes of the Cyto Challenge as TIFF files in mixed sizes and depths. Labels have the frequencies and
-co-occurrence of the 31,072 real ones. Each picture follows from the settings, its split and its number, so any part of
-an atlas can be made again by itself: `--ids FILE.csv` makes the images of its column Id only.
+Images lie on disk like Kaggle's PNGs, or like the Cyto Challenge's TIFFs.
 """
 
-import argparse
 import os
 import signal
-import time
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, read_labels
-from utils.data.tables import check_ids, read_table
+from utils.data.images import CHANNELS
+from utils.data.labels import CYTO_CLASSES
 from utils.errors import InputError, plural
-from utils.files import check_writable, write_csv, write_json
-from utils.parallel import closing, cores, starting
+from utils.files import check_writable, whole_file, write_csv, write_json
+from utils.opencv import cv2
+from utils.parallel import closing, starting
 from utils.safe_load import read_json
-from utils.simulator import layout
-from utils.simulator.plan import SPLITS, Settings, plan_image
+from utils.simulator.plan import DAMAGE, FORM, SPLITS, plan_image, random_stream, written
+from utils.simulator.sample import draw_sample
 
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
-GENERATOR = 2  # raise it when a change makes other pictures: an atlas then is not completed by another generator
+GENERATOR = 2  # raise it when a change makes other images: an atlas then is not completed by another generator
+CYTO_SIDES = ((27 / 32, 1, 3 / 2), (0.25, 0.5, 0.25))  # 1728, 2048 and 3072 of 2048, and their frequencies
+RGB, EIGHT_BIT = 0.1, 0.15  # fractions of TIFFs stored in one plane of an RGB file, and with 8 bits
+PLANES = {"red": (2,), "green": (1,), "blue": (0,), "yellow": (1, 2)}  # of an image in OpenCV's order
+DAMAGES = ("truncated", "empty", "no image", "other size")
 
 
 def write_atlas(out, settings, workers=1, ids=None):
-    """Write the atlas of `settings` under the folder `out`; what an interrupted call left is used.
+    """Write the atlas of `settings` under the folder `out`, or what is missing of it after an interruption.
 
-    `ids`: only these images are drawn, the tables are of all. Returns the number of images drawn: 0 when none was
-    missing. Raises InputError when `out` holds files that are not of this atlas, and for ids that are not of it.
+    ids: draw only these images; the tables are of all. Returns the number of images drawn, 0 when none was missing.
+    Raises InputError when `out` holds files that are not of this atlas, and for ids that are not of it.
     """
     out = Path(out)
-    if workers < 1:
-        raise InputError(f"--workers {workers} is out of range; give 1 or more")
-    state = _open_atlas(out, settings)
-    splits = [split for split in SPLITS if settings.count(split)]
-    plans = [plan_image(settings, split, i) for split in splits for i in range(settings.count(split))]
-    wanted = plans if ids is None else _chosen(plans, ids)
-    jobs = [plan for split in splits for plan in _missing(out / split, split, wanted, settings)]
-    if not jobs and state == "complete":
+    note = {"generator": GENERATOR, **asdict(settings)}
+    complete = _open_atlas(out, note)
+    plans = [plan_image(settings, split, i) for split in SPLITS for i in range(settings.count(split))]
+    jobs = _missing(out, plans if ids is None else _chosen(plans, ids), settings)
+    if not jobs and complete:
         return 0
-    _note(out, "unfinished", settings)
+    write_json(out / "atlas.json", {"state": "unfinished", **note})
     bar = tqdm(total=len(jobs), unit="img", disable=None)
-    with bar, closing(_each_done(partial(layout.write_image, out, settings), jobs, workers)) as done:
+    with bar, closing(_each_done(partial(write_image, out, settings), jobs, workers)) as done:
         for _ in done:
             bar.update()
     _write_tables(out, plans, settings)
-    if not any(_missing(out / split, split, plans, settings) for split in splits):
-        _note(out, "complete", settings)
+    if not _missing(out, plans, settings):
+        write_json(out / "atlas.json", {"state": "complete", **note})
     return len(jobs)
 
 
-def _note(out, state, settings):
-    write_json(out / "atlas.json", {"state": state, "generator": GENERATOR, **asdict(settings)})
-
-
-def _open_atlas(out, settings):
-    """Prepare the folder. Returns the state of the atlas in it: ``new``, ``unfinished`` or ``complete``."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder with --out")
-    note = out / "atlas.json"
-    if not note.exists():
+def _open_atlas(out, wanted):
+    """Return whether `out` holds the complete atlas; raise InputError if other data is in it. wanted: as in atlas.json."""
+    path = out / "atlas.json"
+    if not path.exists():
         if any((out / name).exists() for name in SPLITS + TABLES):
-            raise InputError(f"{out} holds data that utils.simulator.write did not make; choose another --out")
-        check_writable(note)
-        return "new"
-    what, mend = "the settings of an atlas", f"choose another --out or delete {out}"
-    found = read_json(note, what, mend)
-    if not isinstance(found, dict) or not {"state", "generator"} <= set(found):
-        raise InputError(f"{note} is not {what}; {mend}")
-    state, generator = found.pop("state"), found.pop("generator")
-    if generator != GENERATOR:
-        raise InputError(f"{out} was drawn by another version of this kit; choose another --out or delete it")
-    if found != asdict(settings):
-        other = ", ".join(f"{name} {value}" for name, value in found.items() if value != asdict(settings).get(name))
-        raise InputError(f"{out} holds an atlas of other settings ({other}); choose another --out or delete it")
-    check_writable(note)
-    return state
+            raise InputError(f"{out} holds data that utils.simulator did not write; choose another --out")
+        found = {"state": "new", **wanted}
+    else:
+        found = read_json(path, "the settings of an atlas", f"choose another --out or delete {out}")
+    if not isinstance(found, dict) or not found.keys() >= wanted.keys():
+        raise InputError(f"{path} is not the settings of an atlas; choose another --out or delete {out}")
+    state = found.pop("state", None)
+    if other := [f"{name} {value}" for name, value in found.items() if value != wanted.get(name)]:
+        raise InputError(
+            f"{out} holds an atlas of other settings ({', '.join(other)}); choose another --out or delete it"
+        )
+    check_writable(path)
+    return state == "complete"
 
 
 def _chosen(plans, ids):
     known = {plan.id: plan for plan in plans}
-    strangers = [one for one in ids if one not in known]
-    if strangers:
-        raise InputError(f"{plural(len(strangers), 'id')} not of this atlas, the first is {strangers[0]}; check --ids")
+    if unknown := [one for one in ids if one not in known]:
+        raise InputError(f"{plural(len(unknown), 'id')} not of this atlas, the first is {unknown[0]}; check --ids")
     return [known[one] for one in dict.fromkeys(ids)]
 
 
-def _missing(folder, split, plans, settings):
-    """The plans of `split` whose four files are not all in `folder`. Sweeps out the parts of files a crash left."""
-    names = set(os.listdir(folder)) if folder.is_dir() else set()
-    for name in names:
-        if name.startswith(".") and name.endswith(".part"):
-            (folder / name).unlink()
-    return [plan for plan in plans if plan.split == split and not set(layout.file_names(plan, settings)) <= names]
+def _missing(out, plans, settings):
+    """The plans whose four files are not all there. Removes the partial files that a crash left."""
+    names = {}
+    for split in SPLITS:
+        names[split] = set(os.listdir(out / split)) if (out / split).is_dir() else set()
+        for name in names[split]:
+            if name.startswith(".") and name.endswith(".part"):
+                (out / split / name).unlink()
+    return [plan for plan in plans if not names[plan.split].issuperset(_file_names(plan, settings))]
 
 
 def _each_done(function, jobs, workers):
-    """Call `function` on all jobs, yield as they get done; in this process when one worker is enough."""
+    """Call `function` on all jobs and yield after each; in this process when one worker is enough."""
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
@@ -123,7 +109,7 @@ def _each_done(function, jobs, workers):
         for done in as_completed(futures):
             yield done.result()
     except BrokenProcessPool as error:
-        raise InputError("a drawing process was killed, perhaps for memory; give fewer --workers") from error
+        raise InputError("a drawing process was killed, perhaps for lack of memory; give fewer --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -133,90 +119,74 @@ def _start_worker():
 
 
 def _write_tables(out, plans, settings):
-    """Labels as a user gets them, and what the pictures really show beside them."""
+    """Write the labels as a user gets them, and truth.csv with what the images really show."""
     originals = {plan.index: plan.id for plan in plans if plan.split == "train"}
-    tables = {
-        split: pd.DataFrame(
-            [
-                (
-                    plan.id,
-                    split,
-                    layout.target(plan.shows, settings),
-                    layout.target(plan.label, settings),
-                    originals.get(plan.copies, ""),
-                    layout.damage(plan, settings)[0],
-                )
-                for plan in plans
-                if plan.split == split
-            ],
-            columns=["Id", "split", "Shows", "Target", "Copies", "corrupt"],
-        ).sort_values("Id")
-        for split in SPLITS
-    }
-    for split in ("train", "external"):
-        if len(tables[split]):
-            write_csv(out / f"{split}.csv", tables[split][["Id", "Target"]])
-    write_csv(out / "solution.csv", tables["test"][["Id", "Target"]])
-    write_csv(out / "sample_submission.csv", pd.DataFrame({"Id": tables["test"]["Id"], "Predicted": "0"}))
-    write_csv(out / "truth.csv", pd.concat([table for table in tables.values() if len(table)]))
+    truth = pd.DataFrame(
+        {
+            "Id": [plan.id for plan in plans],
+            "split": [plan.split for plan in plans],
+            "Shows": [target(plan.shows, settings) for plan in plans],
+            "Target": [target(plan.label, settings) for plan in plans],
+            "Copies": [originals.get(plan.copies, "") for plan in plans],
+            "corrupt": [damage(plan, settings)[0] for plan in plans],
+        }
+    )
+    tables = {split: truth[truth["split"] == split].sort_values("Id") for split in SPLITS}
+    for split, name in (("train", "train"), ("external", "external"), ("test", "solution")):
+        if split != "external" or settings.external:
+            write_csv(out / f"{name}.csv", tables[split][["Id", "Target"]])
+    write_csv(out / "sample_submission.csv", tables["test"][["Id"]].assign(Predicted="0"))
+    write_csv(out / "truth.csv", pd.concat(tables.values()))
     if settings.form == "cyto":
         write_csv(out / "classes.csv", pd.DataFrame(enumerate(CYTO_CLASSES), columns=["class", "name"]))
 
 
-def _summary(out, settings, drawn, seconds):
-    files = [entry for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
-    megabytes = sum(entry.stat().st_size for entry in files) / 1e6
-    names = CYTO_CLASSES if settings.form == "cyto" else HPA_CLASSES
-    targets = read_labels(out / "train.csv", names)["Target"]
-    counts = Counter(int(word) for target in targets for word in target.split())
-    rarest = sorted(range(len(names)), key=lambda number: counts[number])[:5]
-    print(f"{out}: {plural(len(files) // 4, 'image')} in {plural(len(files), 'file')}, {megabytes:,.1f} MB")
-    print(f"drawn now: {drawn:,} in {seconds:.1f} s, {drawn / seconds:.1f} img/s")
-    print("rarest in train: " + ", ".join(f"{number} {names[number]} ({counts[number]})" for number in rarest))
+def target(classes, settings):
+    """The label as written: ``'0 25'``; in the Cyto form the numbers of its 13 classes."""
+    return " ".join(map(str, sorted(written(classes, settings.form))))
 
 
-def _options():
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.simulator",
-        description="Make a fake Human Protein Atlas with known labels, laid out like Kaggle's.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    arg = parser.add_argument
-    arg("--out", type=Path, default=Path("input/demo"), help="folder of the atlas")
-    arg("--train", type=int, default=1000, help="train images")
-    arg("--test", type=int, default=300, help="test images")
-    arg("--external", type=int, default=0, help="images of another laboratory: brighter, and JPEG")
-    arg("--size", type=int, default=128, help="side of the images in pixels, 32 to 2048")
-    arg("--seed", type=int, default=0, help="another seed, another atlas")
-    arg("--power", type=float, default=1.0, help="label sets as often as count**power: 1 as in reality, 0 all alike")
-    arg("--duplicates", type=float, default=0.02, help="share of images that nearly copy a train image")
-    arg("--label-noise", type=float, default=0.0, help="share of train and external images with a wrong label")
-    arg("--ambiguity", type=float, default=0.5, help="0 plain pictures .. 1 faint, mixed, often missing proteins")
-    arg("--form", default="kaggle", help="kaggle: 28 classes, 8-bit PNG; cyto: 13 classes, TIFF of mixed sizes")
-    arg("--corrupt", type=float, default=0.0, help="share of images with a damaged file")
-    arg("--ids", type=Path, help="CSV whose column Id names the only images to draw (default: all)")
-    arg(
-        "--workers",
-        type=int,
-        default=cores(),
-        help="processes; the files do not depend on it (512²: 0.2 GB each, 2048²: 2 GB)",
-    )
-    return vars(parser.parse_args())
+def damage(plan, settings):
+    """What is wrong with this image: (one of DAMAGES or '' for nothing, number of the channel that has it)."""
+    rng = random_stream(settings.seed, plan.split, plan.index, DAMAGE)
+    fault, channel = str(rng.choice(DAMAGES)), int(rng.integers(len(CHANNELS)))
+    return fault if rng.random() < settings.corrupt else "", channel
 
 
-def _read_ids(path):
-    ids = read_table(path, ["Id"], what="a list of ids")["Id"]
-    check_ids(path, ids)
-    return ids.tolist()
+def _file_names(plan, settings):
+    """The names of the four files of an image, in the order of `CHANNELS`."""
+    end = "tif" if settings.form == "cyto" else "jpg" if plan.split == "external" else "png"
+    return [f"{plan.id}_{channel}.{end}" for channel in CHANNELS.values()]
 
 
-def main():
-    options = _options()
-    out, workers, ids = (options.pop(name) for name in ("out", "workers", "ids"))
-    settings = Settings(**options)
-    start = time.perf_counter()
-    drawn = write_atlas(out, settings, workers, None if ids is None else _read_ids(ids))
-    if not drawn:
-        print(f"{out} is complete already, nothing to do" if ids is None else f"{out} has these images already")
-        return
-    _summary(out, settings, drawn, time.perf_counter() - start)
+def write_image(out, settings, plan):
+    """Draw one image and write its four files under ``out/<split>``, each whole or not at all."""
+    rng = random_stream(settings.seed, plan.split, plan.index, FORM)
+    size, bits, rgb = settings.size, 8, False
+    if settings.form == "cyto":
+        factors, frequencies = CYTO_SIDES
+        size = round(size * rng.choice(factors, p=frequencies))
+        bits = 8 if rng.random() < EIGHT_BIT else 16
+        rgb = rng.random() < RGB
+    ambiguity = settings.ambiguity
+    image = draw_sample(settings.seed, plan.split, plan.index, plan.shows, size, plan.copies, ambiguity, bits)
+    fault, damaged = damage(plan, settings)
+    for number, (channel, name) in enumerate(zip(CHANNELS.values(), _file_names(plan, settings))):
+        plane = np.ascontiguousarray(image[..., number])
+        data = _encode(plane, Path(name).suffix, PLANES[channel] if rgb else (), fault if number == damaged else "")
+        with whole_file(out / plan.split / name, "wb") as file:
+            file.write(data)
+
+
+def _encode(plane, ending, in_rgb, fault):
+    """The bytes of one file. in_rgb: the planes of a colour image to store it in; none: a grey image."""
+    if fault == "other size":
+        plane = cv2.resize(plane, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    if in_rgb:
+        colour = np.zeros((*plane.shape, 3), plane.dtype)
+        colour[..., in_rgb] = plane[..., None]
+        plane = colour
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if ending == ".jpg" else []
+    data = cv2.imencode(ending, plane, options)[1].tobytes()
+    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "no image": b"<html>404 Not Found</html>"}
+    return damaged.get(fault, data)

@@ -3,40 +3,35 @@
     python -m utils.tools.augment_sheet --images input/train -o augment.png
     python -m utils.tools.augment_sheet --images input/train --id SOME_ID --size 512
 
-Of eight draws of each operation the one that changes most is drawn. The table
-shows milliseconds of each operation alone on one core, how often it is chosen,
-and its share of the whole pipeline's time.
+The sheet shows, of eight random draws of each operation, the one that changes
+the image most. The table shows the milliseconds of each operation on one core,
+how often it is chosen, and its fraction of the whole pipeline's time.
 """
 
-import argparse
 import random
 import time
 
 import numpy as np
 
-from utils import plots
-from utils.cli import check_least, run_script
+from utils.cli import check_least, option_parser, run_script
 from utils.data import augment
 from utils.data.images import LEAST_SIDE, MOST_SIDE, check_files, find_files, load_sample, parse_channels, scan_folders
 from utils.errors import InputError
 from utils.files import check_writable
+from utils.plots.image_sheets import operations
 
 REPEATS = 50
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.tools.augment_sheet",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = option_parser(__doc__, "utils.tools.augment_sheet")
     arg = parser.add_argument
     arg("--images", action="append", help="folder of images, may be repeated (default: input/train)")
     arg("--id", help="which sample (default: the first)")
     arg("--channels", default="rgby", help="rgby in any order, rgb, green (default: %(default)s)")
     arg("--size", type=int, default=512, help="pixels it is resized to (default: %(default)s)")
-    arg("--seed", type=int, default=0, help="other random choices (default: %(default)s)")
-    arg("-o", "--out", default="augment.png", metavar="PNG", help="where to draw (default: %(default)s)")
+    arg("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
+    arg("-o", "--out", default="augment.png", metavar="PNG", help="figure to write (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -53,29 +48,24 @@ def main():
     check_files(files)
     image = load_sample(files[0], args.size)
 
+    print(f"{'group':20}{'operation':18}{'ms':>6}{'chosen':>9}{'fraction of all time':>22}")
+    chain, label = augment.build("chen", channels.names), np.ones(28, np.float32)
+    whole = milliseconds(lambda seed: chain(image, label, 1, seed))
     groups = augment.chen(channels.names)
-    print(f"{'group':20}{'operation':18}{'ms':>6}{'chosen':>9}{'share of the whole':>20}")
-    costs = {
-        (group, name): cost(transform, image) for group, part in groups.items() for name, transform in part.items()
-    }
-    chain = augment.build("chen", channels.names)
-    whole = milliseconds(lambda seed: chain(image, np.ones(28, np.float32), 1, seed))
-    for (group, name), spent in costs.items():
-        chance = 1 / len(groups[group])
-        print(f"{group:20}{name:18}{spent:>6.2f}{chance:>9.0%}{chance * spent / whole:>20.1%}")
-    print(
-        f"{'whole pipeline':38}{whole:>6.2f} ms a sample of {len(channels.names)}x{args.size}x{args.size} on one core"
-    )
-    plots.operations(examples(image, groups, channels.names, args.seed), channels.names, args.out)
+    for group, part in groups.items():
+        for name, transform in part.items():
+            spent = milliseconds(lambda seed, transform=transform: apply(transform, image, seed))
+            print(f"{group:20}{name:18}{spent:>6.2f}{1 / len(part):>9.0%}{spent / len(part) / whole:>22.1%}")
+    shape = f"{len(channels.names)}x{args.size}x{args.size}"
+    print(f"{'whole pipeline':38}{whole:>6.2f} ms per sample of {shape} on one core")
+    operations(examples(image, groups, channels.names, args.seed), channels.names, args.out)
     print(f"-> {args.out}")
 
 
-def cost(transform, image):
-    def once(seed):
-        transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        transform(image=image)
-
-    return milliseconds(once)
+def apply(transform, image, seed, other=None):
+    """A transform's result with the random choices of `seed`. other: the seed of Python's own generator, if it differs."""
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed if other is None else other))
+    return transform(image=image)["image"]
 
 
 def milliseconds(function):
@@ -88,33 +78,28 @@ def milliseconds(function):
     return 1000 * float(np.median(times[3:]))
 
 
-def examples(image, groups, channels, seed):
-    """[(title, image)]: the sample, each operation alone, a negative sample, and whole pipelines."""
-    pictures = [("as it is", image)]
+def examples(image, groups, channels, seed, draws=8):
+    """[(title, image)]: the sample, each operation alone, a negative sample, and whole pipelines. Each operation is drawn
+    `draws` times and the result that differs most from the image is kept: a typical one can hardly be seen."""
+
+    def strongest(transform):
+        results = [apply(transform, image, (seed, number), seed * draws + number) for number in range(draws)]
+        return max(results, key=lambda result: np.abs(result.astype(np.float32) - image).mean())
+
+    shown = [("original", image)]
     for group, part in groups.items():
-        for name, transform in part.items():
-            pictures.append((name if name == group else f"{group}: {name}", plainest(transform, image, seed)))
-    strong = augment.chen(channels, darkest=0.2).get("change references")
-    if strong:
-        pictures.append(("references: multiply, strong", plainest(strong["multiply"], image, seed)))
+        shown += [(name if name == group else f"{group}: {name}", strongest(one)) for name, one in part.items()]
+    if strong := augment.chen(channels, darkest=0.2).get("change references"):
+        shown.append(("references: multiply, strong", strongest(strong["multiply"])))
     if augment.PROTEIN in channels:
         empty = image.copy()
         empty[..., channels.index(augment.PROTEIN)] = 0
-        pictures.append(("negative sample", empty))
+        shown.append(("negative sample", empty))
     chain = augment.build("chen_strong", channels)
-    for number in range(4 + -len(pictures) % 4):
+    for number in range(4 + -len(shown) % 4):
         out, label = chain(image, np.ones(1), 1, seed + number)
-        pictures.append(("whole pipeline, strong" + ("" if label.any() else ", negative"), out))
-    return pictures
-
-
-def plainest(transform, image, seed, draws=8):
-    """The one of several draws that changes the image most: a typical one can hardly be seen."""
-    results = []
-    for number in range(draws):
-        transform.set_random_state(np.random.default_rng((seed, number)), random.Random(seed * draws + number))
-        results.append(transform(image=image)["image"])
-    return max(results, key=lambda result: np.abs(result.astype(np.float32) - image).mean())
+        shown.append(("whole pipeline, strong" + ("" if label.any() else ", negative"), out))
+    return shown
 
 
 if __name__ == "__main__":

@@ -1,27 +1,26 @@
-"""The floor that every network must beat: a linear classifier on texture
-features of each picture.
+"""A baseline without a network: a linear classifier on texture features of
+each image.
 
     python -m utils.tools.baseline --folds input/folds.csv --fold 0 \\
         --images input/train
     python -m utils.tools.baseline --fold 0 --train-limit 1000 --name linear1000
     python threshold.py runs/linear
 
-leaves runs/<name>/fold<k>/oof.csv, probabilities of the same rows as
-train.py's, and config.json. Every picture is brought to --size, grey values on
-0 to 1. Features of each channel (34):
+writes runs/<name>/fold<k>/oof.csv, probabilities of the same rows as
+train.py's, and config.json. Every image is reduced to --size and grey values
+from 0 to 1. Features of each channel (34):
     mean, standard deviation, skewness                                  3
     quantiles .1, .25, .5, .75, .9, .99                                 6
     log variance of five octaves, differences of Gaussians of
     0, 1, 2, 4, 8, 16                                                   5
-    shares of the ten local binary patterns that turn with the
-    picture (riu2; Ojala et al. 2002, eq. 9), at full and at half size 20
-Between green and each other channel (6): correlation of the pictures and of
-each octave. Green and bright blue, the nucleus by Otsu's threshold (7): its
-share of the picture; mean and deviation of green inside and outside; mean
-green in a rim around it; log of the ratio of inside to outside.
+    frequencies of the ten rotation-invariant local binary patterns
+    (riu2; Ojala et al. 2002, eq. 9), at full and at half size         20
+Between green and each other channel (6): correlation of the images and of
+each octave. Green and bright blue, the nucleus by Otsu's threshold (7): the
+nucleus' fraction of the image; mean and deviation of green inside and outside;
+mean green in a rim around it; log of the ratio of inside to outside.
 """
 
-import argparse
 import multiprocessing
 import signal
 import time
@@ -33,7 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from utils.cli import check_least, run_script
+from utils.cli import check_least, option_parser, run_script
 from utils.data.images import MOST_SIDE, check_files, find_files, load_sample, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
 from utils.errors import InputError, plural
@@ -46,24 +45,24 @@ from utils.scoring.metrics import best_global_threshold, macro_f1
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 SIGMAS = (1, 2, 4, 8, 16)  # pixels; each octave lies between two of them
-FAINT = 1e-6  # variance on the scale 0 to 1 below which nothing is seen: 8 bits tell steps of 4e-3
+FAINT = 1e-6  # variance on the scale 0 to 1 that counts as constant: 8 bits resolve steps of 4e-3
 
 
 def features(image, names):
-    """One picture's features (see the top of this file): (S, S, C) float32 in [0, 1], C channel names -> (F,) float64."""
+    """One image's features (see the top of this file): (S, S, C) float32 in [0, 1], C channel names -> (F,) float64."""
     octaves, side = split_octaves(image), len(image) // 2
     half = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
     mean, std = pixels.mean(axis=0), pixels.std(axis=0)
     found = [mean, std, ((pixels - mean) ** 3).mean(axis=0) / np.maximum(std, FAINT**0.5) ** 3]
     found += [np.quantile(pixels, QUANTILES, axis=0), np.log(octaves.var(axis=(1, 2)) + FAINT)]
-    found += [pattern_shares(image), pattern_shares(half)]
+    found += [pattern_frequencies(image), pattern_frequencies(half)]
     if "green" in names:
         green = names.index("green")
         for other in (number for number in range(len(names)) if number != green):
             found += [correlation(plane[..., green], plane[..., other]) for plane in (image, *octaves)]
         if "blue" in names:
-            found.append(in_and_out(image[..., green], image[..., names.index("blue")]))
+            found.append(nucleus_features(image[..., green], image[..., names.index("blue")]))
     return np.concatenate([np.ravel(values) for values in found])
 
 
@@ -73,13 +72,13 @@ def split_octaves(image):
     return np.stack([fine - coarse for fine, coarse in zip(blurred, blurred[1:])])
 
 
-def pattern_shares(image):
-    """Shares of the ten riu2 patterns in each channel: (S, S, C) -> (10, C), sums over patterns are 1.
+def pattern_frequencies(image):
+    """Frequencies of the ten riu2 patterns in each channel: (S, S, C) -> (10, C), which sum to 1 over patterns.
 
-    A pixel's pattern is how many of its 8 neighbours are at least as bright, 0 to 8, where these stand together, else 9.
+    A pixel's pattern is how many of its 8 neighbours are at least as bright, 0 to 8, if these are contiguous, else 9.
     """
     height, width = image.shape[:2]
-    ring = zip((0, 0, 0, 1, 2, 2, 2, 1), (0, 1, 2, 2, 2, 1, 0, 0))  # where the neighbours begin, in a circle
+    ring = zip((0, 0, 0, 1, 2, 2, 2, 1), (0, 1, 2, 2, 2, 1, 0, 0))  # the neighbours' offsets, in a circle
     brighter = np.stack([image[y : y + height - 2, x : x + width - 2] >= image[1:-1, 1:-1] for y, x in ring])
     changes = (brighter != np.roll(brighter, 1, axis=0)).sum(axis=0)
     pattern = np.where(changes <= 2, brighter.sum(axis=0), 9)
@@ -87,13 +86,13 @@ def pattern_shares(image):
 
 
 def correlation(first, second):
-    """Pearson's correlation of two planes, 0 where one of them is (nearly) constant."""
+    """Pearson's correlation of two planes, 0 if one of them is (nearly) constant."""
     first, second = first - first.mean(), second - second.mean()
     variances = float((first**2).mean()), float((second**2).mean())
     return float((first * second).mean()) / np.sqrt(variances[0] * variances[1]) if min(variances) > FAINT else 0.0
 
 
-def in_and_out(green, blue):
+def nucleus_features(green, blue):
     """Green inside, outside and around bright blue: two (S, S) -> (7,). An empty region has mean and deviation 0."""
     inside = cv2.threshold(np.rint(255 * blue).astype(np.uint8), 0, 1, cv2.THRESH_OTSU)[1]
     reach = 2 * max(1, len(green) // 64) + 1
@@ -108,25 +107,22 @@ def read_features(paths, size, names):
     return features(image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1), names)
 
 
-def gather(files, size, names, workers):
+def read_all_features(files, size, names, workers):
     """Features of all samples: list of N tuples of paths -> (N, F) float64, in that order."""
     one = partial(read_features, size=size, names=names)
-
-    def stacked(work):
-        return np.stack(list(tqdm(work, desc="features", total=len(files), unit="img", disable=None, leave=False)))
-
+    progress = dict(desc="features", total=len(files), unit="img", disable=None, leave=False)
     if workers == 1:
-        return stacked(map(one, files))
-    with starting("reading processes", "--workers 1"):
+        return np.stack(list(tqdm(map(one, files), **progress)))
+    with starting("worker processes", "--workers 1"):
         pool = multiprocessing.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
     with pool:  # Ctrl+C is for this process, which then stops the others
-        return stacked(pool.imap(one, files, chunksize=8))
+        return np.stack(list(tqdm(pool.imap(one, files, chunksize=8), **progress)))
 
 
 def fit_predict(known, truth, unknown):
     """Logistic regression of each class: features (N, F), labels (N, C), features (M, F) -> probabilities (M, C).
 
-    A class without positives or without negatives cannot be fitted: its probability is its share, 0 or 1.
+    A class without positives or without negatives cannot be fitted: its probability is 0 or 1.
     """
     scaler = StandardScaler().fit(known)
     known, unknown = scaler.transform(known), scaler.transform(unknown)
@@ -138,61 +134,58 @@ def fit_predict(known, truth, unknown):
     return probabilities
 
 
-def find_place(options):
-    """The run's folder; refused where it cannot be written, holds a network, or an oof.csv that should stay."""
-    check_name(options.name)
-    run = Path(options.runs) / options.name / f"fold{options.fold}"
-    if networks := sorted(run.parent.glob("fold*/*.pt")):
+def run_folder(args):
+    """The fold's folder. Raises InputError if it cannot be written, holds a network, or has results and no --overwrite."""
+    check_name(args.name)
+    folder = Path(args.runs) / args.name / f"fold{args.fold}"
+    if networks := sorted(folder.parent.glob("fold*/*.pt")):
         raise InputError(f"{networks[0].parent} holds a trained network; choose another --name")
-    if (run / "oof.csv").exists() and not options.overwrite:
-        raise InputError(f"{run / 'oof.csv'} exists already; choose another --name or give --overwrite")
-    check_writable(run / "oof.csv")
-    return run
+    if (folder / "oof.csv").exists() and not args.overwrite:
+        raise InputError(f"{folder / 'oof.csv'} exists already; choose another --name or give --overwrite")
+    check_writable(folder / "oof.csv")
+    return folder
 
 
-def _options():
-    parser = argparse.ArgumentParser(prog="python -m utils.tools.baseline", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+def parse_args():
+    parser = option_parser(__doc__, "utils.tools.baseline")
     arg = parser.add_argument
     arg("--folds", default="input/folds.csv", help="table made by make_folds.py (default: %(default)s)")
-    arg("--fold", type=int, required=True, help="which fold validates")
+    arg("--fold", type=int, required=True, help="the validation fold")
     arg("--images", action="append", help="folder of the images, may be repeated (default: input/train)")
     arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
     arg("--channels", default="rgby", help="rgby, any of its letters, green (default: %(default)s)")
-    arg("--size", type=int, default=128, help="pixels pictures are reduced to (default: %(default)s)")
+    arg("--size", type=int, default=128, help="pixels that images are reduced to (default: %(default)s)")
     arg("--limit", type=int, default=0, metavar="N", help="only N training and N validation images; 0: all")
     arg("--train-limit", type=int, default=0, metavar="N", help="only N training images, all validation images; 0: all")
     arg("--name", default="linear", help="name of the run (default: %(default)s)")
     arg("--runs", default="runs", help="folder of all runs (default: %(default)s)")
-    arg("--seed", type=int, default=0, help="which rows the limits take (default: %(default)s)")
-    arg("--workers", type=int, default=cores(), help="reading processes (default: all cores)")
+    arg("--seed", type=int, default=0, help="seed of the rows that the limits keep (default: %(default)s)")
+    arg("--workers", type=int, default=cores(), help="processes that read images (default: all cores)")
     arg("--overwrite", action="store_true", help="replace an earlier baseline of this name")
     return parser.parse_args()
 
 
 def main():
-    options, clock = _options(), time.time()
-    check_least(options, fold=0, size=(32, MOST_SIDE), limit=0, train_limit=0, seed=0, workers=1)
-    run = find_place(options)
-    classes, channels = load_classes(options.classes), parse_channels(options.channels)
+    args, started = parse_args(), time.time()
+    check_least(args, fold=0, size=(32, MOST_SIDE), limit=0, train_limit=0, seed=0, workers=1)
+    folder = run_folder(args)
+    classes, channels = load_classes(args.classes), parse_channels(args.channels)
     if channels.mix:
-        raise InputError(f"--channels {options.channels} mixes channels; name those to look at, such as rgby or green")
-    train_rows, valid_rows = split_fold(
-        options.folds, classes, options.fold, options.limit, options.seed, options.train_limit
-    )
-    files = find_files(options.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
+        raise InputError(f"--channels {args.channels} mixes channels; name plain ones, such as rgby or green")
+    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, args.train_limit)
+    files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
     check_files(files)
-    known, unknown = np.split(gather(files, options.size, channels.names, options.workers), [len(train_rows)])
+    known, unknown = np.split(read_all_features(files, args.size, channels.names, args.workers), [len(train_rows)])
     probabilities = fit_predict(known, encode(train_rows["Target"], classes), unknown)
-    write_json(run / "config.json", vars(options) | {"class_names": classes, "features": known.shape[1]})
-    write_rows(run / "rows.csv", train_rows, valid_rows)
-    write_predictions(run / "oof.csv", valid_rows["Id"], probabilities, classes)
+    write_json(folder / "config.json", vars(args) | {"class_names": classes, "features": known.shape[1]})
+    write_rows(folder / "rows.csv", train_rows, valid_rows)
+    write_predictions(folder / "oof.csv", valid_rows["Id"], probabilities, classes)
     truth = encode(valid_rows["Target"], classes)
     threshold, best = best_global_threshold(truth, probabilities)
     half = macro_f1(truth, probabilities >= 0.5)
     print(f"{plural(known.shape[1], 'feature')}; {len(known):,} images to train on, {len(unknown):,} to validate")
-    print(f"macro F1 {half:.4f} at 0.5; {best:.4f} at one cut-off {threshold:.3f}, chosen on these very images")
-    print(f"{time.time() - clock:.1f} s -> {run / 'oof.csv'}")
+    print(f"macro F1 {half:.4f} at 0.5; {best:.4f} at one threshold {threshold:.3f}, the best for these very images")
+    print(f"{time.time() - started:.1f} s -> {folder / 'oof.csv'}")
 
 
 if __name__ == "__main__":

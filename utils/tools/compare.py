@@ -28,13 +28,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from utils import plots
 from utils.cli import run_script
 from utils.data.labels import read_truth
 from utils.errors import InputError, listing
 from utils.files import check_writable, first_repeated, write_csv
+from utils.plots.comparison import learning_curves, methods_by_class
+from utils.runs.config import DEFAULTS, IGNORED_ON_RESUME
 from utils.runs.predictions import read_predictions
-from utils.runs.run_folder import CONFIG_DEFAULTS, IGNORED_ON_RESUME, best_epoch, fold_files, read_fold, read_numbers
+from utils.runs.run_folder import best_epoch, fold_files, read_fold, read_numbers
 from utils.scoring.cross_fit import cross_fit
 from utils.scoring.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.scoring.thresholds import per_class
@@ -90,10 +91,10 @@ def main():
         write_csv(out / "methods.csv", comparison.methods())
         write_csv(out / "classes.csv", by_class)
         write_csv(out / "costs.csv", comparison.cost.rename_axis("method").reset_index())
-        plots.methods_by_class(by_class, comparison.positives, out / "classes.png")
+        methods_by_class(by_class, comparison.positives, out / "classes.png")
         files = "runs.csv, methods.csv, classes.csv, costs.csv, classes.png"
         if curves := logs(runs, table, comparison):
-            plots.learning_curves(curves, out / "curves.png")
+            learning_curves(curves, out / "curves.png")
             files += ", curves.png"
         print(f"-> {out}/: {files}")
 
@@ -142,7 +143,7 @@ def read_runs(paths):
         raise InputError(f"{repeated} is named twice; name each fold once")
     folds = {}
     for fold in (read_fold(file.parent) for file in files):
-        config = CONFIG_DEFAULTS | fold.config
+        config = DEFAULTS | fold.config
         own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # what each fold has for itself
         trained_alike = json.dumps({key: config[key] for key in sorted(config) if key not in own}, default=str)
         folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
@@ -177,7 +178,7 @@ def what_differs(configs):
 
 def matters(run):
     """The options that make runs different. With a limit the seed picks the rows, so other rows are no difference then."""
-    config = CONFIG_DEFAULTS | run.folds[0].config
+    config = DEFAULTS | run.folds[0].config
     limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
     configs = [fold.config for fold in run.folds]
     config["fold"] = ", ".join(str(part.get("fold")) for part in configs)

@@ -16,11 +16,11 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from utils import plots
 from utils.cli import run_script
 from utils.data.labels import load_classes, read_truth
 from utils.errors import InputError, plural
 from utils.files import check_writable, write_json
+from utils.plots.comparison import confusion_matrices
 from utils.runs.predictions import check_classes, read_predictions
 from utils.scoring.metrics import multilabel_scores
 from utils.scoring.significance import mcnemar
@@ -78,7 +78,7 @@ def main():
         print_worst(who, matrix, classes)
     if args.plot:
         titles = {who: f"{who}: {scores[who]['accuracy']:.1%} of {len(true):,} images right" for who in said}
-        plots.confusion({titles[who]: matrix for who, matrix in matrices.items()}, classes, args.plot)
+        confusion_matrices({titles[who]: matrix for who, matrix in matrices.items()}, classes, args.plot)
         print(f"-> {args.plot}")
     if args.out:
         counts = {who: matrix.tolist() for who, matrix in matrices.items()}

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import plots
 from utils.cli import run_script
 from utils.data.labels import encode, load_classes, read_labels, read_truth
 from utils.data.tables import read_table
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_json
+from utils.plots.comparison import person_and_machine
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.run_folder import RETRAIN, fold_files
 from utils.runs.thresholds_file import read_thresholds
@@ -85,7 +85,7 @@ def main():
     if args.plot:
         seen = truth[rows].sum(axis=0) if person else None
         images = {"machine": f"{len(ids):,} images", "person": f"{len(rows):,} of these" if person else None}
-        plots.person_and_machine(classes, seen, machine, by_class.get("person"), args.plot, images)
+        person_and_machine(classes, seen, machine, by_class.get("person"), args.plot, images)
     if args.out:
         numbers = {who: {name: values.tolist() for name, values in part.items()} for who, part in by_class.items()}
         write_json(

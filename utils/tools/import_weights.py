@@ -6,6 +6,7 @@ is then ready for predict.py and for `train.py --weights runs/published/fold0/be
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from utils import models
@@ -26,11 +27,13 @@ def main():
     check_writable(out / "best.pt")
     if Path(args.weights).suffix != ".npz":
         raise InputError(f"{args.weights} is no .npz; give the authors' file")
-    config = GAPNET_AUTHORS | {"weights": str(args.weights)}
+    config = replace(GAPNET_AUTHORS, weights=str(args.weights))
     network = models.build("gapnet_pl", len(CYTO_CLASSES), 4)
     told = load_start(network, config)
-    checkpoint.save(out / "best.pt", {"config": config, "model": network.state_dict(), "epoch": 0, "score": None})
-    write_json(out / "config.json", config)
+    checkpoint.save(
+        out / "best.pt", {"config": config.to_dict(), "model": network.state_dict(), "epoch": 0, "score": None}
+    )
+    write_json(out / "config.json", config.to_dict())
     print(f"{told} -> {out / 'best.pt'}")
 
 

@@ -12,16 +12,18 @@ figure9.png   each class's accuracy, with --human beside a person's
 table1.csv    best thresholds of each class, raw and smoothed
 """
 
-import argparse
+from collections import namedtuple
 from pathlib import Path
 
 import pandas as pd
 
-from utils import plots
-from utils.cli import run_script
+from utils.cli import option_parser, run_script
 from utils.engine import losses
 from utils.errors import InputError
 from utils.files import check_writable, write_csv
+from utils.plots import training_curves
+from utils.plots.comparison import person_and_machine
+from utils.plots.decisions import precision_recall
 from utils.runs.oof import read_last_epochs
 from utils.runs.predictions import EPOCHS_FOLDER
 from utils.runs.run_folder import RETRAIN, fold_files, read_fold, read_numbers
@@ -30,79 +32,78 @@ from utils.scoring.thresholds.chen import table_one
 from utils.tools.evaluate import read_person
 
 FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.tools.plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or fold folder")
-    parser.add_argument("--human", metavar="CSV", help="Id,Target of a person, for figure 9")
-    parser.add_argument(
-        "-o", "--out", metavar="FOLDER", help="where to write (default: figures/ in each fold's folder)"
-    )
-    return parser.parse_args()
+# fold: of read_fold. log, steps: DataFrames of log.csv and steps.csv. epochs: each epoch's predictions. switches, first_steps:
+# [(first epoch, loss)] and [(first step, loss)] of the later stages of the loss.
+History = namedtuple("History", "fold log steps epochs switches first_steps")
 
 
 def main():
-    args = parse_args()
-    folders = [folder for run in args.runs for folder in find_folds(run)]
+    parser = option_parser(__doc__, "utils.tools.plot")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or fold folder")
+    parser.add_argument("--human", metavar="CSV", help="Id,Target of a person, for figure 9")
+    parser.add_argument("-o", "--out", metavar="FOLDER", help="output folder (default: figures/ in each fold's folder)")
+    args = parser.parse_args()
+    folders = []
+    for run in args.runs:
+        if not (found := fold_files(run, "log.csv", itself=True)):
+            raise InputError(f"{run} holds no log.csv and no fold<k>/log.csv; train a fold first")
+        folders += [path.parent for path in found]
     if args.out and len(folders) > 1:
         raise InputError(f"{len(folders)} folds cannot share one --out; name one fold, or leave it out")
     for folder in folders:
         check_writable(Path(args.out or folder / "figures") / FIGURES[0])
-    runs = [read_run(folder, args.human) for folder in folders]  # all are read before the first is drawn
-    for folder, run in zip(folders, runs, strict=True):
+    histories = [read_history(folder) for folder in folders]  # all are read before the first is drawn
+    people = [None] * len(folders)
+    if args.human:
+        people = [
+            read_person(args.human, one.fold.classes, one.fold.ids, one.fold.folder / "oof.csv") for one in histories
+        ]
+    for folder, history, person in zip(folders, histories, people, strict=True):
         out = Path(args.out or folder / "figures")
-        draw(run, out)
+        draw_figures(history, person, out)
         print(f"{folder} -> {out}/: {', '.join([*FIGURES, 'table1.csv'])}")
 
 
-def find_folds(run):
-    """A fold's folder, or all of a run's that are trained."""
-    found = fold_files(run, "log.csv", itself=True)
-    if not found:
-        raise InputError(f"{run} holds no log.csv and no fold<k>/log.csv; train a fold first")
-    return [path.parent for path in found]
-
-
-def read_run(folder, human=None):
-    """A fold's files: -> dict of what the figures need."""
+def read_history(folder):
+    """The tables that a trained fold wrote: -> History."""
     fold = read_fold(folder, "loss", "fold")
-    names = [f"f1 {name}" for name in fold.classes]
-    log = read_numbers(folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *names])
+    log = read_numbers(
+        folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *(f"f1 {name}" for name in fold.classes)]
+    )
     epochs = read_last_epochs(folder, fold.oof)
     if epochs is None:
-        raise InputError(f"{folder} lacks epochs' predictions in {EPOCHS_FOLDER}/, as older runs; {RETRAIN}")
-    schedule = losses.parse_schedule(str(fold.config["loss"]))
-    switches = [(epoch, losses.describe(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
-    person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
-    steps = read_numbers(folder / "steps.csv", ["step", "epoch", *plots.NINE])
+        raise InputError(
+            f"{folder} lacks the predictions of each epoch in {EPOCHS_FOLDER}/, as older runs do; {RETRAIN}"
+        )
+    schedule = losses.parse_schedule(fold.config.loss or "")
+    switches = [(epoch, losses.describe_terms(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
+    steps = read_numbers(folder / "steps.csv", ["step", "epoch", *training_curves.STEP_CURVES])
     if steps["epoch"].max() < log["epoch"].max():
         raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {RETRAIN}")
     first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), name) for epoch, name in switches]
-    return {"fold": fold, "log": log, "steps": steps, "epochs": epochs, "switches": switches, "first_steps": first_steps,
-            "person": person}  # fmt: skip
+    return History(fold, log, steps, epochs, switches, first_steps)
 
 
-def draw(run, out):
-    """All figures and Table I of one fold into the folder `out`."""
-    fold, steps, log, switches = run["fold"], run["steps"], run["log"], run["switches"]
-    classes, truth, oof = fold.classes, fold.truth, fold.oof
+def draw_figures(history, person, out):
+    """All figures and Table I of one fold into the folder `out`. person: of `read_person`, or None."""
+    fold, log, truth, oof = history.fold, history.log, history.fold.truth, history.fold.oof
+    classes, positives = fold.classes, truth.sum(axis=0)
     threshold, _ = best_global_threshold(truth, oof)
-    plots.split(fold.train.sum(axis=0), truth.sum(axis=0), classes, fold.config["fold"], out / "figure2.png")
-    plots.nine_curves(steps, run["first_steps"], out / "figure5.png")
-    plots.validation(log, switches, out / "figure6.png")
-    plots.class_curves(log, classes, truth.sum(axis=0), switches, out / "figure7.png")
-    plots.precision_recall(truth, oof, threshold, out / "figure8.png")
-    machine, person, positives = class_scores(truth, oof >= threshold), None, None
-    if run["person"]:
-        rows, decisions = run["person"]
-        person, positives = class_scores(truth[rows], decisions), truth[rows].sum(axis=0)
-    images = {"machine": f"{len(truth):,} validation images, at the cut-off best for them, {threshold:.3f}"}
-    images["person"] = f"{len(run['person'][0]):,} of these" if run["person"] else None
-    plots.person_and_machine(classes, positives, machine, person, out / "figure9.png", images)
-    raw, smoothed = table_one(truth, oof, run["epochs"])
+    counts = fold.train.sum(axis=0), positives
+    training_curves.train_validation_split(*counts, classes, fold.config.fold, out / "figure2.png")
+    training_curves.nine_curves(history.steps, history.first_steps, out / "figure5.png")
+    training_curves.validation_scores(log, history.switches, out / "figure6.png")
+    training_curves.class_curves(log, classes, positives, history.switches, out / "figure7.png")
+    precision_recall(truth, oof, threshold, out / "figure8.png")
+    images = {"machine": f"{len(truth):,} validation images, at the threshold best for them, {threshold:.3f}"}
+    scores = None
+    if person:
+        rows, labels = person
+        scores, positives = class_scores(truth[rows], labels), truth[rows].sum(axis=0)
+        images["person"] = f"{len(rows):,} of these"
+    machine = class_scores(truth, oof >= threshold)
+    person_and_machine(classes, positives, machine, scores, out / "figure9.png", images)
+    raw, smoothed = table_one(truth, oof, history.epochs)
     write_csv(out / "table1.csv", pd.DataFrame({"class": ["All", *classes], "raw": raw, "smoothed": smoothed}))
 
 

@@ -9,12 +9,12 @@ import argparse
 
 import numpy as np
 
-from utils import plots
 from utils.cli import run_script
 from utils.data.images import find_files, load_sample, parse_channels
 from utils.data.labels import encode, load_classes, read_labels
 from utils.errors import InputError
 from utils.files import check_writable
+from utils.plots.image_sheets import contact_sheet
 from utils.runs.predictions import check_same_ids
 from utils.scoring.metrics import macro_f1
 
@@ -63,7 +63,7 @@ def draw_sheet(args, ids, labels, decisions, classes, count=12):
     channels = parse_channels("rgby")
     files = find_files(args.images, [ids[i] for i in picked], channels)
     images = [load_sample(paths) for paths in files]
-    plots.contact_sheet(images, labels[picked], decisions[picked], classes, args.sheet)
+    contact_sheet(images, labels[picked], decisions[picked], classes, args.sheet)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""A process of its own for what would otherwise count what others have left behind: memory, and the plain loop's speed.
+"""Measurements in a process of their own, where the memory and the settings of other measurements do not count.
 
-python -m utils.tools.benchmark.probe '{"what": "step", …}'     # one line of JSON; what `ask` calls
+python -m utils.tools.benchmark.probe '{"what": "step", …}'     # one line of JSON; `run_probe` starts it
 """
 
 import argparse
 import json
-import math
+import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -15,28 +16,34 @@ import numpy as np
 import torch
 
 from utils.cli import run_script
-from utils.data.dataset import batches, make_loader
+from utils.data.loader import batches, make_loader
 from utils.device import keep_freed_memory
 from utils.engine.inference import prepare, view_probabilities
-from utils.tools.benchmark.bench import MEAN, STD, Bench, Feed, draw_labels, repeated
-from utils.tools.benchmark.plain import PlainDataset, plain_loader, plain_predict
-from utils.tools.benchmark.resident import looking, most_memory
-from utils.tools.benchmark.timing import median_within
+from utils.tools.benchmark.measuring import median_seconds, peak_gb, resident_mb
+from utils.tools.benchmark.workload import (
+    MEAN,
+    STD,
+    Feed,
+    PlainDataset,
+    Workload,
+    draw_labels,
+    plain_loader,
+    plain_predict,
+    repeated,
+)
 
-SETTLED, PLAIN = "settled.pt", "plain.npy"  # in the benchmark's folder
-GLIBC = (2**25, 2**26)  # the C library's thresholds once it has seen large blocks
-ROOT = Path(__file__).parents[2]
-ENOUGH = 3.0  # seconds after which a step has been timed enough
-LONGEST = 15.0  # seconds of training whose memory is looked at
+WEIGHTS, PROBABILITIES = "weights.pt", "plain.npy"  # of the plain loop, in the benchmark's folder
+GLIBC_DEFAULTS = (2**25, 2**26)  # thresholds of malloc after it has seen large blocks
+STEP_SECONDS = 3.0  # timing of a step stops after this long
+TRAINING_SECONDS = 15.0  # training whose memory is measured stops after this long
+ROOT = Path(__file__).parents[3]
 
 
-def ask(bench, what, **more):
-    """What the function `what` finds in a new process; None where that was killed, for memory as a rule."""
-    given = vars(bench.args) | {"what": what, "folder": str(bench.folder), "images": None} | more
-    if what != "step":
-        given["images"] = str(bench.images_folder)
-    given["count"] = len(bench.files)
-    command = [sys.executable, "-m", "utils.tools.benchmark.probe", json.dumps(given, default=str)]
+def run_probe(work, what, **more):
+    """The result of the function `what` in a new process; None if that was killed, usually for memory."""
+    options = vars(work.args) | {"what": what, "folder": str(work.folder), "count": len(work.files)}
+    options |= {"images": str(work.images_folder)} | more
+    command = [sys.executable, "-m", "utils.tools.benchmark.probe", json.dumps(options, default=str)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, errors="replace")
     if done.returncode < 0 or "OutOfMemoryError" in done.stderr:
         return None
@@ -47,72 +54,66 @@ def ask(bench, what, **more):
 
 def main():
     args = argparse.Namespace(**json.loads(sys.argv[1]))
-    print(json.dumps({"step": step, "training": training, "plain": plain}[args.what](Bench(args, Path(args.folder)))))
+    print(json.dumps(PROBES[args.what](Workload(args, Path(args.folder)))))
 
 
-def step(bench):
-    """ms an image of a training step and of a prediction, GB before the first step and at most in training."""
-    size, count, device = bench.args.size, bench.args.batch, bench.device
-    trainer, feed = bench.trainer(size, count), bench.noise(size, count, 4)
-    start = most_memory(device)
-    train = median_within(lambda: feed.step(trainer), bench.args.repeats, ENOUGH, device)
-    peak = most_memory(device)
-    batch = feed.batch
+def step(work):
+    """ms an image of a training step and of a prediction; GB before the first step, and the peak in training."""
+    size, count, device = work.args.size, work.args.batch, work.device
+    trainer, feed = work.trainer(size, count), work.noise(size, count, 4)
+    start = peak_gb(device)
+    training = median_seconds(lambda: feed.step(trainer), work.args.repeats, device, STEP_SECONDS)
+    peak = peak_gb(device)
     with torch.inference_mode():
-        network = prepare(trainer.network, trainer.normaliser(batch), bench.amp)
+        network = prepare(trainer.network, trainer.normaliser(feed.batch), work.amp)
 
     @torch.inference_mode()
     def predict():
-        view_probabilities(network, trainer.normaliser(batch), device, bench.amp, 1).cpu()
+        view_probabilities(network, trainer.normaliser(feed.batch), device, work.amp, 1).cpu()
 
-    see = median_within(predict, bench.args.repeats, ENOUGH, device)
-    return {
-        "training_ms": 1000 * train / count,
-        "prediction_ms": 1000 * see / count,
-        "start_gb": start,
-        "peak_gb": peak,
-    }
+    prediction = median_seconds(predict, work.args.repeats, device, STEP_SECONDS)
+    milliseconds = {"training_ms": 1000 * training / count, "prediction_ms": 1000 * prediction / count}
+    return milliseconds | {"start_gb": start, "peak_gb": peak}
 
 
-def training(bench):
-    """Where the memory is while this process trains from packed data: a list of rows, MB of each process at its largest."""
-    trainer = bench.trainer(bench.args.size, bench.batch_size)
-    images = repeated(bench.packed(), max(len(bench.files), 8 * bench.batch_size))
-    loader = make_loader(
-        bench.samples(images, augmented=True), bench.batch_size, bench.workers, bench.device, shuffle=True
-    )
-    largest, start = {}, time.perf_counter()
-    with looking(largest):
-        feed = Feed(batches(loader), bench.device)
-        for _ in range(len(loader) - 1):
-            feed.step(trainer)
-            if time.perf_counter() - start > LONGEST:
-                break
-    packed_mb = sum(Path(file.path).stat().st_size for file in images.maps) / 1e6
-    return {
-        "packed_mb": packed_mb,
-        "batch": bench.batch_size,
-        "rows": [{"process": name} | row for name, row in largest.items()],
-    }
+def memory(work):
+    """MB of this process and of its DataLoader workers while it trains from packed data, each at its largest: a list of rows.
+
+    Measured after each step: what a step frees stays with the process (`keep_freed_memory`)."""
+    trainer = work.trainer(work.args.size, work.batch_size)
+    images = repeated(work.packed(), max(len(work.files), 8 * work.batch_size))
+    loader = make_loader(work.samples(images, augmented=True), work.batch_size, work.workers, work.device, shuffle=True)
+    largest, feed, start = {}, Feed(batches(loader), work.device), time.perf_counter()
+    for _ in range(len(loader) - 1):
+        feed.step(trainer)
+        pids = [os.getpid(), *(process.pid for process in multiprocessing.active_children())]
+        for number, pid in enumerate(pids):
+            name, now = f"worker {number}" if number else "training", resident_mb(pid)
+            if now and now["resident_mb"] > largest.get(name, {"resident_mb": 0})["resident_mb"]:
+                largest[name] = now
+        if time.perf_counter() - start > TRAINING_SECONDS:
+            break
+    return [{"process": name} | row for name, row in largest.items()]
 
 
-def plain(bench):
-    """Seconds that a plain loop takes to predict, with the weights of `SETTLED`; its probabilities go to `PLAIN`."""
-    keep_freed_memory(*GLIBC)
-    network = bench.network(bench.args.size).to(memory_format=torch.contiguous_format)
-    network.load_state_dict(torch.load(bench.folder / SETTLED, weights_only=True))
-    count, said = bench.args.predicted, []
-    files = repeated(bench.decoded(), count).files
-    dataset = PlainDataset(files, draw_labels(count), bench.args.size, training=False)
-    loader = plain_loader(dataset, bench.batch_size, bench.workers)
+def plain(work):
+    """Seconds of a plain loop to predict with the weights of `WEIGHTS`; its probabilities go to `PROBABILITIES`."""
+    keep_freed_memory(*GLIBC_DEFAULTS)
+    network = work.network(work.args.size).to(memory_format=torch.contiguous_format)
+    network.load_state_dict(torch.load(work.folder / WEIGHTS, weights_only=True))
+    files = repeated(work.decoded(), work.args.predicted).files
+    dataset = PlainDataset(files, draw_labels(len(files)), work.args.size, training=False)
+    loader, results = plain_loader(dataset, work.batch_size, work.workers), []
 
     def predict():
-        said.append(plain_predict(network, loader, MEAN, STD, bench.device))
+        results.append(plain_predict(network, loader, MEAN, STD, work.device))
 
-    seconds = median_within(predict, bench.args.repeats, math.inf, bench.device)
-    np.save(bench.folder / PLAIN, said[-1])
-    return {"seconds": seconds}
+    seconds = median_seconds(predict, work.args.repeats, work.device)
+    np.save(work.folder / PROBABILITIES, results[-1])
+    return seconds
 
+
+PROBES = {"step": step, "memory": memory, "plain": plain}
 
 if __name__ == "__main__":
     run_script(main)

@@ -1,4 +1,4 @@
-"""Loading processes that die, raise, or are sent signals."""
+"""DataLoader workers that die, raise, or are sent signals; the memory that they share."""
 
 import argparse
 import ctypes
@@ -16,9 +16,9 @@ import pytest
 import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
 
-from utils.data import workers
+from utils.data import cache, loader
 from utils.data.cache import Images
-from utils.data.workers import Start, fit_workers, new_ledger, shared_tensor
+from utils.data.loader import IDLE, fit_workers, init_worker, shared_tensor
 from utils.engine.trainer import Trainer
 
 
@@ -57,20 +57,20 @@ def none_left():
 
 
 DEATHS = {
-    "killed": (die_by(signal.SIGKILL), ["was killed", "signal: Killed", "memory", "fewer --workers"]),
-    "crashed": (lambda: ctypes.string_at(0), ["crashed", "Segmentation fault"]),
-    "bus error": (die_by(signal.SIGBUS), ["died", "/dev/shm"]),
-    "exited": (lambda: os._exit(1), ["died", "exit code 1"]),
-    "left": (lambda: os._exit(0), ["died", "exited unexpectedly"]),
+    "killed": (die_by(signal.SIGKILL), ["(Killed)", "memory may have run out", "fewer --workers"]),
+    "crashed": (lambda: ctypes.string_at(0), ["(Segmentation fault)", "leave its row out"]),
+    "bus error": (die_by(signal.SIGBUS), ["(Bus error)", "/dev/shm"]),
+    "exited": (lambda: os._exit(0), ["(exit code 0)"]),
 }
 
 
 @pytest.mark.parametrize("way", DEATHS)
-def test_who_dies_is_told_with_the_file_it_held(atlas, folds, tmp_path, monkeypatch, victim, way):
-    what, said = DEATHS[way]
+def test_the_file_of_a_crashed_worker_is_named(atlas, folds, tmp_path, monkeypatch, victim, way):
+    what, says = DEATHS[way]
     harm(monkeypatch, victim, what)
     words = train_options(atlas, folds, tmp_path, workers=2)
-    refuse("train", *words, says=[*said, f"it held {atlas / 'train' / victim}", "the same command "])
+    file = f"a DataLoader worker died while it read {atlas / 'train' / victim}"
+    refuse("train", *words, says=[*says, file, "the same command starts anew"])
     assert not (tmp_path / "mini").exists() and none_left()
 
 
@@ -81,38 +81,31 @@ def test_a_death_in_a_later_epoch_leaves_what_the_command_goes_on_from(
     stop_in_epoch(monkeypatch, 2, words)
     with monkeypatch.context() as patch:
         harm(patch, victim, die_by(signal.SIGKILL))
-        refuse("train", *words, says=["was killed", victim])
+        refuse("train", *words, says=["(Killed)", victim, "goes on from"])
     succeed("train", *words)
     one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_two_that_die_at_once_are_both_named(atlas, folds, tmp_path, monkeypatch, victim):
-    """Or one, where the error comes before the other has died; never an image that none of them held."""
+def test_workers_that_die_at_once_are_named_or_the_first_of_them(atlas, folds, tmp_path, monkeypatch, victim):
     harm(monkeypatch, "", lambda: os._exit(3))
-    message = refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=["it held", "exit code 3"])
+    message = refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=["exit code 3"])
     assert 1 <= message.count("_blue.png") <= 2
 
 
-def test_a_process_between_two_images_blames_none(atlas, folds, tmp_path, monkeypatch):
-    from utils.data import dataset
-
+def test_a_worker_between_two_images_is_reported_without_a_file(atlas, folds, tmp_path, monkeypatch):
     main = os.getpid()
-    monkeypatch.setattr(
-        dataset, "concatenate", lambda *_: os.kill(os.getpid(), signal.SIGKILL) if os.getpid() != main else None
-    )
+    monkeypatch.setattr(loader, "concatenate", lambda *_: os.getpid() != main and die_by(signal.SIGKILL)())
     words = train_options(atlas, folds, tmp_path, workers=1, normalise="none")
-    assert ".png" not in refuse("train", *words, says=["was killed", "it held no image"])
+    assert ".png" not in refuse("train", *words, says=["died while it read no image"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_want_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
-    from utils.data import cache
-
     monkeypatch.setattr(cache, "load_sample", lambda files, size, bits: raise_(MemoryError()) if victim in files[0].name
                         else torch.zeros(32, 32, 4, dtype=torch.uint8).numpy())  # fmt: skip
     words = [*train_options(atlas, folds, tmp_path, workers=workers, normalise="none"), "--no-cache"]
-    refuse("train", *words, says=["no memory was left", victim, "fewer --workers"])
+    refuse("train", *words, says=["out of memory while reading", victim, "fewer --workers"])
     assert none_left()
 
 
@@ -141,16 +134,14 @@ def test_signals_to_the_processes_do_not_disturb_a_training(atlas, folds, run, t
 
 
 def test_signals_while_the_processes_start_do_not_either(atlas, folds, tmp_path, monkeypatch):
-    real = Start.__call__
-
-    def start(self, worker):
+    def start(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        real(self, worker)
+        init_worker(*arguments)
 
-    monkeypatch.setattr(Start, "__call__", start)
+    monkeypatch.setattr(loader, "init_worker", start)
     succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "the main process hears them again"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "the main process reacts to them again"
 
 
 def test_a_process_that_is_stuck_ends_with_the_training(atlas, folds, tmp_path, monkeypatch):
@@ -167,7 +158,6 @@ import multiprocessing, os, signal, sys, time
 multiprocessing.set_start_method("fork")
 import train
 from utils.cli import run_script
-from utils import workers
 from utils.data.cache import Images
 from utils.engine.trainer import Trainer
 
@@ -208,14 +198,14 @@ def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
 
 def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch):
     """Killed within the milliseconds between a fork and the worker's first line, it would wait for ever."""
-    monkeypatch.setattr("utils.data.workers.get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
+    monkeypatch.setattr(loader, "get_worker_info", lambda: argparse.Namespace(dataset=argparse.Namespace()))
     ours, its = os.pipe()
     training = os.fork()
     if not training:
-        start = Start(new_ledger(1))
+        parent = os.getpid()
         if not os.fork():
             time.sleep(0.3)
-            start(0)
+            init_worker(shared_tensor((1, 2), torch.int64).fill_(IDLE), parent, 0)
             time.sleep(10_000)
         os._exit(0)
     os.close(its)
@@ -226,78 +216,50 @@ def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch)
     os.close(ours)
 
 
-def free_disk(free):
-    return lambda _: argparse.Namespace(f_bavail=free // 4096, f_frsize=4096)
+@pytest.mark.parametrize(
+    "workers, free, found",
+    [(15, 40, (15, 2)), (15, 20, (15, 1)), (15, 9, (8, 1)), (15, 2, (1, 1)), (15, 1, (0, 1)), (0, 1, (0, 2))],
+)
+def test_fewer_workers_if_their_batches_do_not_fit(monkeypatch, capsys, workers, free, found):
+    """`free` batches fit into the half of the free memory that may be used."""
+    batch = 64 * 4 * 512**2
+    monkeypatch.setattr(loader, "free_memory", lambda: 2 * free * batch / 1e9)
+    assert fit_workers(workers, batch) == found and fit_workers(workers, batch // 2, trainings=2) == found
+    assert ("67.1 MB" in capsys.readouterr().out) == (found not in ((15, 2), (0, 2)))
 
 
 @pytest.mark.parametrize("memfd", [True, False])
-@pytest.mark.parametrize("workers, free, found", [(15, 40, (15, 2)), (15, 20, (15, 1)), (15, 9, (8, 1)), (15, 2, (1, 1)), (15, 1, (0, 1)),
-                                                  (0, 1, (0, 2))])  # fmt: skip
-def test_fewer_processes_where_their_batches_do_not_fit(monkeypatch, capsys, memfd, workers, free, found):
-    """`free` batches fit. Half of the main memory is for others; of /dev/shm everything is for batches."""
-    batch = 64 * 4 * 512**2
-    monkeypatch.setattr("utils.data.workers.has_memfd", lambda: memfd)
-    monkeypatch.setattr("utils.data.workers.free_memory", lambda: 2 * free * batch / 1e9)
-    monkeypatch.setattr(os, "statvfs", free_disk(free * batch))
-    assert fit_workers(workers, batch) == found and fit_workers(workers, batch // 2, trainings=2) == found
-    out = capsys.readouterr().out
-    assert ("67.1 MB" in out and ("main" if memfd else "shared") in out) == (found not in ((15, 2), (0, 2)))
-
-
-def test_shared_tensors_need_nothing_of_dev_shm(monkeypatch):
-    """Two processes see the same memory, of a file without a name; where there are none, what is free is looked at before."""
-    monkeypatch.setattr(os, "statvfs", free_disk(4096))
+def test_processes_see_the_same_shared_tensor(monkeypatch, memfd):
+    if not memfd:
+        monkeypatch.delattr(os, "memfd_create")
     tensor = shared_tensor((3, 1000), torch.float32).fill_(1)
     if not (child := os.fork()):
         tensor[2, 999] = 7
         os._exit(0)
     os.waitpid(child, 0)
     assert tensor[2, 999] == 7 and float(tensor.sum()) == 3006 and shared_tensor((0, 2), torch.int64).shape == (0, 2)
-    monkeypatch.setattr(os, "memfd_create", lambda _: raise_(PermissionError("not in this container")))
-    monkeypatch.setattr("utils.data.workers.has_memfd", workers.has_memfd.__wrapped__)
-    with pytest.raises(OSError, match="4.1 KB of /dev/shm are free, 12 KB are needed"):
-        shared_tensor((3, 1000), torch.float32)
-    assert shared_tensor((2,), torch.int64).fill_(3).tolist() == [3, 3]
 
 
 SMALL_SHM = """
-import ctypes, os, sys
+import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, f"size={sys.argv[1]}".encode()):
+if libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, b"size=64k"):
     sys.exit(77)
 import train
-from utils import workers
 from utils.cli import run_script
-if sys.argv[2] == "without memfd":
-    workers.has_memfd = lambda: False
-sys.argv = ["train.py", *sys.argv[3:]]
+sys.argv = ["train.py", *sys.argv[1:]]
 run_script(train.main)
 """
 
 
-@pytest.mark.parametrize("room, how", [("64k", "with memfd"), ("64k", "without memfd"), ("1m", "without memfd")])
-def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, tmp_path, room, how):
-    """A batch of 16 takes 65 KB. With a /dev/shm of that size two processes load it through files without names; where there are
-    none, the training loads it itself. The weights are those of any other number of processes."""
+def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, tmp_path):
+    """A batch of 16 takes 65 KB, all of /dev/shm. The weights are those of any other number of workers."""
     words = train_options(atlas, folds, tmp_path, workers=2, cache=tmp_path / "cache")
-    command = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-        sys.executable,
-        "-c",
-        SMALL_SHM,
-        room,
-        how,
-        *map(str, words),
-    ]
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", SMALL_SHM, *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("no namespaces here")
     assert done.returncode == 0, done.stderr
-    fewer = "batches loaded without DataLoader workers, instead of 2 workers with 2" in done.stdout
-    assert fewer == ((room, how) == ("64k", "without memfd"))
     one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
@@ -306,7 +268,7 @@ def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, mon
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("utils.data.dataset.shared_tensor", full)
+    monkeypatch.setattr(loader, "shared_tensor", full)
     words = train_options(atlas, folds, tmp_path, workers=2)
     refuse(
         "train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]

@@ -1,0 +1,287 @@
+"""Batches of samples: made by DataLoader workers for training, by threads for prediction; and what to do when a worker dies.
+
+A batch is a dict:
+    images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] if a file has 16 bits; C channels as read, channels last
+    tiles    (B,) int64, how many consecutive tiles of `images` belong to each sample
+    mean,std (sum of tiles, planes) float32, the statistics of each tile's whole image (per-image normalisation only)
+    rows     (B,) int64, positions in the list of files; ~position (below 0) of a sample that does not count (see utils/distributed.py)
+    targets  (B, classes) float32 (if labels were given)
+    whole    int, samples of the batch in all processes together (if there are several)
+"""
+
+import functools
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Sampler, get_worker_info
+
+from utils.data.dataset import IDLE
+from utils.distributed import SINGLE_PROCESS, DistributedBatchSampler
+from utils.errors import InputError, data_size, explain_system_error, first_line, listing, plural
+from utils.parallel import closing, cores, free_memory, in_order, starting
+
+AHEAD = 2  # batches that a worker, or the threads, prepare ahead
+
+
+class EpochOrder(Sampler):
+    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) if `shuffle`, without the first `skip`. Set `epoch` and
+    `skip` before each pass."""
+
+    def __init__(self, rows, seed=0, shuffle=False):
+        self.rows, self.seed, self.shuffle, self.epoch, self.skip = rows, seed, shuffle, 0, 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        rows = np.array(self.rows, dtype=np.int64)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(rows)
+        return iter([(self.epoch, int(row)) for row in rows[self.skip :]])
+
+
+def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS):
+    """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's shard of them.
+
+    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this one), others
+    from as many threads: reading and decoding release the interpreter lock, and a process would have to hand each batch over. If
+    shuffled, a last batch of one image is dropped: another image each epoch.
+    """
+    if not samples.augment and not shuffle:
+        rows = range(context.rank, len(samples), context.world_size)
+        return ThreadedLoader(samples, batch_size, EpochOrder(rows), workers, device)
+    order = EpochOrder(range(len(samples)), samples.seed, shuffle)
+    # Batch norm learns nothing from a batch of one image.
+    drop_last = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
+    batches = BatchSampler(order, batch_size, drop_last)
+    workers, prefetch = fit_workers(
+        workers, samples.bytes_each() * -(-batch_size // context.world_size), context.local_world_size
+    )
+    reading = shared_tensor((workers, 2), torch.int64).fill_(IDLE)
+    loader = DataLoader(
+        samples,
+        batch_sampler=DistributedBatchSampler(batches, context) if context.world_size > 1 else batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        prefetch_factor=prefetch if workers else None,
+        worker_init_fn=functools.partial(init_worker, reading, os.getpid()) if workers else None,
+        generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
+    )
+    # reading: (workers, 2), each worker's process id and the row that it reads, or IDLE
+    loader.order, loader.reading, loader.processes = order, reading, set()
+    return loader
+
+
+def begin_epoch(loader, epoch, skip=0):
+    """Start an epoch of the training loader, after its first `skip` samples: -> iterator over the batches."""
+    loader.order.epoch, loader.order.skip = epoch, skip
+    return batches(loader)
+
+
+def batches(loader):
+    """Start to load: -> iterator over the batches, which raises in the main process the InputError of a worker."""
+    before = set(multiprocessing.active_children())
+    with starting("DataLoader workers", "--workers 0"), ignored_signals():  # the processes start here
+        iterator = iter(loader)
+    if started := set(multiprocessing.active_children()) - before:
+        loader.processes = started
+    return _checked(iterator, getattr(loader, "pin_memory", False))
+
+
+def _checked(iterator, pinned):
+    with closing(iterator):
+        for batch in iterator:
+            if isinstance(batch, InputError):
+                raise batch
+            yield (
+                as_tensors(batch, pinned) if isinstance(batch, dict) else batch
+            )  # other loaders are benchmarked with it too
+
+
+class ThreadedLoader:
+    """A DataLoader for samples in order: `threads` read samples, so that `AHEAD` batches are ready or in progress; 0 reads a batch
+    when it is asked for. For a GPU batches are in pinned memory."""
+
+    def __init__(self, samples, batch_size, order, threads, device):
+        self.dataset, self.order, self.threads, self.pinned = samples, order, threads, device.type == "cuda"
+        self.batch_size, self.batches = batch_size, BatchSampler(order, batch_size, drop_last=False)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        if not self.threads:
+            yield from (collate(self.dataset.__getitems__(keys), self.pinned) for keys in self.batches)
+            return
+        readers, joiner = ThreadPoolExecutor(self.threads), ThreadPoolExecutor(1)
+
+        def submit(keys):
+            self.dataset.images.will_need([row for _, row in keys])
+            samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
+            return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
+
+        try:
+            for batch in in_order(submit, self.batches, AHEAD):
+                yield batch.result()
+        finally:
+            for pool in (readers, joiner):  # nobody asks for the batches in progress
+                pool.shutdown(cancel_futures=True)
+
+
+def collate(samples, pinned=False):
+    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: in pinned memory.
+
+    A DataLoader worker puts the images into shared memory and leaves small values as numpy arrays, which are pickled: `batches` makes
+    tensors of them.
+    """
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+    in_worker = get_worker_info() is not None
+    images = [sample["images"] for sample in samples]
+    if len({image.dtype for image in images}) > 1:
+        images = [image / np.float32(255) if image.dtype == np.uint8 else image for image in images]
+    small = {
+        "rows": np.array([sample["rows"] for sample in samples]),
+        "tiles": np.array([len(image) for image in images]),
+    }
+    for key in ("mean", "std") if "mean" in samples[0] else ():
+        small[key] = np.repeat(np.stack([sample[key] for sample in samples]), small["tiles"], axis=0)
+    if "targets" in samples[0]:
+        small["targets"] = np.stack([sample["targets"] for sample in samples])
+    batch = {"whole": samples[0]["whole"][0]} if samples[0].get("whole") else {}
+    try:
+        batch["images"] = concatenate(images, pinned)
+    except (OSError, RuntimeError) as error:
+        if not in_worker:
+            raise
+        room = "give fewer --workers or a smaller --batch-size, or enlarge /dev/shm (docker run --shm-size 8g)"
+        why = f"no shared memory was left for a batch ({first_line(error)}); {room}"
+        return InputError(explain_system_error(error) or why)
+    return batch | (small if in_worker else as_tensors(small, pinned))
+
+
+def as_tensors(batch, pinned):
+    """A batch with its numpy arrays as tensors."""
+    arrays = {key: torch.from_numpy(value) for key, value in batch.items() if isinstance(value, np.ndarray)}
+    return batch | {key: value.pin_memory() if pinned else value for key, value in arrays.items()}
+
+
+def concatenate(images, pinned=False):
+    """[(tiles, S, S, C)] arrays -> (sum of tiles, C, S, S) tensor, channels last; of a DataLoader worker in shared memory."""
+    shape = (sum(map(len, images)), *images[0].shape[1:])
+    dtype = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
+    in_worker = get_worker_info() is not None
+    joined = shared_tensor(shape, dtype) if in_worker else torch.empty(shape, dtype=dtype, pin_memory=pinned)
+    np.concatenate(images, out=joined.numpy())
+    return joined.permute(0, 3, 1, 2)
+
+
+def shared_tensor(shape, dtype):
+    """An uninitialised tensor that processes share. Raises OSError or RuntimeError if there is no room.
+
+    Torch's own shared tensors are files in /dev/shm, of which containers have 64 MB by default, less than one batch of 64
+    four-channel images of 512². This one is an anonymous file, which only a private function of torch makes a tensor of.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if not size or not hasattr(os, "memfd_create"):  # not Linux
+        return torch.empty(shape, dtype=dtype).share_memory_()
+    file = os.memfd_create("batch", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(file, size)
+        storage = torch.UntypedStorage._new_shared_fd_cpu(file, size)  # duplicates the descriptor
+    finally:
+        os.close(file)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def pick_workers(wanted, device, context=SINGLE_PROCESS):
+    """DataLoader workers of each rank: `wanted`, or if that is -1 this rank's part of all cores but one beside a GPU; beside
+    training on the CPU, which needs the cores itself, one or two."""
+    if wanted >= 0:
+        return wanted
+    own = cores() // context.local_world_size
+    return max(1, min(own - 1, 16)) if device.type != "cpu" else min(2, max(1, own // 4))
+
+
+def fit_workers(workers, batch_bytes, trainings=1):
+    """Reduce the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into half of
+    the free memory: -> (workers, batches each). `trainings` processes on this machine do the same. Prints what it reduces."""
+    room = free_memory() * 1e9 / 2
+    most = max(0, room / trainings / batch_bytes - 1)  # one more is on its way out
+    if not workers or workers * AHEAD <= most:
+        return workers, AHEAD
+    fewer = min(workers, int(most))
+    plan = f"{plural(fewer, 'DataLoader worker')} with one batch ahead each" if fewer else "no DataLoader workers"
+    why = f"a batch takes {data_size(batch_bytes)}, and {data_size(room)} of main memory can be used for them"
+    print(f"{plan}, instead of {plural(workers, 'worker')} with {AHEAD}: {why}")
+    return fewer, 1
+
+
+def init_worker(reading, parent, worker):
+    """What a DataLoader calls first in each worker."""
+    reading[worker, 0] = os.getpid()
+    get_worker_info().dataset.reading = reading[worker]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None  # the thread that hands memory over would complain when the main process ends
+    if hasattr(signal, "sigtimedwait"):
+        threading.Thread(target=_end_with_parent, args=[parent], daemon=True).start()
+
+
+@contextmanager
+def ignored_signals():
+    """Processes started in the block ignore Ctrl+C and the signals of a batch system. Both reach all processes of a training, whose
+    main one may want to end its step first, and needs the others alive. (SIGTERM from the parent ends them: `_end_with_parent`.)"""
+    if not hasattr(signal, "sigtimedwait"):  # as on macOS
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(parent):
+    """End this process, whatever it does, on SIGTERM from the parent or when the parent is gone."""
+    while os.getppid() == parent:
+        sent = signal.sigtimedwait({signal.SIGTERM}, 2)
+        if sent and sent.si_pid == parent:
+            break
+    os._exit(0)
+
+
+ADVICE = {  # by the signal that ended a worker
+    signal.SIGBUS: "shared memory may have run out: enlarge /dev/shm, or give fewer --workers",
+    signal.SIGSEGV: "fetch its files again, or leave its row out",
+}
+
+
+@contextmanager
+def naming_file_of_crashed_worker(loader, last):
+    """Raise InputError with the file that a worker of `loader` was reading if it dies in the block: torch raises a RuntimeError for
+    that at any point. last: path of the state to go on from, which may not exist yet."""
+    try:
+        yield
+    except RuntimeError:
+        dead = {process.pid: process.exitcode for process in loader.processes if process.exitcode is not None}
+        if not dead:
+            raise
+        code = next(iter(dead.values()))
+        how = signal.strsignal(-code) if code < 0 else f"exit code {code}"
+        rows = [row for pid, row in loader.reading.tolist() if pid in dead and row != IDLE]
+        files = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
+        advice = ADVICE.get(-code, "memory may have run out: give fewer --workers")
+        again = f"goes on from {last}" if last.is_file() else "starts anew"
+        died = f"a DataLoader worker died while it read {files} ({how})"
+        raise InputError(f"{died}; {advice}; the same command {again}") from None

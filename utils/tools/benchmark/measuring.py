@@ -1,0 +1,108 @@
+"""Seconds, memory, and the machine they were measured on."""
+
+import contextlib
+import datetime
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.device import peak_memory
+from utils.parallel import cores
+
+
+def seconds_of(function, device):
+    """Seconds that `function` takes, including the work it gave to a GPU."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
+    start = time.perf_counter()
+    function()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def take_turns(functions, repeats, device, title):
+    """Median seconds of `repeats` calls of each of `functions`, {name: function}, after one that does not count: -> {name: float}.
+    They are called forwards and backwards in turn (ABBA), so that a machine that becomes slower does so for all."""
+    seconds = {name: [] for name in functions}
+    for turn in tqdm(range(-1, repeats), desc=title, disable=None, leave=False):
+        for name in list(functions)[:: -1 if turn % 2 else 1]:
+            seconds[name].append(seconds_of(functions[name], device))
+    return {name: float(np.median(values[1:])) for name, values in seconds.items()}
+
+
+def median_seconds(function, repeats, device, enough=float("inf")):
+    """Median seconds of up to `repeats` calls after an untimed one; no more calls once they took `enough` seconds in all."""
+    function()
+    seconds = []
+    while len(seconds) < repeats and sum(seconds) < enough:
+        seconds.append(seconds_of(function, device))
+    return float(np.median(seconds))
+
+
+def peak_gb(device):
+    """Most memory of this process so far in GB, on a GPU that of its tensors; None if the system does not report it."""
+    if device.type != "cuda":
+        with contextlib.suppress(OSError, KeyError):  # getrusage would start with the memory of the parent process
+            return _kb("/proc/self/status", "VmHWM") / 1e6
+    peak = peak_memory(device)
+    return None if np.isnan(peak) else peak
+
+
+def resident_mb(pid):
+    """MB that a process holds in memory: in all, written by it alone, shared with others (batches, pages of the parent process),
+    and pages of files on the disk. None if the system does not report it."""
+    try:
+        parts = {"own_mb": _kb(f"/proc/{pid}/smaps_rollup", "Private_Dirty")}
+        parts["shared_mb"] = _kb(f"/proc/{pid}/smaps_rollup", "Shared_Dirty")
+        parts["files_mb"] = _kb(f"/proc/{pid}/smaps_rollup", "Private_Clean", "Shared_Clean")
+    except (OSError, KeyError):
+        return None
+    parts = {name: kb * 1.024 / 1000 for name, kb in parts.items()}
+    return {"resident_mb": sum(parts.values())} | parts
+
+
+def _kb(path, *names):
+    """The sum of lines such as `VmHWM:   1234 kB`."""
+    lines = (line.partition(":") for line in Path(path).read_text().splitlines())
+    values = {name: value for name, _, value in lines}
+    return sum(int(values[name].split()[0]) for name in names)
+
+
+def describe_machine(device, amp):
+    """The machine in words and numbers for the JSON; None for what the system does not report."""
+    return {
+        "cpu": _processor(),
+        "cores": cores(),
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else None,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "arithmetic": arithmetic_name(amp),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _processor():
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def arithmetic_name(amp):
+    return str(amp or torch.float32).removeprefix("torch.")
+
+
+def print_machine(machine):
+    memory = f", {machine['memory_gb']:.0f} GB" if machine["memory_gb"] else ""
+    gpu = machine["gpu"] or "no GPU"
+    print(f"{machine['cpu'][:40]}, {machine['cores']} cores{memory}; {gpu}; {machine['arithmetic']}")
+    print(f"torch {machine['torch']}, Python {machine['python']}, {machine['date']}")
+    if (machine["load_before"] or 0) > machine["cores"] / 4:
+        print(f"the machine is not idle (load {machine['load_before']:.1f}): trust the ratios rather than the times")
