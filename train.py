@@ -9,7 +9,7 @@
 
 The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), skipped.csv (those that --skip-bad left out),
-last.pt and best.pt, log.csv (a row an epoch), steps.csv and TensorBoard events
+last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and TensorBoard events
 (every step), oof.csv (best epoch's probabilities for the validation fold) and
 validation/ (every epoch's, in 16 bits). Interrupted in any way, the same
 command goes on with the step after the last one saved and ends with the same
@@ -41,7 +41,7 @@ from utils.engine.compiling import check_compiles
 from utils.engine.console import print_epoch, print_header, print_summary
 from utils.engine.interrupt import Stop, Stopped
 from utils.engine.recipes import RECIPES
-from utils.engine.run_log import Record
+from utils.engine.run_log import RunLog
 from utils.engine.trainer import OPTIMISERS, NotFinite, Trainer
 from utils.engine.weights import check_apart_from_start, load_start, moments_of_start
 from utils.errors import InputError
@@ -49,7 +49,7 @@ from utils.files import check_name, check_writable
 from utils.models.layers import STEMS
 from utils.parallel import CoreWatch, closing
 from utils.runs.config import MOST_BATCH, MOST_FOLD
-from utils.runs.run_folder import UNSAID
+from utils.runs.run_folder import UNSAID, WEIGHTS
 from utils.safe_load import is_line
 from utils.scoring.metrics import best_global_threshold, f1_per_class
 
@@ -158,7 +158,7 @@ def main():
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     stop = Stop(started, parse_span("--time-limit", args.time_limit), tells=group.first)
     with (
-        resume.hold(run) if group.first else contextlib.nullcontext(),
+        resume.lock_run(run) if group.first else contextlib.nullcontext(),
         explaining_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
         for name in resume.FILES:
@@ -172,7 +172,7 @@ def main():
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
             except Exception:
-                if group.first and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
+                if group.first and not any((run / name).is_file() for name in ("last.pt", WEIGHTS)):
                     resume.clear(run)  # nothing was learned yet: leave nothing half-done
                 raise
         group.wait()  # none leaves while another still hears from it
@@ -242,7 +242,7 @@ def prepare(args, group, device, run, started):
         trainer,
         train_loader,
         valid_loader,
-        Record(run, trainer, train_rows, valid_rows, skipped, every, group.first),
+        RunLog(run, trainer, train_rows, valid_rows, skipped, every, group.first),
     )
 
 

@@ -20,9 +20,7 @@ from utils.data.labels import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, one_line
 from utils.opencv import cv2
-from utils.safe_arrays import read_npy, read_npz
-from utils.safe_load import read_json
-from utils.safe_torch import check_torch_file
+from utils.safe_load import read_json, read_npy, read_npz
 from utils.scoring.thresholds import read_thresholds
 
 
@@ -106,7 +104,7 @@ def test_pipes_devices_and_folders_called_like_files_are_not_opened(files, tmp_p
                        ("t.json", lambda path: read_thresholds(str(path), ["a"])),
                        ("x.pt", checkpoint.load), ("x.pt", checkpoint.load_network),
                        ("x.npy", lambda path: read_npy(path, "mend it")), ("x.npz", lambda path: read_npz(path, ["a"], "it")),
-                       ("x.pt", check_torch_file)):  # fmt: skip
+                       ("x.safetensors", checkpoint.load)):  # fmt: skip
         with pytest.raises(InputError, match=f"{name} is (no regular file|a folder)"):
             read(tmp_path / name)
 

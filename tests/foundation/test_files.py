@@ -20,8 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from utils import files
 from utils.engine import checkpoint
-from utils.engine.run_log import Record
-from utils.engine.tensorboard_log import Board
+from utils.engine.run_log import RunLog
+from utils.engine.tensorboard_log import TensorBoardLog
 from utils.errors import InputError, data_size
 from utils.files import whole_file, write_csv, write_json
 from utils.opencv import cv2
@@ -190,14 +190,14 @@ def stopped(atlas, folds, tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize("name", ["best.pt", "oof.csv", "steps.csv", "log.csv", "last.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "oof.csv", "steps.csv", "log.csv", "last.pt"])
 def test_a_training_keeps_what_it_has_and_goes_on_when_there_is_room(
     atlas, folds, stopped, tmp_path, monkeypatch, name
 ):
     runs = shutil.copytree(stopped, tmp_path / "runs")
     fold, command = runs / "mini/fold0", train_options(atlas, folds, runs)
-    real, before = Record.epoch, (fold / name).read_bytes()
-    monkeypatch.setattr(Record, "epoch", lambda self, found, best, *more: real(self, found, True, *more))
+    real, before = RunLog.epoch, (fold / name).read_bytes()
+    monkeypatch.setattr(RunLog, "epoch", lambda self, found, best, *more: real(self, found, True, *more))
     for limit in (0, len(before) // 2, len(before) - 1):
         with monkeypatch.context() as patch:
             cramp(patch, name, limit)
@@ -207,7 +207,7 @@ def test_a_training_keeps_what_it_has_and_goes_on_when_there_is_room(
     assert (fold / name).read_bytes() != before
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "epoch001.npy", "best.pt", "last.pt"])
+@pytest.mark.parametrize("name", ["rows.csv", "epoch001.npy", "best.safetensors", "last.pt"])
 def test_a_training_without_room_for_its_first_epoch_leaves_its_weights_or_nothing(
     atlas, folds, tmp_path, monkeypatch, name
 ):
@@ -215,7 +215,7 @@ def test_a_training_without_room_for_its_first_epoch_leaves_its_weights_or_nothi
         cramp(patch, name, 50)
         refuse("train", *train_options(atlas, folds, tmp_path), says=[name, "it needs"])
     if name == "last.pt":
-        assert {"best.pt", "oof.csv"} <= {path.name for path in content(tmp_path)}
+        assert {"best.safetensors", "oof.csv"} <= {path.name for path in content(tmp_path)}
         succeed("train", *train_options(atlas, folds, tmp_path))
     else:
         assert not content(tmp_path)
@@ -285,11 +285,11 @@ def test_a_training_goes_on_without_tensorboard(atlas, folds, tmp_path, small_di
 
 def test_events_end_where_the_room_does(tmp_path, capsys):
     with at_most(2000):
-        board = Board(tmp_path / "events", 1)
+        board = TensorBoardLog(tmp_path / "events", 1)
         for step in range(300):
-            board.add_scalar("a", step / 2, step)
+            board.add_scalars([("a", step / 2, step)])
         board.flush()
-        board.add_scalar("a", 1, 301)
+        board.add_scalars([("a", 1, 301)])
         board.close()
     said = capsys.readouterr()
     assert said.out.count("\n") == 1 and "File too large" in said.out and said.err == ""
@@ -301,8 +301,8 @@ def test_events_end_where_the_room_does(tmp_path, capsys):
 
 def test_a_board_that_cannot_be_opened_is_told_once(tmp_path, capsys):
     (tmp_path / "events").write_text(json.dumps("a file"))
-    board = Board(tmp_path / "events", 1)
-    board.add_scalar("a", 1.0, 1)
+    board = TensorBoardLog(tmp_path / "events", 1)
+    board.add_scalars([("a", 1.0, 1)])
     board.flush()
     board.close()
     assert capsys.readouterr().out.count("no longer written") == 1

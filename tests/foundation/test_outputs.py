@@ -112,7 +112,7 @@ def test_every_script_refuses_a_pipe_behind_a_link(atlas, folds, run, prediction
     assert link.is_symlink() and (tmp_path / "pipe").is_fifo()
 
 
-@pytest.mark.parametrize("name", ["best.pt", "oof.csv", "log.csv", "config.json", "last.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "oof.csv", "log.csv", "config.json", "last.pt"])
 def test_a_training_refuses_a_pipe_before_it_begins(atlas, folds, tmp_path, name):
     fold = tmp_path / "mini/fold0"
     fold.mkdir(parents=True)

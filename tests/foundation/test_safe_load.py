@@ -1,4 +1,4 @@
-"""Tables, JSON, arrays and packed copies made to harm."""
+"""Damaged and hostile tables, JSON, arrays and packed copies."""
 
 import json
 import os
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import targets
-import torch
 import zstandard
 from conftest import kit, refuse, succeed, write_images
 from hypothesis import given, settings
@@ -23,8 +22,7 @@ from utils.data.labels import check_ids, read_labels, read_table
 from utils.data.packing import open_images
 from utils.errors import InputError, one_line
 from utils.runs.run_folder import read_config
-from utils.safe_arrays import read_npy, read_npz
-from utils.safe_load import read_json
+from utils.safe_load import read_json, read_npy, read_npz
 from utils.scoring.thresholds import read_thresholds
 
 
@@ -117,9 +115,6 @@ def test_names_of_classes_are_never_places_nor_formulas(own_files, strange):
             named = json.dumps(strange) if file.suffix == ".json" else strange
             known = '"Golgi"' if file.suffix == ".json" else "Golgi"
             file.write_text(file.read_text().replace(known, named))
-        state = torch.load(folder / "best.pt", weights_only=True)
-        state["config"]["class_names"][1] = strange
-        torch.save(state, folder / "best.pt")
     before = fuzz.listing(own_files)
     classes = f"class,name\n0,Nucleus\n1,{strange}\n2,Cytosol\n3,Vesicles\n"
     (own_files / "classes.csv").write_text(classes)
@@ -157,7 +152,7 @@ def shaped(shape, kind="'<f4'"):
 ARRAYS = [
     npy(shaped("(1000000, 1000000)")), npy(shaped("(9223372036854775807, 9223372036854775807)"), bytes(8)),
     npy(shaped("(-1, 2)"), bytes(8)),
-    npy(shaped("(2,)"), bytes(4)), npy(shaped("(2,)"), bytes(12)), npy(shaped("(1,)", "'|O'"), b"cos\nmkdir\n(S'EVIL'\ntR."),
+    npy(shaped("(2,)"), bytes(4)), npy(shaped("(1,)", "'|O'"), b"cos\nmkdir\n(S'EVIL'\ntR."),
     npy(shaped("(1,)", "[('a', '<f4')]"), bytes(4)), npy(shaped("(1,)", "'<U1'"), bytes(4)), npy(shaped("(1,)", "'<c8'"), bytes(8)),
     npy("(" * 9000), npy("-" * 9000 + "1"), npy("{'descr': "), npy("__import__('os').mkdir('EVIL')"),
     npy(shaped("(2,)"), bytes(8), version=2)[:20],
@@ -187,10 +182,10 @@ def test_an_array_written_by_python_2_is_read_without_a_word(tmp_path):
 
 
 def test_an_array_that_unpacks_to_more_than_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.safe_arrays.MOST_BYTES", 10**6)
+    monkeypatch.setattr("utils.safe_load.MOST_ARRAYS", 10**6)
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", npy(shaped("(1000000,)"), bytes(4 * 10**6)))
-    with pytest.raises(InputError, match="claims 4,000,0.. bytes"):
+    with pytest.raises(InputError, match="unpacks to 4,000,0.. bytes"):
         read_npz(tmp_path / "x.npz", ["a"], "it")
 
 

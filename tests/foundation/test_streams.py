@@ -102,7 +102,7 @@ def test_scripts_do_their_work_with_closed_streams(greek, atlas, tmp_path, chang
         return
     assert (tmp_path / "s.csv").read_text().startswith("Id,Predicted\n")
     told = {path.name for path in (tmp_path / "runs/mini/fold0").iterdir()}
-    assert {"last.pt", "best.pt", "oof.csv", "log.csv"} <= told
+    assert {"last.pt", "best.safetensors", "oof.csv", "log.csv"} <= told
 
 
 @pytest.mark.parametrize("script", ["train", "ensemble"])

@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, succeed
 
+from utils.engine import checkpoint
 from utils.kaggle import COMPETITION, manifest, upload, wheels
 
 TINY = ("--size 32 --fit resize --normalise dataset --augment d4 --epochs 2 --batch-size 8 --optimiser adam --lr 0.001 --workers 0 "
@@ -186,7 +187,7 @@ def made(index, run, tmp_path_factory):
     out = succeed(
         "utils.kaggle.upload", run, "--user", "you", "--weights", folder / "net-1234.pth", "-o", folder / "upload"
     ).out
-    assert "kaggle datasets create -p" in out and "best.pt" in out and "munch" in out
+    assert "kaggle datasets create -p" in out and "best.safetensors" in out and "munch" in out
     return folder / "upload"
 
 
@@ -203,7 +204,7 @@ def without_runs(made, tmp_path_factory):
 
 
 def weights_of(path):
-    return torch.load(path, weights_only=True)["model"]
+    return checkpoint.load(path)["model"]
 
 
 def test_a_second_kernel_goes_on_with_the_first_ones_output_to_the_bit(
@@ -240,7 +241,7 @@ def test_a_second_kernel_goes_on_with_the_first_ones_output_to_the_bit(
         *TINY.split(),
     ]
     succeed("train", *options, "--images", atlas / "train", "--runs", tmp_path)
-    for name in ("best.pt", "last.pt"):
+    for name in ("best.safetensors", "last.pt"):
         whole, parts = (
             weights_of(tmp_path / "whole/fold1" / name),
             weights_of(second / "working/runs/tiny/fold1" / name),

@@ -219,7 +219,7 @@ def test_at_the_end_what_is_no_output_goes_after_the_last_use_of_its_packages(se
     monkeypatch.chdir(found.working)
     kernel.close(found, ["mini"])
     out = capsys.readouterr().out
-    assert not found.scratch.exists() and "submission.csv" in out and "best.pt" in out
+    assert not found.scratch.exists() and "submission.csv" in out and "best.safetensors" in out
     assert "mini/fold0 is not finished (epoch 1, step 2)" in out and "attach this kernel's output" in out
 
 

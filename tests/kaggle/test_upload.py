@@ -40,7 +40,7 @@ def refused(tmp_path, *words, says):
     (["--user", "../you"], ["--user", "kaggle.com/<user>"]), (["--user", ""], ["--user"]),
     (["--name", "kit"], ["--name 'kit'", "6 to 43"]), (["--name", "a/../bcdefg"], ["--name"]), (["--name", "a" * 44], ["--name"]),
     (["--go-on-from", "kernel"], ["--go-on-from", "user/name"]), (["--wheel", "tensorflow"], ["--wheel tensorflow", "does not ask"]),
-    (["no_such_run"], ["no_such_run", "holds no fold<k>/best.pt"]), (["--weights", "no.pth"], ["no.pth cannot be read"]),
+    (["no_such_run"], ["no_such_run", "holds no fold<k>/best.safetensors"]), (["--weights", "no.pth"], ["no.pth cannot be read"]),
     (["--folds", "no.csv"], ["no.csv"]),
 ])  # fmt: skip
 def test_what_cannot_be_uploaded_is_refused_before_anything_is_written(tmp_path, words, told):
@@ -67,9 +67,9 @@ def test_weights_that_kaggle_would_unpack_or_hide_are_refused(tmp_path):
 def test_runs_that_are_damaged_or_of_one_name_are_refused(tmp_path, run):
     other = shutil.copytree(run, tmp_path / "other/mini")
     refused(tmp_path, run, other, says="two runs are called mini")
-    (other / "fold1/best.pt").write_bytes(b"PK")
-    refused(tmp_path, other, says=["fold1/best.pt"])
-    shutil.copyfile(run / "fold1/best.pt", other / "fold1/best.pt")
+    (other / "fold1/best.safetensors").write_bytes(b"PK")
+    refused(tmp_path, other, says=["fold1/best.safetensors"])
+    shutil.copyfile(run / "fold1/best.safetensors", other / "fold1/best.safetensors")
     (other / "fold0/rows.csv").unlink()
     refused(tmp_path, other, says=["fold0", "rows.csv"])
 
@@ -125,7 +125,7 @@ def test_the_kit_is_uploaded_whole_and_nothing_else(tmp_path, quick, run):
         path.relative_to(dataset / "runs/mini/fold0").as_posix() for path in (dataset / "runs/mini/fold0").rglob("*.*")
     }
     assert kept == {
-        "best.pt",
+        "best.safetensors",
         "config.json",
         "rows.csv",
         "oof.csv",

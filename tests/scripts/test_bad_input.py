@@ -16,6 +16,7 @@ from PIL import Image
 
 from utils.data.images import check_crop
 from utils.data.labels import read_table
+from utils.engine import checkpoint
 from utils.errors import InputError
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions, write_predictions
@@ -155,7 +156,15 @@ def test_missing_files(tmp_path, run, atlas, folds):
     )
     refuse("train", *train_options(atlas, tmp_path / "no.csv", tmp_path), says="no.csv does not exist")
     refuse("train", *train_options(atlas, folds, tmp_path, weights=tmp_path / "no.pt"), says="no.pt does not exist")
-    refuse("predict", tmp_path / "no", "--images", atlas / "test", "-o", tmp_path / "p.csv", says="holds no best.pt")
+    refuse(
+        "predict",
+        tmp_path / "no",
+        "--images",
+        atlas / "test",
+        "-o",
+        tmp_path / "p.csv",
+        says="holds no best.safetensors",
+    )
     refuse(
         "threshold",
         tmp_path / "no.csv",
@@ -256,7 +265,7 @@ def test_checkpoints(run, atlas, tmp_path, monkeypatch):
 
     (tmp_path / "x.pt").write_text("hello")
     predict("not a checkpoint")
-    (tmp_path / "x.pt").write_bytes((run / "fold0/best.pt").read_bytes()[:5000])
+    (tmp_path / "x.pt").write_bytes((run / "fold0/last.pt").read_bytes()[:5000])
     predict("not a checkpoint")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "x.pt")
     predict("not a checkpoint written by train.py")
@@ -266,7 +275,7 @@ def test_checkpoints(run, atlas, tmp_path, monkeypatch):
     torch.save({"config": Evil(), "model": {}, "epoch": 1, "score": 1.0}, tmp_path / "x.pt")
     predict("not a checkpoint")
     assert not (tmp_path / "evil").exists(), "nothing in a checkpoint is executed"
-    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state = checkpoint.load(run / "fold0/best.safetensors")
     torch.save(state | {"config": state["config"] | {"model": "se_resnext50_32x4d"}}, tmp_path / "x.pt")
     predict("do not fit the network")
     torch.save(state | {"config": state["config"] | {"class_names": ["a", "b"]}}, tmp_path / "x.pt")
@@ -279,7 +288,7 @@ def test_checkpoints(run, atlas, tmp_path, monkeypatch):
 
 
 def test_folds_of_different_class_lists_are_not_averaged(run, atlas, tmp_path):
-    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state = checkpoint.load(run / "fold0/best.safetensors")
     names = ["other", *state["config"]["class_names"][1:]]
     torch.save(state | {"config": state["config"] | {"class_names": names}}, tmp_path / "x.pt")
     refuse(
@@ -441,7 +450,7 @@ def test_a_fold_named_twice(run, atlas, tmp_path):
 
 
 def test_a_network_that_gives_no_numbers(run, atlas, tmp_path):
-    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state = checkpoint.load(run / "fold0/best.safetensors")
     state["model"]["head.bias"][3] = float("nan")
     torch.save(state, tmp_path / "x.pt")
     command = [tmp_path / "x.pt", "--images", atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0]
@@ -451,7 +460,7 @@ def test_a_network_that_gives_no_numbers(run, atlas, tmp_path):
 
 def test_a_checkpoint_that_train_did_not_make_is_not_overwritten(run, atlas, folds, tmp_path):
     (tmp_path / "mini/fold0").mkdir(parents=True)
-    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state = checkpoint.load(run / "fold0/best.safetensors")
     torch.save(state | {"config": {"model": "gapnet_pl"}}, tmp_path / "mini/fold0/best.pt")
     before = (tmp_path / "mini/fold0/best.pt").read_bytes()
     refuse("train", *train_options(atlas, folds, tmp_path), says=["best.pt was not made by train.py", "--overwrite"])

@@ -165,7 +165,7 @@ def test_evaluate_refuses(judged):
         0.5,
         says="lacks 60 Ids",
     )
-    refuse(*base, "--thresholds", 0.5, "--unseen-by", folder, says="best.pt")
+    refuse(*base, "--thresholds", 0.5, "--unseen-by", folder, says="best.safetensors")
     refuse(*base, "--thresholds", 0.5, "-o", folder / "truth.csv" / "x.json", says="cannot write")
 
 

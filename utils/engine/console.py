@@ -6,6 +6,7 @@ from utils.cli import clock
 from utils.engine.recipes import RECIPES
 from utils.errors import plural
 from utils.runs.predictions import read_predictions
+from utils.runs.run_folder import WEIGHTS
 from utils.scoring.metrics import best_global_threshold, f1_per_class, precision_recall
 
 
@@ -63,5 +64,5 @@ def print_summary(trainer, record, truth, seconds):
     print(
         f"best epoch {trainer.best_epoch} of {trainer.epoch}: macro F1 {score:.4f} at one cut-off {threshold:.3f},\n"
         f"chosen on these very images\n{clock(seconds)}, {record.seconds / seconds:.1%} of it for saving -> "
-        f"{run / 'best.pt'}, {run / 'oof.csv'}"
+        f"{run / WEIGHTS}, {run / 'oof.csv'}"
     )

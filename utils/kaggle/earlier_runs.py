@@ -8,15 +8,15 @@ from utils.data.labels import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, listing
 from utils.files import whole_folder, write_csv
-from utils.runs.run_folder import fold_files
+from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 
 Progress = namedtuple("Progress", "finished epoch step score")  # in this order one is further than another
 
 
 def progress(folder):
-    """How far the fold in `folder` is: Progress, or None where no checkpoint is there. A best.pt alone is a trained fold's. Raises
+    """How far the fold in `folder` is: Progress, or None where no checkpoint is there. Weights alone is a trained fold's. Raises
     InputError where a checkpoint is damaged."""
-    for name in ("last.pt", "best.pt"):
+    for name in ("last.pt", *ANY_WEIGHTS):
         if (Path(folder) / name).is_file():
             state = checkpoint.load(Path(folder) / name)
             finished = bool(state.get("finished")) if name == "last.pt" else True
@@ -32,7 +32,7 @@ def take_over(sources, runs, names):
         for name in names:
             for folder in {
                 path.parent
-                for kind in ("last.pt", "best.pt")
+                for kind in ("last.pt", *ANY_WEIGHTS)
                 for path in fold_files(Path(source) / "runs" / name, kind)
             }:
                 found.setdefault((name, folder.name), []).append((_sound_progress(folder), source, folder))

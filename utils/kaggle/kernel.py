@@ -214,10 +214,10 @@ def submit(session, names, options="", gpus=0):
     """Predict the test set with all trained folds of the runs `names`, fit thresholds on their out-of-fold predictions, and write
     submission.csv: -> its path, or None where no epoch is finished yet."""
     from utils.kaggle import earlier_runs
-    from utils.runs.run_folder import fold_files
+    from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 
     runs = [session.runs / name for name in names]
-    if untrained := [run.name for run in runs if not fold_files(run, "best.pt")]:
+    if untrained := [run.name for run in runs if not fold_files(run, *ANY_WEIGHTS)]:
         print(f"no epoch of {', '.join(untrained)} is finished yet: no submission.csv")
         return None
     labels, submission = session.working / "labels.csv", session.working / "submission.csv"

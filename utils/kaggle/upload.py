@@ -31,7 +31,16 @@ from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = (":(glob)*.py", "utils", "requirements.txt")  # for git: the scripts of the top folder, not those of tests/
-KEPT = ("best.pt", "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")  # of a fold
+KEPT = (
+    "best.safetensors",
+    "best.pt",
+    "config.json",
+    "rows.csv",
+    "oof.csv",
+    "log.csv",
+    "skipped.csv",
+    "validation/*.npy",
+)  # of a fold
 TO_GO_ON = ("last.pt", "steps.csv")  # of one that is not finished
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 
@@ -165,7 +174,7 @@ def weight_files(paths):
 def run_files(runs):
     """{runs/<name>/fold<k>/<file>: file} of all folds of the runs that can predict or go on."""
     from utils.engine import checkpoint
-    from utils.runs.run_folder import fold_files, read_fold
+    from utils.runs.run_folder import ANY_WEIGHTS, fold_files, read_fold
 
     files = {}
     for run in map(Path, runs):
@@ -173,13 +182,13 @@ def run_files(runs):
         check_name(name)
         if any(place.startswith(f"runs/{name}/") for place in files):
             raise InputError(f"two runs are called {name}; rename the folder of one")
-        best, last = fold_files(run, "best.pt"), fold_files(run, "last.pt")
+        best, last = fold_files(run, *ANY_WEIGHTS), fold_files(run, "last.pt")
         for path in best:
             checkpoint.load(path)
             read_fold(path.parent)
         unfinished = [path for path in last if not checkpoint.load(path).get("finished")]
         if not best + unfinished:
-            raise InputError(f"{run} holds no fold<k>/best.pt; give the folder of a run that train.py wrote")
+            raise InputError(f"{run} holds no fold<k>/best.safetensors; give the folder of a run that train.py wrote")
         for folder in dict.fromkeys(path.parent for path in best + unfinished):
             patterns = KEPT + (TO_GO_ON if folder / "last.pt" in unfinished else ())
             for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):

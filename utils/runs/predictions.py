@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.safe_arrays import read_npy
+from utils.safe_load import read_npy
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated, whole_file, write_csv
 from utils.data.labels import as_number, check_ids, read_table

@@ -142,7 +142,7 @@ def find_place(options):
     """The run's folder; refused where it cannot be written, holds a network, or an oof.csv that should stay."""
     check_name(options.name)
     run = Path(options.runs) / options.name / f"fold{options.fold}"
-    if networks := sorted(run.parent.glob("fold*/*.pt")):
+    if networks := sorted(path for kind in ("pt", "safetensors") for path in run.parent.glob(f"fold*/*.{kind}")):
         raise InputError(f"{networks[0].parent} holds a trained network; choose another --name")
     if (run / "oof.csv").exists() and not options.overwrite:
         raise InputError(f"{run / 'oof.csv'} exists already; choose another --name or give --overwrite")

@@ -26,7 +26,7 @@ from utils.data.labels import encode, load_classes, read_labels, read_table, rea
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_json
 from utils.runs.predictions import check_classes, read_predictions
-from utils.runs.run_folder import ANEW, fold_files
+from utils.runs.run_folder import ANEW, ANY_WEIGHTS, fold_files
 from utils.safe_load import read_json
 from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
 from utils.scoring.significance import mcnemar
@@ -140,9 +140,9 @@ def read_person(path, classes, ids, predictions):
 
 def check_unseen(run, ids, path):
     """Raise InputError if a run, or any fold of it, has trained on one of the images or validated on it."""
-    folds = [file.parent for name in ("best.pt", "oof.csv") for file in fold_files(run, name, itself=True)]
+    folds = [file.parent for names in (ANY_WEIGHTS, ["oof.csv"]) for file in fold_files(run, *names, itself=True)]
     if not folds:
-        raise InputError(f"{run} holds no best.pt or oof.csv and no fold<k> with one; name a run's folder")
+        raise InputError(f"{run} holds no best.safetensors or oof.csv and no fold<k> with one; name a run's folder")
     for file in [folder / "rows.csv" for folder in dict.fromkeys(folds)]:
         if not file.is_file():
             raise InputError(f"{file} does not exist, so what was trained on is not known; {ANEW}")
