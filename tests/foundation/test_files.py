@@ -288,7 +288,6 @@ def test_events_end_where_the_room_does(tmp_path, capsys):
         board = TensorBoardLog(tmp_path / "events", 1)
         for step in range(300):
             board.add_scalars([("a", step / 2, step)])
-        board.flush()
         board.add_scalars([("a", 1, 301)])
         board.close()
     said = capsys.readouterr()
@@ -303,7 +302,6 @@ def test_a_board_that_cannot_be_opened_is_told_once(tmp_path, capsys):
     (tmp_path / "events").write_text(json.dumps("a file"))
     board = TensorBoardLog(tmp_path / "events", 1)
     board.add_scalars([("a", 1.0, 1)])
-    board.flush()
     board.close()
     assert capsys.readouterr().out.count("no longer written") == 1
 

@@ -7,7 +7,6 @@ the zip archive around it is checked here and mapped, so that a storage that cla
 
 import copy
 import json
-import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -33,12 +32,13 @@ NETWORK_KEYS = (
 WORDS = {"fit": FITS, "normalise": NORMALISATIONS, "amp": AMP, "stem": STEMS}
 KIT_METADATA = "train.py"  # the key in a safetensors file's metadata, for JSON of epoch and score
 UNCHECKED_SIZE = 2048  # pixels up to which a network is built without checking its weights first
+NUMBER = (int, float)
+PROGRESS = {  # how far a training is: last.pt says all of it, the weights of the best epoch the first two
+    "epoch": int, "score": (*NUMBER, type(None)), "step": int, "stage": int, "position": int, "best_epoch": int, "left_out": int,
+    "smooth_f1": NUMBER, "spent": NUMBER, "spent_in_epoch": NUMBER, "finished": bool, "log": list,
+}  # fmt: skip
 MOST_STRUCTURE = 2**25  # bytes of a .pt file without its tensors
 MOST_EXPANDED = 2**24  # numbers of a tensor that repeats what is stored
-UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, MemoryError,
-    AssertionError, OverflowError, zipfile.BadZipFile, safetensors.SafetensorError,
-)  # fmt: skip
 
 
 def save(path, state):
@@ -85,7 +85,9 @@ def read_file(path, device="cpu"):
     safe = path.suffix == ".safetensors"
     try:
         return _read_safetensors(path) if safe else _read_torch(path, device)
-    except UNREADABLE as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever torch's unpickler meets in a damaged file
         kind = "safetensors file" if safe else "checkpoint of tensors and plain values"
         raise InputError(f"{path} is not a {kind} ({first_line(error)})") from None
 
@@ -157,12 +159,18 @@ def load(path, device="cpu"):
     check_config(path, state["config"], WORDS)
     if not is_state(state["model"]):
         raise InputError(f"{path}: its weights are no tensors with names; give a checkpoint that train.py wrote")
-    for key, fits in PROGRESS.items():
-        if key in state and not fits(state[key]):
-            raise InputError(f"{path}: its {key} is not what train.py writes; give a checkpoint that it wrote")
+    wrong = [key for key, kinds in PROGRESS.items() if key in state and not isinstance(state[key], kinds)]
+    if not wrong and not all(map(_is_log_row, state.get("log", []))):
+        wrong = ["log"]
+    if wrong:
+        raise InputError(f"{path}: its {wrong[0]} is not what train.py writes; give a checkpoint that it wrote")
     if set(state["config"]) >= set(NETWORK_KEYS):
         _check_weights(path, state)
     return state
+
+
+def _is_log_row(row):
+    return isinstance(row, dict) and isinstance(row.get("seconds"), NUMBER)
 
 
 def is_state(content):
@@ -170,33 +178,6 @@ def is_state(content):
     return isinstance(content, dict) and all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
     )
-
-
-def _is_count(value):
-    return type(value) is int and 0 <= value < 2**48
-
-
-def _is_number(value):
-    return type(value) in (int, float)
-
-
-def _is_log(value):
-    return isinstance(value, list) and all(
-        isinstance(row, dict) and "seconds" in row and all(map(_is_number, row.values())) for row in value
-    )
-
-
-def _is_table(value):
-    """Columns of one length."""
-    return is_state(value) and len({column.shape for column in value.values()} | {(0,)}) <= 2
-
-
-# How far a training is. The weights of the best epoch have the first two, last.pt has all.
-PROGRESS = {
-    "epoch": _is_count, "score": lambda value: value is None or _is_number(value), "step": _is_count, "stage": _is_count,
-    "position": _is_count, "best_epoch": _is_count, "left_out": _is_count, "smooth_f1": _is_number, "spent": _is_number,
-    "spent_in_epoch": _is_number, "finished": lambda value: type(value) is bool, "log": _is_log, "steps": _is_table,
-}  # fmt: skip
 
 
 def load_network(path, device="cpu"):

@@ -121,7 +121,7 @@ def restore(trainer, saved, path):
 
 def _check_state(trainer, saved):
     """Raise ValueError (or what wrong types raise) for what `Trainer.restore` would accept and training would fail on later."""
-    if saved["position"] > trainer.steps_an_epoch or saved["stage"] >= len(trainer.schedule):
+    if not 0 <= saved["position"] <= trainer.steps_an_epoch or not 0 <= saved["stage"] < len(trainer.schedule):
         raise ValueError("a step that this training does not have")
     for number, kept in saved["parts"]["optimiser"]["state"].items():
         shapes = {value.shape for value in kept.values() if isinstance(value, torch.Tensor) and value.ndim}

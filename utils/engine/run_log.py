@@ -65,10 +65,8 @@ class RunLog:
 
     def step(self, curves):
         """Log the curves of the step just made."""
-        trainer = self.trainer
-        trainer.steps.append({"epoch": trainer.epoch, "step": trainer.step} | curves)
-        if self.writes:
-            self._add_points("train", curves)
+        self.trainer.steps.append({"epoch": self.trainer.epoch, "step": self.trainer.step} | curves)
+        self._add_points("train", curves)
 
     def catch_up(self):
         """Do what can wait until the device is busy: pass points on to TensorBoard. Raises InputError if a file could not be written."""
@@ -102,10 +100,8 @@ class RunLog:
         trainer.log.append({"epoch": trainer.epoch, "step": trainer.step, "lr": trainer.lr, **means, **values, **valid})
         with self._timed():
             self.wait()
-            if self.writes:
-                self._add_points("validation", {"macro_f1": values["macro_f1"], **valid})
-                self.catch_up()
-                self.events.flush()
+            self._add_points("validation", {"macro_f1": values["macro_f1"], **valid})
+            self.catch_up()
             self._submit(self._validation_jobs(probabilities, best) if self.writes else [])
         return means
 
@@ -114,11 +110,8 @@ class RunLog:
         trainer, epoch, score = self.trainer, self.trainer.epoch, self.trainer.score
         jobs = [lambda: write_epoch(self.run, epoch, probabilities)]
         if best:
-
-            def write_weights(weights):
-                checkpoint.save_weights(self.run / WEIGHTS, weights, epoch, score)
-
-            jobs.append(self._with_copy(write_weights, trainer.evaluated.state_dict()))
+            write = functools.partial(checkpoint.save_weights, self.run / WEIGHTS, epoch=epoch, score=score)
+            jobs.append(self._with_copy(write, trainer.evaluated.state_dict()))
             ids, classes = self.valid_rows["Id"], trainer.config["class_names"]
             jobs.append(lambda: write_predictions(self.run / "oof.csv", ids, probabilities, classes))
         return jobs
@@ -174,7 +167,8 @@ class RunLog:
                 (self.run / name).unlink(missing_ok=True)
 
     def _add_points(self, group, values):
-        self.points += [(f"{group}/{name}", value, self.trainer.step) for name, value in values.items()]
+        if self.writes:
+            self.points += [(f"{group}/{name}", value, self.trainer.step) for name, value in values.items()]
 
 
 class BackgroundWriter:

@@ -31,9 +31,6 @@ class TensorBoardLog:
         with self._optional():
             for tag, value, step in points if self._file else ():
                 self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=float(value))]))
-
-    def flush(self):
-        with self._optional():
             if self._file:
                 self._file.flush()
 

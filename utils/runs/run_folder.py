@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.runs.config import check_config
+from utils.data.labels import encode, read_labels, read_table
 from utils.errors import InputError
 from utils.files import write_csv
-from utils.data.labels import encode, read_labels, read_table
+from utils.runs.config import check_config
 from utils.runs.predictions import read_predictions
 from utils.safe_load import read_json
 

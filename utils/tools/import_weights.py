@@ -2,7 +2,8 @@
 
     python -m utils.tools.import_weights authors.npz -o runs/published/fold0
 
-It is then ready for predict.py and for `train.py --weights runs/published/fold0/best.safetensors`.
+It is then ready for predict.py and for `train.py --weights
+runs/published/fold0/best.safetensors`.
 """
 
 from pathlib import Path
