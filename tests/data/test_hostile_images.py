@@ -141,7 +141,7 @@ def test_a_tiff_whose_pages_never_end(tmp_path, pages):
     if pages == "cyclic":
         assert image_size(tmp_path / "a_red.tif") == (16, 16) == read_plane(tmp_path / "a_red.tif").shape
     else:
-        with pytest.raises(InputError, match="holds 100 pictures"):
+        with pytest.raises(InputError, match="has 100 images"):
             image_size(tmp_path / "a_red.tif")
 
 

@@ -265,14 +265,9 @@ def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, 
 
 
 def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(loader, "shared_tensor", full)
-    words = train_options(atlas, folds, tmp_path, workers=2)
-    refuse(
-        "train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
-    )
+    monkeypatch.setattr(loader, "concatenate", lambda *_: raise_(OSError("No space left on device")))
+    says = ["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
+    refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=says)
     assert none_left() and not (tmp_path / "mini").exists()
 
 

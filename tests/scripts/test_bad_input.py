@@ -466,7 +466,7 @@ def test_odd_images_are_refused_or_passed_over(run, own_atlas, tmp_path):
     page = Image.fromarray(np.zeros((64, 64), np.uint8))
     page.save(path.with_suffix(".tif"), save_all=True, append_images=[page])
     path.unlink()
-    refuse("predict", *command, says=[path.stem, "2 pictures"])
+    refuse("predict", *command, says=[path.stem, "2 images"])
     Image.fromarray(np.zeros((64, 64), np.float32)).save(path.with_suffix(".tif"))
     refuse("predict", *command, says=[path.stem, "32-bit"])
 

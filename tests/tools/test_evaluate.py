@@ -252,5 +252,5 @@ def test_a_test_image_that_shows_a_training_image_is_left_out(own_atlas, tmp_pat
     out = succeed(
         "make_folds", "--labels", own_atlas / "train.csv", *images, *test, "--folds", 3, "-o", tmp_path / "f.csv"
     ).out
-    assert "with a twin in the training set left out" in out
+    assert "with a near-duplicate in the training set left out" in out
     assert "copy" not in pd.read_csv(tmp_path / "f.csv", dtype=str)["Id"].tolist()
