@@ -155,13 +155,13 @@ def image_folders(args):
 
 
 def check_images(rows, args, folders, found):
-    """Raise InputError for what label tables and the names of files show, before any image is read. found: of `scan_folders`."""
+    """Raise InputError for what label tables and the names of files show, before any image is read."""
     parse_channels(args.hash_channels)
     for name, part in rows[rows["use"] == "test"].groupby("source", sort=False):
         if not part["Id"].isin(set(found)).any():
             raise InputError(
-                f"the test set {name} has no image in {listing(folders)}, so images that it shares with the training set "
-                f"would go unnoticed; add its folder with another --images, or give --hash-distance -1"
+                f"the test set {name} has no image in {listing(folders)}, so images that it shares with the training "
+                f"set would go unnoticed; add its folder with another --images, or give --hash-distance -1"
             )
     wanted = rows["Id"][~rows["source"].isin(sources_without_images(rows, found))].tolist()
     find_files(folders, wanted, ChannelSet(()), found)
@@ -193,7 +193,7 @@ def drop_corrupt(rows, folders, found, parts):
 
 
 def find_groups(rows, args, folders, found, parts):
-    """The group of each row (named after its first member) and the table of near-duplicate pairs, None without images."""
+    """The group of each row, named after its first member, and the table of near-duplicate pairs or None."""
     if not folders or args.hash_distance < 0:
         print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
         return rows["Id"], None
@@ -209,15 +209,17 @@ def find_groups(rows, args, folders, found, parts):
     first, second, bits = near_duplicates.close_pairs(near_duplicates.hash_samples(files), distance)
     members = near_duplicates.groups_from_pairs(len(ids), first, second)
     sizes = np.bincount(members)
+    bits_in_all = near_duplicates.BITS * len(channels.names)
+    grouped = f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images"
     print(
-        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {near_duplicates.BITS * len(channels.names)} "
-        f"bits, {plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
+        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {bits_in_all} bits, "
+        f"{grouped}, largest {sizes.max()}"
     )
     largest = np.bincount(members[(rows["use"] == "split").to_numpy()[seen]]).max()  # of rows that are split
     if largest > max(20, 2 * len(rows) * min(parts.values())):
         raise InputError(
-            f"{largest:,} of {len(ids):,} images form one group of near-duplicates, larger than two folds: images of this "
-            f"kind all look alike; lower --hash-distance, or switch it off with -1"
+            f"{largest:,} of {len(ids):,} images form one group of near-duplicates, larger than two folds: the images "
+            f"all look alike; lower --hash-distance, or switch it off with -1"
         )
     groups = rows["Id"].to_numpy(copy=True)
     groups[seen] = ids[np.unique(members, return_index=True)[1]][members]
@@ -241,10 +243,11 @@ def sources_without_images(rows, found):
 
 
 def assign_folds(labels, groups, always, parts, seed):
-    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool, {fold: fraction} -> (N,) int, −1 = always train.
+    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool, {fold: fraction} -> (N,) int, −1 = always
+    train.
 
-    A group of near-duplicates goes to one fold as a whole, with its always-train rows: to train on them while the others
-    validate would leak.
+    A group of near-duplicates goes to one fold as a whole, with its always-train rows: to train on them while the
+    others validate would leak.
     """
     names, unit = np.unique(groups, return_inverse=True)
     counted = np.zeros((len(names), labels.shape[1] + 1))  # a group's images per class, and in all
