@@ -94,19 +94,34 @@ def batches(loader):
     before = set(multiprocessing.active_children())
     with starting("DataLoader workers", "--workers 0"), ignored_signals():  # the processes start here
         iterator = iter(loader)
-    if started := set(multiprocessing.active_children()) - before:
-        loader.processes = started
-    return _checked(iterator, getattr(loader, "pin_memory", False))
+    if hasattr(loader, "processes"):  # one of make_loader, whose workers stay for all epochs
+        loader.processes |= set(multiprocessing.active_children()) - before
+    return _checked(iterator, loader)
 
 
-def _checked(iterator, pinned):
-    with closing(iterator):
-        for batch in iterator:
-            if isinstance(batch, InputError):
-                raise batch
-            yield (
-                as_tensors(batch, pinned) if isinstance(batch, dict) else batch
-            )  # other loaders are benchmarked with it too
+def _checked(iterator, loader):
+    pinned = getattr(loader, "pin_memory", False)
+    try:
+        with closing(iterator):
+            for batch in iterator:
+                if isinstance(batch, InputError):
+                    raise batch
+                # The benchmark passes other loaders, too.
+                yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch
+    except Exception:
+        processes = getattr(loader, "processes", ())
+        if processes and all(process.is_alive() for process in processes):  # else the dead are reported first
+            _end_workers(loader)
+        raise
+
+
+def _end_workers(loader):
+    """End the workers after an exception. Torch waits 5 s for each: its traceback is a reference cycle, and when that is
+    collected, the queues that would tell the workers to end are closed before the iterator is."""
+    if hasattr(signal, "sigtimedwait"):  # so that SIGTERM is an ordinary end, see `_end_with_parent`
+        for process in loader.processes:
+            process.terminate()
+    loader.processes = set()
 
 
 class ThreadedLoader:
@@ -284,6 +299,7 @@ def naming_file_of_crashed_worker(loader, last):
         how = signal.strsignal(-code) if code < 0 else f"exit code {code}"
         rows = [row for pid, row in loader.reading.tolist() if pid in dead and row != IDLE]
         files = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
+        _end_workers(loader)
         advice = ADVICE.get(-code, "memory may have run out: give fewer --workers")
         again = f"goes on from {last}" if last.is_file() else "starts anew"
         died = f"a DataLoader worker died while it read {files} ({how})"
