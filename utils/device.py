@@ -142,7 +142,7 @@ def autocast(device, dtype):
 
 
 def on_device(batches, device):
-    """Yield batches (see utils/data/dataset.py) with what is computed with on the device. To a GPU they travel from pinned memory on a stream
+    """Yield batches (see utils/data/loader.py) with what is computed with on the device. To a GPU they travel from pinned memory on a stream
     of their own: one that is asked for while the GPU computes arrives beside that."""
     if device.type != "cuda":
         yield from batches
