@@ -365,7 +365,7 @@ def test_images_to_predict(refused, run, own_atlas, tmp_path):
     page = Image.fromarray(np.zeros((64, 64), np.uint8))
     page.save(path.with_suffix(".tif"), save_all=True, append_images=[page])
     path.unlink()
-    refused(command, path.stem, "2 pictures", own=own_atlas)
+    refused(command, path.stem, "2 images", own=own_atlas)
     Image.fromarray(np.zeros((64, 64), np.float32)).save(path.with_suffix(".tif"))
     refused(command, path.stem, "32-bit", own=own_atlas)
 
