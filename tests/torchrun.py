@@ -6,21 +6,18 @@ import sys
 
 from conftest import ROOT
 
+from utils.data.cache import DEFAULT_FOLDER
+
 
 def torchrun(*words, ranks=2):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        *map(str, words),
-    ]
+    """Run a script in `ranks` processes: -> CompletedProcess."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    return subprocess.run([*launcher, *map(str, words)], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 def together(script, *words, ranks=2, cache=None):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or cache.DEFAULT_FOLDER, ranks=ranks)
+    """The same for one of the kit's scripts, which must succeed: -> what it printed."""
+    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or DEFAULT_FOLDER, ranks=ranks)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,7 +15,8 @@ UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}  # seconds
 
 
 def option_parser(doc, module=None, **kwargs):
-    """An ArgumentParser that shows `doc` as it is written. module: the dotted name by which `python -m` runs the program."""
+    """An ArgumentParser that shows `doc` as it is written. module: the dotted name by which `python -m` runs the
+    program."""
     program = {"prog": f"python -m {module}"} if module else {}
     return argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **program, **kwargs
@@ -33,7 +34,8 @@ def check_least(args, **least):
 
 
 def parse_span(option, text):
-    """Seconds of ``8h30m``, ``10min``, ``45s``, ``1d`` or ``0``. Raises InputError that names the `option` otherwise."""
+    """Seconds of ``8h30m``, ``10min``, ``45s``, ``1d`` or ``0``. Raises InputError that names the `option`
+    otherwise."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(d|h|min|m|s)", text)
     if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
         raise InputError(f"{option} {text!r} is no span of time; give one as 8h30m, 10min or 45s")
@@ -49,8 +51,8 @@ def clock(seconds):
 def run_script(main):
     """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130.
 
-    Printing never ends a script: if the terminal is gone, a log's disk is full or a stream was closed before the start, it goes
-    on without; characters that the output's encoding lacks are escaped.
+    Printing never ends a script: if the terminal is gone, a log's disk is full or a stream was closed before the start,
+    it goes on without; characters that the output's encoding lacks are escaped.
     """
     streams = sys.stdout, sys.stderr
     _fill_closed_streams()
@@ -86,7 +88,8 @@ def run_script(main):
 
 
 def _fill_closed_streams():
-    """Give the numbers of closed standard streams to the null device: libraries print there, whatever file is opened later."""
+    """Give the numbers of closed standard streams to the null device: libraries print there, whatever file is opened
+    later."""
     with suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
@@ -94,7 +97,8 @@ def _fill_closed_streams():
 
 
 class _Output:
-    """A stream that falls silent when nothing can be written to it any more. stream: None if it was closed, as for a daemon."""
+    """A stream that falls silent when nothing can be written to it any more. stream: None if it was closed, as for a
+    daemon."""
 
     GONE = (errno.EIO, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -141,8 +145,8 @@ def _under_torchrun():
 
 
 def _exit_at_once(code):
-    """Exit without taking down the process group: after a failure that would wait for the others, who wait for this process, and
-    with torch 2.6 and gloo it was seen to wait for ever after success too."""
+    """Exit without taking down the process group: after a failure that would wait for the others, who wait for this
+    process, and with torch 2.6 and gloo it was seen to wait for ever after success too."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -18,10 +18,11 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_([0-9]+)([0-9])([af]?)")
 
 
 def pick_device(spec="auto"):
-    """The torch.device to compute on. spec: ``auto`` (the current CUDA GPU, else Apple's, else the CPU), ``cpu``, ``cuda``,
-    ``cuda:1`` or ``mps``.
+    """The torch.device to compute on. spec: ``auto`` (the current CUDA GPU, else Apple's, else the CPU), ``cpu``,
+    ``cuda``, ``cuda:1`` or ``mps``.
 
-    A CUDA GPU comes with its index and becomes the current one. Raises InputError if the device is missing or does not compute.
+    A CUDA GPU comes with its index and becomes the current one. Raises InputError if the device is missing or does not
+    compute.
     """
     if spec == "auto":
         spec = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -61,7 +62,8 @@ def check_built_for(device):
     """Raise InputError if this build of torch has no code for the GPU.
 
     A cubin (sm) runs on its own major version from its minor version on, PTX (compute) on whatever is newer (CUDA C++
-    Programming Guide, "Binary Compatibility" and "PTX Compatibility"); code for sm_90a or compute_90a only on just that one.
+    Programming Guide, "Binary Compatibility" and "PTX Compatibility"); code for sm_90a or compute_90a only on just that
+    one.
     """
     own, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
 
@@ -74,15 +76,16 @@ def check_built_for(device):
     known = [match for name in built if (match := _ARCHITECTURE.fullmatch(name))]
     if known and not any(runs(*match.groups()) for match in known):
         raise InputError(
-            f"this torch ({torch.__version__}) was not built for {torch.cuda.get_device_name(device)} (sm_{own[0]}{own[1]}; "
-            f"it has {', '.join(built)}); choose another GPU, on Kaggle T4 x2, or give --device cpu"
+            f"this torch ({torch.__version__}) was not built for {torch.cuda.get_device_name(device)} "
+            f"(sm_{own[0]}{own[1]}; it has {', '.join(built)}); "
+            "choose another GPU, on Kaggle T4 x2, or give --device cpu"
         )
 
 
 @contextlib.contextmanager
 def cudnn_benchmark(allowed):
-    """Let cuDNN search for the fastest convolutions if `allowed`. Not for the smaller last batch of an epoch: on an H200 the
-    search takes 10 s for SE-ResNeXt50 at 512², as long as the training of 6,000 images."""
+    """Let cuDNN search for the fastest convolutions if `allowed`. Not for the smaller last batch of an epoch: on an
+    H200 the search takes 10 s for SE-ResNeXt50 at 512², as long as the training of 6,000 images."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before and allowed
     try:
@@ -92,8 +95,9 @@ def cudnn_benchmark(allowed):
 
 
 def keep_freed_memory(mmap_threshold=2**30, trim_threshold=2**31 - 1):
-    """Let this process keep memory that it frees. glibc returns blocks beyond 32 MB to the system each time, and getting them
-    back costs a network more than half of its speed on a CPU (SE-ResNeXt50, 512²: 4.9 images a second, or 12.9)."""
+    """Let this process keep memory that it frees. glibc returns blocks beyond 32 MB to the system each time, and
+    getting them back costs a network more than half of its speed on a CPU (SE-ResNeXt50, 512²: 4.9 images a second, or
+    12.9)."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, mmap_threshold)  # M_MMAP_THRESHOLD of malloc.h
@@ -103,8 +107,8 @@ def keep_freed_memory(mmap_threshold=2**30, trim_threshold=2**31 - 1):
 def amp_dtype(spec, device):
     """The 16-bit format for autocast, or None for float32. spec: one of `AMP`.
 
-    ``auto`` takes bfloat16 if the device has instructions for it (emulated, it is slower than float32), else float16 on a
-    GPU, else none.
+    ``auto`` takes bfloat16 if the device has instructions for it (emulated, it is slower than float32), else float16 on
+    a GPU, else none.
     """
     if spec == "auto":
         if device.type == "cuda":
@@ -135,7 +139,8 @@ def autocast(device, dtype):
 def prefetch_to_device(batches, device):
     """Yield batches (see utils/data/dataset.py) whose `COMPUTED_WITH` tensors are on the device.
 
-    They travel to a GPU from pinned memory on a stream of their own: a batch asked for while the GPU computes arrives meanwhile.
+    They travel to a GPU from pinned memory on a stream of their own: a batch asked for while the GPU computes arrives
+    meanwhile.
     """
     if device.type != "cuda":
         yield from batches
@@ -154,7 +159,8 @@ def prefetch_to_device(batches, device):
 
 
 def start_copy_to_cpu(tensor, device):
-    """Start to copy a tensor of the device: -> function that waits for it, though not for later work, and returns the copy."""
+    """Start to copy a tensor of the device: -> function that waits for it, though not for later work, and returns the
+    copy."""
     copy = copy_to_pinned(tensor) if device.type == "cuda" else tensor.cpu()
     wait = record_event(device)
 

@@ -1,7 +1,7 @@
 """Data-parallel training and prediction with torchrun: one process per device, each with a shard of every batch.
 
-All processes hold the same weights and take the same decisions; the main one (rank 0) writes the files and prints. A step or a
-validation gives what one process would compute from the whole batch.
+All processes hold the same weights and take the same decisions; the main one (rank 0) writes the files and prints. A
+step or a validation gives what one process would compute from the whole batch.
 """
 
 import itertools
@@ -64,8 +64,8 @@ class Distributed:
         return max(math.ceil(samples / self.world_size), min(2, samples))
 
     def real_rows(self, samples, device):
-        """Rows of all gathered shards of a batch that are samples and not padding: (samples,) int64 for `all_gather`, or None
-        for all. Needs no communication."""
+        """Rows of all gathered shards of a batch that are samples and not padding: (samples,) int64 for `all_gather`,
+        or None for all. Needs no communication."""
         size = self.shard_size(samples)
         if size * self.world_size == samples:
             return None
@@ -74,7 +74,8 @@ class Distributed:
         return torch.tensor(rows).to(device, non_blocking=True)
 
     def all_gather(self, shard, rows):
-        """The `rows` of all processes' tensors (n, …), one after another. Gradients flow through the own shard alone."""
+        """The `rows` of all processes' tensors (n, …), one after another. Gradients flow through the own shard
+        alone."""
         if self.world_size == 1:
             return shard
         shards = [torch.empty_like(shard) for _ in range(self.world_size)]
@@ -116,7 +117,8 @@ class Distributed:
             distributed.barrier()
 
     def local_main_first(self, function):
-        """Return function(), called first in one process of each machine, then in the others, which find the files it wrote."""
+        """Return function(), called first in one process of each machine, then in the others, which find the files it
+        wrote."""
         if self.local_rank:
             self.barrier()
         result = function()
@@ -139,7 +141,8 @@ class Distributed:
         others = self.all_gather_object(values)
         if differing := [name for name in values if any(other[name] != values[name] for other in others)]:
             raise InputError(
-                f"the processes differ in {', '.join(differing)}; all machines need the same data, and --runs on a shared disk"
+                f"the processes differ in {', '.join(differing)}; "
+                "all machines need the same data, and --runs on a shared disk"
             )
 
 
@@ -147,7 +150,8 @@ SINGLE_PROCESS = Distributed()
 
 
 def init(spec):
-    """Join the processes that torchrun started, if it did: -> Distributed, this process's torch.device. spec: as for `pick_device`.
+    """Join the processes that torchrun started, if it did: -> Distributed, this process's torch.device. spec: as for
+    `pick_device`.
 
     Raises InputError if a machine has more processes than GPUs.
     """
@@ -165,7 +169,8 @@ def init(spec):
     processes = context.local_world_size
     if on_gpu and processes > (gpus := torch.cuda.device_count()):
         raise InputError(
-            f"torchrun has started {processes} processes on a machine of {gpus} GPUs; give --nproc-per-node {gpus}, or --device cpu"
+            f"torchrun has started {processes} processes on a machine of {gpus} GPUs; "
+            f"give --nproc-per-node {gpus}, or --device cpu"
         )
     device = pick_device(f"cuda:{context.local_rank}" if on_gpu else "cpu" if spec == "auto" else spec)
     options = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
@@ -187,10 +192,11 @@ class _NotATerminal:
 
 
 class DistributedBatchSampler(Sampler):
-    """One process's shard of each batch: every `world_size`-th of its keys (epoch, row), as (epoch, row, samples of the batch).
+    """One process's shard of each batch: every `world_size`-th of its keys (epoch, row), as (epoch, row, samples of the
+    batch).
 
-    All shards are equally long (`Distributed.shard_size`). A shorter one is padded with samples of the batch as
-    (epoch, ~row, …): they are computed and do not count.
+    All shards are equally long (`Distributed.shard_size`). A shorter one is padded with samples of the batch as (epoch,
+    ~row, …): they are computed and do not count.
     """
 
     def __init__(self, batches, context):

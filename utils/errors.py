@@ -12,7 +12,8 @@ class InputError(Exception):
 
 
 def listing(items, show=3, sep=", ", count=None):
-    """The first of `items` and how many more there are: ``'a, b, c and 7 more'``. count: of all, if `items` are only the first."""
+    """The first of `items` and how many more there are: ``'a, b, c and 7 more'``. count: of all, if `items` are only
+    the first."""
     items = [str(item) for item in items]
     count = len(items) if count is None else count
     head = sep.join(items[:show])
@@ -26,7 +27,8 @@ def first_line(error, most=160):
 
 
 def plural(count, noun, nouns=None):
-    """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``. nouns: the plural, if it is not noun + s."""
+    """``plural(1, 'row') -> '1 row'``, ``plural(2000, 'row') -> '2,000 rows'``. nouns: the plural, if it is not noun +
+    s."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
@@ -39,13 +41,15 @@ def data_size(count):
 
 
 def explain_system_error(error):
-    """The message for an exception which says that this process may not use a file, or opens too many; None for any other."""
+    """The message for an exception which says that this process may not use a file, or opens too many; None for any
+    other."""
     number, text = getattr(error, "errno", None), str(error)
     # torch raises RuntimeError if it cannot open or receive ("ancdata") a file, so only the message tells.
     if number in TOO_MANY_FILES or os.strerror(errno.EMFILE) in text or "ancdata" in text:
         return f"too many files are open at once ({first_line(error)}); {more_files()}"
     if number in FORBIDDEN and error.filename is not None:
-        return f"{error.filename} cannot be used ({error.strerror}); allow this user to (chmod, chown), or name another place"
+        fix = "allow this user to (chmod, chown), or name another place"
+        return f"{error.filename} cannot be used ({error.strerror}); {fix}"
     return None
 
 

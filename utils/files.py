@@ -25,9 +25,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quot
 def whole_file(path, mode="w"):
     """Open a file for writing (``w``: UTF-8, or ``wb``) so that readers see the old file or the complete new one.
 
-    It is written beside its place, flushed to disk, then renamed; a symbolic link stays one. On any exception in the body the
-    old file stays as it was. Raises InputError if the place cannot be written; if the disk is full, after the body, since the
-    message tells how much room the file needs.
+    It is written beside its place, flushed to disk, then renamed; a symbolic link stays one. On any exception in the
+    body the old file stays as it was. Raises InputError if the place cannot be written; if the disk is full, after the
+    body, since the message tells how much room the file needs.
     """
     path, place = Path(path), destination(path)
     part = PartialFile(place)
@@ -52,8 +52,8 @@ def whole_file(path, mode="w"):
 class PartialFile(io.RawIOBase):
     """The file `.<name>.part` that becomes `place`, written once from beginning to end.
 
-    If there is no room for it, at whatever moment, it frees what it took, sets `error` to the OSError, and goes on counting
-    the bytes given to it in `size`. It has no file descriptor: some libraries would write past it.
+    If there is no room for it, at whatever moment, it frees what it took, sets `error` to the OSError, and goes on
+    counting the bytes given to it in `size`. It has no file descriptor: some libraries would write past it.
     """
 
     def __init__(self, place):
@@ -106,7 +106,8 @@ class PartialFile(io.RawIOBase):
 
 
 def _open_locked(path):
-    """Open `path`, new or left by a killed process, for writing. Raises BlockingIOError if another process writes it."""
+    """Open `path`, new or left by a killed process, for writing. Raises BlockingIOError if another process writes
+    it."""
     while True:
         file = open(path, "ab", buffering=0, opener=_open_regular)  # noqa: SIM115
         try:
@@ -157,8 +158,8 @@ def _no_room(path, size, error):
 
 @contextmanager
 def whole_folder(path):
-    """Yield an empty folder to fill, which then replaces the one at `path`. On any exception that stays as it was; a symbolic
-    link stays one."""
+    """Yield an empty folder to fill, which then replaces the one at `path`. On any exception that stays as it was; a
+    symbolic link stays one."""
     path = destination(path, folder=True)
     part, old = (path.with_name(f".{path.name}.{ending}") for ending in ("part", "old"))
     try:
@@ -179,7 +180,8 @@ def whole_folder(path):
 def destination(path, folder=False):
     """The place behind all symbolic links where a file (or folder) `path` is to be written.
 
-    Raises InputError if something else is there, which a rename would destroy: a device, a pipe, what this command prints to.
+    Raises InputError if something else is there, which a rename would destroy: a device, a pipe, what this command
+    prints to.
     """
     try:
         place = Path(os.path.realpath(path))
@@ -215,7 +217,8 @@ def write_csv(path, frame):
 
 
 def check_outputs(outputs, inputs=()):
-    """`check_writable` for all `outputs`; also refuse two that are one file, and one that is among `inputs`. None: not given."""
+    """`check_writable` for all `outputs`; also refuse two that are one file, and one that is among `inputs`. None: not
+    given."""
     outputs = [path for path in outputs if path is not None]
     for path in outputs:
         check_writable(path)
@@ -250,7 +253,8 @@ def first_repeated(paths):
 
 
 def is_stem(text):
-    """Return whether files can be named `text` and an ending: printable, no folder in it, short enough for the ending."""
+    """Return whether files can be named `text` and an ending: printable, no folder in it, short enough for the
+    ending."""
     return (
         text == text.strip()
         and text not in ("", ".", "..")
@@ -261,7 +265,8 @@ def is_stem(text):
 
 
 def nfc(text):
-    """`text` in composed Unicode. macOS writes é in names of files as e and an accent, tables mostly as one character."""
+    """`text` in composed Unicode. macOS writes é in names of files as e and an accent, tables mostly as one
+    character."""
     return unicodedata.normalize("NFC", text)
 
 

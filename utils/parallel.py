@@ -16,7 +16,8 @@ CGROUP = "/sys/fs/cgroup"
 
 
 def cores():
-    """CPU cores that this process may use: a container may restrict it to a list of cores, or to a quota of their time."""
+    """CPU cores that this process may use: a container may restrict it to a list of cores, or to a quota of their
+    time."""
     listed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(listed, _core_quota())))
 
@@ -60,7 +61,8 @@ def _free_in_container(cgroup):
 
 
 class CoreWatch:
-    """Watches whether this process's `threads` computing threads get CPU cores, beside `workers` processes. Linux only."""
+    """Watches whether this process's `threads` computing threads get CPU cores, beside `workers` processes. Linux
+    only."""
 
     INTERVAL = 10.0  # seconds to look at
     STARVED = 0.2  # part of them that threads wait for a core before it is reported
@@ -99,8 +101,8 @@ class CoreWatch:
 
 @contextmanager
 def closing(iterator):
-    """Close the iterator after the block, if it is a generator. One that holds threads would otherwise be closed by the garbage
-    collector, perhaps in one of these threads, and wait for itself."""
+    """Close the iterator after the block, if it is a generator. One that holds threads would otherwise be closed by the
+    garbage collector, perhaps in one of these threads, and wait for itself."""
     try:
         yield iterator
     finally:
@@ -119,8 +121,8 @@ def in_order(submit, items, ahead):
 
 @contextmanager
 def starting(what, instead):
-    """Start processes in the block. If the system refuses, as without room in /dev/shm or with too many open files, end those
-    that have started and raise InputError. instead: the option that does without."""
+    """Start processes in the block. If the system refuses, as without room in /dev/shm or with too many open files, end
+    those that have started and raise InputError. instead: the option that does without."""
     try:
         yield
     except OSError as error:

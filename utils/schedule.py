@@ -1,4 +1,4 @@
-"""What changes from one epoch on, as a user writes it: stages `<first epoch>:<what holds from there>`, with spaces between."""
+"""Options that change between epochs: stages `<first epoch>:<value>`, with spaces between."""
 
 import re
 
@@ -6,16 +6,14 @@ from utils.errors import InputError
 
 
 def parse_stages(text, what, example):
-    """Read stages: [(first epoch, rest)], ascending, the first at epoch 1.
-
-    what, example: for the sentence of the InputError.
+    """Read stages: [(first epoch, value)], ascending, the first at epoch 1. what, example: for the message of
+    InputError.
 
     >>> parse_stages("1:bce 11:soft_f1", "loss schedule", "")
     [(1, 'bce'), (11, 'soft_f1')]
     """
-    words = text.split()
-    matches = [re.fullmatch(r"(\d{1,6}):(.+)", word) for word in words]
-    if not words or None in matches:
+    matches = [re.fullmatch(r"(\d{1,6}):(.+)", word) for word in text.split()]
+    if not matches or None in matches:
         raise InputError(f"{what} {text!r} not understood; write stages like {example!r}")
     epochs = [int(match[1]) for match in matches]
     if epochs[0] != 1 or epochs != sorted(set(epochs)):
@@ -24,6 +22,6 @@ def parse_stages(text, what, example):
 
 
 def stage_at(stages, epoch):
-    """Number of the stage that holds in `epoch` (from 1), and what holds."""
+    """The number of the stage that `epoch` (from 1) is in, and its value."""
     number = max(i for i, (first, _) in enumerate(stages) if first <= epoch)
     return number, stages[number][1]

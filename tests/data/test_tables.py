@@ -1,4 +1,5 @@
-"""Tables as spreadsheets, Windows, macOS and other competitions write them: read as they are meant, or refused with the cause."""
+"""Tables as spreadsheets, Windows, macOS and other competitions write them: read as they are meant, or refused with the
+cause."""
 
 import csv
 import gzip
@@ -149,21 +150,19 @@ def test_predictions_by_class_number_decide_as_those_by_name(predictions, thresh
     numbered = table.set_axis(["Id", *map(str, range(28))], axis=1)
     numbered.to_csv(tmp_path / "in_order.csv", index=False)
     numbered[["Id", *sorted(numbered.columns[1:])]].to_csv(tmp_path / "as_text.csv", index=False)  # 0, 1, 10, 11, …, 2
+    expected = decided(predictions)
     for name in ("in_order.csv", "as_text.csv"):
-        assert decided(tmp_path / name) == decided(predictions)
-        assert decided(tmp_path / name, predictions) == decided(predictions, tmp_path / name) == decided(predictions)
-        assert decided(tmp_path / name, words=("--thresholds", 0.3)) == decided(
-            predictions, words=("--thresholds", 0.3)
-        )
-        fitting = ("--oof", run, "--repeats", 1)
-        assert decided(tmp_path / name, words=fitting) == decided(predictions, words=fitting)
+        file = tmp_path / name
+        assert decided(file) == decided(file, predictions) == decided(predictions, file) == expected
+    for words in (("--thresholds", 0.3), ("--oof", run, "--repeats", 1, "--combine", "mean")):
+        assert decided(file, words=words) == decided(predictions, words=words)
     own = pd.read_csv(run / "fold0/oof.csv", dtype=str)
-    shown = []
+    printed = []
     for columns in (own.columns, numbered.columns):
         own.set_axis(columns, axis=1).to_csv(tmp_path / "oof.csv", index=False)
-        words = ["--labels", folds, "--repeats", 1, "-o", tmp_path / "t.json"]
-        shown.append(succeed("threshold", tmp_path / "oof.csv", *words).out)
-    assert shown[0] == shown[1]
+        words = ["--labels", folds, "--method", "global", "--repeats", 1, "-o", tmp_path / "t.json"]
+        printed.append(succeed("threshold", tmp_path / "oof.csv", *words).out)
+    assert printed[0] == printed[1]
     numbered.drop(columns="27").to_csv(tmp_path / "fewer.csv", index=False)
     command = submission_of(tmp_path / "fewer.csv", thresholds, atlas, tmp_path / "s.csv")
     refuse("ensemble", *command, says="other classes")
@@ -192,16 +191,8 @@ def test_two_spellings_of_one_id_are_refused_with_both(run, tmp_path):
     words = ["--images", tmp_path / "images", "-o", tmp_path / "p.csv", "--workers", 0]
     refuse("predict", run / "fold0", *words, says=["4 channels in two files", r"'e\u0301_red.png' and '\xe9_red.png'"])
     labels = write_labels(tmp_path / "t.csv", {NFC: "0", NFD: "1"})
-    refuse(
-        "make_folds",
-        "--labels",
-        labels,
-        "--folds",
-        2,
-        "-o",
-        tmp_path / "f.csv",
-        says=["t.csv: 1 Id more than once", NFC],
-    )
+    words = ["--labels", labels, "--folds", 2, "-o", tmp_path / "f.csv"]
+    refuse("make_folds", *words, says=["t.csv: 1 Id more than once", NFC])
 
 
 def test_an_id_may_begin_with_a_dot(run, tmp_path):
@@ -211,6 +202,5 @@ def test_an_id_may_begin_with_a_dot(run, tmp_path):
     succeed("predict", run / "fold0", *words)
     assert read_predictions(tmp_path / "p.csv").index.tolist() == [".a", "b"]
     labels = write_labels(tmp_path / "t.csv", {"._b": "0"})
-    refuse(
-        "predict", run / "fold0", *words, "--ids", labels, says=["1 Id of 1 without an image", "._b", "macOS", "rename"]
-    )
+    says = ["1 Id of 1 without an image", "._b", "macOS", "rename"]
+    refuse("predict", run / "fold0", *words, "--ids", labels, says=says)

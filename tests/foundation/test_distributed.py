@@ -16,27 +16,28 @@ from utils.runs.predictions import read_predictions
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5))
-def test_every_sample_of_a_batch_counts_once_and_all_ranks_have_as_many(rows, batch, count):
+def test_every_sample_of_a_batch_counts_once_and_all_shards_are_equally_long(rows, batch_size, processes):
     keys = [(3, row) for row in range(rows)]
-    batches = [keys[start : start + batch] for start in range(0, rows, batch)]
-    shares = [list(DistributedBatchSampler(batches, Distributed(rank, count))) for rank in range(count)]
-    for whole, parts in zip(batches, zip(*shares, strict=True), strict=True):
-        rows_of_all = [row for _, row, samples in itertools.chain(*parts) if samples == len(whole)]
-        real = [row for row in rows_of_all if row >= 0]
-        which = Distributed(0, count).real_rows(len(whole), torch.device("cpu"))
-        assert real == (rows_of_all if which is None else [rows_of_all[place] for place in which.tolist()])
-        assert sorted(real) == [row for _, row in whole]
-        assert len({len(part) for part in parts}) == 1 and len(parts[0]) >= min(2, len(whole))
-        for part in parts:
-            marks = [row >= 0 for _, row, _ in part]
-            assert marks == sorted(marks, reverse=True), "those that count come first"
-            assert all(~row in range(rows) for _, row, _ in part if row < 0)
+    batches = [keys[start : start + batch_size] for start in range(0, rows, batch_size)]
+    samplers = [DistributedBatchSampler(batches, Distributed(rank, processes)) for rank in range(processes)]
+    for batch, *shards in zip(batches, *samplers, strict=True):
+        gathered = [row for _, row, samples in itertools.chain(*shards) if samples == len(batch)]
+        real = [row for row in gathered if row >= 0]
+        places = Distributed(0, processes).real_rows(len(batch), torch.device("cpu"))
+        assert real == (gathered if places is None else [gathered[place] for place in places.tolist()])
+        assert sorted(real) == [row for _, row in batch]
+        assert len({len(shard) for shard in shards}) == 1 and len(shards[0]) >= min(2, len(batch))
+        for shard in shards:
+            counts = [row >= 0 for _, row, _ in shard]
+            assert counts == sorted(counts, reverse=True), "padding comes last"
+            assert all(~row in range(rows) for _, row, _ in shard if row < 0)
 
 
 GRADIENTS = """
 import sys, torch
 from types import SimpleNamespace as Space
-from utils import distributed as ranks, models
+from utils import distributed, models
+from utils.cli import run_script
 from utils.engine import losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
@@ -55,24 +56,30 @@ def gradient_of(network_name, loss, accumulate, samples):
     trainer.begin_epoch()
     images, targets = torch.rand(10, 2, 32, 32), (torch.rand(10, 3) < 0.4).double()
     keys = [(1, row) for row in range(samples)]
-    own = next(iter(ranks.DistributedBatchSampler([keys], group)))
+    own = next(iter(distributed.DistributedBatchSampler([keys], group)))
     rows = torch.tensor([row for _, row, _ in own])
     which = torch.where(rows < 0, ~rows, rows)
     curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows, "whole": samples})
     return {"gradients": {name: weight.grad for name, weight in network.named_parameters()}, "curves": curves}
 
-group, device = ranks.init("cpu")
-found = [gradient_of(*case) for case in CASES]
-if group.is_main:
-    torch.save(found, sys.argv[1])
+group, device = distributed.init("cpu")
+
+def main():
+    found = [gradient_of(*case) for case in CASES]
+    if group.is_main:
+        torch.save(found, sys.argv[1])
+    group.barrier()
+
+run_script(main)
 """
-# Network, loss, parts that a batch goes through the network in, samples in the batch.
+# Network, loss, micro-batches, samples in the batch.
 CASES = [("gapnet_pl", "1:soft_f1+weighted_bce", 1, 10), ("conv_mil", "1:bce", 1, 3), ("gapnet_pl", "1:bce", 3, 9),
          ("gapnet_pl", "1:soft_f1", 3, 9), ("gapnet_pl", "1:bce", 2, 1)]  # fmt: skip
 
 
-def test_two_ranks_have_the_gradient_of_one(tmp_path):
-    """Also of losses that couple the samples of a batch, with a penalty on the weights, in parts, and of uneven batches."""
+def test_two_processes_have_the_gradient_of_one(tmp_path):
+    """Also of losses that couple the samples of a batch, with a penalty on the weights, in micro-batches, and of uneven
+    batches."""
     path = tmp_path / "gradients.py"
     path.write_text(f"CASES = {CASES}\n{GRADIENTS}")
     found = []
@@ -87,20 +94,13 @@ def test_two_ranks_have_the_gradient_of_one(tmp_path):
             assert torch.allclose(two["gradients"][name], gradient, rtol=1e-6, atol=1e-9), (case, name)
 
 
-@pytest.fixture(scope="module")
-def pair(atlas, folds, tmp_path_factory):
-    """One run by two ranks, one by a single process; a network without dropout and batch norm."""
-    runs = tmp_path_factory.mktemp("pair")
+def test_a_training_by_two_processes_is_that_of_one(atlas, folds, tmp_path):
+    """Of a network without dropout and batch norm."""
     options = dict(model="m_cnn", size=128, epochs=2, optimiser="sgd", lr=0.01, limit=19, loss="1:bce 2:soft_f1+bce")
-    out = together("train", *train_options(atlas, folds, runs, "two", **options))
-    succeed("train", *train_options(atlas, folds, runs, "one", **options))
-    return runs, options, out
-
-
-def test_a_training_by_two_ranks_is_that_of_one_process(pair):
-    runs, _, out = pair
-    assert "on 2 x " in out and out.count("recipe gapnet_pl") == 1, "the first rank alone speaks"
-    one, two = runs / "one/fold0", runs / "two/fold0"
+    out = together("train", *train_options(atlas, folds, tmp_path, "two", **options))
+    succeed("train", *train_options(atlas, folds, tmp_path, "one", **options))
+    assert "on 2 x " in out and out.count("recipe gapnet_pl") == 1, "only the main process prints"
+    one, two = tmp_path / "one/fold0", tmp_path / "two/fold0"
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
     assert (one / "rows.csv").read_bytes() == (two / "rows.csv").read_bytes()
     first, second = (read_predictions(folder / "oof.csv") for folder in (one, two))
@@ -114,24 +114,11 @@ def test_a_training_by_two_ranks_is_that_of_one_process(pair):
         assert torch.allclose(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5), name
 
 
-def test_gone_on_with_by_another_number_of_ranks(pair, atlas, folds, tmp_path):
-    runs, options, _ = pair
-    words = train_options(atlas, folds, tmp_path, "two", **options)
-    together("train", *words, "--max-minutes", 0.00001)
-    assert len(pd.read_csv(tmp_path / "two/fold0/log.csv")) == 1
-    assert "going on from" in succeed("train", *words).out
-    for name in ("oof.csv", "steps.csv"):
-        before, after = (pd.read_csv(folder / "two/fold0" / name) for folder in (runs, tmp_path))
-        assert after.select_dtypes("number").to_numpy() == pytest.approx(
-            before.select_dtypes("number").to_numpy(), abs=1e-4
-        )
-
-
-def test_what_is_validated_is_what_is_kept(atlas, folds, tmp_path):
-    """Each rank counts its own statistics for batch norm, and the average of the weights has others again."""
+def test_the_weights_that_are_validated_are_those_kept(atlas, folds, tmp_path):
+    """Each process has its own statistics of batch norm, and the moving average of the weights others again."""
     options = train_options(atlas, folds, tmp_path, model="liimatainen_fcn", ema=0.5, lr=0.01)
     out = together("train", *options, cache=tmp_path / "cache")
-    assert out.count("packing 48 images") == 1, "the first rank packs, and says so"
+    assert out.count("packing 48 images") == 1, "the main process packs, and reports it"
     words = [
         "--images",
         atlas / "train",
@@ -151,8 +138,8 @@ def test_what_is_validated_is_what_is_kept(atlas, folds, tmp_path):
     assert oof.index.equals(again.index) and oof.to_numpy() == pytest.approx(again.to_numpy(), abs=1e-6)
 
 
-def test_predictions_of_three_ranks_are_those_of_one(run, atlas, predictions, tmp_path):
-    """Images are shared out unevenly, and rows come back in their order."""
+def test_predictions_of_three_processes_are_those_of_one(run, atlas, predictions, tmp_path):
+    """Shards are of unequal length, and rows come back in their order."""
     ids = read_predictions(predictions).index[[3, 1, 7, 2]]
     pd.DataFrame({"Id": ids}).to_csv(tmp_path / "ids.csv", index=False)
     words = [run, "--images", atlas / "test", "--ids", tmp_path / "ids.csv", "--workers", 0]
@@ -164,7 +151,7 @@ def test_predictions_of_three_ranks_are_those_of_one(run, atlas, predictions, tm
     assert np.unique(found.to_numpy(), axis=0).shape[0] == 4
 
 
-def test_what_is_wrong_for_all_is_said_once(atlas, folds, tmp_path):
+def test_what_is_wrong_for_all_is_reported_once(atlas, folds, tmp_path):
     done = torchrun(ROOT / "train.py", *train_options(atlas, folds, tmp_path, images=tmp_path), "--no-cache")
     assert done.returncode != 0 and done.stderr.count("without an image") == 1
     assert not (tmp_path / "mini").exists()

@@ -1,27 +1,30 @@
-"""A full disk: what was there stays, nothing half-written is left, and one sentence says how much room is wanting."""
+"""Files appear whole or not at all: full disks, links, places that are no files, two writers of one file."""
 
-import json
 import os
 import resource
 import shutil
+import stat
 import subprocess
+import sys
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import kit, refuse, stop_in_epoch, submission_of, succeed, train_options
+from conftest import ROOT, refuse, stop_in_epoch, submission_of, succeed, train_options
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from writers import WRITERS, write_whole
 
 from utils import files
-from utils.engine.run_log import Record
-from utils.engine.tensorboard_log import Board
+from utils.data.cache import open_images
+from utils.engine.run_log import RunLog
 from utils.errors import InputError, data_size
-from utils.files import PartialFile, whole_file
+from utils.files import PartialFile, check_writable, destination, whole_file, whole_folder
+from utils.kaggle.fetch import unpack
 
 OLD = b"what was there before"
+SCRIPTS = ["make_folds", "predict", "threshold", "ensemble", "utils.tools.find_duplicates", "utils.tools.augment_sheet"]
 
 
 @contextmanager
@@ -35,11 +38,11 @@ def at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def cramp(monkeypatch, name, size):
+def limit_file(monkeypatch, name, size):
     """`at_most`, but only for the file of that name."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class Cramped(PartialFile):
+    class Limited(PartialFile):
         def create(self):
             if self.path.name == f".{name}.part":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -49,7 +52,7 @@ def cramp(monkeypatch, name, size):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             super().remove()
 
-    monkeypatch.setattr(files, "PartialFile", Cramped)
+    monkeypatch.setattr(files, "PartialFile", Limited)
 
 
 @pytest.fixture
@@ -59,9 +62,8 @@ def small_disk(tmp_path):
 
     def make(size, free=None):
         place.mkdir()
-        if subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True
-        ).returncode:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+        if subprocess.run(mount, capture_output=True).returncode:
             pytest.skip("no right to mount")
         if free is not None:
             (place / "filler").write_bytes(bytes(shutil.disk_usage(place).free - free))
@@ -71,12 +73,28 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def out_of(atlas, run, predictions, thresholds):
+    """A function that gives the command line of a script whose output is the file `out`."""
+
+    def words(script, out):
+        return {
+            "make_folds": ["--labels", atlas / "train.csv", "--folds", 3, "-o", out],
+            "predict": [run, "--images", atlas / "test", "--workers", 0, "-o", out],
+            "threshold": [run, "--method", "global", "--repeats", 1, "-o", out],
+            "ensemble": submission_of(predictions, thresholds, atlas, out),
+            "utils.tools.find_duplicates": ["--images", atlas / "test", "-o", out],
+            "utils.tools.augment_sheet": ["--images", atlas / "train", "-o", out],
+        }[script]
+
+    return words
+
+
 def content(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def parts_in(folder):
-    return list(folder.rglob("*.part"))
+# No room
 
 
 @given(
@@ -87,30 +105,24 @@ def parts_in(folder):
 @example([b"x" * 999], 998, True)
 @example([b"x" * 10, None, b"y" * 10], 15, False)
 @example([], 0, True)
-def test_a_file_is_whole_or_the_error_tells_its_whole_size(tmp_path_factory, chunks, limit, there):
+def test_a_file_is_whole_or_the_error_tells_its_whole_size(tmp_path_factory, chunks, limit, existing):
     """Whatever the pieces (None: a flush between them) and wherever the room ends."""
     folder = tmp_path_factory.mktemp("whole")
     path, expected = folder / "file", b"".join(chunk for chunk in chunks if chunk)
-    if there:
+    if existing:
         path.write_bytes(OLD)
-    told = None
+    message = None
     try:
         with at_most(limit), whole_file(path, "wb") as file:
             for chunk in chunks:
                 file.flush() if chunk is None else file.write(chunk)
     except InputError as error:
-        told = str(error)
+        message = str(error)
     if len(expected) <= limit:
-        assert told is None and content(folder) == {path.relative_to(folder): expected}
+        assert message is None and content(folder) == {path.relative_to(folder): expected}
     else:
-        assert f"cannot write {path}: it needs {data_size(len(expected))}, " in told
-        assert content(folder) == ({path.relative_to(folder): OLD} if there else {})
-
-
-@pytest.mark.parametrize("count, said", [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (4096, "4.1 KB"),
-                                         (33e6, "33 MB"), (1.054e9, "1.05 GB")])  # fmt: skip
-def test_sizes_are_written_for_readers(count, said):
-    assert data_size(count) == said
+        assert f"cannot write {path}: it needs {data_size(len(expected))}, " in message
+        assert content(folder) == ({path.relative_to(folder): OLD} if existing else {})
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -130,8 +142,8 @@ def test_every_library_that_writes_can_be_counted(tmp_path, name):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_room_that_is_wanting_only_in_the_end(tmp_path, monkeypatch, call):
-    """Some file systems allot it no sooner."""
+def test_a_disk_may_be_full_only_in_the_end(tmp_path, monkeypatch, call):
+    """Some file systems allot room no sooner."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
 
@@ -151,6 +163,24 @@ def test_an_error_of_the_writer_is_its_own(tmp_path):
     assert not content(tmp_path)
 
 
+def test_a_full_disk_is_reported_with_its_free_room_which_it_gets_back(small_disk):
+    disk = small_disk(2**21, free=40_000)
+    out = disk / "out.csv"
+    out.write_bytes(OLD)
+    free = shutil.disk_usage(disk).free
+    says = f"needs 100 KB, {data_size(free)} are free on the disk .No space left on device.; free the place"
+    with pytest.raises(InputError, match=says):
+        write_whole(out, lambda file: file.write(bytes(100_000)))
+    assert content(disk)[out.relative_to(disk)] == OLD and shutil.disk_usage(disk).free == free
+
+
+def test_a_disk_that_takes_no_more_files(small_disk):
+    disk = small_disk("1m,nr_inodes=2")
+    (disk / "only").write_bytes(b"")
+    with pytest.raises(InputError, match=r"needs 9 bytes, 1.05 MB are free on the disk .No space left on device."):
+        write_whole(disk / "new" / "file", lambda file: file.write(b"nine byte"))
+
+
 @pytest.fixture(scope="module")
 def stopped(atlas, folds, tmp_path_factory):
     """The runs' folder of a training that was stopped in its second epoch."""
@@ -161,28 +191,25 @@ def stopped(atlas, folds, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["best.pt", "oof.csv", "steps.csv", "log.csv", "last.pt"])
-def test_a_training_keeps_what_it_has_and_goes_on_when_there_is_room(
-    atlas, folds, stopped, tmp_path, monkeypatch, name
-):
+def test_a_training_without_room_keeps_what_it_has_and_is_resumed(atlas, folds, stopped, tmp_path, monkeypatch, name):
     runs = shutil.copytree(stopped, tmp_path / "runs")
     fold, command = runs / "mini/fold0", train_options(atlas, folds, runs)
-    real, before = Record.epoch, (fold / name).read_bytes()
-    monkeypatch.setattr(Record, "epoch", lambda self, found, best, *more: real(self, found, True, *more))
-    for limit in (0, len(before) // 2, len(before) - 1):
-        with monkeypatch.context() as patch:
-            cramp(patch, name, limit)
-            refuse("train", *command, says=[f"cannot write {fold / name}: it needs ", "free the place"])
-        assert (fold / name).read_bytes() == before and not parts_in(runs)
+    real, before = RunLog.epoch, (fold / name).read_bytes()
+    monkeypatch.setattr(RunLog, "epoch", lambda self, found, best, *more: real(self, found, True, *more))
+    with monkeypatch.context() as patch:
+        limit_file(patch, name, len(before) // 2)
+        refuse("train", *command, says=[f"cannot write {fold / name}: it needs ", "free the place"])
+    assert (fold / name).read_bytes() == before and not list(runs.rglob("*.part"))
     succeed("train", *command)
     assert (fold / name).read_bytes() != before
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "epoch001.npy", "best.pt", "last.pt"])
+@pytest.mark.parametrize("name", ["rows.csv", "best.pt", "last.pt"])
 def test_a_training_without_room_for_its_first_epoch_leaves_its_weights_or_nothing(
     atlas, folds, tmp_path, monkeypatch, name
 ):
     with monkeypatch.context() as patch:
-        cramp(patch, name, 50)
+        limit_file(patch, name, 50)
         refuse("train", *train_options(atlas, folds, tmp_path), says=[name, "it needs"])
     if name == "last.pt":
         assert {"best.pt", "oof.csv"} <= {path.name for path in content(tmp_path)}
@@ -191,94 +218,172 @@ def test_a_training_without_room_for_its_first_epoch_leaves_its_weights_or_nothi
         assert not content(tmp_path)
 
 
-@pytest.mark.parametrize("script", ["predict", "threshold", "ensemble", "make_folds"])
-def test_a_result_without_room_leaves_the_old_one(atlas, run, predictions, thresholds, tmp_path, script):
-    out = tmp_path / "out"
-    words = {
-        "predict": [run, "--images", atlas / "test", "--workers", 0, "-o", out],
-        "threshold": [run, "-o", out],
-        "ensemble": submission_of(predictions, thresholds, atlas, out),
-        "make_folds": ["--labels", atlas / "train.csv", "--folds", 3, "-o", out],
-    }[script]
-    succeed(script, *words)
-    size = out.stat().st_size
-    for limit in (0, size // 3, size - 1):
-        out.write_bytes(OLD)
-        with at_most(limit):
-            refuse(script, *words, says=f"cannot write {out}: it needs {data_size(size)}, ")
-        assert content(tmp_path) == {out.relative_to(tmp_path): OLD}
-
-
-@pytest.mark.parametrize("limit", [0, 500, 3000])
-def test_an_atlas_without_room_can_be_drawn_on(tmp_path, limit):
+def test_an_atlas_without_room_can_be_completed(tmp_path):
     words = ["--out", tmp_path / "a", "--train", 3, "--test", 2, "--size", 64, "--workers", 1]
-    with at_most(limit):
+    with at_most(500):
         refuse("utils.simulator.__main__", *words, says=["cannot write", "it needs"])
-    assert not parts_in(tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
     succeed("utils.simulator.__main__", *words)
     succeed("utils.simulator.__main__", "--out", tmp_path / "b", *words[2:])
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
-def test_a_full_disk_says_what_is_free_and_is_given_its_room_back(atlas, run, folds, small_disk):
-    disk = small_disk(2**21, free=40_000)
-    out = disk / "out.csv"
-    out.write_bytes(OLD)
-    free = shutil.disk_usage(disk).free
-    with pytest.raises(
-        InputError,
-        match=f"needs 100 KB, {data_size(free)} are free on the disk .No space left on device.; free the place",
-    ):
-        write_whole(out, lambda file: file.write(bytes(100_000)))
-    assert content(disk)[out.relative_to(disk)] == OLD and shutil.disk_usage(disk).free == free
-    (disk / "filler2").write_bytes(bytes(free))
-    words = [run, "--images", atlas / "test", "--workers", 0, "-o", out]
-    refuse("predict", *words, says=[f"cannot write {out}: it needs ", ", 0 bytes are free on the disk"])
-    assert out.read_bytes() == OLD and not parts_in(disk)
-    refuse("train", *train_options(atlas, folds, disk), says=["it needs", "0 bytes are free"])
-    assert not parts_in(disk) and not (disk / "mini").exists()
+# Links, and places that are no files
 
 
-def test_a_disk_that_takes_no_more_files_says_so(small_disk):
-    disk = small_disk("1m,nr_inodes=2")
-    (disk / "only").write_bytes(b"")
-    with pytest.raises(InputError, match=r"needs 9 bytes, 1.05 MB are free on the disk .No space left on device."):
-        write_whole(disk / "new" / "file", lambda file: file.write(b"nine byte"))
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_writes_whole_files_through_links_and_replaces_no_pipe(out_of, tmp_path, script):
+    os.mkfifo(tmp_path / "pipe")
+    link, target = tmp_path / "link.png", tmp_path / "target"
+    link.symlink_to("pipe")
+    refuse(script, *out_of(script, link), says=f"{link} is no regular file; name a file to write")
+    assert link.is_symlink() and (tmp_path / "pipe").is_fifo()
+    link.unlink()
+    link.symlink_to("target")
+    target.write_bytes(OLD)
+    with at_most(0):
+        refuse(script, *out_of(script, link), says=f"cannot write {link}: it needs ")
+    assert target.read_bytes() == OLD
+    succeed(script, *out_of(script, link))
+    assert link.is_symlink() and target.read_bytes() != OLD and not list(tmp_path.glob(".*"))
 
 
-def test_a_training_goes_on_without_tensorboard(atlas, folds, tmp_path, small_disk):
-    disk = small_disk(2**20, free=0)
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_link_stays_and_its_target_is_written(tmp_path, existing):
+    """Relative, over another link, to a file that exists or not."""
+    target, link, name = tmp_path / "far/deep/x.json", tmp_path / "near/x.json", "json.json"
+    link.parent.mkdir()
+    target.parent.mkdir(parents=True)
+    if existing:
+        target.write_bytes(OLD)
+    link.symlink_to("../second")
+    (tmp_path / "second").symlink_to(target)
+    check_writable(link)
+    WRITERS[name](link)
+    WRITERS[name](tmp_path / name)
+    assert link.is_symlink() and (tmp_path / "second").is_symlink() and not target.is_symlink()
+    assert target.read_bytes() == (tmp_path / name).read_bytes() and len(list(target.parent.iterdir())) == 1
+    assert list(link.parent.iterdir()) == [link]
+
+
+def make_device(path):
+    """The same node as /dev/null."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("no right to make devices")
+
+
+SPECIAL = {
+    "pipe": os.mkfifo,
+    "device": make_device,
+    "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o666),
+    "folder": os.mkdir,
+}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_file_is_never_replaced(tmp_path, kind, linked):
+    special, path = tmp_path / "special", tmp_path / ("link" if linked else "special")
+    if linked:
+        path.symlink_to(special)
+    says = f"{path} is (no regular file|a folder); name a file"
+    with pytest.raises(InputError, match=says), whole_file(path) as file:
+        SPECIAL[kind](special)  # it comes while the file is being written
+        file.write("x")
+    before = special.lstat()
+    assert not stat.S_ISREG(before.st_mode)
+    for call in (check_writable, destination, WRITERS["json.json"]):
+        with pytest.raises(InputError, match=says):
+            call(path)
+    if kind != "folder":
+        with pytest.raises(InputError, match=f"{path} is no regular file; name a folder"), whole_folder(path):
+            pass
+    assert special.lstat().st_ino == before.st_ino and path.is_symlink() == linked
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["best.pt", "log.csv", "config.json", "last.pt"])
+def test_a_training_refuses_a_pipe_before_it_begins(atlas, folds, tmp_path, name):
     fold = tmp_path / "mini/fold0"
     fold.mkdir(parents=True)
-    (fold / "tensorboard").symlink_to(disk)
-    result = kit("train", *train_options(atlas, folds, tmp_path))
-    assert result.code == 0 and result.out.count("TensorBoard's events are no longer written") == 1
-    assert result.err == "" and "No space left on device" in result.out
+    os.mkfifo(fold / name)
+    refuse("train", *train_options(atlas, folds, tmp_path), says=f"{fold / name} is no regular file")
+    assert (fold / name).is_fifo()
 
 
-def test_events_end_where_the_room_does(tmp_path, capsys):
-    with at_most(2000):
-        board = Board(tmp_path / "events", 1)
-        for step in range(300):
-            board.add_scalar("a", step / 2, step)
-        board.flush()
-        board.add_scalar("a", 1, 301)
-        board.close()
-    said = capsys.readouterr()
-    assert said.out.count("\n") == 1 and "File too large" in said.out and said.err == ""
-    events = EventAccumulator(str(tmp_path / "events"))
-    events.Reload()
-    kept = [(point.step, point.value) for point in events.Scalars("a")]
-    assert 10 < len(kept) < 300 and kept == [(step, step / 2) for step in range(len(kept))]
+def test_a_training_into_a_link_makes_the_folder_it_leads_to(atlas, folds, tmp_path):
+    (tmp_path / "runs/mini").mkdir(parents=True)
+    (tmp_path / "runs/mini/fold0").symlink_to("../../far/fold")
+    succeed("train", *train_options(atlas, folds, tmp_path / "runs", epochs=1))
+    assert (tmp_path / "runs/mini/fold0").is_symlink() and (tmp_path / "far/fold/last.pt").is_file()
 
 
-def test_a_board_that_cannot_be_opened_is_told_once(tmp_path, capsys):
-    (tmp_path / "events").write_text(json.dumps("a file"))
-    board = Board(tmp_path / "events", 1)
-    board.add_scalar("a", 1.0, 1)
-    board.flush()
-    board.close()
-    assert capsys.readouterr().out.count("no longer written") == 1
+def test_a_link_that_leads_back_to_itself_is_refused(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for call in (check_writable, WRITERS["json.json"]):
+        with pytest.raises(InputError, match="a is a link that leads back to itself"):
+            call(tmp_path / "a")
+
+
+@pytest.mark.parametrize("stream, to", [("stdout", "a pipe"), ("stdout", "nothing"), ("stderr", "a file")])
+def test_the_standard_streams_are_refused_and_stay(atlas, tmp_path, stream, to):
+    """Named by a link in `tmp_path`, so that a fault cannot harm the machine's."""
+    link = tmp_path / "stream"
+    link.symlink_to(f"/proc/self/fd/{2 if stream == 'stderr' else 1}")
+    words = [sys.executable, "make_folds.py", "--labels", atlas / "train.csv", "--folds", "3", "-o", link]
+    with open(tmp_path / "printed", "w") as file:
+        out = {"a pipe": subprocess.PIPE, "a file": file, "nothing": subprocess.DEVNULL}[to]
+        done = subprocess.run(list(map(str, words)), cwd=ROOT, stdout=out, stderr=out, text=True)
+    printed = (done.stderr or "") if to == "a pipe" else (tmp_path / "printed").read_text()
+    assert done.returncode == 2 and link.is_symlink() and "Traceback" not in printed
+    assert to == "nothing" or (printed.count("\n") == 1 and printed.startswith(f"error: {link} is ")), printed
+
+
+def test_a_packed_copy_that_is_made_anew_keeps_its_links_and_replaces_no_pipe(atlas, tmp_path, capsys):
+    samples = [tuple(sorted((atlas / "test").glob("*_green.png"))[:1])]
+    cache = tmp_path / "cache"
+    open_images(samples, ["green"], 32, "resize", str(cache))
+    for path in [*cache.glob("*.bin"), *cache.glob("*.index")]:
+        shutil.move(path, tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    next(tmp_path.glob("*.index")).write_text("damaged")
+    images, _ = open_images(samples, ["green"], 32, "resize", str(cache))
+    links = [path for path in cache.iterdir() if path.suffix in (".bin", ".index")]
+    assert not len(images.decoded()) and all(path.is_symlink() for path in links)
+    data = next(tmp_path.glob("*.bin"))
+    data.unlink()
+    os.mkfifo(data)
+    images, _ = open_images(samples, ["green"], 32, "resize", str(cache))
+    assert len(images.decoded()) == 1 and data.is_fifo() and "is no regular file" in capsys.readouterr().out
+
+
+def archive_of(folder, *names):
+    with zipfile.ZipFile(folder / "all.zip", "w") as packed:
+        for name in names:
+            packed.writestr(name, "content")
+    return folder / "all.zip"
+
+
+def test_unpacking_follows_links_and_replaces_no_pipe(tmp_path):
+    folder = tmp_path / "input"
+    folder.mkdir()
+    (tmp_path / "far").mkdir()
+    (folder / "train").symlink_to("../far")
+    (folder / "train.csv").symlink_to("../labels.csv")
+    unpack(archive_of(folder, "train.csv", "train/a_red.png"), folder)
+    assert (folder / "train").is_symlink() and (folder / "train.csv").is_symlink()
+    assert (tmp_path / "far/a_red.png").read_text() == (tmp_path / "labels.csv").read_text() == "content"
+    os.mkfifo(folder / "sample_submission.csv")
+    with pytest.raises(InputError, match="sample_submission.csv is no regular file"):
+        unpack(archive_of(folder, "sample_submission.csv"), folder)
+    assert (folder / "sample_submission.csv").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["far", "input", "labels.csv"]
+
+
+# What lies beside the place, and folders
 
 
 def test_two_processes_do_not_write_one_file_at_once(tmp_path):
@@ -295,13 +400,25 @@ def test_two_processes_do_not_write_one_file_at_once(tmp_path):
     assert path.read_text() == "third\n" and content(tmp_path).keys() == {Path("x.csv")}
 
 
+def test_what_lies_where_a_file_is_begun_is_not_written_to(tmp_path):
+    """A link, which would lead elsewhere, and a pipe, which would wait."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".x.json.part").symlink_to("precious")
+    os.mkfifo(tmp_path / ".y.json.part")
+    for name in ("x.json", "y.json"):
+        with pytest.raises(InputError, match=f"cannot write {tmp_path / name}"):
+            WRITERS["json.json"](tmp_path / name)
+    assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "x.json").exists()
+
+
 @pytest.mark.parametrize("fails", ["the body", "the last step"])
-def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch, fails):
-    place = tmp_path / "run"
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch, fails):
+    place, link = tmp_path / "run", tmp_path / "link"
     place.mkdir()
+    link.symlink_to("run")
     (place / "old").write_text("old")
     real = Path.rename
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"), files.whole_folder(place) as part:
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room"), whole_folder(place) as part:
         (part / "new").write_text("new")
         if fails == "the body":
             raise OSError("no room")
@@ -312,7 +429,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
             return real(path, target)
 
         patch.setattr(Path, "rename", rename)
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "old"]
-    with files.whole_folder(place) as part:
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "old", "run"]
+    with whole_folder(link) as part:
         (part / "new").write_text("new")
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "new"]
+    assert link.is_symlink() and sorted(path.name for path in tmp_path.rglob("*")) == ["link", "new", "run"]

@@ -5,8 +5,8 @@ import numpy as np
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, listing, plural
 
-# The HPA classes by number, and the Cyto class that each is or belongs to: the Human Protein Atlas' hierarchy of compartments
-# (proteinatlas.org, subcellular section; Thul et al. 2017).
+# The HPA classes by number, and the Cyto class that each is or belongs to: the Human Protein Atlas' hierarchy of
+# compartments (proteinatlas.org, subcellular section; Thul et al. 2017).
 HIERARCHY = {
     "Nucleoplasm": "Nucleus",
     "Nuclear membrane": "Nuclear membrane",
@@ -46,8 +46,8 @@ TEST_FOLD = -2  # rows of an external test set, which are never trained nor vali
 def load_classes(spec):
     """Class names in the order of their numbers.
 
-    spec: ``hpa`` (28 classes of the Kaggle competition), ``cyto`` (13 of the Cyto Challenge 2017) or the path of a CSV with
-    the columns ``class,name``, whose numbers run from 0 without gaps.
+    spec: ``hpa`` (28 classes of the Kaggle competition), ``cyto`` (13 of the Cyto Challenge 2017) or the path of a CSV
+    with the columns ``class,name``, whose numbers run from 0 without gaps.
     """
     if spec in CLASS_LISTS:
         return list(CLASS_LISTS[spec])
@@ -68,8 +68,8 @@ def _class_number(text, num_classes):
 
 
 def read_labels(path, classes, column="Target"):
-    """Read an `Id,Target` table: -> DataFrame with `Id`, `Target` (class numbers ascending, may be empty) and any other columns,
-    all str. Raises InputError that names the first bad rows."""
+    """Read an `Id,Target` table: -> DataFrame with `Id`, `Target` (class numbers ascending, may be empty) and any other
+    columns, all str. Raises InputError that names the first bad rows."""
     table = read_table(path, ["Id", column], what="a label table")
     check_ids(path, table["Id"])
     targets, bad = [], []
@@ -87,7 +87,8 @@ def read_labels(path, classes, column="Target"):
 
 
 def read_truth(path, classes, ids, of):
-    """Labels of `ids`, in their order: (N, C) uint8. Raises InputError if the table lacks one. of: the name of what has them."""
+    """Labels of `ids`, in their order: (N, C) uint8. Raises InputError if the table lacks one. of: the name of what has
+    them."""
     targets = read_labels(path, classes).set_index("Id")["Target"]
     known = set(targets.index)
     if unknown := [id_ for id_ in ids if id_ not in known]:
@@ -123,7 +124,8 @@ def read_folds(path, classes):
     bad = [f"row {row + 2} ({text!r})" for row, text in rows["fold"].items() if not _is_fold(text)]
     if bad:
         raise InputError(
-            f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 to 99999: {listing(bad)}; fix them"
+            f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 to 99999: "
+            f"{listing(bad)}; fix them"
         )
     return rows.assign(fold=rows["fold"].astype(int))
 
@@ -135,9 +137,9 @@ def _is_fold(text):
 def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False):
     """Rows of a folds file to train on (all other folds, and −1) and to validate on: two DataFrames.
 
-    At most `limit` of each, and at most `train_limit` to train on (0: all), the first of one random order, so that the rows
-    of a smaller limit are among those of a larger one. single: only rows of exactly one class. Raises InputError if there is
-    no such fold, or no other, or if a row has a near-duplicate in the external test set.
+    At most `limit` of each, and at most `train_limit` to train on (0: all), the first of one random order, so that the
+    rows of a smaller limit are among those of a larger one. single: only rows of exactly one class. Raises InputError
+    if there is no such fold, or no other, or if a row has a near-duplicate in the external test set.
     """
     rows = read_folds(path, classes)
     _check_apart_from_test(path, rows)
@@ -171,6 +173,6 @@ def _check_apart_from_test(path, rows):
     if len(shared):
         named = listing([f"row {row + 2} ({id_})" for row, id_ in shared["Id"].items()])
         raise InputError(
-            f"{path}: {plural(len(shared), 'row')} to train on with a near-duplicate in the external test set (fold {TEST_FOLD}): "
-            f"{named}; make the folds with make_folds.py --test"
+            f"{path}: {plural(len(shared), 'row')} to train on with a near-duplicate in the external test set "
+            f"(fold {TEST_FOLD}): {named}; make the folds with make_folds.py --test"
         )

@@ -39,8 +39,8 @@ _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # a first lin
 def read_table(path, columns, what="a table", least=1):
     """Read a CSV: -> DataFrame of str, its Ids in composed Unicode.
 
-    Raises InputError unless it is a well-formed CSV that has `columns` and at least `least` rows. what: what the file should be,
-    for that message.
+    Raises InputError unless it is a well-formed CSV that has `columns` and at least `least` rows. what: what the file
+    should be, for that message.
     """
     path, names = Path(path), ",".join(columns)
     _check_exists(path, f"{what} with the columns {names}")
@@ -50,8 +50,8 @@ def read_table(path, columns, what="a table", least=1):
     if missing := [column for column in columns if column not in header]:
         if len(columns) > 1 and {"ID", "Label"} <= set(header):
             raise InputError(
-                f"{path} has the columns ID,Label of the single-cell competition of 2021; name them {names}, put spaces in "
-                "place of the bars between class numbers, and name its 19 classes with --classes"
+                f"{path} has the columns ID,Label of the single-cell competition of 2021; name them {names}, "
+                "put spaces in place of the bars between class numbers, and name its 19 classes with --classes"
             )
         commas = ", with commas between" if len(header) == 1 < len(columns) else ""
         raise InputError(
@@ -62,7 +62,8 @@ def read_table(path, columns, what="a table", least=1):
         raise InputError(f"{path} has two columns of the same name ({listing(header, show=6)}); rename one")
     if ragged := [f"row {number} ({len(row)})" for number, row in enumerate(rows, 2) if len(row) != len(header)]:
         raise InputError(
-            f"{path} has {plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer: {listing(ragged)}"
+            f"{path} has {plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer: "
+            f"{listing(ragged)}"
         )
     if len(rows) < least:
         raise InputError(f"{path} has a header but no rows")
@@ -107,8 +108,8 @@ def _read_rows(path, columns):
 
 
 def _reader(path, columns):
-    """An iterator over the rows of a CSV. The separator is what a first line `sep=;` names, else the one with which the header
-    has `columns`, commas before others."""
+    """An iterator over the rows of a CSV. The separator is what a first line `sep=;` names, else the one with which the
+    header has `columns`, commas before others."""
     content = path.read_bytes()
     if kind := _kind(content, OTHER_FORMATS):
         raise InputError(f"{path} is {kind}; unpack it, or save it as CSV")
@@ -138,7 +139,8 @@ def _parse(lines, separator):
 
 
 def _find_separator(header, columns):
-    """The separator with which the header has `columns`; else, for the message about that, the one that makes most columns."""
+    """The separator with which the header has `columns`; else, for the message about that, the one that makes most
+    columns."""
     found = {}
     for separator in SEPARATORS:
         try:

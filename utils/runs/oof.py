@@ -5,19 +5,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.data.labels import load_classes, read_truth
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated
-from utils.data.labels import load_classes, read_truth
 from utils.runs.predictions import EPOCHS_FOLDER, check_classes, epoch_file, read_all_predictions, read_epochs
 from utils.runs.run_folder import best_epoch, fold_files, read_config
 
 LAST = 5  # epochs that Chen's smoothing uses; the paper says "a few"
 
 
-def find_predictions(paths, labels=None):
-    """-> (prediction files, file of labels, the class list that a run names or None where only files were given).
+def add_oof_options(parser):
+    """The options that name out-of-fold predictions and their labels."""
+    arg = parser.add_argument
+    arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
+    arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
+    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
 
-    paths: run folders, fold folders, prediction files. labels: what to take for the file of labels; else that of a run.
+
+def find_predictions(paths, labels=None):
+    """-> (prediction files, the file of labels, the class list of a run, or None if only files were given).
+
+    paths: run folders, fold folders, prediction files. labels: the file of labels; None: that of a run.
     """
     files, of_run, classes = [], None, None
     for path in map(Path, paths):
@@ -33,12 +41,12 @@ def find_predictions(paths, labels=None):
         config = read_config(found[0].parent, "folds")
         of_run, classes = of_run or config.folds, classes or config.class_names
     if not (labels or of_run):
-        raise InputError("prediction files alone do not say what is true; add --labels CSV")
+        raise InputError("prediction files come without labels; add --labels CSV")
     return files, labels or of_run, classes
 
 
 def read_oof(files, labels_file, classes):
-    """One table over all files, its labels, matched by Id, and what the last epochs said of the same rows: (N, C) float64,
+    """One table over all files, its labels, matched by Id, and the last epochs' predictions of the same rows: (N, C) float64,
     (N, C) uint8, (K, N, C) float64 or None."""
     tables = read_all_predictions(files, classes)
     oof = pool(tables, classes)
@@ -48,7 +56,7 @@ def read_oof(files, labels_file, classes):
 
 
 def truth_of(labels_file, classes, ids):
-    """Labels of the rows (N, C). Raises InputError where none has a class."""
+    """Labels of the rows (N, C). Raises InputError if none has a class."""
     truth = read_truth(labels_file, classes, ids, "the predictions")
     if not truth.any():
         raise InputError(
@@ -58,7 +66,7 @@ def truth_of(labels_file, classes, ids):
 
 
 def pool(tables, classes):
-    """The rows of all files, {path: DataFrame}, one below the other; each Id may be in one file only."""
+    """Concatenate the rows of all files, {path: DataFrame}; each Id may be in one file only."""
     oof = pd.concat(tables.values())
     check_classes(next(iter(tables)), oof, classes)
     if twice := oof.index[oof.index.duplicated()].unique().tolist():
@@ -83,9 +91,8 @@ def _gather_epochs(tables):
 def read_last_epochs(fold, oof):
     """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep them.
 
-    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch is the one whose weights are kept: thresholds of a
-    later epoch, which the paper took, would belong to other weights. Raises InputError where the kept epochs do not end at
-    oof.csv.
+    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch's weights are kept: thresholds of a later epoch, as in
+    the paper, would belong to other weights. Raises InputError if the kept epochs do not end at oof.csv.
     """
     best = best_epoch(fold)
     last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
@@ -102,9 +109,9 @@ def read_last_epochs(fold, oof):
 def read_members(paths, labels, classes=None):
     """Several networks' out-of-fold predictions of the same images.
 
-    paths: a run's folder (all its folds' oof.csv, each row by the network that did not see it) or one prediction file each.
-    labels: the file of labels. classes: names, else those of the first run, else hpa. -> members (M, N, C) float64, truth
-    (N, C) uint8, classes, a sentence on rows that not all have, or None.
+    paths: a run's folder (all its folds' oof.csv, each row by the network that did not train on it) or one prediction file
+    each. labels: the file of labels. classes: names; None: those of the first run, else hpa. -> members (M, N, C) float64,
+    truth (N, C) uint8, classes, a message about rows that some networks lack, or None.
     """
     found = [find_predictions([path], labels) for path in paths]
     if repeated := first_repeated([file for files, *_ in found for file in files]):
@@ -120,6 +127,6 @@ def read_members(paths, labels, classes=None):
             f"{plural(len(shared), 'Id')} in all of {listing(paths)}; two or more are needed, so predict the same images with each"
         )
     most = max(map(len, tables))
-    note = f"{len(shared):,} rows that all have, of {most:,}" if len(shared) < most else None
+    note = f"{len(shared):,} rows that all networks have, of {most:,}" if len(shared) < most else None
     members = np.stack([table.loc[shared].to_numpy() for table in tables])
     return members, truth_of(labels, classes, shared), classes, note

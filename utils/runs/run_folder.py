@@ -1,4 +1,4 @@
-"""What a trained fold leaves beside its weights: writing its rows, reading the rest."""
+"""The files of a trained fold beside its weights: writing its rows, reading the rest."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.runs.config import RunConfig
-from utils.errors import InputError
-from utils.files import write_csv
 from utils.data.labels import encode, read_labels
 from utils.data.tables import read_table
+from utils.errors import InputError
+from utils.files import write_csv
+from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
 from utils.safe_load import read_json
 
@@ -18,17 +18,27 @@ Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 RETRAIN = "train the fold anew, with --overwrite"
 
 
-def fold_files(run, name, itself=False):
-    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the one in
-    the folder given, where that is a fold's folder already."""
-    if itself and (Path(run) / name).is_file():
-        return [Path(run) / name]
-    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal() and (path / name).is_file()]
-    return [path / name for path in sorted(folders, key=lambda path: int(path.name[4:]))]
+WEIGHTS = "best.safetensors"  # of the best epoch
+ANY_WEIGHTS = (WEIGHTS, "best.pt")  # runs of older versions hold the second
+
+
+def first_file(folder, *names):
+    """The first of the files `names` in a folder, or None."""
+    return next((path for name in names if (path := Path(folder) / name).is_file()), None)
+
+
+def fold_files(run, *names, itself=False):
+    """The first of the files `names` in each of a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the
+    one in the folder given, if that is a fold's folder already."""
+    if itself and (own := first_file(run, *names)):
+        return [own]
+    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal()]
+    found = [first_file(folder, *names) for folder in sorted(folders, key=lambda path: int(path.name[4:]))]
+    return [path for path in found if path]
 
 
 def write_rows(path, train, valid):
-    """Keep which images a fold was trained and validated on, and their labels."""
+    """Write which images a fold was trained and validated on, and their labels."""
     rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")])
     write_csv(path, rows[["Id", "Target", "part"]])
 
@@ -44,31 +54,33 @@ def read_config(folder, *names):
     return config
 
 
-def read_fold(folder, *keys):
-    """A fold's validation: namedtuple of folder (Path), config (dict), classes (list), ids (list, N), oof (N, C) float64,
-    truth (N, C) uint8, and train (M, C) uint8, the labels it was trained on. keys: what else config must have."""
+def read_fold(folder, *names):
+    """A fold's validation: a `Fold` of folder (Path), config (RunConfig in which the fields `names` are recorded),
+    classes (names), ids (list, N), oof (N, C) float64, truth (N, C) uint8, and train (M, C) uint8, the labels it was
+    trained on."""
     folder = Path(folder)
-    config = read_config(folder, *keys)
+    config = read_config(folder, *names)
+    classes = config.class_names
     if not (folder / "rows.csv").is_file():
         raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {RETRAIN}")
-    rows = read_labels(folder / "rows.csv", config.class_names)
+    rows = read_labels(folder / "rows.csv", classes)
     if "part" not in rows.columns:
         raise InputError(f"{folder / 'rows.csv'} lacks the column part; {RETRAIN}")
-    oof = read_predictions(folder / "oof.csv", config.class_names)
+    oof = read_predictions(folder / "oof.csv", classes)
     targets = rows.set_index("Id")["Target"]
-    if list(oof.columns) != config.class_names or not set(oof.index) <= set(targets.index):
+    if list(oof.columns) != classes or not set(oof.index) <= set(targets.index):
         raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {RETRAIN}")
-    truth = encode(targets.loc[oof.index], config.class_names)
+    truth = encode(targets.loc[oof.index], classes)
     if not truth.any():
         raise InputError(
             f"{folder / 'rows.csv'}: no validation image has a class, so there is nothing to measure; validate on more"
         )
-    train = encode(rows["Target"][rows["part"] == "train"], config.class_names)
-    return Fold(folder, config, config.class_names, oof.index.tolist(), oof.to_numpy(), truth, train)
+    train = encode(rows["Target"][rows["part"] == "train"], classes)
+    return Fold(folder, config, classes, oof.index.tolist(), oof.to_numpy(), truth, train)
 
 
 def read_numbers(path, columns):
-    """Columns of steps.csv or log.csv as floats. Raises InputError where one is missing or holds no finite number."""
+    """Columns of steps.csv or log.csv as floats. Raises InputError if one is missing or holds no finite number."""
     table = read_table(path, columns, what="a table of train.py")[columns]
     numbers = table.apply(pd.to_numeric, errors="coerce")
     if len(bad := np.argwhere(~np.isfinite(numbers.to_numpy(float)))):
@@ -80,7 +92,8 @@ def read_numbers(path, columns):
 
 
 def best_epoch(folder):
-    """The epoch of highest validation macro F1 in log.csv, whose weights and predictions a fold keeps; None without a log."""
+    """The epoch of highest validation macro F1 in log.csv, whose weights and predictions a fold keeps; None without a
+    log."""
     path = Path(folder) / "log.csv"
     if not path.is_file():
         return None

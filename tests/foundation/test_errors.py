@@ -1,8 +1,9 @@
-"""What the system does not allow: folders of others, too many open files, semaphores where /dev/shm is full or read-only."""
+"""What the system does not allow is one sentence: folders of others, too many open files, no shared memory."""
 
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from conftest import ROOT, Result, kit, refuse, submission_of, train_options
 
 from utils.engine.trainer import Trainer
-from utils.errors import explain_system_error
+from utils.errors import data_size, explain_system_error
 
 CALLING = """
 import json, sys
@@ -20,21 +21,25 @@ sys.path.insert(0, "tests")
 from conftest import kit
 print(json.dumps([kit(*words) for words in json.loads(sys.argv[-1])]))
 """
+FULL_SHM = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, b"size=4k"):
+    raise SystemExit(77)
+with open("/dev/shm/filler", "wb", buffering=0) as file:
+    file.write(bytes(4096))
+"""
 
 
-def call(commands, before=(), program=CALLING, more=()):
+def call(commands, before=(), program=CALLING):
     """Scripts called in a process of its own, which begins with the words `before`: -> a Result of each."""
-    words = [*before, sys.executable, "-c", program, *more, json.dumps([list(map(str, words)) for words in commands])]
+    words = [*before, sys.executable, "-c", program, json.dumps([list(map(str, words)) for words in commands])]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("no namespaces here")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
     return [Result(*found) for found in json.loads(done.stdout.splitlines()[-1])]
-
-
-def baseline_options(atlas, folds, runs, workers):
-    return ["--folds", folds, "--fold", 0, "--images", atlas / "train", "--runs", runs, "--workers", workers]
 
 
 def check_refused(result, *says):
@@ -103,26 +108,38 @@ def test_folders_without_permission_are_named(own_atlas, folds, run, predictions
     assert not out.exists() and not list(closed.iterdir())
 
 
-@pytest.mark.parametrize(
-    "limit, script", [(40, "train"), (24, "train"), (12, "utils.simulator.__main__"), (12, "utils.tools.baseline")]
-)
-def test_processes_that_would_open_too_many_files_are_one_sentence(atlas, folds, tmp_path, limit, script):
-    words = {
-        "train": train_options(atlas, folds, tmp_path, workers=8),
-        "utils.simulator.__main__": ["--out", tmp_path / "a", "--train", 6, "--test", 2, "--size", 64, "--workers", 6],
-        "utils.tools.baseline": baseline_options(atlas, folds, tmp_path, 6),
-    }[script]
-    # Warnings are off: torch has one where there are more workers than cores.
+@pytest.fixture
+def parallel(atlas, folds, tmp_path):
+    """Command lines that start processes, by script."""
+    baseline = ["--folds", folds, "--fold", 0, "--images", atlas / "train", "--runs", tmp_path / "runs"]
+    simulator = ["--out", tmp_path / "a", "--train", 6, "--test", 2, "--size", 64]
+    return {
+        "train": ["train", *train_options(atlas, folds, tmp_path / "runs", workers=8)],
+        "simulator": ["utils.simulator.__main__", *simulator, "--workers", 6],
+        "baseline": ["utils.tools.baseline", *baseline, "--workers", 6],
+    }
+
+
+@pytest.mark.parametrize("limit, script", [(40, "train"), (24, "train"), (12, "baseline")])
+def test_processes_that_would_open_too_many_files_are_one_sentence(parallel, limit, script):
+    # Warnings are off: torch has one if there are more workers than cores.
     before = ["sh", "-c", f'ulimit -n {limit}; PYTHONWARNINGS=ignore exec "$@"', "sh"]
-    (result,) = call([[script, *words]], before)
+    (result,) = call([parallel[script]], before)
     check_refused(result, "cannot be started", f"ulimit -n allows {limit} here", "raise it", "--workers")
     assert result.err.count("\n") == 1
 
 
+def test_processes_without_room_for_semaphores_are_one_sentence(parallel):
+    before = ["unshare", "--user", "--map-root-user", "--mount"]
+    alone = [*parallel["baseline"][:-1], 1]
+    *found, last = call([*parallel.values(), alone], before, FULL_SHM + CALLING)
+    for result, instead in zip(found, ("--workers 0", "--workers 1", "--workers 1"), strict=True):
+        check_refused(result, "cannot be started", "/dev/shm", instead)
+    assert last.code == 0, last.err
+
+
 def test_a_training_that_opens_too_many_files_later_is_one_sentence(atlas, folds, tmp_path, monkeypatch):
     """It receives each batch of its DataLoader workers as a file."""
-    import resource
-
     real, (soft, hard) = Trainer.train_step, resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def step(self, *arguments):
@@ -137,11 +154,10 @@ def test_a_training_that_opens_too_many_files_later_is_one_sentence(atlas, folds
     check_refused(result, "oo many", "ulimit -n", "--workers")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("more", [["--no-cache", "--skip-bad"], []])
-def test_sound_images_are_not_left_out_where_too_many_files_are_open(
-    atlas, folds, tmp_path, monkeypatch, more, workers
-):
+@pytest.mark.parametrize(
+    "workers, more", [(0, ["--no-cache", "--skip-bad"]), (2, ["--no-cache", "--skip-bad"]), (0, [])]
+)
+def test_sound_images_are_not_left_out_if_too_many_files_are_open(atlas, folds, tmp_path, monkeypatch, workers, more):
     def full(path, *_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
@@ -151,46 +167,29 @@ def test_sound_images_are_not_left_out_where_too_many_files_are_open(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("error, says", [
-    (OSError(errno.EMFILE, "Too many open files", "x.png"), "ulimit -n"),
-    (OSError("Caught OSError in DataLoader worker process 0.\n[Errno 24] Too many open files"), "ulimit -n"),
-    (RuntimeError("unable to open shared memory object: Too many open files (24)"), "ulimit -n"),
-    (RuntimeError("received 0 items of ancdata"), "ulimit -n"),
-    (PermissionError(errno.EACCES, "Permission denied", "x"), "x cannot be used (Permission denied)"),
-    (OSError(errno.EROFS, "Read-only file system", "x"), "x cannot be used (Read-only file system)"),
-])  # fmt: skip
-def test_what_the_system_refuses_is_told(error, says):
-    assert says in explain_system_error(error)
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (OSError(errno.EMFILE, "Too many open files", "x.png"), "ulimit -n"),
+        (OSError("Caught OSError in DataLoader worker process 0.\n[Errno 24] Too many open files"), "ulimit -n"),
+        (RuntimeError("unable to open shared memory object: Too many open files (24)"), "ulimit -n"),
+        (RuntimeError("received 0 items of ancdata"), "ulimit -n"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x cannot be used (Permission denied)"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "x cannot be used (Read-only file system)"),
+        (FileNotFoundError(2, "No such file", "x"), None),
+        (PermissionError(), None),
+        (RuntimeError("other"), None),
+        (OSError(errno.EIO, "Input/output error", "x"), None),
+    ],
+)
+def test_what_the_system_refuses_is_explained_and_other_exceptions_are_not(error, says):
+    message = explain_system_error(error)
+    assert message is None if says is None else says in message
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "x"), PermissionError(), RuntimeError("other"),
-                                   OSError(errno.EIO, "Input/output error", "x")])  # fmt: skip
-def test_other_exceptions_keep_their_tracebacks(error):
-    assert explain_system_error(error) is None
-
-
-SHM = """
-import ctypes, sys
-libc = ctypes.CDLL(None, use_errno=True)
-read_only = sys.argv[1] == "read-only"
-if libc.mount(b"none", b"/dev/shm", b"tmpfs", int(read_only), b"size=4k"):
-    sys.exit(77)
-if not read_only:
-    with open("/dev/shm/filler", "wb", buffering=0) as file:
-        file.write(bytes(4096))
-"""
-
-
-@pytest.mark.parametrize("how", ["full", "read-only"])
-def test_processes_without_room_for_semaphores_are_one_sentence(atlas, folds, tmp_path, how):
-    commands = [
-        ["train", *train_options(atlas, folds, tmp_path / "runs", workers=2)],
-        ["utils.simulator.__main__", "--out", tmp_path / "a", "--train", 3, "--test", 2, "--size", 64, "--workers", 2],
-        ["utils.tools.baseline", *baseline_options(atlas, folds, tmp_path, 2)],
-    ]
-    alone = [*commands[2][:-1], 1]
-    before = ["unshare", "--user", "--map-root-user", "--mount"]
-    *found, last = call([*commands, alone], before, SHM + CALLING, [how])
-    for result, instead in zip(found, ("--workers 0", "--workers 1", "--workers 1"), strict=True):
-        check_refused(result, "cannot be started", "/dev/shm", instead)
-    assert last.code == 0, last.err
+@pytest.mark.parametrize(
+    "count, words",
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (4096, "4.1 KB"), (33e6, "33 MB"), (1.054e9, "1.05 GB")],
+)
+def test_sizes_are_written_for_readers(count, words):
+    assert data_size(count) == words

@@ -1,0 +1,42 @@
+"""What a GPU will need for a recipe."""
+
+import pytest
+import torch
+from conftest import kit, refuse
+
+from utils.engine.recipes import RECIPES
+from utils.tools import gpu_memory
+
+# GiB that the activations kept for the backward pass take in float32 and in 16 bits, counted layer by layer by someone else.
+ACTIVATIONS = {"gapnet_pl": (5.8, 2.9), "m_cnn": (6.1, 3.0), "conv_mil": (7.1, 3.6)}
+
+
+@pytest.mark.parametrize("recipe", ACTIVATIONS)
+def test_the_memory_of_a_recipe_is_what_was_counted_elsewhere_and_what_comes_on_top(recipe):
+    """On top: weights, optimiser, the gradients on their way."""
+    options = RECIPES[recipe]
+    for amp, counted in zip(gpu_memory.ARITHMETIC, ACTIVATIONS[recipe]):
+        weights = {"m_cnn": 34_193_853 * 4 * 3}.get(recipe, 0)  # with gradients and momentum
+        found = (gpu_memory.estimate(options, 13, amp) - weights) / 2**30
+        assert counted <= found < 1.4 * counted, amp
+
+
+def test_memory_is_that_of_tensors_alive_at_once():
+    with gpu_memory.Peak() as peak:
+        kept = torch.zeros(1000)
+        for _ in range(5):
+            torch.ones(500).mul_(2).view(50, 10)
+        kept.add_(1)
+    assert peak.bytes == pytest.approx(6000, abs=16)
+
+
+def test_parts_and_checkpointing_take_less(capsys):
+    small = ["--size", 1024, "--batch-size", 16]
+    sizes = []
+    for more in ([], ["--accumulate", 4], ["--checkpointing"]):
+        out = kit("utils.tools.gpu_memory", "gapnet_pl", *small, *more).out.splitlines()
+        assert out[1].split()[:3] == ["gapnet_pl", "16", "1024"] and len(out) == 2
+        sizes.append(float(out[1].split()[3]))
+    assert sizes[1] < 0.5 * sizes[0] and sizes[2] < 0.95 * sizes[0], "of this network most is in its first layers"
+    refuse("utils.tools.gpu_memory", "chan", says="no recipe is called 'chan'")
+    refuse("utils.tools.gpu_memory", "--batch-size", 0, says="--batch-size 0 is out of range")
