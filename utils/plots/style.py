@@ -49,6 +49,11 @@ def tidy(axis, grid="both", title=None, size=None, **properties):
     axis.set_axisbelow(True)
 
 
+def title(figure, text, size=10):
+    """A title at the top left of the whole figure."""
+    figure.suptitle(text, x=0.01, y=1 - 0.05 / figure.get_figheight(), ha="left", va="top", fontsize=size)
+
+
 def panels(count, columns, width, height, extra=0.0, **options):
     """A grid of panels of width x height inches. extra: inches above them. -> (figure, list of `count` axes)."""
     columns = min(count, columns)

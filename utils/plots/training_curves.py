@@ -61,7 +61,7 @@ def nine_curves(steps, switches, path):
     title = f"Training, every step (running mean over {span})" + (
         f". Dashed: the loss changes, {changes}" * bool(switches)
     )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    style.title(figure, title, 11)
     style.arrange_and_save(figure, path)
 
 
@@ -94,5 +94,5 @@ def class_curves(log, classes, positives, switches, path):
         style.tidy(axis, title=title, size=8.5, ylim=(-0.02, top))
     figure.supxlabel("epoch", fontsize=10)
     title = "Validation F1 of each class (validation images) at each epoch's best single threshold; grey: macro F1"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    style.title(figure, title)
     style.arrange_and_save(figure, path)
