@@ -1,7 +1,6 @@
 """The measurements of `python -m utils.tools.benchmark` in one figure."""
 
 import numpy as np
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from utils.plots import style
@@ -80,17 +79,13 @@ def _prediction(axis, found):
 
 def _draw_batches(axis, found, lines, unit, title):
     """Values against image size, one colour per batch size. lines: {column: (name, line style)}."""
-    handles = [
-        Line2D([], [], color="black", linestyle=look[1:], marker=look[0], markersize=4, label=name)
-        for name, look in lines.values()
-        if name
-    ]
+    named = [(name, look) for name, look in lines.values() if name]
+    handles = [axis.plot([], [], look, color="black", markersize=4, label=name)[0] for name, look in named]
     for colour, batch in zip(COLOURS, sorted({row["batch"] for row in found["rows"]})):
-        handles.append(Line2D([], [], color=colour, linewidth=3, label=f"batch of {batch}"))
+        handles += axis.plot([], [], color=colour, linewidth=3, label=f"batch of {batch}")
         for key, (_, look) in lines.items():
             rows = [row for row in found["rows"] if row["batch"] == batch and row[key] is not None]
-            sizes, values = [row["size"] for row in rows], [row[key] for row in rows]
-            axis.plot(sizes, values, look, color=colour, markersize=4)
+            axis.plot([row["size"] for row in rows], [row[key] for row in rows], look, color=colour, markersize=4)
     axis.set(xscale="log", yscale="log", xlabel="image size in pixels", ylabel=unit)
     sizes = sorted({row["size"] for row in found["rows"]})
     axis.set_xticks(sizes, map(str, sizes))

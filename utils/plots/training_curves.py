@@ -22,9 +22,8 @@ STEP_CURVES = {  # column of steps.csv: title of its panel
 def train_validation_split(train, valid, classes, fold, path):
     """Fig. 2: images of each class to train on and to validate on. train, valid: (C,) counts."""
     figure, axis = style.rows(classes, 8, height=0.3)
-    places = np.arange(len(classes))
-    style.log_bars(axis, train, places=places - 0.2, height=0.4, color=BLUE, label="training")
-    style.log_bars(axis, valid, places=places + 0.2, height=0.4, color=ORANGE, label="validation")
+    style.log_bars(axis, train, -0.2, 0.4, color=BLUE, label="training")
+    style.log_bars(axis, valid, 0.2, 0.4, color=ORANGE, label="validation")
     axis.set_title(f"Training and validation split, fold {fold}", loc="left")
     axis.legend(**ABOVE)
     style.save(figure, path)
