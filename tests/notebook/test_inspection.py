@@ -57,43 +57,49 @@ def test_thresholds_for_other_shares_are_taken(run, thresholds, tmp_path):
     assert not np.allclose(*both)
 
 
-def test_where_nothing_is_called_no_map_is_tried(judged):
+def test_without_a_positive_prediction_no_map_is_tried(judged):
     none = judged._replace(thresholds=np.full(len(judged.classes), 2.0))
     assert grad_cam.describe_blanking(inspection.blank_hits(none, inspection.load_networks(none))).startswith(
         "all of 0 maps"
     )
 
 
-def test_an_image_is_found_missed_or_called_by_mistake():
-    truth, said = np.array([1, 1, 1, 0, 0, 0, 1]), np.array([0.5, 0.9, 0.1, 0.7, 0.2, 0.8, 0.3])
-    assert [rows.tolist() for rows in inspection.rows_by_kind(truth, said, 0.5).values()] == [[1, 0], [2, 6], [5, 3]]
+def test_an_image_is_found_missed_or_wrongly_predicted():
+    truth, values = np.array([1, 1, 1, 0, 0, 0, 1]), np.array([0.5, 0.9, 0.1, 0.7, 0.2, 0.8, 0.3])
+    assert [rows.tolist() for rows in inspection.rows_by_kind(truth, values, 0.5).values()] == [[1, 0], [2, 6], [5, 3]]
 
 
 def test_samples_are_the_surest_of_their_kind_with_what_they_truly_are(judged):
     column = int(judged.truth.sum(axis=0).argmax())
     name, threshold, groups = inspection.samples_of(judged, judged.classes[column], count=3)
-    said = judged.probabilities[:, column]
+    values = judged.probabilities[:, column]
     assert name == judged.classes[column] and threshold == judged.thresholds[column]
     found, missed, wrong = groups.values()
     assert found or missed
-    assert [one.probability for one in found] == sorted(said[(judged.truth[:, column] > 0) & (said >= threshold)])[
+    assert [one.probability for one in found] == sorted(values[(judged.truth[:, column] > 0) & (values >= threshold)])[
         ::-1
     ][:3]
-    assert [one.probability for one in missed] == sorted(said[(judged.truth[:, column] > 0) & (said < threshold)])[:3]
+    assert [one.probability for one in missed] == sorted(values[(judged.truth[:, column] > 0) & (values < threshold)])[
+        :3
+    ]
     assert all(name in one.true_classes for one in found + missed) and not any(
         name in one.true_classes for one in wrong
     )
     numbers = [int(kind.rsplit("(")[1][:-1].replace(",", "")) for kind in groups]
     assert sum(numbers[:2]) == judged.truth[:, column].sum()
-    assert sum(numbers[::2]) == (said >= threshold).sum()
+    assert sum(numbers[::2]) == (values >= threshold).sum()
 
 
 def test_each_image_has_the_map_of_the_network_that_did_not_train_on_it(judged):
     networks = inspection.load_networks(judged)
     rows = [int(np.flatnonzero(judged.fold == fold)[0]) for fold in (1, 0)]
     maps = inspection.maps_of_rows(judged, networks, rows, 0)
-    own, other = ([grad_cam.sample_maps(*networks[k], [judged.files[row]], [0])[0][0] for k, row in zip(order, rows, strict=True)]
-                  for order in ((1, 0), (0, 1)))  # fmt: skip
+
+    def by_networks(order):
+        pairs = zip(order, rows, strict=True)
+        return [grad_cam.sample_maps(*networks[k], [judged.files[row]], [0])[0][0] for k, row in pairs]
+
+    own, other = by_networks((1, 0)), by_networks((0, 1))
     np.testing.assert_allclose(maps, own, rtol=1e-4, atol=1e-7)
     assert not np.allclose(maps, other, rtol=0.01, atol=1e-7)
     _, _, groups = inspection.samples_of(judged, "Nucleoplasm", 1, networks)
@@ -110,16 +116,16 @@ def test_rare_classes_by_rank(judged):
     assert [one.positives for one in found] == sorted(count for count in positives if count)[:4]
     for one in found:
         column = judged.classes.index(one.name)
-        said = judged.probabilities[:, column]
-        assert len(set(said)) == len(said), "ranks without ties"
-        order = sorted(range(len(said)), key=lambda row, said=said: -said[row])
+        values = judged.probabilities[:, column]
+        assert len(set(values)) == len(values), "ranks without ties"
+        order = sorted(range(len(values)), key=lambda row, values=values: -values[row])
         ranks = [place + 1 for place, row in enumerate(order) if judged.truth[row, column]]
         assert one.ranks == ranks and len(one.samples) == min(2, len(ranks))
         precision = [(number + 1) / rank for number, rank in enumerate(ranks)]
         assert one.average_precision == pytest.approx(np.mean(precision))
         rank, wrong = one.false_positive
-        assert rank == min(set(range(1, len(said) + 1)) - set(ranks)) and one.name not in wrong.true_classes
-        assert wrong.probability == said[order[rank - 1]]
+        assert rank == min(set(range(1, len(values) + 1)) - set(ranks)) and one.name not in wrong.true_classes
+        assert wrong.probability == values[order[rank - 1]]
     table = inspection.rare_table(found, len(judged.ids))
     assert table["class"].tolist() == [one.name for one in found]
     assert table.iloc[0, 2] == ", ".join(map(str, found[0].ranks))
@@ -130,17 +136,17 @@ def test_images_that_are_alike_all_have_to_be_looked_at(judged):
     assert inspection.rarest(alike, count=1)[0].ranks[0] == len(judged.ids)
 
 
-def test_what_is_called_in_the_place_of_what():
-    truth, said = random_table(0, 300, 6)
-    decided = said >= 0.4
+def test_wrong_classes_are_counted_for_missed_ones():
+    truth, values = random_table(0, 300, 6)
+    decided = values >= 0.4
     names = "abcdef"
     counts, missed, wrong = taken_for(truth, decided)
     lacking = {name: sum(name not in {names[c] for c in np.flatnonzero(row)} for row in truth) for name in names}
     expected, chance = np.zeros((6, 6)), np.zeros((6, 6))
     for row, call in zip(truth, decided, strict=True):
-        has, called = ({names[c] for c in np.flatnonzero(part)} for part in (row, call))
-        for a in has - called:
-            for b in called - has:
+        has, predicted = ({names[c] for c in np.flatnonzero(part)} for part in (row, call))
+        for a in has - predicted:
+            for b in predicted - has:
                 expected[names.index(a), names.index(b)] += 1
             for b in set(names) - has:
                 chance[names.index(a), names.index(b)] += wrong[names.index(b)] / lacking[b]

@@ -28,7 +28,7 @@ def test_clicks_are_kept_at_once_in_kaggles_form(tmp_path):
     assert read(tmp_path / "human.csv") == {"c": "0 25"}
     assert not any(button.value for button in form.buttons), "the next image starts with nothing clicked"
     click(form)
-    assert read(tmp_path / "human.csv") == {"c": "0 25", "a": ""}, "a picture without any class is an answer too"
+    assert read(tmp_path / "human.csv") == {"c": "0 25", "a": ""}, "an image without any class is an answer too"
     click(form, 27)
     assert read(tmp_path / "human.csv") == {"c": "0 25", "a": "", "b": "27"}
     assert form.save.disabled and "thank you" in form.note.value

@@ -131,9 +131,9 @@ def test_all_notebooks_start_alike():
 
 def test_a_command_that_fails_ends_a_notebook(tmp_path, capsys):
     (tmp_path / "well.py").write_text("print('one'); print('two')")
-    (tmp_path / "badly.py").write_text("import sys; print('said', flush=True); sys.exit('why')")
+    (tmp_path / "badly.py").write_text("import sys; print('begun', flush=True); sys.exit('why')")
     display.run(tmp_path / "well.py", "a word")
     assert capsys.readouterr().out.splitlines() == [f'$ python {tmp_path / "well.py"} "a word"', "one", "two"]
     with pytest.raises(subprocess.CalledProcessError):
         display.run(tmp_path / "badly.py")
-    assert capsys.readouterr().out.splitlines()[1:] == ["said", "why"]
+    assert capsys.readouterr().out.splitlines()[1:] == ["begun", "why"]

@@ -108,7 +108,7 @@ def test_a_class_that_cannot_be_fitted_gets_its_share():
     assert ((probabilities[:, 2] > 0) & (probabilities[:, 2] < 1)).all()
 
 
-def test_a_pictures_probability_does_not_hang_on_its_company():
+def test_a_probability_does_not_depend_on_the_other_images():
     known, truth = noise(channels=1)[:, :5, 0], np.arange(48)[:, None] % 2
     alone = [fit_predict(known, truth, known[row : row + 1])[0] for row in range(4)]
     assert fit_predict(known, truth, np.vstack([known[:4], 100 * known]))[:4] == pytest.approx(np.array(alone))
@@ -124,7 +124,7 @@ def test_sixteen_bits_give_the_features_of_eight(tmp_path):
 
 @pytest.fixture
 def textures(tmp_path):
-    """30 pictures of 64², class 0 fine grain, 1 coarse grain, of equal mean and spread; three folds, Ids in no order."""
+    """30 images of 64², class 0 fine grain, 1 coarse grain, of equal mean and spread; three folds, Ids in no order."""
     rng = np.random.default_rng(0)
     ids = [f"i{n:02}" for n in rng.permutation(30)]
     table = pd.DataFrame({"Id": ids, "Target": [str(int(id_[1:]) % 2) for id_ in ids], "fold": np.arange(30) % 3})

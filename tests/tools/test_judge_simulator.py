@@ -40,7 +40,7 @@ def test_every_hpa_class_has_its_place_in_the_hierarchy():
 
 
 def predictions(path, **columns):
-    """A table of probabilities, 0.5 where nothing is said; keywords: class names with _ for a space."""
+    """A table of probabilities, 0.5 by default; keywords: class names with _ for a space."""
     values = {name.replace("_", " "): column for name, column in columns.items()}
     count = len(next(iter(values.values())))
     table = np.stack([values.get(name, [0.5] * count) for name in CYTO_CLASSES], axis=1)
