@@ -1,4 +1,4 @@
-"""Class-activation maps: against the closed form, and where the answer is known."""
+"""Class-activation maps: against the closed form, and for images with a known answer."""
 
 import numpy as np
 import pytest
@@ -13,11 +13,9 @@ from utils.errors import InputError
 from utils.notebook import grad_cam
 from utils.opencv import cv2
 
-NAMES = [
-    *[name for name in models.NETWORKS if name != "m_cnn"],
-    "timm:convnext_atto", "timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:efficientnet_lite0",
-    "pretrainedmodels:resnet18",
-]  # fmt: skip
+TIMM = ["convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "efficientnet_lite0"]
+NAMES = [name for name in models.NETWORKS if name != "m_cnn"] + [f"timm:{name}" for name in TIMM]
+NAMES.append("pretrainedmodels:resnet18")
 
 
 class Spots(nn.Module):
@@ -77,9 +75,14 @@ def test_every_network_has_a_map_and_is_left_as_it_was(name):
 
 def test_the_layer_is_the_last_one_with_places_or_the_one_named():
     images = torch.randn(1, 3, 96, 96)
-    expected = {"gapnet_pl": ("block1", 24), "resnet50": ("layer4", 3), "deeploc": ("convolutions", 12),
-                "conv_mil": ("convolutions", 3), "timm:vit_tiny_patch16_224": ("blocks.11.norm1", 6),
-                "timm:swin_tiny_patch4_window7_224": ("norm", 3)}  # fmt: skip
+    expected = {
+        "gapnet_pl": ("block1", 24),
+        "resnet50": ("layer4", 3),
+        "deeploc": ("convolutions", 12),
+        "conv_mil": ("convolutions", 3),
+        "timm:vit_tiny_patch16_224": ("blocks.11.norm1", 6),
+        "timm:swin_tiny_patch4_window7_224": ("norm", 3),
+    }
     for name, (layer, side) in expected.items():
         found = grad_cam.grad_cam(models.build(name, classes=2, channels=3, size=96), images, [0])
         assert (found.layer, found.maps.shape[1]) == (layer, side), name
@@ -93,7 +96,7 @@ def test_the_layer_is_the_last_one_with_places_or_the_one_named():
 
 
 def draw_spots(folder, size, places):
-    """Black pictures with a spot of 4² in red and another in green. places: {Id: ((y, x) red, (y, x) green)}."""
+    """Black images with a spot of 4² in red and another in green. places: {Id: ((y, x) red, (y, x) green)}."""
     write_images(folder, places, ("red", "green"), 8)
     for id_, both in places.items():
         for name, (y, x) in zip(("red", "green"), both, strict=True):
@@ -121,7 +124,7 @@ def test_the_map_marks_the_spot_that_its_class_depends_on(tmp_path):
 
 
 def test_tiles_are_put_together_where_they_lie(tmp_path):
-    """A spot where tiles overlap, and one in a corner, of a picture that is no square."""
+    """A spot where tiles overlap, and one in a corner, of an image that is not square."""
     files = draw_spots(tmp_path, (48, 80), {"a": ((24, 26), (40, 70)), "b": ((0, 76), (44, 0))})
     maps, *_ = grad_cam.sample_maps(Spots(), CONFIG | {"fit": "crop"}, files, [0, 0])
     for found, (y, x) in zip(maps, ((24, 26), (0, 76)), strict=True):
@@ -131,7 +134,7 @@ def test_tiles_are_put_together_where_they_lie(tmp_path):
     assert maps[0].max() == pytest.approx(maps[1].max()), "the mean where tiles overlap, not the sum"
 
 
-def test_pictures_are_normalised_as_in_the_run(tmp_path):
+def test_images_are_normalised_as_in_the_run(tmp_path):
     """Only the statistics of the run make the spot cross the threshold."""
     files = draw_spots(tmp_path, (32, 32), PLACES)
     dataset = CONFIG | {"normalise": "dataset", "mean": [0.9, 0.9], "std": [1.0, 1.0]}
@@ -148,26 +151,26 @@ def test_black_in_the_right_place_costs_what_the_spot_is_worth(tmp_path):
     """16 of 1024 pixels, each 0.5 above the threshold, times 100: 0.78. The brightest protein is the other class's spot, whose
     loss lifts this one by 30 for each 100."""
     files = draw_spots(tmp_path, (32, 32), PLACES)
-    falls = grad_cam.blanking(Spots(), CONFIG, files, [0, 0], share=16 / 1024, draws=50)
+    falls = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=16 / 1024, draws=50)
     assert falls["marked"] == pytest.approx([0.78125, 0.78125], rel=1e-4)
     assert falls["brightest"] == pytest.approx([-0.3 * 0.78125, -0.3 * 0.78125], rel=1e-4)
     assert np.abs(falls["random"]).max() < 0.2
-    everything = grad_cam.blanking(Spots(), CONFIG, files, [0, 0], share=1.0, draws=1)
+    everything = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=1.0, draws=1)
     assert everything["random"] == pytest.approx([0.7 * 0.78125] * 2, rel=1e-4)
-    # Black is black before it is normalised: nothing of the spot, not the mean of all pictures.
+    # Black is black before it is normalised: nothing of the spot, not the mean of all images.
     shifted = CONFIG | {"normalise": "dataset", "mean": [-1.0, 0.0], "std": [1.0, 1.0]}
-    falls = grad_cam.blanking(Spots(), shifted, files, [0, 0], share=1.0, draws=1)
+    falls = grad_cam.measure_blanking(Spots(), shifted, files, [0, 0], fraction=1.0, draws=1)
     assert falls["marked"] == pytest.approx([0.78125 * 2 - 0.3 * 0.78125] * 2, rel=1e-4)
-    line = grad_cam.say_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})
-    assert grad_cam.say_blanking({"marked": np.full(3, np.nan)}).startswith("none of 3 maps marks anything")
-    assert "by 2.00 ± 1.41 by the map, 2.00 ± 2.83 elsewhere" in line and "1 of 2; 1 maps mark nothing" in line
+    line = grad_cam.describe_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})
+    assert grad_cam.describe_blanking({"marked": np.full(3, np.nan)}).startswith("all of 3 maps are empty")
+    assert "by 2.00 ± 1.41 by the map, 2.00 ± 2.83 elsewhere" in line and "1 of 2; 1 maps are empty" in line
 
 
 def test_the_random_area_is_as_large_and_seldom_in_the_same_place():
     rng = np.random.default_rng(0)
     mask = np.zeros((1, 32, 32), bool)
     mask[0, 2:6, 3:13] = True
-    moved = [grad_cam._elsewhere(mask, rng)[0] for _ in range(200)]
+    moved = [grad_cam._move(mask, rng)[0] for _ in range(200)]
     assert all(one.sum() == 40 for one in moved)
     assert np.mean([(one & mask[0]).sum() for one in moved]) == pytest.approx(40 * 40 / 1024, rel=0.5)
     assert {one.any(axis=1).sum() for one in moved} >= {4, 10}, "turned too"

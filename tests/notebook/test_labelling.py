@@ -28,7 +28,7 @@ def test_clicks_are_kept_at_once_in_kaggles_form(tmp_path):
     assert read(tmp_path / "human.csv") == {"c": "0 25"}
     assert not any(button.value for button in form.buttons), "the next image starts with nothing clicked"
     click(form)
-    assert read(tmp_path / "human.csv") == {"c": "0 25", "a": ""}, "a picture without any class is an answer too"
+    assert read(tmp_path / "human.csv") == {"c": "0 25", "a": ""}, "an image without any class is an answer too"
     click(form, 27)
     assert read(tmp_path / "human.csv") == {"c": "0 25", "a": "", "b": "27"}
     assert form.save.disabled and "thank you" in form.note.value
@@ -42,7 +42,7 @@ def test_going_on_later_and_skipping(tmp_path):
     first.skip.click()
     click(first, 1)
     second = Labeller(IDS, [tmp_path], HPA_CLASSES, tmp_path / "human.csv", pixels=64)
-    assert second.left == ["c", "b"] and second.said == {"a": "1"}
+    assert second.left == ["c", "b"] and second.answers == {"a": "1"}
 
 
 def test_one_channel_will_do(tmp_path):
@@ -55,7 +55,7 @@ def test_one_channel_will_do(tmp_path):
 def test_the_form_shows_the_image_and_not_its_label(tmp_path):
     write_images(tmp_path, IDS, size=32)
     form = Labeller(IDS, [tmp_path], HPA_CLASSES, tmp_path / "human.csv", pixels=64)
-    shown, alone = (cv2.imdecode(np.frombuffer(w.value, np.uint8), -1) for w in (form.picture, form.protein))
+    shown, alone = (cv2.imdecode(np.frombuffer(w.value, np.uint8), -1) for w in (form.image, form.protein))
     assert shown.shape == (64, 64, 3) and alone.shape[:2] == (64, 64)
     planes = {
         name: cv2.resize(cv2.imread(str(tmp_path / f"c_{name}.png"), -1), (64, 64)) for name in ("red", "green", "blue")

@@ -1,23 +1,41 @@
-"""The notebooks run from top to bottom, without the competition's files and with them, and are committed with pictures."""
+"""The notebooks run from top to bottom, without the competition's files and with them, and are committed with figures."""
 
 import shutil
 import subprocess
 from itertools import pairwise
 
+import nbclient
 import nbformat
 import pandas as pd
 import pytest
-from conftest import ROOT
-from notebook_runner import run
+from conftest import ROOT, succeed
+from test_available_data import lay_out
 
 from utils.notebook import display
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_a_made_up_person_meets_a_made_up_machine_when_there_is_neither(tmp_path):
-    text, pictures = run(ROOT / "notebooks/human_vs_machine.ipynb", tmp_path / "kit")
-    assert pictures == 2 and "MADE-UP person" in text and "McNemar's test on the 120 images" in text
+def execute(name, place):
+    """Run a copy of a notebook in a place that looks like the kit: its text output and number of figures."""
+    (place / "notebooks").mkdir(parents=True, exist_ok=True)
+    for link in ("train.py", "make_folds.py", "threshold.py", "utils"):
+        (place / link).symlink_to(ROOT / link)
+    notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(place / "notebooks")}})
+    cells = client.execute().cells
+    text = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+    return text, sum(map(figures, cells))
+
+
+def figures(cell):
+    kinds = ("image/jpeg", "image/png", "image/svg+xml")
+    return sum(any(kind in output.get("data", {}) for kind in kinds) for output in cell.get("outputs", []))
+
+
+def test_a_made_up_person_meets_a_made_up_machine_without_real_ones(tmp_path):
+    text, shown = execute("human_vs_machine", tmp_path / "kit")
+    assert shown == 2 and "MADE-UP person" in text and "McNemar's test on the 120 images" in text
     assert not (tmp_path / "kit/human.csv").exists()
 
 
@@ -28,16 +46,53 @@ def test_your_labels_and_your_network_are_compared(tmp_path, atlas, predictions,
     shutil.copytree(atlas, kit / "input/demo")
     shutil.copy(predictions, kit / "runs/demo/test.csv")
     shutil.copy(thresholds, kit / "runs/demo/thresholds.json")
-    table = pd.read_csv(atlas / "solution.csv", dtype=str).head(5)
-    table.to_csv(kit / "human.csv", index=False)
-    text, pictures = run(ROOT / "notebooks/human_vs_machine.ipynb", kit)
-    assert pictures == 2 and "MADE-UP" not in text and "made-up" not in text
+    pd.read_csv(atlas / "solution.csv", dtype=str).head(5).to_csv(kit / "human.csv", index=False)
+    text, shown = execute("human_vs_machine", kit)
+    assert shown == 2 and "MADE-UP" not in text and "made-up" not in text
     assert "person, 5" in text and "machine, 16" in text
 
 
-def test_compare_trains_two_tiny_networks_when_there_are_none(tmp_path):
-    text, pictures = run(ROOT / "notebooks/compare.ipynb", tmp_path / "kit")
-    assert pictures == 3 and "2 runs, 2 methods, 30 validation images" in text
+def test_compare_trains_two_tiny_networks_without_runs(tmp_path):
+    text, shown = execute("compare", tmp_path / "kit")
+    assert shown == 3 and "2 runs, 2 methods, 30 validation images" in text
+
+
+def test_inspect_run_trains_a_tiny_network_without_one(tmp_path):
+    text, shown = execute("inspect_run", tmp_path / "kit")
+    assert "$ python train.py" in text and "$ python threshold.py runs/inspect" in text
+    assert shown == 13 and "10% blanked, logit falls by" in text
+
+
+def test_inspect_run_shows_a_run_of_yours(run, thresholds, tmp_path):
+    shutil.copytree(run, tmp_path / "kit/runs/demo")
+    shutil.copy(thresholds, tmp_path / "kit/runs/demo/thresholds.json")
+    text, shown = execute("inspect_run", tmp_path / "kit")
+    assert "$ python" not in text and shown == 13
+    assert "32 validation images" in text and "2 folds" in text
+
+
+def test_explore_shows_a_simulated_atlas_without_data(tmp_path):
+    text, shown = execute("explore", tmp_path / "kit")
+    assert shown == 10 and "so a small simulated atlas" in text and "300 labelled samples, 100 test samples" in text
+    assert "all 1,600 files examined are 192 x 192 pixels, 8-bit grey" in text
+    assert text.splitlines()[-1].count("simulated") == 16 and " real" not in text.splitlines()[-1]
+    assert (tmp_path / "kit/input/explore/explore_folds.csv").exists()
+
+
+def test_explore_shows_incomplete_files_of_the_competition(tmp_path, atlas):
+    """Labels without images, a sample without a channel, no test images, the user's own folds."""
+    ids = pd.read_csv(atlas / "train.csv", dtype=str)["Id"].tolist()
+    root = lay_out(tmp_path / "kit/input", atlas, ids[:12], test=False, more=ids[12:])
+    shutil.rmtree(root / "test")
+    (root / f"train/{ids[0]}_red.png").unlink()
+    succeed("make_folds", "--labels", root / "train.csv", "--hash-distance", -1, "--folds", 4, "-o", root / "folds.csv")
+    before = (root / "folds.csv").read_bytes()
+    text, shown = execute("explore", tmp_path / "kit")
+    assert "the competition's files: 48 labelled samples, 0 test samples; 11 labelled samples with all four" in text
+    assert f"({ids[0]} has no red)" in text and "train, published" in text and shown in (9, 10)
+    answers = text.splitlines()[-1]
+    assert answers.count("real") == answers.count("simulated") == 11
+    assert (root / "folds.csv").read_bytes() == before and not (root / "explore_folds.csv").exists()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -52,9 +107,9 @@ def test_notebooks_are_committed_as_they_ran_and_small(path):
         assert len(kinds) == len(set(kinds)), cell.source
     assert path.stat().st_size < 1.5e6
     text = path.read_text()
-    assert not [
-        place for place in (str(ROOT), "/tmp/", "/root/", "/home/") if place in text
-    ]  # of the machine it ran on
+    assert not [place for place in (str(ROOT), "/tmp/", "/root/", "/home/") if place in text], (
+        "of the machine it ran on"
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -67,33 +122,18 @@ def test_a_sentence_stands_before_each_figure(path):
 
 
 def test_all_notebooks_start_alike():
-    first = [
-        next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
-        for path in NOTEBOOKS
-    ]
-    assert [path.stem for path in NOTEBOOKS] == [
-        "compare",
-        "explore",
-        "human_vs_machine",
-        "inspect_run",
-        "kaggle_kernel",
-    ]
-    starts = {
-        source.partition("sys.path.insert")[0] for path, source in zip(NOTEBOOKS, first) if path.stem != "kaggle_kernel"
-    }
-    assert len(starts) == 1
-
-
-def figures(cell):
-    kinds = ("image/jpeg", "image/png", "image/svg+xml")
-    return sum(any(kind in output.get("data", {}) for kind in kinds) for output in cell.get("outputs", []))
+    own = [path for path in NOTEBOOKS if path.stem != "kaggle_kernel"]
+    assert [path.stem for path in own] == ["compare", "explore", "human_vs_machine", "inspect_run"]
+    cells = [nbformat.read(path, as_version=4).cells for path in own]
+    first = [next(cell.source for cell in part if cell.cell_type == "code") for part in cells]
+    assert len({source.partition("sys.path.insert")[0] for source in first}) == 1
 
 
 def test_a_command_that_fails_ends_a_notebook(tmp_path, capsys):
     (tmp_path / "well.py").write_text("print('one'); print('two')")
-    (tmp_path / "badly.py").write_text("import sys; print('said', flush=True); sys.exit('why')")
+    (tmp_path / "badly.py").write_text("import sys; print('begun', flush=True); sys.exit('why')")
     display.run(tmp_path / "well.py", "a word")
     assert capsys.readouterr().out.splitlines() == [f'$ python {tmp_path / "well.py"} "a word"', "one", "two"]
     with pytest.raises(subprocess.CalledProcessError):
         display.run(tmp_path / "badly.py")
-    assert capsys.readouterr().out.splitlines()[1:] == ["said", "why"]
+    assert capsys.readouterr().out.splitlines()[1:] == ["begun", "why"]

@@ -1,23 +1,23 @@
-"""utils.tools.baseline: features against closed forms, rows as train.py takes them, textures told apart."""
+"""utils.tools.baseline: features against closed forms, rows as train.py takes them, textures classified."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refuse, succeed, write_images, write_labels
+from conftest import refuse, succeed, write_images
 
 from utils.data.labels import split_fold
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions
-from utils.tools.baseline import (  # fmt: skip
+from utils.tools import baseline
+from utils.tools.baseline import (
     correlation,
     features,
     fit_predict,
-    in_and_out,
-    pattern_shares,
+    nucleus_features,
+    pattern_frequencies,
     read_features,
-    split_octaves,
 )
 
 RGBY = ("red", "green", "blue", "yellow")
@@ -32,9 +32,8 @@ def test_features_have_the_documented_number_and_no_gaps():
         for image in (noise(size=size), np.zeros((size, size, 4), np.float32), np.ones((size, size, 4), np.float32)):
             found = features(image, RGBY)
             assert len(found) == 4 * 34 + 3 * 6 + 7 and np.isfinite(found).all()
-    assert (
-        len(features(noise(channels=1), ("green",))) == 34 and len(features(noise(channels=2), ("red", "green"))) == 74
-    )
+    assert len(features(noise(channels=1), ("green",))) == 34
+    assert len(features(noise(channels=2), ("red", "green"))) == 74
 
 
 def test_moments_and_quantiles_are_of_each_channel():
@@ -51,7 +50,7 @@ def test_octaves_hold_what_gaussians_leave_of_a_wave():
     omega = np.pi * cycles / (size - 1)
     image = np.tile(np.cos(omega * np.arange(size, dtype=np.float32)), (size, 1))[..., None]
     damped = np.exp(-((np.array([0, 1, 2, 4, 8, 16]) * omega) ** 2) / 2)
-    for octave, share in zip(split_octaves(image), damped[:-1] - damped[1:]):
+    for octave, share in zip(baseline.split_octaves(image), damped[:-1] - damped[1:]):
         assert octave == pytest.approx(share * image, abs=5e-3)
 
 
@@ -60,37 +59,44 @@ def test_patterns_of_flat_ramp_spot_and_rows():
     spot = np.zeros((20, 20))
     spot[10, 10] = 1
     rows = np.tile(np.arange(20.0)[:, None] % 2, 20)
-    shares = pattern_shares(np.dstack([np.ones((20, 20)), ramp, spot, rows]))
-    assert shares[:, 0].tolist() == [0] * 8 + [1, 0], "no neighbour is darker"
-    assert shares[:, 1].tolist() == [0] * 5 + [1] + [0] * 4, "three to the right, one above, one below"
-    assert shares[:, 2] * 18**2 == pytest.approx([1] + [0] * 7 + [18**2 - 1, 0]), "only the spot has darker neighbours"
-    assert shares[:, 3].tolist() == [0] * 8 + [0.5, 0.5], "a bright row's equals, left and right, do not stand together"
+    frequencies = pattern_frequencies(np.dstack([np.ones((20, 20)), ramp, spot, rows]))
+    assert frequencies[:, 0].tolist() == [0] * 8 + [1, 0], "no neighbour is darker"
+    assert frequencies[:, 1].tolist() == [0] * 5 + [1] + [0] * 4, "three to the right, one above, one below"
+    assert frequencies[:, 2] * 18**2 == pytest.approx([1] + [0] * 7 + [18**2 - 1, 0]), (
+        "only the spot has darker neighbours"
+    )
+    assert frequencies[:, 3].tolist() == [0] * 8 + [0.5, 0.5], (
+        "a bright row's equals, left and right, are not contiguous"
+    )
 
 
 def test_patterns_ignore_quarter_turns_and_brightness():
     image = noise()
-    shares = pattern_shares(image)
-    assert shares.sum(axis=0) == pytest.approx(np.ones(4))
-    assert (pattern_shares(np.rot90(image)) == shares).all() and (pattern_shares(image**2 + 3) == shares).all()
+    frequencies = pattern_frequencies(image)
+    assert frequencies.sum(axis=0) == pytest.approx(np.ones(4))
+    assert (pattern_frequencies(np.rot90(image)) == frequencies).all() and (
+        pattern_frequencies(image**2 + 3) == frequencies
+    ).all()
 
 
 def test_correlation_is_pearsons_and_zero_without_contrast():
     first, second = noise()[..., 0], noise()[..., 1]
-    assert correlation(first, first - second) == pytest.approx(
-        np.corrcoef(first.ravel(), (first - second).ravel())[0, 1]
-    )
+    expected = np.corrcoef(first.ravel(), (first - second).ravel())[0, 1]
+    assert correlation(first, first - second) == pytest.approx(expected)
     assert correlation(first, np.full_like(first, 0.3)) == 0
 
 
-def test_green_in_and_out_of_a_round_nucleus():
+def test_green_nucleus_features_of_a_round_nucleus():
     distance = np.hypot(*(np.indices((64, 64)) - 32))
     nucleus = distance < 15
     green = np.where(nucleus, 0.6, 0.2).astype(np.float32)
-    share, mean_in, std_in, mean_out, std_out, mean_rim, ratio = in_and_out(green, nucleus.astype(np.float32) * 0.8)
+    share, mean_in, std_in, mean_out, std_out, mean_rim, ratio = nucleus_features(
+        green, nucleus.astype(np.float32) * 0.8
+    )
     assert (share, mean_in, mean_out, mean_rim) == pytest.approx((nucleus.mean(), 0.6, 0.2, 0.2), abs=1e-6)
     assert max(std_in, std_out) < 1e-6 and ratio == pytest.approx(np.log(0.61 / 0.21), abs=1e-5)
     ring = ((distance >= 15) & (distance < 16)).astype(np.float32)
-    *_, rim, _ = in_and_out(ring, nucleus.astype(np.float32))
+    *_, rim, _ = nucleus_features(ring, nucleus.astype(np.float32))
     assert rim > 0.8, "the rim is the first pixels outside"
 
 
@@ -102,7 +108,7 @@ def test_a_class_that_cannot_be_fitted_gets_its_share():
     assert ((probabilities[:, 2] > 0) & (probabilities[:, 2] < 1)).all()
 
 
-def test_a_pictures_probability_does_not_hang_on_its_company():
+def test_a_probability_does_not_depend_on_the_other_images():
     known, truth = noise(channels=1)[:, :5, 0], np.arange(48)[:, None] % 2
     alone = [fit_predict(known, truth, known[row : row + 1])[0] for row in range(4)]
     assert fit_predict(known, truth, np.vstack([known[:4], 100 * known]))[:4] == pytest.approx(np.array(alone))
@@ -118,7 +124,7 @@ def test_sixteen_bits_give_the_features_of_eight(tmp_path):
 
 @pytest.fixture
 def textures(tmp_path):
-    """30 pictures of 64², class 0 fine grain, 1 coarse grain, of equal mean and spread; three folds, Ids in no order."""
+    """30 images of 64², class 0 fine grain, 1 coarse grain, of equal mean and spread; three folds, Ids in no order."""
     rng = np.random.default_rng(0)
     ids = [f"i{n:02}" for n in rng.permutation(30)]
     table = pd.DataFrame({"Id": ids, "Target": [str(int(id_[1:]) % 2) for id_ in ids], "fold": np.arange(30) % 3})
@@ -135,15 +141,13 @@ def textures(tmp_path):
 
 
 def command(folder, fold=1, **more):
-    options = {"folds": folder / "folds.csv", "fold": fold, "images": folder / "images", "classes": folder / "classes.csv",
-               "size": 64, "runs": folder / "runs", "workers": 1} | more  # fmt: skip
-    return [
-        "utils.tools.baseline",
-        *(word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)),
-    ]
+    options = {"folds": folder / "folds.csv", "fold": fold, "images": folder / "images", "runs": folder / "runs"}
+    options |= {"classes": folder / "classes.csv", "size": 64, "workers": 1} | more
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    return ["utils.tools.baseline", *words]
 
 
-def test_textures_are_told_apart_and_threshold_reads_the_result(textures):
+def test_textures_are_classified_and_threshold_reads_the_result(textures):
     folder, table = textures
     out = succeed(*command(folder)).out
     oof = read_predictions(folder / "runs" / "linear" / "fold1" / "oof.csv")
@@ -153,14 +157,10 @@ def test_textures_are_told_apart_and_threshold_reads_the_result(textures):
     assert ((oof["fine"] > 0.9) == (held["Target"] == "0").to_numpy()).all()
     assert "macro F1 1.0000 at 0.5" in out and "20 images to train on, 10 to validate" in out
     succeed("threshold", folder / "runs" / "linear", "-o", folder / "t.json")
-    labels = write_labels(folder / "train.csv", dict(zip(table["Id"], table["Target"])))
-    succeed("threshold", folder / "runs" / "linear" / "fold1" / "oof.csv", "--labels", labels, "--classes",
-            folder / "classes.csv", "-o", folder / "u.json")  # fmt: skip
-    first, second = (json.loads((folder / name).read_text())["macro_f1"]["in_sample"] for name in ("t.json", "u.json"))
-    assert first == second == 1
+    assert json.loads((folder / "t.json").read_text())["macro_f1"]["in_sample"] == 1
 
 
-def test_held_out_labels_change_nothing_and_neither_do_processes(textures):
+def test_held_out_labels_and_workers_change_nothing(textures):
     folder, table = textures
     succeed(*command(folder))
     before = (folder / "runs" / "linear" / "fold1" / "oof.csv").read_bytes()
@@ -198,11 +198,16 @@ def test_a_smaller_limits_rows_lie_within_a_larger_ones(folds):
 
 def test_baseline_refuses_and_leaves_nothing(textures):
     folder, table = textures
-    for more, says in [
-        (dict(fold=3), "no fold 3"), (dict(size=31), "--size 31 is out of range"), (dict(train_limit=-1), "--train-limit -1"),
-        (dict(name="a/b"), "not usable as a folder's name"), (dict(channels="rgb+y/3"), "mixes channels"),
-        (dict(images=folder / "absent"), "is not a folder"), (dict(folds=folder / "absent.csv"), "does not exist"),
-    ]:  # fmt: skip
+    bad = {
+        "no fold 3": dict(fold=3),
+        "--size 31 is out of range": dict(size=31),
+        "--train-limit -1": dict(train_limit=-1),
+        "not usable as a folder's name": dict(name="a/b"),
+        "mixes channels": dict(channels="rgb+y/3"),
+        "is not a folder": dict(images=folder / "absent"),
+        "does not exist": dict(folds=folder / "absent.csv"),
+    }
+    for says, more in bad.items():
         refuse(*command(folder, **more), says=says)
     table.assign(fold=1).to_csv(folder / "one.csv", index=False)
     refuse(*command(folder, folds=folder / "one.csv"), says="no rows outside fold 1")

@@ -109,7 +109,7 @@ def _places(network, output, count):
     return None
 
 
-def sample_maps(network, config, files, columns, layer=None):
+def sample_maps(network, config, files, columns):
     """Grad-CAM of whole samples, which are read, cropped and normalised as the run's config says.
 
     files: list of tuples of paths, one for each of the config's channels. columns: (N,) int, the class of each sample.
@@ -118,7 +118,7 @@ def sample_maps(network, config, files, columns, layer=None):
     """
     maps, place = [], None
     for inputs in _inputs(network, config, files, columns):
-        found = grad_cam(network, inputs.images, inputs.columns, layer)
+        found = grad_cam(network, inputs.images, inputs.columns)
         place = found.layer, found.maps.shape[1:]
         large = _enlarge(found.maps, config.size)
         for row, tiles in zip(inputs.rows, inputs.split(large), strict=True):
@@ -168,7 +168,7 @@ def _join_tiles(maps, shape):
     return total / count
 
 
-def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, seed=0, layer=None):
+def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, seed=0):
     """How much a class's logit falls when a part of the image is blanked, black in all channels. Blanking the area that a
     meaningful map marks lowers the logit most.
 
@@ -180,7 +180,7 @@ def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, see
     rng = np.random.default_rng(seed)
     falls = {}
     for inputs in _inputs(network, config, files, columns):
-        found = grad_cam(network, inputs.images, inputs.columns, layer)
+        found = grad_cam(network, inputs.images, inputs.columns)
         size = inputs.images.shape[-1]
         marked = _highest(_enlarge(found.maps, size), fraction)
         masks = {"marked": [marked], "random": [_move(marked, rng) for _ in range(draws)]}

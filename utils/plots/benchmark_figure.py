@@ -1,7 +1,6 @@
 """The measurements of `python -m utils.tools.benchmark` in one figure."""
 
 import numpy as np
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from utils.plots import style
@@ -13,12 +12,12 @@ def draw_benchmark(found, path):
     chosen = [(draw, name) for name, draws in PANELS.items() if name in found for draw in draws]
     if not chosen:
         return
-    figure, axes = style.panels(len(chosen), 3 if len(chosen) > 4 else 2, 6, 3.7, extra=0.3)
+    figure, axes = style.panels(len(chosen), 2, 6, 3.7, extra=0.3)
     for axis, (draw, name) in zip(axes, chosen, strict=True):
         draw(axis, found[name])
     machine = found["machine"]
     hardware = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
-    figure.suptitle(f"{hardware}, {machine['arithmetic']}, torch {machine['torch']}", x=0.01, ha="left", fontsize=11)
+    style.title(figure, f"{hardware}, {machine['arithmetic']}, torch {machine['torch']}", 11)
     style.arrange_and_save(figure, path, h_pad=2, w_pad=2)
 
 
@@ -28,7 +27,7 @@ def _title(axis, text):
 
 def _draw_rows(axis, names, values, labels, colours):
     """Horizontal bars from top to bottom on a log axis, each with its label at the end."""
-    axis.bar_label(axis.barh(range(len(names)), values, 0.7, color=colours), labels, padding=3, fontsize=8)
+    axis.bar_label(axis.barh(range(len(names)), values, 0.7, color=colours), labels, padding=3, fontsize=9)
     axis.set_xscale("log")
     axis.set_xlim(min(values) / 3, max(values) * 6)
     style.name_rows(axis, names, fontsize=9)
@@ -80,17 +79,13 @@ def _prediction(axis, found):
 
 def _draw_batches(axis, found, lines, unit, title):
     """Values against image size, one colour per batch size. lines: {column: (name, line style)}."""
-    handles = [
-        Line2D([], [], color="black", linestyle=look[1:], marker=look[0], markersize=4, label=name)
-        for name, look in lines.values()
-        if name
-    ]
+    named = [(name, look) for name, look in lines.values() if name]
+    handles = [axis.plot([], [], look, color="black", markersize=4, label=name)[0] for name, look in named]
     for colour, batch in zip(COLOURS, sorted({row["batch"] for row in found["rows"]})):
-        handles.append(Line2D([], [], color=colour, linewidth=3, label=f"batch of {batch}"))
+        handles += axis.plot([], [], color=colour, linewidth=3, label=f"batch of {batch}")
         for key, (_, look) in lines.items():
             rows = [row for row in found["rows"] if row["batch"] == batch and row[key] is not None]
-            sizes, values = [row["size"] for row in rows], [row[key] for row in rows]
-            axis.plot(sizes, values, look, color=colour, markersize=4)
+            axis.plot([row["size"] for row in rows], [row[key] for row in rows], look, color=colour, markersize=4)
     axis.set(xscale="log", yscale="log", xlabel="image size in pixels", ylabel=unit)
     sizes = sorted({row["size"] for row in found["rows"]})
     axis.set_xticks(sizes, map(str, sizes))
@@ -100,7 +95,7 @@ def _draw_batches(axis, found, lines, unit, title):
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
-    axis.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, ncols=3)
+    axis.legend(handles=handles, loc="upper left", fontsize=9, frameon=False, ncols=3)
     _title(axis, title)
     style.tidy(axis)
 
@@ -133,7 +128,7 @@ def _memory(axis, found):
     axis.set_ylim(len(rows) + 0.2, -0.6)  # room for the legend
     axis.set_xlabel("MB resident")
     _title(axis, f"Memory while training, {found['size']}², batches of {found['batch']}")
-    axis.legend(loc="lower right", ncols=3, fontsize=8, frameon=False)
+    axis.legend(loc="lower right", ncols=3, fontsize=9, frameon=False)
     style.tidy(axis, "x")
 
 

@@ -100,9 +100,8 @@ def fold_split(labels, fold, dealt, parts, classes, path):
     labels: (N, C) 0/1. fold: (N,) int. dealt: (N,) bool, rows that were split; the others are always trained on, or never.
     parts: {fold: fraction} of the rows that were split.
     """
-    table = np.stack(
-        [labels[(fold == part) & (dealt | (part >= 0))].sum(axis=0) for part in parts], axis=1
-    )  # (C, parts)
+    counts = [labels[(fold == part) & (dealt | (part >= 0))].sum(axis=0) for part in parts]
+    table = np.stack(counts, axis=1)  # (C, parts)
     total, always = table.sum(axis=1), labels[~dealt & (fold == -1)].sum(axis=0)
     figure, left, right = style.rows(classes, 12, columns=2)
     style.log_bars(left, total + always, room=5, color=GREY, label="always trained on")
@@ -156,15 +155,13 @@ def realism(curves, size, path):
         for place, (side, part) in enumerate(sides.items()):
             if part:
                 _draw_side(row, place, *part, colours[side])
-        row[0].set(
-            yscale="log", ylim=(0.5 / size**2, 1), xlim=(-2, 257), xlabel="grey value", ylabel="fraction of pixels"
-        )
-        row[1].set(xscale="log", yscale="log", xlim=(1, size / 2), xlabel="cycles per image", ylabel="power")
+        for axis in row[:2]:
+            axis.set_yscale("log")
+        style.tidy(row[0], ylim=(0.5 / size**2, 1), xlim=(-2, 257), xlabel="grey value", ylabel="fraction of pixels")
+        style.tidy(row[1], xscale="log", xlim=(1, size / 2), xlabel="cycles per image", ylabel="power")
         row[1].xaxis.set_major_formatter("{x:.0f}")
-        row[2].set(xticks=range(len(sides)), xticklabels=sides, xlim=(-0.6, 1.6), ylabel="KB as PNG")
+        style.tidy(row[2], xticks=range(len(sides)), xticklabels=sides, xlim=(-0.6, 1.6), ylabel="KB as PNG")
         row[2].set_ylim(bottom=0)
-        for axis in row:
-            style.tidy(axis)
     axes[0, 1].set_title("white noise has power 1 throughout", loc="left", fontsize=10)
     handles = [plt.Line2D([], [], color=colour, linewidth=3, label=side) for side, colour in colours.items()]
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, fontsize=12)

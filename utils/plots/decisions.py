@@ -76,7 +76,7 @@ def _by_class(draw, classes, truth, probabilities, x, y, title, path, columns=4)
             axis.set_xlabel(x, fontsize=9)
         if place % columns == 0:
             axis.set_ylabel(y, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    style.title(figure, title)
     style.arrange_and_save(figure, path)
 
 
@@ -111,7 +111,7 @@ def precision_recall(truth, probabilities, threshold, path):
     for chosen, marker in ((threshold, "o"), (0.5, "s")):
         name = f"threshold {chosen:.3f}" + (", best for these images" if chosen == threshold else "")
         _mark_threshold(axis, positive, values, chosen, marker, color=ORANGE, label=name, zorder=3)
-    axis.legend(loc="upper right", fontsize=8)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2, frameon=False, fontsize=8)
     style.tidy(axis, title="Precision and recall", xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     style.save(figure, path)
 

@@ -70,8 +70,9 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
         for number, (text, colour) in enumerate(lines):
             axis.text(0, -0.03 - 0.062 * number, text, transform=axis.transAxes, va="top", fontsize=9, color=colour)
     title = f"{STAIN_COLOURS}; classes: ✓ predicted correctly, missed, predicted wrongly"
-    figure.suptitle(title, fontsize=11, y=0.985)
-    figure.subplots_adjust(hspace=0.03, wspace=0.05, left=0, right=1, top=0.96, bottom=0)
+    style.title(figure, title, 11)
+    top = 1 - 0.35 / figure.get_figheight()
+    figure.subplots_adjust(hspace=0.03, wspace=0.05, left=0, right=1, top=top, bottom=0)
     style.save(figure, path)
 
 
@@ -106,8 +107,8 @@ def channels(image, names, title, path):
         yellow = shown[f"yellow: {STAINS['yellow']}"]
         shown["overlay of all four, yellow at half"] = np.clip(rgb + 0.5 * yellow, 0, 1)
     figure, _ = _sheet(list(shown.values()), list(shown), 3, 10 / 3, 3.75, 11, 4)
-    figure.suptitle(title, x=0.005, y=0.99, ha="left", fontsize=12)
-    style.arrange_and_save(figure, path, dpi=100, pad=0.4, rect=(0, 0, 1, 0.99))
+    style.title(figure, title, 12)
+    style.arrange_and_save(figure, path, dpi=100, pad=0.4)
 
 
 def near_duplicate_pairs(pairs, path, columns=2):

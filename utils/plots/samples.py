@@ -23,7 +23,7 @@ def class_samples(name, threshold, groups, path, columns=6):
         _write_heading(row, kind, not samples)
         for axis, sample in zip(row, samples, strict=False):
             _show_sample(axis, sample, _compare(sample.probability, threshold), name)
-    _write_title(figure, f"{name}, threshold {as_text(threshold)}. {STAIN_COLOURS}; below: the true classes")
+    style.title(figure, f"{name}, threshold {as_text(threshold)}. {STAIN_COLOURS}; below: the true classes")
     style.save(figure, path, dpi=75)
 
 
@@ -40,9 +40,8 @@ def class_maps(name, threshold, groups, path, columns=2):
             _show_sample(first, sample, _compare(sample.probability, threshold), name)
             _show(second, sample.protein, "protein")
             _show(third, map_over_protein(sample.protein, sample.map), "map" if sample.map.any() else "empty map")
-    _write_title(
-        figure, f"{name}, threshold {as_text(threshold)}. {STAIN_COLOURS}; grey: protein alone; below: the true classes"
-    )
+    stains = f"{STAIN_COLOURS}; grey: protein alone; below: the true classes"
+    style.title(figure, f"{name}, threshold {as_text(threshold)}. {stains}")
     height = figure.get_figheight()
     place = figure.add_axes((0.34, 0.35 / height, 0.32, 0.12 / height))
     bar = figure.colorbar(plt.cm.ScalarMappable(cmap=MAP_COLOURS), cax=place, orientation="horizontal")
@@ -79,9 +78,8 @@ def rare_classes(rare, images, path, columns=6):
             row[-1].spines[:].set(color=FRAME, linewidth=3)
         for axis, rank, sample in shown:
             _show_sample(axis, sample, f"rank {rank:,}: {as_text(sample.probability)}", one.name)
-    _write_title(
-        figure, f"{STAIN_COLOURS}; ranks among {images:,} images; framed: the most likely image without the class"
-    )
+    note = f"ranks among {images:,} images; framed: the most likely image without the class"
+    style.title(figure, f"{STAIN_COLOURS}; {note}")
     style.save(figure, path, dpi=75)
 
 
@@ -136,7 +134,3 @@ def _show_sample(axis, sample, title, name, most=4):
     for number, (text, own) in enumerate(lines or [("no class", False)]):
         weight = "bold" if own else "normal"
         _annotate(axis, text, (0, 0), (0, -3 - 11 * number), va="top", fontsize=8.5, fontweight=weight)
-
-
-def _write_title(figure, text):
-    figure.suptitle(text, x=0.01, y=1 - 0.05 / figure.get_figheight(), ha="left", va="top", fontsize=10)

@@ -10,9 +10,8 @@ from utils.files import whole_file
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's palette, safe for colour-blind readers
 COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442"]  # in this order
-ABOVE = dict(
-    loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9
-)  # a legend off the data
+# A legend off the data:
+ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)
 
 
 def save(figure, path, dpi=110):
@@ -49,13 +48,17 @@ def tidy(axis, grid="both", title=None, size=None, **properties):
     axis.set_axisbelow(True)
 
 
+def title(figure, text, size=10):
+    """A title at the top left of the whole figure."""
+    figure.suptitle(text, x=0.01, y=1 - 0.05 / figure.get_figheight(), ha="left", va="top", fontsize=size)
+
+
 def panels(count, columns, width, height, extra=0.0, **options):
     """A grid of panels of width x height inches. extra: inches above them. -> (figure, list of `count` axes)."""
     columns = min(count, columns)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows + extra), squeeze=False, **options
-    )
+    size = width * columns, height * rows + extra
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for axis in axes.ravel()[count:]:
         axis.axis("off")
     return figure, axes.ravel()[:count]
@@ -94,14 +97,12 @@ def draw_matrix(axis, table, texts, rows, columns, shades="Blues", top=1, **font
     return drawn
 
 
-def log_bars(axis, values, texts=None, places=None, height=0.8, room=3.0, **style):
-    """Horizontal bars on a logarithmic axis of counts, each with its text at the end (default: its value). room: the axis
-    ends at so many times the largest value."""
-    places = np.arange(len(values)) if places is None else places
-    axis.barh(places, values, height, **style)
-    for place, value, text in zip(places, values, texts or [f"{int(value):,}" for value in values], strict=True):
-        axis.text(max(value, 1) * 1.1, place, text, va="center", fontsize=9 if height > 0.5 else 8)
-    axis.set_xscale("log")
-    axis.set_xlim(0.8, max(axis.get_xlim()[1], 2, *(room * np.asarray(values))))
+def log_bars(axis, values, shift=0.0, height=0.8, room=3.0, **options):
+    """Horizontal bars on a logarithmic axis of image counts, each with its count at the end, `shift` rows off their rows. room:
+    the axis ends at this multiple of the largest value."""
+    axis.barh(np.arange(len(values)) + shift, values, height, **options)
+    for place, value in enumerate(values):
+        axis.text(max(value, 1) * 1.1, place + shift, f"{int(value):,}", va="center", fontsize=9 if height > 0.5 else 8)
+    axis.set(xscale="log", xlim=(0.8, max(axis.get_xlim()[1], 2, room * np.max(values))))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     tidy(axis, "x", xlabel="images (log scale)")

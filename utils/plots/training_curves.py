@@ -22,9 +22,8 @@ STEP_CURVES = {  # column of steps.csv: title of its panel
 def train_validation_split(train, valid, classes, fold, path):
     """Fig. 2: images of each class to train on and to validate on. train, valid: (C,) counts."""
     figure, axis = style.rows(classes, 8, height=0.3)
-    places = np.arange(len(classes))
-    style.log_bars(axis, train, places=places - 0.2, height=0.4, color=BLUE, label="training")
-    style.log_bars(axis, valid, places=places + 0.2, height=0.4, color=ORANGE, label="validation")
+    style.log_bars(axis, train, -0.2, 0.4, color=BLUE, label="training")
+    style.log_bars(axis, valid, 0.2, 0.4, color=ORANGE, label="validation")
     axis.set_title(f"Training and validation split, fold {fold}", loc="left")
     axis.legend(**ABOVE)
     style.save(figure, path)
@@ -61,7 +60,7 @@ def nine_curves(steps, switches, path):
     title = f"Training, every step (running mean over {span})" + (
         f". Dashed: the loss changes, {changes}" * bool(switches)
     )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    style.title(figure, title, 11)
     style.arrange_and_save(figure, path)
 
 
@@ -94,5 +93,5 @@ def class_curves(log, classes, positives, switches, path):
         style.tidy(axis, title=title, size=8.5, ylim=(-0.02, top))
     figure.supxlabel("epoch", fontsize=10)
     title = "Validation F1 of each class (validation images) at each epoch's best single threshold; grey: macro F1"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    style.title(figure, title)
     style.arrange_and_save(figure, path)
