@@ -230,7 +230,7 @@ def test_processes_hand_batches_over_for_a_gpu_too(gpus, atlas, folds, tmp_path)
 
 def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, monkeypatch):  # noqa: F811
     """In training, where the last batch of an epoch is smaller, in validation and in prediction."""
-    seen, build = set(), models.NETWORKS["liimatainen_fcn"]
+    seen, (build, smallest) = set(), models.NETWORKS["liimatainen_fcn"]
 
     def watched(**options):
         network = build(**options)
@@ -242,7 +242,7 @@ def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, m
         network.register_forward_pre_hook(look)
         return network
 
-    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", watched)
+    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", (watched, smallest))
     succeed("train", *gpu_options(atlas, folds, tmp_path, "watched", **{"batch-size": 7}))
     for training in (True, False):
         searched, others = (
