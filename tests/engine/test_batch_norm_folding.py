@@ -35,9 +35,12 @@ def norms(network):
 STAY = {"densenet121": 62, "timm:test_resnet": 0, "timm:resnetv2_50": 17}
 
 
-@pytest.mark.parametrize("name, size", [("se_resnext50_32x4d", 64), ("densenet121", 64), ("resnet50_enhanced", 32), ("xception", 64),
-                                        ("liimatainen_fcn", 32), ("timm:test_resnet", 32), ("timm:mobilenetv3_small_100", 64)])  # fmt: skip
-def test_a_folded_network_says_the_same_and_leaves_the_trained_one_as_it_was(name, size):
+SIZES = {"se_resnext50_32x4d": 64, "densenet121": 64, "resnet50_enhanced": 32, "xception": 64, "liimatainen_fcn": 32}
+SIZES |= {"timm:test_resnet": 32, "timm:mobilenetv3_small_100": 64}
+
+
+@pytest.mark.parametrize("name, size", SIZES.items())
+def test_a_folded_network_gives_the_same_and_the_trained_one_stays_as_it_was(name, size):
     network = trained(models.build(name, 3, 4, size), size)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     images = torch.randn(3, 4, size, size)
@@ -69,7 +72,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_would_say_something_else_is_left_alone(shared):
+def test_what_would_give_something_else_is_left_alone(shared):
     """Also at the start, where batch norm changes nothing yet and a wrong fold would not be seen."""
     for network in (Twice(shared), trained(Twice(shared), 8)):
         images = torch.randn(2, 4, 8, 8)
@@ -114,7 +117,7 @@ def test_jobs_are_done_in_order_beside_the_caller():
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_after_a_job_that_failed_none_is_done_and_the_caller_hears_of_it(error):
+def test_after_a_job_that_failed_none_is_done_and_the_caller_gets_its_error(error):
     def fail():
         raise error
 

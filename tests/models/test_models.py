@@ -126,9 +126,13 @@ def test_liimatainens_output_is_the_mean_of_its_confidence_maps():
 
 def test_enhanced_resnet50_has_one_more_convolution_in_each_identity_block():
     def convolutions(name):
-        network = models.build(name, 3, 1)
-        return {path: sum(isinstance(part, torch.nn.Conv2d) for part in block.modules()) - 2 * bool(block.downsample)
-                for path, block in network.named_modules() if isinstance(block, Bottleneck)}  # fmt: skip
+        blocks = {
+            path: block for path, block in models.build(name, 3, 1).named_modules() if isinstance(block, Bottleneck)
+        }
+        counts = {
+            path: sum(isinstance(part, torch.nn.Conv2d) for part in block.modules()) for path, block in blocks.items()
+        }
+        return {path: count - 2 * bool(blocks[path].downsample) for path, count in counts.items()}
 
     plain, enhanced = convolutions("resnet50"), convolutions("resnet50_enhanced")
     identity = [path for path in plain if not path.endswith(".0")]
@@ -148,17 +152,22 @@ def test_networks_of_the_libraries_by_name(name):
     network = models.build(name, classes=5, channels=4, size=64).eval()
     with torch.inference_mode():
         assert network(torch.randn(2, 4, 64, 64)).shape == (2, 5)
-    sizes = {part: [network.state_dict()[key].shape for key in models.parameters_of(network, layers)]
-             for part, layers in (("stem", network.stem_layers), ("head", network.head_layers))}  # fmt: skip
-    assert sizes["stem"][0][1] == 4 and all(shape[0] == 5 for shape in sizes["head"])
+    state = network.state_dict()
+    assert state[models.parameters_of(network, network.stem_layers)[0]].shape[1] == 4
+    assert all(state[key].shape[0] == 5 for key in models.parameters_of(network, network.head_layers))
 
 
-@pytest.mark.parametrize(
-    "name, says",
-    [("timm:resnet19", "did you mean"), ("pretrainedmodels:x", "has no network 'x'"), ("gapnet", "timm:NAME"),
-     ("pretrainedmodels:alexnet", "cannot take images of 64 pixels"), ("timm:resnet50.foo", "Invalid pretrained tag"),
-     ("timm:xcit_nano_12_p16_224", "cannot take images of 65 pixels")],
-)  # fmt: skip
+UNKNOWN = {
+    "timm:resnet19": "did you mean",
+    "pretrainedmodels:x": "has no network 'x'",
+    "gapnet": "timm:NAME",
+    "pretrainedmodels:alexnet": "cannot take images of 64 pixels",
+    "timm:resnet50.foo": "Invalid pretrained tag",
+    "timm:xcit_nano_12_p16_224": "cannot take images of 65 pixels",
+}
+
+
+@pytest.mark.parametrize("name, says", UNKNOWN.items())
 def test_unknown_networks_are_refused(name, says):
     with pytest.raises(InputError, match=says):
         models.build(name, 5, 4, size=65 if "xcit" in name else 64)

@@ -75,46 +75,21 @@ def test_the_protocol_of_a_comparison_on_tiffs_of_mixed_sizes(tmp_path):
     data, table, runs = tmp_path / "cyto", tmp_path / "folds.csv", tmp_path / "runs"
     write.write_atlas(data, Settings(60, 4, size=64, seed=1, power=0.5, form="cyto", corrupt=0.1, duplicates=0.0))
     images = ["--images", data / "train"]
-    succeed(
-        "make_folds",
-        "--labels",
-        data / "train.csv",
-        *images,
-        "--classes",
-        "cyto",
-        "--split",
-        "6:2:2",
-        "--drop-corrupt",
-        "-o",
-        table,
-    )
+    split = ["--classes", "cyto", "--split", "6:2:2", "--drop-corrupt"]
+    succeed("make_folds", "--labels", data / "train.csv", *images, *split, "-o", table)
     parts = pd.read_csv(table, dtype=str).set_index("Id")["fold"]
     dropped = pd.read_csv(tmp_path / "folds_dropped.csv", dtype=str)["Id"]
     assert len(dropped) and not set(dropped) & set(parts.index)
     sizes = {image_size(data / "train" / f"{id_}_green.tif") for id_ in parts.index}
     assert len(sizes) > 1, "mixed"
     for network in ("gapnet_pl", "conv_mil"):
-        words = [
-            "--recipe",
-            network,
-            "--name",
-            network,
-            "--runs",
-            runs,
-            "--folds",
-            table,
-            "--fold",
-            0,
-            *images,
-            "--classes",
-            "cyto",
-        ]
-        succeed("train", *words, "--size", 48, "--epochs", 2, "--batch-size", 8, "--workers", 0)
-        succeed("predict", runs / network, *images, "--ids", table, "--fold", -2, "--workers", 0, "--tta", 1,
-                "-o", runs / network / "test.csv")  # fmt: skip
+        words = ["--recipe", network, "--name", network, "--runs", runs, "--folds", table, *images]
+        small = ["--size", 48, "--epochs", 2, "--batch-size", 8, "--workers", 0]
+        succeed("train", *words, "--fold", 0, "--classes", "cyto", *small)
+        words = [*images, "--ids", table, "-o", runs / network / "test.csv"]
+        succeed("predict", runs / network, *words, "--fold", -2, "--workers", 0, "--tta", 1)
     predicted = read_predictions(runs / "gapnet_pl/test.csv")
     assert set(predicted.index) == set(parts.index[parts == "-2"]) and list(predicted.columns) == list(CYTO_CLASSES)
-    out = succeed(
-        "utils.tools.compare", runs / "gapnet_pl", runs / "conv_mil", "--predictions", "test.csv", "--labels", table
-    ).out
+    both = [runs / "gapnet_pl", runs / "conv_mil"]
+    out = succeed("utils.tools.compare", *both, "--predictions", "test.csv", "--labels", table).out
     assert "626,221" in out and "conv_mil" in out and "Wilcoxon" in out

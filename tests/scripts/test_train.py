@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from utils.data import augment
 from utils.engine import checkpoint, losses, trainer
-from utils.engine.recipes import CHEN, GAPNET_PL, RECIPES
+from utils.engine.recipes import RECIPES
 from utils.runs.predictions import read_predictions
 from utils.scoring.metrics import best_global_threshold
 
@@ -28,17 +28,8 @@ def same(first, second):
 
 def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
     folder = run / "fold0"
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "last.pt",
-        "best.pt",
-        "log.csv",
-        "steps.csv",
-        "oof.csv",
-        "rows.csv",
-        "tensorboard",
-        "validation",
-    }
+    files = "config.json last.pt best.pt log.csv steps.csv oof.csv rows.csv tensorboard validation"
+    assert {path.name for path in folder.iterdir()} == set(files.split())
     config = json.loads((folder / "config.json").read_text())
     assert config["model"] == "gapnet_pl" and len(config["class_names"]) == 28 and config["versions"]["torch"]
     log, steps = pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "steps.csv")
@@ -101,18 +92,16 @@ def test_predict_repeats_the_oof(run, atlas, tmp_path):
     """The same images through predict.py, without flips: the very probabilities of the validation."""
     oof = read_predictions(run / "fold0" / "oof.csv")
     oof.reset_index()[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
-    succeed("predict", run / "fold0", "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0,
-            "-o", tmp_path / "again.csv")  # fmt: skip
+    words = ["--images", atlas / "train", "--ids", tmp_path / "ids.csv", "-o", tmp_path / "again.csv"]
+    succeed("predict", run / "fold0", *words, "--tta", 1, "--workers", 0)
     again = read_predictions(tmp_path / "again.csv")
     assert again.index.tolist() == oof.index.tolist() and again.to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights_twice(atlas, folds, tmp_path):
     for name, seed, workers in (("a", 0, 0), ("b", 0, 2), ("c", 1, 0)):
-        succeed(
-            "train",
-            *train_options(atlas, folds, tmp_path, name, seed=seed, workers=workers, fit="crop", normalise="image"),
-        )
+        options = {"seed": seed, "workers": workers, "fit": "crop", "normalise": "image"}
+        succeed("train", *train_options(atlas, folds, tmp_path, name, **options))
     first, second, third = (weights_of(tmp_path / name / "fold0") for name in "abc")
     assert same(first, second), "whatever the number of workers"
     assert not same(first, third)
@@ -167,12 +156,8 @@ def test_every_optimiser_lowers_the_loss(atlas, folds, tmp_path, optimiser):
 
 
 def test_se_resnext50_trains_on_three_mixed_planes(atlas, folds, tmp_path):
-    succeed(
-        "train",
-        *train_options(
-            atlas, folds, tmp_path, model="se_resnext50_32x4d", weights="none", channels="rgb+y/3", epochs=1, limit=16
-        ),
-    )
+    options = {"model": "se_resnext50_32x4d", "weights": "none", "channels": "rgb+y/3", "epochs": 1, "limit": 16}
+    succeed("train", *train_options(atlas, folds, tmp_path, **options))
     assert weights_of(tmp_path / "mini/fold0")["layer0.conv1.weight"].shape == (64, 3, 7, 7)
 
 
@@ -302,27 +287,6 @@ def test_early_stop_waits_for_the_last_loss():
     assert ended == [False, False, False, False, True, True]
 
 
-def test_recipes_are_the_papers():
-    """Chen III.C; Rumetshofer et al. 3 and 3.1."""
-    assert (
-        CHEN | {"batch_size": 64, "lr": 0.1, "optimiser": "adadelta", "epochs": 40, "size": 512, "early_stop": 5}
-        == CHEN
-    )
-    assert augment.parse(CHEN["augment"]) == [(1, "chen"), (20, "chen_strong")]
-    assert losses.parse_schedule(CHEN["loss"])[:2] == [(1, {"bce": 1.0}), (11, {"soft_f1": 1.0, "weighted_bce": 1.0})]
-    expected = {
-        "batch_size": 40,
-        "lr": 0.01,
-        "optimiser": "sgd",
-        "momentum": 0.9,
-        "clip": 5.0,
-        "l1": 1e-7,
-        "weight_decay": 1e-5,
-    }
-    assert GAPNET_PL | expected | {"size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce"} == GAPNET_PL
-    assert set(CHEN) == set(GAPNET_PL), "a recipe sets every option that another sets"
-
-
 def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("augmentation in prediction")
@@ -344,12 +308,8 @@ def test_only_the_last_layer_on_single_label_images(run, atlas, folds, tmp_path)
     rows = pd.read_csv(tmp_path / "mini/fold1/rows.csv", dtype=str, keep_default_na=False)
     table = pd.read_csv(folds, dtype=str, keep_default_na=False)
     assert set(rows["Id"]) == set(table["Id"][table["Target"].str.split().str.len() == 1])
-    refuse(
-        "train",
-        *train_options(atlas, folds, tmp_path, "none"),
-        "--single-label",
-        says="no image of exactly one class in fold 0",
-    )
+    words = train_options(atlas, folds, tmp_path, "none")
+    refuse("train", *words, "--single-label", says="no image of exactly one class in fold 0")
 
 
 def test_batch_norm_of_what_is_not_trained_stays(atlas, folds, tmp_path):
@@ -386,20 +346,10 @@ def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_p
         refuse("train", *words, says=says)
     one = {"model": "se_resnext50_32x4d", "weights": "none", "batch-size": 1}
     words = train_options(atlas, folds, tmp_path, images=tmp_path, **one)
-    refuse(
-        "train",
-        *words,
-        says=["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"],
-    )
-    refuse(
-        "train",
-        *words,
-        "--batch-size",
-        8,
-        "--limit",
-        1,
-        says="--batch-size 2 or more, and more than one image to train on",
-    )
+    says = ["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"]
+    refuse("train", *words, says=says)
+    says = "--batch-size 2 or more, and more than one image to train on"
+    refuse("train", *words, "--batch-size", 8, "--limit", 1, says=says)
     refuse("train", *options, says="without an image")
     refuse("train", *options, "--max-minutes", -1, says="--max-minutes")
     refuse("train", *options, "--layers", "last", says="name the run with --weights")
