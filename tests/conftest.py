@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import importlib
 import io
+import multiprocessing.connection
 import os
 import shutil
 import sys
@@ -94,6 +95,48 @@ def kit(script, *arguments):
     finally:
         sys.argv = before
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def start_forked(script, *arguments, **environment):
+    """Start a script's main in a process forked from this one, which has imported torch already: -> (process, its Result once it
+    has ended)."""
+    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
+
+    def main():
+        os.environ.update(environment)
+        for number, file in enumerate((out, err), start=1):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.argv = [script, *map(str, arguments)]
+        run_script(importlib.import_module(script).main)
+
+    def result():
+        process.join()
+        for file in (out, err):
+            file.seek(0)
+        return Result(process.exitcode, out.read(), err.read())
+
+    process = multiprocessing.get_context("fork").Process(target=main)
+    process.start()
+    return process, result
+
+
+def succeed_together(script, *arguments, ranks=2):
+    """Call a script as torchrun does, in forked processes: -> what all of them print."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    shared |= {"TORCHELASTIC_RUN_ID": "tests", "TORCHELASTIC_USE_AGENT_STORE": True}
+    environments = [{k: str(v) for k, v in (shared | {"RANK": n, "LOCAL_RANK": n}).items()} for n in range(ranks)]
+    started = [start_forked(script, *arguments, **environment) for environment in environments]
+    waiting = [process.sentinel for process, _ in started]
+    while waiting:
+        waiting = list(set(waiting) - set(multiprocessing.connection.wait(waiting)))
+        if any(process.exitcode for process, _ in started):
+            for process, _ in started:
+                process.kill()  # it would wait for the one that failed
+    results = [result() for _, result in started]
+    assert not any(code for code, _, _ in results), "".join(err for _, _, err in results)
+    return "".join(out for _, out, _ in results)
 
 
 def succeed(script, *arguments):

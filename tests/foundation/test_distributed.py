@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, succeed, train_options
+from conftest import ROOT, succeed, succeed_together, train_options
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,9 +32,7 @@ def torchrun(*words, ranks=2):
 
 
 def together(script, *words, ranks=2, cache=None):
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return succeed_together(script, *words, "--cache", cache or packing.DEFAULT, ranks=ranks)
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5))
