@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import importlib
 import io
+import multiprocessing.connection
 import os
 import shutil
 import sys
@@ -27,6 +28,54 @@ from utils.opencv import cv2  # noqa: E402
 from utils.simulator import write  # noqa: E402
 from utils.simulator.plan import Settings  # noqa: E402
 
+QUICK = {  # room: files of `pytest -m quick tests`, about a minute; others start processes, or draw and train again and again
+    "tests": ["rooms"],
+    "scoring": ["metrics", "thresholds", "ensembling", "label_shift"],
+    "models": ["models"],
+    "data": ["tables", "images", "augment", "near_duplicates"],
+    "engine": ["recipes"],
+    "scripts": ["make_folds", "train", "predict"],
+}
+LONGEST = [
+    "measurement",
+    "benchmark",
+    "kernel",
+    "pipeline",
+    "resume",
+]  # begin first, if several processes share the files
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "quick: in a file of conftest.QUICK, and not slow")
+    config.addinivalue_line("markers", "slow: not quick, though in a file of conftest.QUICK")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m quick` other files are not even imported."""
+    if config.option.markexpr == "quick" and collection_path.suffix == ".py" and not _is_quick(collection_path):
+        return True
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+    for item in items:
+        if _is_quick(item.path) and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
+
+
+def _is_quick(path):
+    return path.stem.removeprefix("test_") in QUICK.get(path.parent.name, ())
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """A file stays with one process, so that its fixtures are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
 torch.set_num_threads(1)
 cache.DEFAULT_FOLDER = tempfile.mkdtemp(prefix="packed-")  # not the user's
 atexit.register(shutil.rmtree, cache.DEFAULT_FOLDER, ignore_errors=True)
@@ -46,6 +95,48 @@ def kit(script, *arguments):
     finally:
         sys.argv = before
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def start_forked(script, *arguments, **environment):
+    """Start a script's main in a process forked from this one, which has imported torch already: -> (process, its Result once it
+    has ended)."""
+    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
+
+    def main():
+        os.environ.update(environment)
+        for number, file in enumerate((out, err), start=1):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.argv = [script, *map(str, arguments)]
+        run_script(importlib.import_module(script).main)
+
+    def result():
+        process.join()
+        for file in (out, err):
+            file.seek(0)
+        return Result(process.exitcode, out.read(), err.read())
+
+    process = multiprocessing.get_context("fork").Process(target=main)
+    process.start()
+    return process, result
+
+
+def succeed_together(script, *arguments, ranks=2):
+    """Call a script as torchrun does, in forked processes: -> what all of them print."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    shared |= {"TORCHELASTIC_RUN_ID": "tests", "TORCHELASTIC_USE_AGENT_STORE": True}
+    environments = [{k: str(v) for k, v in (shared | {"RANK": n, "LOCAL_RANK": n}).items()} for n in range(ranks)]
+    started = [start_forked(script, *arguments, **environment) for environment in environments]
+    waiting = [process.sentinel for process, _ in started]
+    while waiting:
+        waiting = list(set(waiting) - set(multiprocessing.connection.wait(waiting)))
+        if any(process.exitcode for process, _ in started):
+            for process, _ in started:
+                process.kill()  # it would wait for the one that failed
+    results = [result() for _, result in started]
+    assert not any(code for code, _, _ in results), "".join(err for _, _, err in results)
+    return "".join(out for _, out, _ in results)
 
 
 def succeed(script, *arguments):
@@ -75,7 +166,7 @@ def atlas(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def copies(tmp_path_factory):
-    """An atlas with many near-duplicates and {Id: Id of the scene's first picture}."""
+    """An atlas with many near-duplicates and {Id: Id of the scene's first image}."""
     folder = tmp_path_factory.mktemp("copies") / "atlas"
     write.write_atlas(folder, Settings(40, 20, size=96, seed=1, duplicates=0.25))
     truth = pd.read_csv(folder / "truth.csv", dtype=str, keep_default_na=False)
@@ -97,9 +188,16 @@ def folds(atlas, tmp_path_factory):
 
 def train_options(atlas, folds, runs, name="mini", fold=0, **more):
     """A command line that trains GapNet-PL on the tiny atlas in a second or two."""
-    options = {"recipe": "gapnet_pl", "folds": folds, "images": atlas / "train", "runs": runs, "name": name, "fold": fold,
-               "size": 32, "fit": "resize", "normalise": "dataset", "augment": "d4", "epochs": 2, "batch-size": 16, "optimiser": "adam",
-               "lr": 0.001, "workers": 0, "amp": "off"} | more  # fmt: skip
+    options = {
+        "recipe": "gapnet_pl",
+        "folds": folds,
+        "images": atlas / "train",
+        "runs": runs,
+        "name": name,
+        "fold": fold,
+    }
+    options |= {"size": 32, "fit": "resize", "normalise": "dataset", "augment": "d4", "epochs": 2, "batch-size": 16}
+    options |= {"optimiser": "adam", "lr": 0.001, "workers": 0, "amp": "off"} | more
     return [word for key, value in options.items() for word in (f"--{key}", value)]
 
 

@@ -87,6 +87,7 @@ def test_opencv_is_imported_in_one_place():
         assert not direct or name == "utils.opencv", name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "unwanted"),
     [("foundation", ["cv2", "albumentations"]), ("scoring", ["torch", "cv2", "matplotlib"]), ("runs", ["torch", "matplotlib"])],

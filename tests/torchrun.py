@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from conftest import ROOT
+from conftest import ROOT, succeed_together
 
 from utils.data.cache import DEFAULT_FOLDER
 
@@ -17,7 +17,5 @@ def torchrun(*words, ranks=2):
 
 
 def together(script, *words, ranks=2, cache=None):
-    """The same for one of the kit's scripts, which must succeed: -> what it printed."""
-    done = torchrun(ROOT / f"{script}.py", *words, "--cache", cache or DEFAULT_FOLDER, ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run one of the kit's scripts in `ranks` processes forked from this one, which must succeed: -> what they print."""
+    return succeed_together(script, *words, "--cache", cache or DEFAULT_FOLDER, ranks=ranks)

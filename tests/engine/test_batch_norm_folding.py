@@ -1,8 +1,11 @@
-"""Batch norm folded into convolutions."""
+"""Batch norm folded into convolutions, and files written from a thread."""
+
+import threading
 
 import pytest
 import torch
 from torch import nn
+from utils.engine.background_writer import Writer
 
 from utils import models
 from utils.engine.batch_norm_folding import fold_batch_norm
@@ -32,9 +35,12 @@ def norms(network):
 STAY = {"densenet121": 62, "timm:test_resnet": 0, "timm:resnetv2_50": 17}
 
 
-@pytest.mark.parametrize("name, size", [("se_resnext50_32x4d", 64), ("densenet121", 64), ("resnet50_enhanced", 32), ("xception", 64),
-                                        ("liimatainen_fcn", 32), ("timm:test_resnet", 32), ("timm:mobilenetv3_small_100", 64)])  # fmt: skip
-def test_a_folded_network_says_the_same_and_leaves_the_trained_one_as_it_was(name, size):
+SIZES = {"se_resnext50_32x4d": 64, "densenet121": 64, "resnet50_enhanced": 32, "xception": 64, "liimatainen_fcn": 32}
+SIZES |= {"timm:test_resnet": 32, "timm:mobilenetv3_small_100": 64}
+
+
+@pytest.mark.parametrize("name, size", SIZES.items())
+def test_a_folded_network_gives_the_same_and_the_trained_one_stays_as_it_was(name, size):
     network = trained(models.build(name, 3, 4, size), size)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     images = torch.randn(3, 4, size, size)
@@ -66,7 +72,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_would_say_something_else_is_left_alone(shared):
+def test_what_would_give_something_else_is_left_alone(shared):
     """Also at the start, where batch norm changes nothing yet and a wrong fold would not be seen."""
     for network in (Twice(shared), trained(Twice(shared), 8)):
         images = torch.randn(2, 4, 8, 8)
@@ -94,3 +100,36 @@ def test_weights_in_16_bits_are_those_of_autocast(name):
 def test_nothing_to_fold():
     network = models.build("gapnet_pl", 3, 4, 32)
     assert fold_batch_norm(network, torch.randn(1, 4, 32, 32)) is network
+
+
+def test_jobs_are_done_in_order_beside_the_caller():
+    writer, done, go = Writer(), [], threading.Event()
+    writer.submit(lambda: go.wait(20) and done.append(threading.current_thread()))
+    for number in range(5):
+        writer.submit(lambda number=number: done.append(number))
+    assert done == []
+    go.set()
+    writer.wait()
+    assert done[1:] == [0, 1, 2, 3, 4] and done[0] is not threading.current_thread()
+    writer.submit(lambda: done.append("last"))
+    writer.close()
+    assert done[-1] == "last"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_after_a_job_that_failed_none_is_done_and_the_caller_gets_its_error(error):
+    def fail():
+        raise error
+
+    writer, done, go = Writer(), [], threading.Event()
+    writer.submit(go.wait)
+    writer.submit(fail)
+    writer.submit(lambda: done.append("after"))
+    writer.check()  # nothing has failed yet
+    go.set()
+    with pytest.raises(type(error)):
+        writer.wait()
+    writer.submit(lambda: done.append("later"))
+    writer.close()
+    assert done == []
+    writer.close()

@@ -23,9 +23,10 @@ from utils.engine.recipes import RECIPES
 from utils.engine.trainer import NotFinite, Trainer
 from utils.errors import InputError
 
+DEVICES = {"auto": "cuda:0", "cuda": "cuda:0", "cuda:1": "cuda:1", "cpu": "cpu", "cpu:3": "cpu"}
 
-@pytest.mark.parametrize("spec, found", [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu"),
-                                         ("cpu:3", "cpu")])  # fmt: skip
+
+@pytest.mark.parametrize("spec, found", DEVICES.items())
 def test_the_device_that_is_picked_has_an_index_and_is_the_current_one(gpus, spec, found):  # noqa: F811
     assert str(pick_device(spec)) == found
     if spec.startswith("cuda"):
@@ -230,7 +231,7 @@ def test_processes_hand_batches_over_for_a_gpu_too(gpus, atlas, folds, tmp_path)
 
 def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, monkeypatch):  # noqa: F811
     """In training, where the last batch of an epoch is smaller, in validation and in prediction."""
-    seen, build = set(), models.NETWORKS["liimatainen_fcn"]
+    seen, (build, smallest) = set(), models.NETWORKS["liimatainen_fcn"]
 
     def watched(**options):
         network = build(**options)
@@ -242,7 +243,7 @@ def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, m
         network.register_forward_pre_hook(look)
         return network
 
-    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", watched)
+    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", (watched, smallest))
     succeed("train", *gpu_options(atlas, folds, tmp_path, "watched", **{"batch-size": 7}))
     for training in (True, False):
         searched, others = (
@@ -257,7 +258,7 @@ def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, m
     assert torch.backends.cudnn.benchmark
 
 
-def test_table_three_and_views_there(gpus, atlas, run, tmp_path):  # noqa: F811
+def test_stage_timing_and_tta_views_there(gpus, atlas, run, tmp_path):  # noqa: F811
     words = ["--images", atlas / "test", "--device", "cuda", "--workers", 1]
     assert "Imitated GPU" in succeed("predict", run / "fold0", *words, "--benchmark", "--tta", 1).out
     assert "synchronize" in gpus.calls
@@ -332,11 +333,18 @@ class Watch(TorchFunctionMode):
         return result
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"loss": "1:soft_f1+10*weighted_bce", "ema": 0.9, "clip": 5.0}, {"loss": "1:focal+positive_bce", "optimiser": "adamw"},
-    {"accumulate": 2, "loss": "1:soft_f1"}, {"skip_nan": 2, "optimiser": "sgd", "l1": 1e-5}, {"normalise": "image"},
+OPTIONS = [
+    {},
+    {"loss": "1:soft_f1+10*weighted_bce", "ema": 0.9, "clip": 5.0},
+    {"loss": "1:focal+positive_bce", "optimiser": "adamw"},
+    {"accumulate": 2, "loss": "1:soft_f1"},
+    {"skip_nan": 2, "optimiser": "sgd", "l1": 1e-5},
+    {"normalise": "image"},
     {"channels": "rgb+y/3", "loss": "1:pos_weight_bce"},
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_a_step_waits_once_for_the_device_and_gives_it_nothing_but_the_batch(monkeypatch, options):
     """On torch's device without data: what asks for a value there fails, and what brings one there is seen."""
     there, size = torch.device("meta"), 32
@@ -349,9 +357,8 @@ def test_a_step_waits_once_for_the_device_and_gives_it_nothing_but_the_batch(mon
     schedule = losses.parse_schedule(config["loss"])
     trainer = Trainer(network, data, config, schedule, there, None, steps_an_epoch=10)
     trainer.begin_epoch()
-    given = {"images": torch.zeros(8, 4, size, size, dtype=torch.uint8), "targets": torch.zeros(8, 28),
-             "mean": torch.zeros(8, channels.planes),
-             "std": torch.ones(8, channels.planes)}  # fmt: skip
+    given = {"images": torch.zeros(8, 4, size, size, dtype=torch.uint8), "targets": torch.zeros(8, 28)}
+    given |= {"mean": torch.zeros(8, channels.planes), "std": torch.ones(8, channels.planes)}
     batch = {name: value.to(there) for name, value in given.items()} | {"rows": torch.arange(8)}
     order = []
     with Watch() as watch:
@@ -379,17 +386,20 @@ def out_of_memory(*_, **__):
     )
 
 
-@pytest.mark.parametrize("more, says", [
+FULL = [
     ([], ["--batch-size 16, --accumulate 1", "--checkpointing or --accumulate 2 or --batch-size 8"]),
     (["--checkpointing"], ["--accumulate 1, --checkpointing; give --accumulate 2 or --batch-size 8"]),
     (["--accumulate", 8, "--checkpointing"], ["--accumulate 8, --checkpointing; give --batch-size 8"]),
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("more, says", FULL)
 def test_a_full_gpu_is_one_sentence(gpus, atlas, folds, tmp_path, monkeypatch, more, says):  # noqa: F811
     """What was in use, and what to do; nothing half-done stays."""
     monkeypatch.setattr(Trainer, "backward", out_of_memory)
     words = [*gpu_options(atlas, folds, tmp_path, normalise="none"), *more]
-    refuse("train", *words, says=["out of memory on Imitated GPU, 15.0 of 16.0 GB in use (11.0 GB by other processes)",
-                                  "liimatainen_fcn at --size 32", *says])  # fmt: skip
+    memory = "out of memory on Imitated GPU, 15.0 of 16.0 GB in use (11.0 GB by other processes)"
+    refuse("train", *words, says=[memory, "liimatainen_fcn at --size 32", *says])
     assert not list(tmp_path.iterdir())
 
 
@@ -399,15 +409,21 @@ def test_a_gpu_that_fills_up_later_goes_on_with_checkpointing(gpus, atlas, folds
     last = tmp_path / "gpu/fold0/last.pt"
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "backward", out_of_memory)
-        refuse("train", *words, says=[f"give --checkpointing, with which the same command goes on from {last}",
-                                      "--accumulate 2 and another --name"])  # fmt: skip
+        advice = f"give --checkpointing, with which the same command goes on from {last}"
+        refuse("train", *words, says=[advice, "--accumulate 2 and another --name"])
     assert "going on from" in succeed("train", *words, "--checkpointing").out
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("x"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), MemoryError(),
-    RuntimeError("CUDA error: out of memory"), RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate"),
-])  # fmt: skip
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("x"),
+    MemoryError(),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_whatever_says_that_memory_is_short_is_understood(error):
     says = pytest.raises(InputError, match="out of memory on the CPU, .* GB of main memory free; do this")
     with says, device.explain_out_of_memory(torch.device("cpu"), lambda: "do this"):

@@ -13,17 +13,17 @@ from utils.engine import losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
 
-PROTOCOL = {  # Rumetshofer et al., sections 2, 3 and 3.1; the plateau from the authors' public code
-    "size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce", "optimiser": "sgd", "momentum": 0.9, "clip": 5.0,
-    "l1": 1e-7, "weight_decay": 1e-5, "plateau": "epoch", "patience": 30, "min_gain": 0.01, "weights": "none", "augment": "none",
-}  # fmt: skip
+# Rumetshofer et al., sections 2, 3 and 3.1; the plateau from the authors' public code
+PROTOCOL = {"size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce", "optimiser": "sgd", "momentum": 0.9}
+PROTOCOL |= {"clip": 5.0, "l1": 1e-7, "weight_decay": 1e-5, "weights": "none", "augment": "none"}
+PROTOCOL |= {"plateau": "epoch", "patience": 30, "min_gain": 0.01}
 ADAM = {"optimiser": "adam", "loss": "1:bce", "weights": "none", "fit": "resize"}  # Mylavarapu, "Architecture"
+CHEN = {"model": "se_resnext50_32x4d", "weights": "imagenet", "channels": "rgby", "size": 512, "batch_size": 64}
+CHEN |= {"optimiser": "adadelta", "lr": 0.1, "weight_decay": 1e-4, "plateau": "step", "patience": 4, "epochs": 40}
+CHEN |= {"early_stop": 5, "augment": "1:chen 20:chen_strong"}
+CHEN |= {"loss": "1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce"}
 PAPERS = {
-    "chen": {
-        "model": "se_resnext50_32x4d", "weights": "imagenet", "channels": "rgby", "size": 512, "optimiser": "adadelta", "lr": 0.1,
-        "batch_size": 64, "weight_decay": 1e-4, "plateau": "step", "patience": 4, "epochs": 40, "early_stop": 5,
-        "augment": "1:chen 20:chen_strong", "loss": "1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce",
-    },
+    "chen": CHEN,
     "gapnet_pl": PROTOCOL | {"model": "gapnet_pl", "lr": 0.01, "batch_size": 40},
     "m_cnn": PROTOCOL | {"model": "m_cnn", "lr": 0.01, "batch_size": 22},
     "densenet121": PROTOCOL | {"model": "densenet121", "lr": 0.1, "batch_size": 3},
@@ -38,7 +38,7 @@ PAPERS = {
     "poster_convnet_rgby": {"model": "convnet", "channels": "rgby", "size": 1024},
     "poster_xception": {"model": "xception", "channels": "rgb+y/3", "size": 299, "weights": "imagenet"},
     "poster_gapnet": {"model": "gapnet_pl", "channels": "rgby", "size": 700},
-}  # fmt: skip
+}
 
 
 def effective(monkeypatch, *words):
@@ -76,8 +76,9 @@ def test_one_step_lowers_the_loss(recipe):
             layer.drop_rate = 0.0
     targets = (np.random.default_rng(0).random((4, 6)) < 0.4).astype(np.uint8)
     images = torch.randint(0, 256, (4, len(channels.names), 128, 128), dtype=torch.uint8)
-    batch = {"images": images, "tiles": torch.ones(4, dtype=torch.int64), "rows": torch.arange(4), "targets": torch.tensor(targets).float(),
-             "mean": torch.full((4, channels.planes), 0.5), "std": torch.full((4, channels.planes), 0.3)}  # fmt: skip
+    batch = {"images": images, "tiles": torch.ones(4, dtype=torch.int64), "rows": torch.arange(4)}
+    batch |= {"mean": torch.full((4, channels.planes), 0.5), "std": torch.full((4, channels.planes), 0.3)}
+    batch["targets"] = torch.tensor(targets).float()
     schedule = losses.parse_schedule(config["loss"])
     trainer = Trainer(network, Labels(config["channels"], targets), config, schedule, torch.device("cpu"), None, 10)
     trainer.begin_epoch()

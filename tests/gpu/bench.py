@@ -137,6 +137,7 @@ def env():
             report("device", option=spec, device=pick_device(spec))
         except Exception as error:
             report("device", option=spec, error=f"{type(error).__name__}: {error}")
+    ceilings()
 
 
 def ceilings():
@@ -680,7 +681,7 @@ def compiled_trainer(work, one):
            **timed(lambda: one.train_step(here), BATCH, work.device, 2))  # fmt: skip
 
 
-STEPS = {function.__name__: function for function in (env, ceilings, net, link, trainer, predict, agree, resume, score, thresholds,
+STEPS = {function.__name__: function for function in (env, net, link, trainer, predict, agree, resume, score, thresholds,
                                                       benchmark, compiled)} | {"run": run_of}  # fmt: skip
 
 if __name__ == "__main__":

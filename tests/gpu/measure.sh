@@ -105,15 +105,17 @@ step_install() {
   fi
 }
 step_env() {
-  bench env && bench ceilings
+  bench env
   nvidia-smi 2>/dev/null | head -20
   df -h /dev/shm "$WORK"
 }
 
 # In the background from the start, on the cores: the demo's images, then those of 512².
 drawing() {
-  draw demo --train $DEMO_TRAIN --test $DEMO_TEST --size $DEMO_SIZE --power 0.5 --seed 0
-  folds_of demo
+  if [ -z "$WANTED" ] || [[ " $WANTED " == *" demo "* ]]; then
+    draw demo --train $DEMO_TRAIN --test $DEMO_TEST --size $DEMO_SIZE --power 0.5 --seed 0
+    folds_of demo
+  fi
   draw unique --train $BIG_TRAIN --test 1 --size $BIG_SIZE --power 0.5 --seed 3
 }
 drawing_more() { draw chen --train $CHEN_TRAIN --test 40 --size $CHEN_SIZE --power 0.5 --seed 1; }
@@ -288,10 +290,10 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM INT
 
-wanted=$*
+export WANTED=$*
 while read -r name need most; do
   [ -n "$name" ] || continue
-  [ -z "$wanted" ] || [ "$name" = install ] || [[ " $wanted " == *" $name "* ]] || continue
+  [ -z "$WANTED" ] || [ "$name" = install ] || [[ " $WANTED " == *" $name "* ]] || continue
   run "$name" "$need" "$most"
   grep -qx install "$WORK/done" 2>/dev/null || break # nothing works without
   if [ "$name" = install ] && ! is_drawn unique; then behind 10 drawing; fi

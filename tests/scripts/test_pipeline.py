@@ -1,8 +1,9 @@
-"""All five scripts in a row, each a process of its own, on pictures that a small network can learn."""
+"""All five scripts in a row, on images that a small network can learn."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,30 +44,25 @@ def competition(tmp_path_factory):
     return folder
 
 
-def call(folder, script, *words):
-    done = subprocess.run([sys.executable, ROOT / script, *map(str, words)], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_from_images_to_a_submission_that_beats_the_constant(competition):
-    """With Kaggle's files in input/ no path to them has to be given."""
-    call(competition, "make_folds.py", "--folds", 2, "--classes", "classes.csv")
+def test_from_images_to_a_submission_that_beats_the_constant(competition, monkeypatch):
+    """With Kaggle's files in input/ no path to them has to be given. One fold is trained by a process of its own."""
+    monkeypatch.chdir(competition)
+    succeed("make_folds", "--folds", 2, "--classes", "classes.csv")
     recipe = ["--recipe", "gapnet_pl", "--name", "mini", "--classes", "classes.csv", "--size", 96, "--fit", "resize"]
     pace = ["--augment", "d4", "--epochs", 16, "--batch-size", 8, "--optimiser", "adamw", "--lr", 0.001]
-    for fold in (0, 1):
-        call(competition, "train.py", *recipe, *pace, "--fold", fold)
-    call(competition, "predict.py", "runs/mini", "-o", "test.csv", "--tta", 4)
-    call(competition, "threshold.py", "runs/mini")
-    call(competition, "ensemble.py", "test.csv", "--thresholds", "runs/mini/thresholds.json")
-    sample = pd.read_csv(competition / "input/sample_submission.csv", dtype=str)
-    submission = pd.read_csv(competition / "submission.csv", dtype=str)
+    command = [sys.executable, ROOT / "train.py", *map(str, recipe + pace), "--fold", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    succeed("train", *recipe, *pace, "--fold", 1)
+    succeed("predict", "runs/mini", "-o", "test.csv", "--tta", 4)
+    succeed("threshold", "runs/mini")
+    succeed("ensemble", "test.csv", "--thresholds", "runs/mini/thresholds.json")
+    sample, submission = (pd.read_csv(path, dtype=str) for path in ("input/sample_submission.csv", "submission.csv"))
     assert submission["Id"].tolist() == sample["Id"].tolist() and submission["Predicted"].notna().all()
-    assert json.loads((competition / "runs/mini/thresholds.json").read_text())["rows"] == 180
+    assert json.loads(Path("runs/mini/thresholds.json").read_text())["rows"] == 180
 
-    score = ["-m", "utils.tools.score", competition / "submission.csv", "--truth", competition / "solution.csv"]
-    score += ["--classes", competition / "classes.csv"]
-    out = subprocess.run([sys.executable, *score], cwd=ROOT, capture_output=True, text=True).stdout
+    words = ["submission.csv", "--truth", "solution.csv", "--classes", "classes.csv"]
+    out = succeed("utils.tools.score", *words).out
     mine, constant = (float(line.split()[0]) for line in out.splitlines()[1:3])
     share = np.array([2, 2, 2, 2]) / 6
     assert constant == pytest.approx((2 * share / (1 + share)).mean(), abs=1e-4)
@@ -79,46 +75,21 @@ def test_the_protocol_of_a_comparison_on_tiffs_of_mixed_sizes(tmp_path):
     data, table, runs = tmp_path / "cyto", tmp_path / "folds.csv", tmp_path / "runs"
     write.write_atlas(data, Settings(60, 4, size=64, seed=1, power=0.5, form="cyto", corrupt=0.1, duplicates=0.0))
     images = ["--images", data / "train"]
-    succeed(
-        "make_folds",
-        "--labels",
-        data / "train.csv",
-        *images,
-        "--classes",
-        "cyto",
-        "--split",
-        "6:2:2",
-        "--drop-corrupt",
-        "-o",
-        table,
-    )
+    split = ["--classes", "cyto", "--split", "6:2:2", "--drop-corrupt"]
+    succeed("make_folds", "--labels", data / "train.csv", *images, *split, "-o", table)
     parts = pd.read_csv(table, dtype=str).set_index("Id")["fold"]
     dropped = pd.read_csv(tmp_path / "folds_dropped.csv", dtype=str)["Id"]
     assert len(dropped) and not set(dropped) & set(parts.index)
     sizes = {image_size(data / "train" / f"{id_}_green.tif") for id_ in parts.index}
     assert len(sizes) > 1, "mixed"
     for network in ("gapnet_pl", "conv_mil"):
-        words = [
-            "--recipe",
-            network,
-            "--name",
-            network,
-            "--runs",
-            runs,
-            "--folds",
-            table,
-            "--fold",
-            0,
-            *images,
-            "--classes",
-            "cyto",
-        ]
-        succeed("train", *words, "--size", 48, "--epochs", 2, "--batch-size", 8, "--workers", 0)
-        succeed("predict", runs / network, *images, "--ids", table, "--fold", -2, "--workers", 0, "--tta", 1,
-                "-o", runs / network / "test.csv")  # fmt: skip
+        words = ["--recipe", network, "--name", network, "--runs", runs, "--folds", table, *images]
+        small = ["--size", 48, "--epochs", 2, "--batch-size", 8, "--workers", 0]
+        succeed("train", *words, "--fold", 0, "--classes", "cyto", *small)
+        words = [*images, "--ids", table, "-o", runs / network / "test.csv"]
+        succeed("predict", runs / network, *words, "--fold", -2, "--workers", 0, "--tta", 1)
     predicted = read_predictions(runs / "gapnet_pl/test.csv")
     assert set(predicted.index) == set(parts.index[parts == "-2"]) and list(predicted.columns) == list(CYTO_CLASSES)
-    out = succeed(
-        "utils.tools.compare", runs / "gapnet_pl", runs / "conv_mil", "--predictions", "test.csv", "--labels", table
-    ).out
+    both = [runs / "gapnet_pl", runs / "conv_mil"]
+    out = succeed("utils.tools.compare", *both, "--predictions", "test.csv", "--labels", table).out
     assert "626,221" in out and "conv_mil" in out and "Wilcoxon" in out

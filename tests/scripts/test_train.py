@@ -13,13 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from utils.data import augment
 from utils.engine import checkpoint, losses, trainer
-from utils.engine.recipes import CHEN, GAPNET_PL, RECIPES
+from utils.engine.recipes import RECIPES
 from utils.runs.predictions import read_predictions
 from utils.scoring.metrics import best_global_threshold
 
 
 def weights_of(folder, name="last.pt"):
-    return checkpoint.load(folder / name)["model"]
+    return torch.load(folder / name, weights_only=True)["model"]
 
 
 def same(first, second):
@@ -28,17 +28,8 @@ def same(first, second):
 
 def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
     folder = run / "fold0"
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "last.pt",
-        "best.safetensors",
-        "log.csv",
-        "steps.csv",
-        "oof.csv",
-        "rows.csv",
-        "tensorboard",
-        "validation",
-    }
+    files = "config.json last.pt best.pt log.csv steps.csv oof.csv rows.csv tensorboard validation"
+    assert {path.name for path in folder.iterdir()} == set(files.split())
     config = json.loads((folder / "config.json").read_text())
     assert config["model"] == "gapnet_pl" and len(config["class_names"]) == 28 and config["versions"]["torch"]
     log, steps = pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "steps.csv")
@@ -59,7 +50,7 @@ def test_oof_is_the_validation_fold_at_the_best_epoch(run, folds, atlas):
         oof = read_predictions(run / f"fold{fold}" / "oof.csv")
         assert oof.index.tolist() == table["Id"][table["fold"] == str(fold)].tolist()
         truth = train.encode(table.set_index("Id")["Target"].loc[oof.index], oof.columns)
-        best = checkpoint.load(run / f"fold{fold}" / "best.safetensors")
+        best = torch.load(run / f"fold{fold}" / "best.pt", weights_only=True)
         assert best_global_threshold(truth, oof.to_numpy())[1] == pytest.approx(best["score"])
         log = pd.read_csv(run / f"fold{fold}" / "log.csv")
         assert best["epoch"] == log["epoch"][log["macro_f1"].idxmax()]
@@ -101,18 +92,16 @@ def test_predict_repeats_the_oof(run, atlas, tmp_path):
     """The same images through predict.py, without flips: the very probabilities of the validation."""
     oof = read_predictions(run / "fold0" / "oof.csv")
     oof.reset_index()[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
-    succeed("predict", run / "fold0", "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0,
-            "-o", tmp_path / "again.csv")  # fmt: skip
+    words = ["--images", atlas / "train", "--ids", tmp_path / "ids.csv", "-o", tmp_path / "again.csv"]
+    succeed("predict", run / "fold0", *words, "--tta", 1, "--workers", 0)
     again = read_predictions(tmp_path / "again.csv")
     assert again.index.tolist() == oof.index.tolist() and again.to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights_twice(atlas, folds, tmp_path):
     for name, seed, workers in (("a", 0, 0), ("b", 0, 2), ("c", 1, 0)):
-        succeed(
-            "train",
-            *train_options(atlas, folds, tmp_path, name, seed=seed, workers=workers, fit="crop", normalise="image"),
-        )
+        options = {"seed": seed, "workers": workers, "fit": "crop", "normalise": "image"}
+        succeed("train", *train_options(atlas, folds, tmp_path, name, **options))
     first, second, third = (weights_of(tmp_path / name / "fold0") for name in "abc")
     assert same(first, second), "whatever the number of workers"
     assert not same(first, third)
@@ -129,7 +118,7 @@ def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkey
     assert "going on from" in succeed("train", *train_options(atlas, folds, tmp_path, "parts", **options)).out
     whole, parts = tmp_path / "whole" / "fold0", tmp_path / "parts" / "fold0"
     assert same(weights_of(whole), weights_of(parts)) and same(
-        weights_of(whole, "best.safetensors"), weights_of(parts, "best.safetensors")
+        weights_of(whole, "best.pt"), weights_of(parts, "best.pt")
     )
     assert (whole / "oof.csv").read_bytes() == (parts / "oof.csv").read_bytes()
     assert (whole / "steps.csv").read_bytes() == (parts / "steps.csv").read_bytes()
@@ -167,12 +156,8 @@ def test_every_optimiser_lowers_the_loss(atlas, folds, tmp_path, optimiser):
 
 
 def test_se_resnext50_trains_on_three_mixed_planes(atlas, folds, tmp_path):
-    succeed(
-        "train",
-        *train_options(
-            atlas, folds, tmp_path, model="se_resnext50_32x4d", weights="none", channels="rgb+y/3", epochs=1, limit=16
-        ),
-    )
+    options = {"model": "se_resnext50_32x4d", "weights": "none", "channels": "rgb+y/3", "epochs": 1, "limit": 16}
+    succeed("train", *train_options(atlas, folds, tmp_path, **options))
     assert weights_of(tmp_path / "mini/fold0")["layer0.conv1.weight"].shape == (64, 3, 7, 7)
 
 
@@ -302,27 +287,6 @@ def test_early_stop_waits_for_the_last_loss():
     assert ended == [False, False, False, False, True, True]
 
 
-def test_recipes_are_the_papers():
-    """Chen III.C; Rumetshofer et al. 3 and 3.1."""
-    assert (
-        CHEN | {"batch_size": 64, "lr": 0.1, "optimiser": "adadelta", "epochs": 40, "size": 512, "early_stop": 5}
-        == CHEN
-    )
-    assert augment.parse(CHEN["augment"]) == [(1, "chen"), (20, "chen_strong")]
-    assert losses.parse_schedule(CHEN["loss"])[:2] == [(1, {"bce": 1.0}), (11, {"soft_f1": 1.0, "weighted_bce": 1.0})]
-    expected = {
-        "batch_size": 40,
-        "lr": 0.01,
-        "optimiser": "sgd",
-        "momentum": 0.9,
-        "clip": 5.0,
-        "l1": 1e-7,
-        "weight_decay": 1e-5,
-    }
-    assert GAPNET_PL | expected | {"size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce"} == GAPNET_PL
-    assert set(CHEN) == set(GAPNET_PL), "a recipe sets every option that another sets"
-
-
 def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("augmentation in prediction")
@@ -334,31 +298,27 @@ def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, mon
 
 def test_only_the_last_layer_on_single_label_images(run, atlas, folds, tmp_path):
     """Rumetshofer et al., section 3.2: from a trained run, all but the last layer as it was."""
-    start = run / "fold1" / "best.safetensors"
+    start = run / "fold1" / "best.pt"
     options = train_options(atlas, folds, tmp_path, fold=1, weights=start, layers="last", epochs=2, lr=0.01)
     out = succeed("train", *options, "--single-label").out
     assert "only the last layer trained" in out
-    before, after = weights_of(start.parent, "best.safetensors"), weights_of(tmp_path / "mini/fold1")
+    before, after = weights_of(start.parent, "best.pt"), weights_of(tmp_path / "mini/fold1")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"head.weight", "head.bias"}
     rows = pd.read_csv(tmp_path / "mini/fold1/rows.csv", dtype=str, keep_default_na=False)
     table = pd.read_csv(folds, dtype=str, keep_default_na=False)
     assert set(rows["Id"]) == set(table["Id"][table["Target"].str.split().str.len() == 1])
-    refuse(
-        "train",
-        *train_options(atlas, folds, tmp_path, "none"),
-        "--single-label",
-        says="no image of exactly one class in fold 0",
-    )
+    words = train_options(atlas, folds, tmp_path, "none")
+    refuse("train", *words, "--single-label", says="no image of exactly one class in fold 0")
 
 
 def test_batch_norm_of_what_is_not_trained_stays(atlas, folds, tmp_path):
     """The statistics too: validation would otherwise see another network than the one that was kept."""
     options = dict(model="liimatainen_fcn", layers="last", epochs=1)
     succeed("train", *train_options(atlas, folds, tmp_path, "first", **options | {"layers": "all"}))
-    start = tmp_path / "first/fold0/best.safetensors"
+    start = tmp_path / "first/fold0/best.pt"
     succeed("train", *train_options(atlas, folds, tmp_path, **options, weights=start))
-    before, after = weights_of(start.parent, "best.safetensors"), weights_of(tmp_path / "mini/fold0")
+    before, after = weights_of(start.parent, "best.pt"), weights_of(tmp_path / "mini/fold0")
     assert {key for key in before if not torch.equal(before[key], after[key])} == {"maps.weight", "maps.bias"}
 
 
@@ -386,20 +346,10 @@ def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_p
         refuse("train", *words, says=says)
     one = {"model": "se_resnext50_32x4d", "weights": "none", "batch-size": 1}
     words = train_options(atlas, folds, tmp_path, images=tmp_path, **one)
-    refuse(
-        "train",
-        *words,
-        says=["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"],
-    )
-    refuse(
-        "train",
-        *words,
-        "--batch-size",
-        8,
-        "--limit",
-        1,
-        says="--batch-size 2 or more, and more than one image to train on",
-    )
+    says = ["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"]
+    refuse("train", *words, says=says)
+    says = "--batch-size 2 or more, and more than one image to train on"
+    refuse("train", *words, "--batch-size", 8, "--limit", 1, says=says)
     refuse("train", *options, says="without an image")
     refuse("train", *options, "--max-minutes", -1, says="--max-minutes")
     refuse("train", *options, "--layers", "last", says="name the run with --weights")
@@ -420,17 +370,15 @@ def test_a_run_from_before_an_option_existed_goes_on(atlas, folds, tmp_path):
 
 def test_starting_weights_that_have_seen_the_validation_images_are_refused(run, atlas, folds, tmp_path):
     """Fold 1 of one run was trained on fold 0."""
-    options = train_options(atlas, folds, tmp_path, weights=run / "fold1/best.safetensors", epochs=1)
-    refuse("train", *options, says=["best.safetensors was trained on", "to validate", "same fold"])
-    succeed("train", *train_options(atlas, folds, tmp_path, weights=run / "fold0/best.safetensors", epochs=1))
+    options = train_options(atlas, folds, tmp_path, weights=run / "fold1/best.pt", epochs=1)
+    refuse("train", *options, says=["best.pt was trained on", "to validate", "same fold"])
+    succeed("train", *train_options(atlas, folds, tmp_path, weights=run / "fold0/best.pt", epochs=1))
 
 
 def test_layers_that_stay_see_what_they_were_trained_on(run, atlas, folds, tmp_path):
     """Mean and spread of the images come along, though they are now measured on fewer."""
     before = json.loads((run / "fold1/config.json").read_text())
-    words = train_options(
-        atlas, folds, tmp_path, fold=1, weights=run / "fold1/best.safetensors", layers="last", epochs=1
-    )
+    words = train_options(atlas, folds, tmp_path, fold=1, weights=run / "fold1/best.pt", layers="last", epochs=1)
     succeed("train", *words, "--single-label")
     after = json.loads((tmp_path / "mini/fold1/config.json").read_text())
     assert after["normalise"] == "dataset" and (after["mean"], after["std"]) == (before["mean"], before["std"])
@@ -454,10 +402,10 @@ def test_killed_between_the_best_and_the_last_checkpoint_an_epoch_is_repeated_wh
     assert kit("train", *options).code == 130
     monkeypatch.setattr(checkpoint, "save", real)
     folder = tmp_path / "mini/fold0"
-    best, last = (checkpoint.load(folder / name)["epoch"] for name in ("best.safetensors", "last.pt"))
+    best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
     assert (best, last) == (2, 1)
     succeed("train", *options[:-1], 0.00001)
-    best, last = (checkpoint.load(folder / name)["epoch"] for name in ("best.safetensors", "last.pt"))
+    best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
     assert (best, last) == (2, 2) and len(pd.read_csv(folder / "log.csv")) == 2
 
 

@@ -249,11 +249,8 @@ def test_checkpointing_and_parts_through_the_script_end_with_the_same_weights(at
     """Without batch norm and with one part the very bits; going on may be without the option."""
     options = {"epochs": 2, "loss": "1:bce 2:soft_f1", "model": "convnet"}
     weights = {}
-    for name, more in {
-        "plain": [],
-        "again": ["--checkpointing"],
-        "parts": ["--accumulate", 4, "--checkpointing"],
-    }.items():
+    ways = {"plain": [], "again": ["--checkpointing"], "parts": ["--accumulate", 4, "--checkpointing"]}
+    for name, more in ways.items():
         succeed("train", *train_options(atlas, folds, tmp_path, name, **options), *more)
         weights[name] = torch.load(tmp_path / name / "fold0/last.pt", weights_only=True)["model"]
     assert all(torch.equal(weights["plain"][key], weights["again"][key]) for key in weights["plain"])
@@ -275,10 +272,10 @@ def test_the_average_is_its_closed_form():
         subject.train_step(make_batch(2, seed=step))
         now = {key: value.clone() for key, value in network.state_dict().items()}
         share = min(decay, (1 + step) / (10 + step))
-        expected = now if step == 0 else {
-            key: share * expected[key] + (1 - share) * value if value.is_floating_point() else value
-            for key, value in now.items()
-        }  # fmt: skip
+        before, expected = now if step == 0 else expected, dict(now)
+        for key, value in now.items():
+            if value.is_floating_point():
+                expected[key] = share * before[key] + (1 - share) * value
         found = subject.evaluated.state_dict()
         assert all(torch.allclose(found[key], expected[key], rtol=1e-5, atol=1e-7) for key in expected), step
     assert int(found["2.num_batches_tracked"]) == 8
@@ -354,7 +351,7 @@ def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monke
     except InputError as error:
         pytest.skip(str(error))
     torch._dynamo.reset()
-    monkeypatch.setitem(models.NETWORKS, "tiny", build_tiny)
+    monkeypatch.setitem(models.NETWORKS, "tiny", (build_tiny, 8))
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
     best, options = [], {"model": "tiny", "epochs": 3, "ema": 0.5, "accumulate": 2, "loss": "1:bce+soft_f1"}
@@ -374,11 +371,11 @@ def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monke
 
 
 def repeated(run, atlas, tmp_path, *more):
-    """Does predict.py find in the training images of a run what its validation found?"""
+    """Return whether predict.py gives the probabilities of a run's validation for the same images."""
     oof = pd.read_csv(run / "fold0/oof.csv")
     oof[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
-    succeed("predict", run, "--images", atlas / "train", "--ids", tmp_path / "ids.csv", "--tta", 1, "--workers", 0,
-            "-o", tmp_path / "again.csv", *more)  # fmt: skip
+    words = ["--images", atlas / "train", "--ids", tmp_path / "ids.csv", "-o", tmp_path / "again.csv", *more]
+    succeed("predict", run, *words, "--tta", 1, "--workers", 0)
     again = pd.read_csv(tmp_path / "again.csv")
     return np.allclose(again.drop(columns="Id"), oof.drop(columns="Id"), atol=1e-6)
 
@@ -436,13 +433,13 @@ def test_compiled_layers_that_count_twice_are_refused(atlas, folds, tmp_path, mo
 
 def test_impossible_options_are_refused(atlas, folds, tmp_path):
     words = train_options(atlas, folds, tmp_path, images=tmp_path)
+    blockless = ["--checkpointing", "--model", "pretrainedmodels:bninception", "--size", "224", "--weights", "none"]
     for more, says in (
         (["--accumulate", 0], "--accumulate 0 is out of range; give 1 or more"),
         (["--accumulate", 17], ["--accumulate 17", "--batch-size 16", "give fewer"]),
         (["--ema", 1], ["--ema 1", "less than 1"]),
         (["--ema", -0.1], "--ema -0.1 is out of range"),
         (["--ema", "nan"], "--ema nan is out of range"),
-        (["--checkpointing", "--model", "pretrainedmodels:bninception", "--size", 224, "--weights", "none"],
-         ["--checkpointing finds no blocks in pretrainedmodels:bninception", "--accumulate"]),
-    ):  # fmt: skip
+        (blockless, ["--checkpointing finds no blocks in pretrainedmodels:bninception", "--accumulate"]),
+    ):
         refuse("train", *words, *more, says=says)

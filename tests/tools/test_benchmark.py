@@ -20,8 +20,8 @@ from utils.tools.benchmark import measuring, probe, subjects, workload
 
 BENCHMARK = "utils.tools.benchmark.__main__"
 IDS = [f"i{n}" for n in range(6)]
-TINY = ["--model", "gapnet_pl", "--size", 32, "--batch-size", 2, "--repeats", 1, "--predicted", 3, "--sizes", 32, "--batches", 2,
-        "--tables", 60, "--rows", 300, "--classes", 3, "--loop-classes", 1, "--workers", 1]  # fmt: skip
+TINY = ["--model", "gapnet_pl", "--size", 32, "--batch-size", 2, "--repeats", 1, "--predicted", 3, "--workers", 1]
+TINY += ["--sizes", 32, "--batches", 2, "--tables", 60, "--rows", 300, "--classes", 3, "--loop-classes", 1]
 
 
 @pytest.fixture(scope="module")

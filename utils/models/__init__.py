@@ -1,9 +1,9 @@
-"""The networks, one a file. Each file has `build(classes, channels, size, stem)`.
+"""The networks, one a file.
 
-A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple: all its
-members are logits, the same loss is taken of each, and only the first predicts. Two attributes name its layers for weights that
-come from elsewhere: `stem_layers`, which see the channels, and `head_layers`, which know the classes. A third, `map_layer`, may name
-the layer whose places `utils.notebook.grad_cam` shows, where that is not the last one that has places.
+A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple of logits: the
+same loss is taken of each, and only the first predicts. Its attributes `stem_layers` and `head_layers` name the layers that see the
+channels and that know the classes, for weights from elsewhere. `map_layer` may name the layer that `utils.notebook.grad_cam` shows,
+if that is not the last one with a height and width.
 """
 
 import torch
@@ -24,67 +24,76 @@ from utils.models import (
     xception,
 )
 
-NETWORKS = {
-    "se_resnext50_32x4d": se_resnext50.build,
-    "gapnet_pl": gapnet_pl.build,
-    "m_cnn": m_cnn.build,
-    "densenet121": densenet121.build,
-    "deeploc": deeploc.build,
-    "conv_mil": conv_mil.build,
-    "liimatainen_fcn": liimatainen_fcn.build,
-    "resnet50": resnet50.build,
-    "resnet50_enhanced": resnet50.build_enhanced,
-    "convnet": convnet.build,
-    "xception": xception.build,
+NETWORKS = {  # name: constructor(classes, channels, size, stem), smallest image size; below, images would shrink to nothing
+    "se_resnext50_32x4d": (se_resnext50.build, 16),
+    "gapnet_pl": (gapnet_pl.GapNetPL, 16),
+    "m_cnn": (m_cnn.MCNN, 128),
+    "densenet121": (densenet121.build, 32),
+    "deeploc": (deeploc.DeepLoc, 8),
+    "conv_mil": (conv_mil.ConvMIL, 32),
+    "liimatainen_fcn": (liimatainen_fcn.LiimatainenFCN, 16),
+    "resnet50": (resnet50.build, 32),
+    "resnet50_enhanced": (resnet50.build_enhanced, 32),
+    "convnet": (convnet.ConvNet, 32),
+    "xception": (xception.build, 64),
 }
 
 
 def build(name, classes, channels, size=512, stem="mean"):
     """A network with random weights: one of `NETWORKS`, or `timm:NAME`, `pretrainedmodels:NAME`.
 
-    `classes`: outputs. `channels`: input planes. `size`: pixels of the square images; fully convolutional networks take any
-    other size too. `stem`: how a first convolution made for RGB is widened; networks made for any number of channels have
-    no use for it. Raises InputError for an unknown name and for a size that the network cannot take.
+    classes: outputs. channels: input planes. size: pixels of the square images; fully convolutional networks take any other size
+    too. stem: how a first convolution made for RGB is widened; networks made for any number of channels ignore it.
+    Raises InputError for an unknown name and for a size that the network cannot take.
     """
-    if name in NETWORKS:
-        return NETWORKS[name](classes=classes, channels=channels, size=size, stem=stem)
-    if name.partition(":")[0] in external.LIBRARIES and ":" in name:
-        return external.build(name, classes, channels, size, stem)
-    raise InputError(
-        f"no network is called {name!r}; there are {', '.join(NETWORKS)}, timm:NAME and pretrainedmodels:NAME"
-    )
+    if name not in NETWORKS:
+        if name.startswith(("timm:", "pretrainedmodels:")):
+            return external.build(name, classes, channels, size, stem)
+        names = ", ".join(NETWORKS)
+        raise InputError(f"no network is called {name!r}; there are {names}, timm:NAME and pretrainedmodels:NAME")
+    constructor, smallest = NETWORKS[name]
+    if size < smallest:
+        raise InputError(f"{name} takes images of {smallest} pixels or more, not {size}; give --size {smallest}")
+    return constructor(classes=classes, channels=channels, size=size, stem=stem)
 
 
 def parameters_of(network, layers):
     """The names of a network's parameters and statistics that belong to `layers` (names of layers or of parameters)."""
-    return [name for name in network.state_dict() if within(name, layers)]
+    return [name for name in network.state_dict() if _is_within(name, layers)]
 
 
-def within(name, layers):
-    """Is it one of these layers, or inside one?"""
+def _is_within(name, layers):
+    """Return whether a layer or parameter is one of `layers`, or inside one."""
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
 def set_training(network, layers="all"):
-    """Put the network into training mode. Of ``last`` layers alone: batch norm outside of them keeps its statistics, which belong
-    to what is not trained."""
+    """Put the network into training mode. With layers="last", batch norm outside of the head keeps its statistics, which belong to
+    the layers that are not trained."""
     network.train()
     if layers == "last":
         for name, layer in network.named_modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not within(name, network.head_layers):
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not _is_within(name, network.head_layers):
                 layer.eval()
 
 
 def learns_from_one(network, planes, size, layers="all"):
-    """Can the network be trained on a batch of one image of size²? Not where that leaves batch norm one value of a channel, whose
-    deviation is 0. Tried without memory or computing; True also where a network cannot be tried so."""
+    """Return whether the network can be trained on a batch of one image of size². It cannot if a batch norm is left with one value a
+    channel, which has no deviation. Tried without memory or computing; True if that fails for another reason."""
     set_training(network, layers)
+    values = []  # a channel, at each batch norm
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: values.append(inputs[0].numel() // inputs[0].shape[1]))
+        for layer in network.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
+    ]
     state = {name: value.to("meta") for name, value in network.state_dict().items()}
     try:
         with torch.no_grad():
             torch.func.functional_call(network, state, (torch.zeros(1, planes, size, size, device="meta"),))
-    except ValueError as error:
-        return "more than 1 value" not in str(error)
-    except (RuntimeError, TypeError, AttributeError):
+    except (ValueError, RuntimeError, TypeError, AttributeError):
         pass
-    return True
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 1 not in values

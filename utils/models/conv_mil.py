@@ -20,7 +20,7 @@ logit in its loss, a second sigmoid; here it is a probability.
 import torch
 from torch import nn
 
-from utils.models.layers import check_shape, check_size, conv, xavier_uniform
+from utils.models.layers import check_shape, convolutions, xavier_uniform
 
 SLOPE = 5.0  # a: the best of 5, 7.5 and 10 on the paper's data
 
@@ -29,15 +29,15 @@ class ConvMIL(nn.Module):
     stem_layers, head_layers = ("convolutions.1",), ("maps", "threshold", "head")
     map_layer = "convolutions"  # the last one whose channels are no classes
 
-    def __init__(self, classes, channels, size):
+    def __init__(self, classes, channels, size, stem):
         super().__init__()
         self.size = size
-        self.convolutions = nn.Sequential(
-            nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
-            *conv(channels, 32, nn.ReLU), *conv(32, 64, nn.ReLU), *_pool(),
-            *conv(64, 64, nn.ReLU), *_pool(), *conv(64, 128, nn.ReLU), *_pool(), *conv(128, 128, nn.ReLU), *_pool(),
-            *conv(128, 1000, nn.ReLU, kernel=1), nn.Dropout(0.5),
-        )  # fmt: skip
+        layers, inputs = [nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)], channels
+        for number, outputs in enumerate((32, 64, 64, 128, 128)):
+            layers += convolutions(inputs, [outputs], nn.ReLU)
+            layers += [nn.MaxPool2d(3, stride=2, padding=1), nn.Dropout(0.2)] if number else []
+            inputs = outputs
+        self.convolutions = nn.Sequential(*layers, *convolutions(128, [1000], nn.ReLU, kernel=1), nn.Dropout(0.5))
         self.maps = nn.Conv2d(1000, classes, 1)
         self.threshold = nn.Parameter(torch.zeros(classes))  # b, 0 at first as in the authors' code
         self.head = nn.Linear(classes * (-(-size // 32)) ** 2, classes)
@@ -64,12 +64,3 @@ def noisy_and(mean, threshold, slope=SLOPE):
     """
     none, all_ = torch.sigmoid(-slope * threshold), torch.sigmoid(slope * (1 - threshold))
     return (torch.sigmoid(slope * (mean - threshold)) - none) / (all_ - none)
-
-
-def _pool():
-    return nn.MaxPool2d(3, stride=2, padding=1), nn.Dropout(0.2)
-
-
-def build(classes, channels, size, stem):
-    check_size("conv_mil", size, 32)
-    return ConvMIL(classes, channels, size)

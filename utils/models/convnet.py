@@ -11,33 +11,22 @@
 
 from torch import nn
 
-from utils.models.layers import check_size, conv
+from utils.models.layers import convolutions
 
 
 class ConvNet(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("head.5",)
 
-    def __init__(self, classes, channels):
+    def __init__(self, classes, channels, size, stem):
         super().__init__()
         layers, inputs = [], channels
         for outputs in (32, 64, 128, 128, 128):
-            layers += [*conv(inputs, outputs, nn.ReLU), nn.MaxPool2d(2)]
+            layers += [*convolutions(inputs, [outputs], nn.ReLU), nn.MaxPool2d(2)]
             inputs = outputs
         self.convolutions = nn.Sequential(*layers)
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(128, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(128, classes),
-        )
+        layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 128), nn.ReLU(), nn.Dropout(0.5)]
+        self.head = nn.Sequential(*layers, nn.Linear(128, classes))
 
     def forward(self, images):
         """(B, channels, H, W) float -> logits (B, classes)."""
         return self.head(self.convolutions(images))
-
-
-def build(classes, channels, size, stem):
-    check_size("convnet", size, 32)
-    return ConvNet(classes, channels)

@@ -14,35 +14,24 @@ are the first fully connected layer, which fits one image size only.
 
 from torch import nn
 
-from utils.models.layers import check_shape, check_size, conv, lecun_normal
+from utils.models.layers import check_shape, convolutions, lecun_normal, selu_layers
 
 
 class DeepLoc(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("head.6",)
 
-    def __init__(self, classes, channels, size):
+    def __init__(self, classes, channels, size, stem):
         super().__init__()
         self.size = size
         layers, inputs = [], channels
         for outputs, count in ((32, 2), (64, 2), (96, 4)):
-            for _ in range(count):
-                layers += conv(inputs, outputs, nn.SELU)
-                inputs = outputs
-            layers.append(nn.MaxPool2d(2))
+            layers += [*convolutions(inputs, [outputs] * count, nn.SELU), nn.MaxPool2d(2)]
+            inputs = outputs
         self.convolutions = nn.Sequential(*layers)
-        self.head = nn.Sequential(
-            nn.Linear(96 * (size // 8) ** 2, 128), nn.SELU(), nn.AlphaDropout(0.3),
-            nn.Linear(128, 128), nn.SELU(), nn.AlphaDropout(0.3),
-            nn.Linear(128, classes),
-        )  # fmt: skip
+        self.head = nn.Sequential(*selu_layers(96 * (size // 8) ** 2, 128), nn.Linear(128, classes))
         self.apply(lecun_normal)
 
     def forward(self, images):
         """(B, channels, S, S) float -> logits (B, classes)."""
         check_shape("deeploc", images, self.size)
         return self.head(self.convolutions(images).flatten(1))
-
-
-def build(classes, channels, size, stem):
-    check_size("deeploc", size, 8)
-    return DeepLoc(classes, channels, size)

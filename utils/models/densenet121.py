@@ -14,13 +14,12 @@ Batch norm and ReLU before every convolution. 6,970,317 parameters with 4 channe
 
 from torchvision.models import densenet121
 
-from utils.models.layers import check_size, widen_first
+from utils.models.layers import widen_first
 
 IMAGENET_URLS = ("https://download.pytorch.org/models/densenet121-a639ec97.pth",)
 
 
 def build(classes, channels, size, stem):
-    check_size("densenet121", size, 32)
     network = densenet121(num_classes=classes, drop_rate=0.2)
     network.features.conv0 = widen_first(network.features.conv0, channels, stem)
     network.stem_layers, network.head_layers = ("features.conv0",), ("classifier",)

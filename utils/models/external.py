@@ -7,38 +7,34 @@ import timm
 import torch
 from torch import nn
 
-from utils.errors import InputError, listing
+from utils.errors import InputError, first_line, listing
 from utils.models.layers import widen_first
-
-LIBRARIES = ("timm", "pretrainedmodels")
 
 
 def build(name, classes, channels, size, stem):
-    """A network with random weights. Raises InputError where the library has none of this name, or where it cannot take
-    images of `size` pixels."""
+    """A network with random weights. Raises InputError if the library has none of this name, or if it cannot take images of `size`
+    pixels."""
     library, _, word = name.partition(":")
+    make = {"timm": _from_timm, "pretrainedmodels": _from_pretrainedmodels}[library]
     try:
-        if library == "timm":
-            network = _from_timm(word, classes, channels, size)
-        else:
-            network = _from_cadene(word, classes, channels, stem)
+        network = make(word, classes, channels, size, stem)
         with torch.inference_mode():
             shape = tuple(network.eval()(torch.zeros(1, channels, size, size)).shape)
     except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{name} cannot take images of {size} pixels ({told}); try --size 224 or 299") from None
+        reason = first_line(error, 120)
+        raise InputError(f"{name} cannot take images of {size} pixels ({reason}); try --size 224 or 299") from None
     if shape != (1, classes):
-        raise InputError(f"{name} gives an output of shape {shape}, not one number a class; choose another network")
+        raise InputError(f"{name} gives an output of shape {shape}, not one number per class; choose another network")
     return network
 
 
-def _from_timm(word, classes, channels, size):
+def _from_timm(word, classes, channels, size, stem):
     if not timm.is_model(word):
         near = difflib.get_close_matches(word, timm.list_models(), cutoff=0.3)
         raise InputError(f"timm has no network {word!r}; did you mean {listing(near or timm.list_models())}?")
     network = timm.create_model(word, pretrained=False, num_classes=classes, in_chans=channels, **size_for(word, size))
-    config = network.pretrained_cfg
-    network.stem_layers, network.head_layers = (_names(config.get(key)) for key in ("first_conv", "classifier"))
+    layers = [network.pretrained_cfg.get(key) or () for key in ("first_conv", "classifier")]  # a name, or several
+    network.stem_layers, network.head_layers = ((it,) if isinstance(it, str) else tuple(it) for it in layers)
     return network
 
 
@@ -51,15 +47,14 @@ def size_for(word, size):
     return {"img_size": size} if config and config.fixed_input_size else {}
 
 
-def _from_cadene(word, classes, channels, stem):
+def _from_pretrainedmodels(word, classes, channels, size, stem):
     import pretrainedmodels  # here, since it takes 480 MB and half a second
 
     if word not in pretrainedmodels.model_names:
-        raise InputError(
-            f"pretrainedmodels has no network {word!r}; it has {listing(pretrainedmodels.model_names, show=60)}"
-        )
+        names = listing(pretrainedmodels.model_names, show=60)
+        raise InputError(f"pretrainedmodels has no network {word!r}; it has {names}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls torchvision with words of 2019
+        warnings.simplefilter("ignore")  # it calls torchvision with options of 2019
         network = pretrainedmodels.__dict__[word](num_classes=1000, pretrained=None)
     head = network.last_linear
     if isinstance(head, nn.Linear):
@@ -75,7 +70,3 @@ def _from_cadene(word, classes, channels, stem):
     network.set_submodule(first, widen_first(network.get_submodule(first), channels, stem))
     network.stem_layers, network.head_layers = (first,), ("last_linear",)
     return network
-
-
-def _names(value):
-    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -15,25 +15,19 @@ Rumetshofer et al., "Human-level Protein Localization with Convolutional Neural 
 import torch
 from torch import nn
 
-from utils.models.layers import check_size, conv, lecun_normal
+from utils.models.layers import convolutions, lecun_normal, selu_layers
 
 
 class GapNetPL(nn.Module):
     stem_layers, head_layers = ("block1.0",), ("head",)
     map_layer = "block1"  # its map marks what the logit hangs on; the deepest block's does not (utils.notebook.grad_cam.measure_blanking)
 
-    def __init__(self, classes, channels):
+    def __init__(self, classes, channels, size, stem):
         super().__init__()
-        self.block1 = nn.Sequential(*conv(channels, 32, nn.SELU, stride=2), nn.MaxPool2d(2))
-        self.block2 = nn.Sequential(
-            *conv(32, 64, nn.SELU, stride=2), *conv(64, 64, nn.SELU), *conv(64, 64, nn.SELU), *conv(64, 64, nn.SELU),
-            nn.MaxPool2d(2),
-        )  # fmt: skip
-        self.block3 = nn.Sequential(*conv(64, 128, nn.SELU), *conv(128, 128, nn.SELU), *conv(128, 128, nn.SELU))
-        self.features = nn.Sequential(
-            nn.Linear(32 + 64 + 128, 256), nn.SELU(), nn.AlphaDropout(0.3),
-            nn.Linear(256, 256), nn.SELU(), nn.AlphaDropout(0.3),
-        )  # fmt: skip
+        self.block1 = nn.Sequential(*convolutions(channels, [32], nn.SELU, stride=2), nn.MaxPool2d(2))
+        self.block2 = nn.Sequential(*convolutions(32, [64] * 4, nn.SELU, stride=2), nn.MaxPool2d(2))
+        self.block3 = nn.Sequential(*convolutions(64, [128] * 3, nn.SELU))
+        self.features = nn.Sequential(*selu_layers(32 + 64 + 128, 256))
         self.head = nn.Linear(256, classes)
         self.apply(lecun_normal)
 
@@ -44,8 +38,3 @@ class GapNetPL(nn.Module):
             images = block(images)
             averages.append(images.mean(dim=(2, 3)))
         return self.head(self.features(torch.cat(averages, dim=1)))
-
-
-def build(classes, channels, size, stem):
-    check_size("gapnet_pl", size, 16)
-    return GapNetPL(classes, channels)

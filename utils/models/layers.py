@@ -1,4 +1,4 @@
-"""What several networks share: initialisation, widening of RGB filters, size checks."""
+"""Building blocks of several networks: convolutions, initialisation, widening of RGB filters, the check of a fixed image size."""
 
 import torch
 from torch import nn
@@ -31,12 +31,28 @@ def widen_first(first, channels, stem):
     """A convolution for RGB -> the same for `channels` planes."""
     if channels == first.in_channels:
         return first
-    widened = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride, first.padding,
-                        bias=first.bias is not None)  # fmt: skip
+    options = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
+    widened = nn.Conv2d(channels, first.out_channels, first.kernel_size, **options)
     widened.weight.data = widen_stem(first.weight.data, channels, stem)
     if first.bias is not None:
         widened.bias.data = first.bias.data.clone()
     return widened
+
+
+def convolutions(inputs, widths, activation, kernel=3, stride=1):
+    """Convolutions to each of `widths` channels with their activations, a list of layers. With bias and zero-padded so that stride 1
+    keeps the size; only the first has the `stride`."""
+    layers = []
+    for outputs in widths:
+        layers += [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), activation()]
+        inputs, stride = outputs, 1
+    return layers
+
+
+def selu_layers(inputs, outputs):
+    """Two fully connected layers with SELU and alpha-dropout, a list of layers."""
+    first = [nn.Linear(inputs, outputs), nn.SELU(), nn.AlphaDropout(0.3)]
+    return [*first, nn.Linear(outputs, outputs), nn.SELU(), nn.AlphaDropout(0.3)]
 
 
 def lecun_normal(layer):
@@ -51,17 +67,6 @@ def xavier_uniform(layer):
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
-
-
-def conv(inputs, outputs, activation, kernel=3, stride=1):
-    """A convolution with bias, zero-padded so that stride 1 keeps the size, and its activation: a list of two layers."""
-    return [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), activation()]
-
-
-def check_size(network, size, least):
-    """Raise InputError where images of `size` would shrink to nothing."""
-    if size < least:
-        raise InputError(f"{network} takes images of {least} pixels or more, not {size}; give --size {least}")
 
 
 def check_shape(network, images, size):

@@ -16,14 +16,12 @@ of which the first is followed. The layers are decided here.
 import torch
 from torch import nn
 
-from utils.models.layers import check_size
-
 
 class LiimatainenFCN(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("maps",)
     map_layer = "convolutions"  # the last one whose channels are no classes
 
-    def __init__(self, classes, channels):
+    def __init__(self, classes, channels, size, stem):
         super().__init__()
         layers, inputs = [], channels
         for outputs in (32, 64, 128, 256):
@@ -43,8 +41,3 @@ class LiimatainenFCN(nn.Module):
 
 def _conv(inputs, outputs, kernel):
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-
-
-def build(classes, channels, size, stem):
-    check_size("liimatainen_fcn", size, 16)
-    return LiimatainenFCN(classes, channels)

@@ -16,7 +16,7 @@ connected layer, which fits one image size only.
 import torch
 from torch import nn
 
-from utils.models.layers import check_shape, check_size, conv, xavier_uniform
+from utils.models.layers import check_shape, convolutions, xavier_uniform
 
 WIDTHS = (16, 16, 16, 32, 32, 32, 64)
 
@@ -24,18 +24,18 @@ WIDTHS = (16, 16, 16, 32, 32, 32, 64)
 class MCNN(nn.Module):
     stem_layers, head_layers = tuple(f"branches.{i}.1" for i in range(len(WIDTHS))), ("head.2",)
 
-    def __init__(self, classes, channels, size):
+    def __init__(self, classes, channels, size, stem):
         super().__init__()
         self.size = size
         self.branches = nn.ModuleList(self._branch(i, channels, width) for i, width in enumerate(WIDTHS))
-        self.together = nn.Sequential(*conv(sum(WIDTHS), 1024, nn.ReLU, kernel=1), nn.MaxPool2d(2))
+        self.together = nn.Sequential(*convolutions(sum(WIDTHS), [1024], nn.ReLU, kernel=1), nn.MaxPool2d(2))
         side = size // 64 // 2
         self.head = nn.Sequential(nn.Linear(1024 * side * side, 512), nn.ReLU(), nn.Linear(512, classes))
         self.apply(xavier_uniform)
 
     @staticmethod
     def _branch(i, channels, width):
-        layers = [*conv(channels, width, nn.ReLU, 5), *conv(width, width, nn.ReLU, 5), *conv(width, width, nn.ReLU, 5)]
+        layers = convolutions(channels, [width] * 3, nn.ReLU, kernel=5)
         return nn.Sequential(nn.MaxPool2d(2**i), *layers, nn.MaxPool2d(2 ** (6 - i)))
 
     def forward(self, images):
@@ -43,8 +43,3 @@ class MCNN(nn.Module):
         check_shape("m_cnn", images, self.size)
         scales = torch.cat([branch(images) for branch in self.branches], dim=1)
         return self.head(self.together(scales).flatten(1))
-
-
-def build(classes, channels, size, stem):
-    check_size("m_cnn", size, 128)
-    return MCNN(classes, channels, size)

@@ -16,7 +16,7 @@ of the 16. The poster does not say what the additional convolution is: here a se
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from utils.models.layers import check_size, widen_first
+from utils.models.layers import widen_first
 
 IMAGENET_URLS = ("https://download.pytorch.org/models/resnet50-0676ba61.pth",)
 
@@ -26,23 +26,16 @@ class EnhancedBottleneck(Bottleneck):
         super().__init__(*arguments, **options)
         if self.downsample is None:  # an identity block
             width = self.conv2.out_channels
-            self.conv2 = nn.Sequential(
-                self.conv2, nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-            )  # fmt: skip
+            second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+            self.conv2 = nn.Sequential(self.conv2, nn.BatchNorm2d(width), nn.ReLU(inplace=True), second)
 
 
-def build(classes, channels, size, stem):
-    return _build("resnet50", Bottleneck, classes, channels, size, stem)
-
-
-def build_enhanced(classes, channels, size, stem):
-    return _build("resnet50_enhanced", EnhancedBottleneck, classes, channels, size, stem)
-
-
-def _build(name, block, classes, channels, size, stem):
-    check_size(name, size, 32)
+def build(classes, channels, size, stem, block=Bottleneck):
     network = ResNet(block, [3, 4, 6, 3], num_classes=classes)
     network.conv1 = widen_first(network.conv1, channels, stem)
     network.stem_layers, network.head_layers = ("conv1",), ("fc",)
     return network
+
+
+def build_enhanced(classes, channels, size, stem):
+    return build(classes, channels, size, stem, EnhancedBottleneck)

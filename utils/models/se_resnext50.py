@@ -13,7 +13,7 @@ Chen, "Extracting Cellular Location of Human Proteins Using Deep Learning", sect
 
 from torch import nn
 
-from utils.models.layers import check_size, widen_first
+from utils.models.layers import widen_first
 from utils.models.squeeze_excite import SqueezeExcite
 
 # The same tensors as pretrainedmodels names them, and as timm does.
@@ -27,7 +27,6 @@ def build(classes, channels, size, stem):
     # Here, since it takes 480 MB and half a second.
     from pretrainedmodels.models.senet import SEModule, se_resnext50_32x4d
 
-    check_size("se_resnext50_32x4d", size, 16)
     network = se_resnext50_32x4d(num_classes=1000, pretrained=None)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, SEModule):

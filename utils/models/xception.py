@@ -11,7 +11,7 @@
 
 from torch import nn
 
-from utils.models.layers import check_size, widen_first
+from utils.models.layers import widen_first
 
 # The same tensors as pretrainedmodels names them, and as timm does.
 IMAGENET_URLS = (
@@ -23,7 +23,6 @@ IMAGENET_URLS = (
 def build(classes, channels, size, stem):
     from pretrainedmodels.models.xception import Xception  # here, since it takes 480 MB and half a second
 
-    check_size("xception", size, 64)
     network = Xception(num_classes=1000)
     network.last_linear = nn.Linear(network.fc.in_features, classes)
     del network.fc
