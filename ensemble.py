@@ -6,24 +6,25 @@
     python ensemble.py --oof runs/a runs/b          # only the comparison
 
 With --thresholds several files are averaged. With --oof, each network's
-out-of-fold predictions in the order of the files, ways to combine are measured
-on these, cross-fitted so that no row sees itself: means of probabilities, of
-log odds, of ranks; greedy weights; a stack, which is a logistic regression a
-class on what all networks say. The simplest of those within one standard error
-of the best decides. One network may be stacked too.
+out-of-fold predictions in the order of the files, combinations are compared on
+these, cross-fitted so that no row sees itself: means of probabilities, of log
+odds, of ranks; greedy weights; a stack, one logistic regression per class on
+the predictions of all networks. The simplest of those within one standard error
+of the best decides. One network can be stacked too.
 
-Rows come out in the order of the sample submission, which the competition
-matches by position.
+Rows have the order of the sample submission, which the competition matches by
+position.
 """
 
 import argparse
+import os
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from utils.cli import check_least, run_script
+from utils.cli import check_least, option_parser, run_script
 from utils.data import near_duplicates
 from utils.data.labels import decode, load_classes
 from utils.data.tables import check_ids, read_table
@@ -32,129 +33,109 @@ from utils.files import check_outputs, write_csv, write_json
 from utils.runs.oof import find_predictions, read_members
 from utils.runs.predictions import check_classes, check_same_ids, name_classes, read_all_predictions
 from utils.runs.thresholds_file import read_positive_rates, read_thresholds
-from utils.scoring import blending
+from utils.scoring import ensembling
 from utils.scoring.calibration import logit
-from utils.scoring.ensembling import WAYS, Mean
-from utils.scoring.label_shift import match_calls
-from utils.scoring.thresholds import FLOOR
+from utils.scoring.cross_fit import print_summaries
+from utils.scoring.ensembling import COMBINATIONS
+from utils.scoring.label_shift import match_positives
+from utils.scoring.thresholds.bagging import FLOOR
 
-SAMPLE = "input/sample_submission.csv"
+# Defaults of the options for fitting a combination, and of those for deciding.
+FITTING = {"combine": "auto", "labels": None, "classes": None}
+FITTING |= {"repeats": 2, "seed": 0, "leave_out": False, "report": None}
+DECIDING = {"match_positives": False, "near_duplicates": None, "use_leak": None}
+DECIDING |= {"sample": "input/sample_submission.csv", "empty": "likeliest", "out": "submission.csv"}
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arg = parser.add_argument
-    arg("predictions", nargs="*", metavar="CSV", help="files of predict.py for the images to decide")
+    """-> options with defaults filled in, and the names of those given."""
+    parser = option_parser(__doc__, argument_default=argparse.SUPPRESS)
+    parser.add_argument("predictions", nargs="*", default=[], metavar="CSV", help="files of predict.py to decide")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--thresholds", metavar="JSON|NUMBER", help="thresholds.json, or one number for all classes")
-    how.add_argument(
-        "--oof",
-        nargs="+",
-        action="extend",
-        metavar="RUN|CSV",
-        help="each network's run, or its out-of-fold predictions",
-    )
-    arg("--combine", choices=["auto", *WAYS], help="with --oof: how (default: auto)")
-    arg("--labels", metavar="CSV", help="with --oof: Id,Target table (default: the folds.csv a run was trained on)")
-    arg("--classes", help="with --oof: hpa, cyto or a CSV class,name (default: the run's, or hpa)")
-    arg("--repeats", type=int, help="with --oof: cross-fitting splits (default: 2)")
-    arg("--seed", type=int, help="with --oof: of these splits (default: 0)")
-    arg(
-        "--leave-out",
-        action="store_true",
-        help="with --oof: measure also without each network, which takes longer",
-    )
-    arg("--report", metavar="JSON", help="with --oof: write every figure, and the weights, here")
-    arg("--match-calls", action="store_true",
-        help="move each cut-off so that it calls as large a part as out of fold: for darker or brighter test images")  # fmt: skip
-    arg("--twins", metavar="CSV", help="near-duplicates Id,twin,bits: their predictions are averaged")
-    arg(
-        "--use-leak",
-        metavar="CSV",
-        help="with --twins: give test images the labels of their twins in this Id,Target table",
-    )
-    arg("--sample", metavar="CSV", help=f"which Ids in which order (default: {SAMPLE})")
-    arg("--empty", choices=["likeliest", "leave"],
-        help="a row below all cut-offs gets the class nearest to its own, or stays empty (default: likeliest)")  # fmt: skip
-    arg("-o", "--out", metavar="CSV", help="where to write (default: submission.csv)")
-    return parser.parse_args()
+    how.add_argument("--oof", nargs="+", action="extend", metavar="RUN|CSV", help="each network's run or predictions")
+    arg = parser.add_argument_group("with --oof").add_argument
+    arg("--combine", choices=["auto", *COMBINATIONS], help=f"the combination (default: {FITTING['combine']})")
+    arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv a run was trained on)")
+    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
+    arg("--repeats", type=int, help=f"cross-fitting splits (default: {FITTING['repeats']})")
+    arg("--seed", type=int, help=f"of these splits (default: {FITTING['seed']})")
+    arg("--leave-out", action="store_true", help="measure also without each network, which takes longer")
+    arg("--report", metavar="JSON", help="write every figure, and the weights, here")
+    arg = parser.add_argument_group("with predictions to decide").add_argument
+    text = "move thresholds to the fraction of positives out of fold: for darker or brighter images"
+    arg("--match-positives", "--match-calls", action="store_true", help=text)
+    arg("--near-duplicates", "--twins", metavar="CSV", help="pairs Id,twin,bits: their predictions are averaged")
+    text = "Id,Target: give test images the labels of their near-duplicates in this table"
+    arg("--use-leak", metavar="CSV", help=text)
+    arg("--sample", metavar="CSV", help=f"which Ids in which order (default: {DECIDING['sample']})")
+    text = f"a row below all thresholds: give it the class nearest to its own, or none (default: {DECIDING['empty']})"
+    arg("--empty", choices=["likeliest", "leave"], help=text)
+    arg("-o", "--out", metavar="CSV", help=f"where to write (default: {DECIDING['out']})")
+    given = vars(parser.parse_args())
+    return argparse.Namespace(**{"thresholds": None, "oof": None} | FITTING | DECIDING | given), list(given)
 
 
 def main():
-    args = parse_args()
-    check_options(args)
-    fill_in(args)
+    args, given = parse_args()
+    check_options(args, given)
     tables, order = read_predictions(args) if args.predictions else ({}, None)
-    pairs = near_duplicates.read_pairs(args.twins, order) if args.twins else None
+    pairs = near_duplicates.read_pairs(args.near_duplicates, order) if args.near_duplicates else None
     known = near_duplicates.read_known_labels(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
-        comparison, contents = fit(args, tables)
-        way = comparison.ways[comparison.taken]
-        thresholds, called, combine = way.thresholds, way.called, way.fitted.apply
+        fitted, report = fit(args, tables)
+        thresholds, rates, combination = fitted.thresholds, fitted.held_out[0].mean(axis=0), fitted.combination
     else:
-        thresholds, combine = read_thresholds(args.thresholds, classes_of(tables)), Mean().apply
-        called = read_positive_rates(args.thresholds, classes_of(tables)) if args.match_calls else None
+        thresholds, combination = read_thresholds(args.thresholds, classes_of(tables)), ensembling.Mean()
+        rates = read_positive_rates(args.thresholds, classes_of(tables)) if args.match_positives else None
     if tables:
-        scores = combine(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
+        scores = combination.apply(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
         if pairs is not None:
             scores = near_duplicates.average_scores(order, scores, pairs)
-        if args.match_calls:
-            thresholds = match_calls(scores, called)
+        if args.match_positives:
+            thresholds = match_positives(scores, rates)
         decisions = scores >= thresholds
         empty = ~decisions.any(axis=1)
         if known:
-            decisions, told = near_duplicates.carry_over_labels(order, decisions, pairs, known)
-            empty &= ~told
+            decisions, leaked = near_duplicates.carry_over_labels(order, decisions, pairs, known)
+            empty &= ~leaked
         if args.empty != "leave":
             decisions[empty, nearest(scores[empty], thresholds)] = True
         write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
-        report(args, classes_of(tables), int(empty.sum()), decisions)
+        print_decisions(args, classes_of(tables), int(empty.sum()), decisions)
     if args.report:
-        write_json(args.report, contents)
+        write_json(args.report, report)
         print(f"-> {args.report}")
 
 
-def check_options(args):
-    """Refuse options that do not go together."""
-    fitting = ("combine", "labels", "classes", "repeats", "seed", "leave_out", "report")
-    deciding = ("match_calls", "twins", "use_leak", "sample", "empty", "out")
-
-    def given(names):
-        found = [name for name in names if getattr(args, name) is not None and getattr(args, name) is not False]
-        return f"--{found[0].replace('_', '-')}" if found else None
-
-    if not args.oof and (word := given(fitting)):
-        raise InputError(f"{word} is for fitting a combination; add --oof, or leave it out")
+def check_options(args, given):
+    """Refuse options that exclude each other, values out of range, and outputs that cannot be written."""
+    fitting, deciding = (
+        [f"--{name.replace('_', '-')}" for name in part if name in given] for part in (FITTING, DECIDING)
+    )
+    if not args.oof and fitting:
+        raise InputError(f"{fitting[0]} is for fitting a combination; add --oof, or leave it out")
     if not args.oof and not args.predictions:
         raise InputError("nothing to decide; name the predictions of the test set")
-    if not args.predictions and (word := given(deciding)):
-        raise InputError(f"{word} is for deciding; name the predictions of the test set, or leave it out")
+    if not args.predictions and deciding:
+        raise InputError(f"{deciding[0]} is for deciding; name the predictions of the test set, or leave it out")
     if args.oof and args.predictions and len(args.predictions) != len(args.oof):
         raise InputError(
-            f"{plural(len(args.predictions), 'prediction file')}, but {plural(len(args.oof), 'network')} after --oof; give one file "
-            f"of each network, in the same order"
+            f"{plural(len(args.predictions), 'prediction file')}, but {plural(len(args.oof), 'network')} after --oof; give one "
+            f"file of each network, in the same order"
         )
     if args.leave_out and len(args.oof) == 1:
         raise InputError("--leave-out needs two networks or more after --oof; leave it out")
-    if args.use_leak and not args.twins:
-        raise InputError(
-            "--use-leak needs to know who is whose twin; add --twins, made with python -m utils.tools.find_duplicates"
-        )
-    if args.match_calls and args.thresholds and not Path(args.thresholds).is_file():
-        raise InputError(f"--match-calls needs a thresholds.json that threshold.py wrote, not {args.thresholds}")
-
-
-def fill_in(args):
-    """The defaults of options left out, and the checks of their values."""
-    args.combine, args.repeats = args.combine or "auto", 2 if args.repeats is None else args.repeats
-    args.seed, args.sample = args.seed or 0, SAMPLE if args.sample is None else args.sample
-    args.out = "submission.csv" if args.out is None and args.predictions else args.out
+    if args.use_leak and not args.near_duplicates:
+        raise InputError("--use-leak needs --near-duplicates CSV; make it with python -m utils.tools.find_duplicates")
+    if args.match_positives and args.thresholds and not Path(args.thresholds).is_file():
+        raise InputError(f"--match-positives needs a thresholds.json that threshold.py wrote, not {args.thresholds}")
     if not 1 <= args.repeats <= 100:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 100")
     check_least(args, seed=0)
     files, args.labels, _ = find_predictions(args.oof, args.labels) if args.oof else ([], None, None)
-    read = [*args.predictions, *files, args.labels, args.sample, args.thresholds, args.twins, args.use_leak]
-    check_outputs([args.out, args.report], read)
+    read = [*args.predictions, *files, args.labels, args.sample, args.thresholds, args.near_duplicates, args.use_leak]
+    check_outputs([args.out if args.predictions else None, args.report], read)
 
 
 def read_predictions(args):
@@ -172,33 +153,66 @@ def classes_of(tables):
 
 
 def fit(args, tables):
-    """Measure the networks and ways to combine them, print them: -> `blend.Comparison`, and its figures for --report."""
+    """Compare networks and combinations, print the table: -> the chosen one's `Fitted`, and every figure as a dict for JSON.
+
+    Thresholds of a combination are on its own scale, so the JSON is no thresholds.json.
+    """
     members, truth, classes, note = read_members(args.oof, args.labels, args.classes and load_classes(args.classes))
     for path in tables:
         tables[path] = name_classes(tables[path], classes)
         check_classes(path, tables[path], classes)
-    comparison = blending.compare(args.oof, truth, members, args.combine, args.repeats, args.seed, args.leave_out)
+    found = ensembling.compare(args.oof, truth, members, args.combine, args.repeats, args.seed, args.leave_out)
     if note:
         print(note)
-    blending.report(comparison, len(truth))
+    print_comparison(found, len(truth))
     for path, name in zip(tables, args.oof, strict=False):
         print(f"{path} is predicted by {name}")
-    return comparison, blending.contents(comparison, classes, len(truth))
+    return found.fitted, {
+        "combine": found.chosen,
+        "classes": list(classes),
+        "combined_thresholds": found.fitted.thresholds.tolist(),
+        "rows": len(truth),
+        "networks": {str(name): figures for name, figures in found.networks.items()},
+        "ways": found.combinations,
+        "greedy_weights": found.weights,
+        "loses_without": found.losses,
+    }
+
+
+def print_comparison(found, rows):
+    """The table of networks and combinations, and what each network adds."""
+    names = short_names(found.networks)
+    results = list(zip(names, found.networks.values(), strict=True))
+    results += [(COMBINATIONS[name].title, figures) for name, figures in found.combinations.items()]
+    print(f"macro F1 over {rows:,} rows at each class's threshold (bagged)")
+    print_summaries(results, COMBINATIONS[found.chosen].title, width=28)
+    if len(names) > 1:
+        change = f"   change of F1 without it ({found.chosen})" if found.losses else ""
+        print(f"\n{'network':28}{'greedy weight':>14}{change}")
+        for place, (name, weight) in enumerate(zip(names, found.weights, strict=True)):
+            print(f"{name:28}{weight:>14.2f}" + (f"{-found.losses[place]:>+14.4f}" if found.losses else ""))
+
+
+def short_names(paths, width=26):
+    """Paths below their common folder, cut in front to `width`: list of str."""
+    paths = [Path(path).resolve() for path in paths]
+    common = os.path.commonpath([path.parent for path in paths])
+    names = [str(path.relative_to(common)) for path in paths]
+    return [name if len(name) <= width else "…" + name[1 - width :] for name in names]
 
 
 def nearest(scores, thresholds):
-    """Most likely class relative to its threshold: largest log odds over the threshold's, (N, C) -> (N,)."""
+    """The most likely class relative to its threshold, the largest log odds ratio: (N, C) -> (N,)."""
     return (logit(scores, FLOOR) - logit(thresholds, FLOOR)).argmax(axis=1)
 
 
-def report(args, classes, empty, decisions):
-    print(
-        f"{plural(len(args.predictions), 'file')}, {plural(len(decisions), 'row')}, {decisions.sum() / len(decisions):.2f} classes a row"
-    )
+def print_decisions(args, classes, empty, decisions):
+    files, rows = plural(len(args.predictions), "file"), plural(len(decisions), "row")
+    print(f"{files}, {rows}, {decisions.sum() / len(decisions):.2f} classes a row")
     filled = "stay empty" if args.empty == "leave" else "got their likeliest class"
-    print(f"{plural(empty, 'row')} below every cut-off {filled}")
-    called = [f"{name} {count:,}" for name, count in zip(classes, decisions.sum(axis=0), strict=True)]
-    print(textwrap.fill(f"called: {', '.join(called)}", 79, subsequent_indent="  "))
+    print(f"{plural(empty, 'row')} below every threshold {filled}")
+    counts = [f"{name} {count:,}" for name, count in zip(classes, decisions.sum(axis=0), strict=True)]
+    print(textwrap.fill(f"predicted positive: {', '.join(counts)}", 79, subsequent_indent="  "))
     print(f"-> {args.out}")
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The competition in order, on a simulated atlas.
-#   bash run.sh          environment, data, folds, training of two folds, prediction, thresholds, submission, score
-#   bash run.sh test     the same environment, all tests
-#   bash run.sh real     Kaggle's own data: all folds of Chen's recipe, the submission, and the line that submits it.
-#                        bash run.sh real gapnet_pl --size 256 --fit resize: another recipe, other options of train.py;
-#                        FOLDS=5 bash run.sh real: five folds instead of ten
-#   bash run.sh chen     Chen's recipe at 128 pixels, half an hour on two cores, with its figures and tables
-#   bash run.sh losses   what the switch of the loss is worth: four losses, three seeds each, about 40 minutes
-#   bash run.sh networks the five networks of one comparison, five minutes and three seeds each, about 40 minutes
+#   bash run.sh             environment, data, folds, training of two folds, prediction, thresholds, submission, score
+#   bash run.sh test        the same environment, all tests; bash run.sh test quick: the core of them, in a minute
+#   bash run.sh real        Kaggle's own data: all folds of Chen's recipe, the submission, and the line that submits it.
+#                           bash run.sh real gapnet_pl --size 256 --fit resize: another recipe, other options of train.py;
+#                           FOLDS=5 bash run.sh real: five folds instead of ten
+#   bash run.sh chen        Chen's recipe at 128 pixels, half an hour on two cores, with its figures and tables
+#   bash run.sh losses      what the switch of the loss is worth: four losses, three seeds each, about 40 minutes
+#   bash run.sh networks    the five networks of one comparison, five minutes and three seeds each, about 40 minutes
+#   bash run.sh --help      this text
 set -euo pipefail
 cd "$(dirname "$0")"
 trap 'exit 130' INT # train.py saves and ends well, and bash would go on with the next command
@@ -32,7 +33,7 @@ environment() {
   exit 2
 }
 
-# The words of a command as a reader would type them.
+# Print a command as a reader would type it.
 typed() {
   local word line=
   for word in "$@"; do
@@ -83,7 +84,7 @@ demo() {
   decide $run $data/test $data/sample_submission.csv
   once $run/submission_half.csv $run/test.csv -- python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.tools.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
-  printf '\nsubmission: %s\npictures:   %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
+  printf '\nsubmission: %s\nfigures:    %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
 }
 
 chen() {
@@ -103,29 +104,29 @@ chen() {
 }
 
 real() {
-  local recipe=chen said run table fold folds gpus data=input
+  local recipe=chen run table fold folds gpus data=input word key value plan predict=()
   if [[ ${1:--} != -* ]]; then
     recipe=$1
     shift
   fi
-  # What train.py refuses it refuses now, before anything is fetched. A line each: the run, its table of folds, how many GPUs, and
-  # what predict.py has to know too.
-  said=$(.venv/bin/python -c "
-import sys, torch, train
-from utils.cli import run_script
-from utils.errors import InputError
-def tell():
-    if wrong := {'--fold', '--overwrite', '--classes'} & {word.split('=')[0] for word in sys.argv[3:-2]}:
-        raise InputError(f'{min(wrong)} is not for all folds of the competition; leave it out, or call train.py yourself')
-    args = train.parse_args()
-    train.check_options(args)
-    gpus = torch.cuda.device_count() if args.device in ('auto', 'cuda') else 0
-    print(f'{args.runs}/{args.name}', args.folds, gpus, '--device', args.device, '--workers', args.workers, sep='\n')
-    print('--no-cache' if args.no_cache else f'--cache={args.cache}')
-sys.argv[0] = 'train.py'
-run_script(tell)" --recipe "$recipe" "$@" --fold 0)
-  mapfile -t said <<<"$said"
-  run=${said[0]} table=${said[1]} gpus=${said[2]}
+  for word in "$@"; do
+    case ${word%%=*} in
+      --fold | --overwrite | --classes)
+        echo "error: ${word%%=*} is not for all folds of the competition; leave it out, or call train.py yourself" >&2
+        exit 2
+        ;;
+    esac
+  done
+  # What train.py refuses it refuses now, before anything is fetched.
+  plan=$(.venv/bin/python train.py --recipe "$recipe" "$@" --fold 0 --check)
+  while IFS='=' read -r key value; do
+    case $key in
+      run) run=$value ;;
+      folds) table=$value ;;
+      gpus) gpus=$value ;;
+      predict) predict+=("$value") ;;
+    esac
+  done <<<"$plan"
   step python -m utils.kaggle.fetch
   once "$table" -- python make_folds.py --folds "${FOLDS:-10}" -o "$table" --plot "${table%.csv}.png"
   folds=$(.venv/bin/python -m utils.kaggle.submit "$run" --list --folds "$table" --wanted "${FOLDS:-0}")
@@ -137,17 +138,17 @@ run_script(tell)" --recipe "$recipe" "$@" --fold 0)
     fi
     step python -m utils.kaggle.submit "$run" --trained --folds "$table" --fold "$fold"
   done
-  decide "$run" $data/test $data/sample_submission.csv "${said[@]:3}"
+  decide "$run" $data/test $data/sample_submission.csv "${predict[@]}"
   step python -m utils.kaggle.submit "$run" --file "$run/submission.csv"
 }
 
-# Train these folds of a run at the same time, the cores shared out among them: two threads of one training wait for each other at
-# every layer, and many times longer where anything else runs. On a machine of fewer cores than folds one after another.
+# Train these folds of a run at the same time, the cores divided among them: two threads of one training wait for each other at
+# every layer, and many times longer if anything else runs. On a machine of fewer cores than folds one after another.
 # folds_side_by_side "FOLD …" OPTIONS OF train.py
 folds_side_by_side() {
   local folds=$1 fold cores printers=()
   shift
-  cores=$(.venv/bin/python -c "from utils.parallel import cores; print(cores())")
+  cores=$(.venv/bin/python train.py "$@" --fold 0 --check | sed -n 's/^cores=//p')
   cores=$((cores / $(wc -w <<<"$folds")))
   if [ "$cores" -lt 1 ]; then
     for fold in $folds; do step python train.py "$@" --fold "$fold"; done
@@ -249,10 +250,18 @@ networks() {
       ;;
     test)
       environment
-      step python -m pytest -q -n 2 tests
+      case "${2:-}" in
+        "") step python -m pytest -q -n 2 tests ;;
+        quick) step python -m pytest -q -n 2 -m quick tests ;;
+        *)
+          echo "error: unknown word '$2' after test; use: bash run.sh test, or bash run.sh test quick" >&2
+          exit 2
+          ;;
+      esac
       ;;
+    -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" ;;
     *)
-      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, chen, losses or networks" >&2
+      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, chen, losses, networks or --help" >&2
       exit 2
       ;;
   esac

@@ -1,62 +1,56 @@
-"""Fit cut-offs on out-of-fold predictions: oof.csv files -> thresholds.json
+"""Fit thresholds on out-of-fold predictions: oof.csv files -> thresholds.json
 
     python threshold.py runs/chen    # all oof.csv -> runs/chen/thresholds.json
     python threshold.py runs/chen --method per_class --figures figures
     python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
         -o thresholds.json
 
-Every method is shown in sample (fitted and scored on the same rows, which
-flatters) and cross-fitted (fitted on four fifths, applied to the rest, scored
-once over all rows). bagged, the default, smooths F1 over where a class's few
-positives happen to lie; auto takes the best cross-fitted one, which flatters
-that one a little. README.md tells what each method does.
+Every method is shown in sample (fitted and scored on the same rows, which is
+optimistic) and cross-fitted (fitted on four fifths, applied to the rest, scored
+once over all rows). bagged, the default, smooths F1 over the scores of a
+class's few positives; auto takes the best cross-fitted one, which is a little
+optimistic for that one. README.md describes each method.
 
-For a test set with other shares of classes: --shares, where they are known,
-or --estimate-shares; python -m utils.tools.class_priors shows when that helps.
+For a test set with other class priors: --class-priors, if they are known, or
+--estimate-class-priors; python -m utils.tools.class_priors shows when it helps.
 """
 
-import argparse
 import textwrap
 from pathlib import Path
 
 import numpy as np
 
-from utils.cli import check_least, run_script
+from utils.cli import check_least, option_parser, run_script
 from utils.data.labels import load_classes
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_json
 from utils.plots import decisions
-from utils.runs.oof import find_predictions, read_oof
+from utils.runs.oof import add_oof_options, find_predictions, read_oof
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.thresholds_file import read_class_priors
 from utils.scoring import calibration
-from utils.scoring.cross_fit import cross_fit_all, deal, held_out
-from utils.scoring.label_shift import LEAST, estimate_shares
-from utils.scoring.thresholds import KNOW_SHARES, METHODS, NEED_EPOCHS, WIDTHS, draws
+from utils.scoring.cross_fit import cross_fit, deal, held_out, print_summaries
+from utils.scoring.label_shift import MIN_ROWS, estimate_class_priors
+from utils.scoring.thresholds import METHODS
+from utils.scoring.thresholds.bagging import WIDTHS, bootstrap_thresholds
 from utils.scoring.thresholds.exact import class_weights
 
 FIGURES = ("thresholds.png", "f1_curves.png", "precision_recall.png", "reliability.png")
-LOOSE = 3  # times as many images called at one end of a threshold's interval as at the other: the data do not fix it
-FEW = 5  # positives: with fewer they never do
+LOOSE = 3  # times as many predicted positives at one end of a threshold's interval: the data do not determine it
+FEW = 5  # positives: fewer never determine it
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
+    add_oof_options(parser)
     arg = parser.add_argument
-    arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
-    arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
-    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
-    arg(
-        "--method",
-        choices=["auto", *METHODS],
-        default="bagged",
-        metavar="METHOD",
-        help=f"auto, {', '.join(METHODS)} (default: %(default)s)",
-    )
+    names = ["auto", *METHODS]
+    arg("--method", choices=names, default="bagged", metavar="METHOD", help=f"{', '.join(names)} (default: bagged)")
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
-    arg("--shares", metavar="CSV", help="class,share: how large a part of the test set has each class")
-    arg("--estimate-shares", metavar="CSV", help="predictions of the test set, to estimate its shares from")
+    arg("--class-priors", "--shares", metavar="CSV", help="class,share: which part of the test set has each class")
+    text = "predictions of the test set, to estimate its class priors"
+    arg("--estimate-class-priors", "--estimate-shares", metavar="CSV", help=text)
     arg("--plot", metavar="PNG", help="draw each class's threshold and its F1 in sample and cross-fitted")
     arg("--figures", metavar="FOLDER", help=f"draw that and three more: {', '.join(FIGURES[1:])}")
     arg("-o", "--out", metavar="JSON", help="where to write (default: thresholds.json in the run's folder)")
@@ -65,100 +59,119 @@ def parse_args():
 
 def main():
     args = parse_args()
-    if not 1 <= args.repeats <= 1000:
-        raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 1000")
-    check_least(args, seed=0)
-    check_shares(args)
+    check_options(args)
     files, labels_file, run_classes = find_predictions(args.predictions, args.labels)
-    out = find_place(args, [*files, labels_file])
+    out = output_file(args, [*files, labels_file])
     classes = load_classes(args.classes) if args.classes else run_classes or load_classes("hpa")
     oof, truth, epochs = read_oof(files, labels_file, classes)
-    shares = shares_of_test_set(args, truth, oof, classes)
-    methods = {name: fit for name, fit in METHODS.items() if epochs is not None or name not in NEED_EPOCHS}
-    candidates = [name for name in methods if shares is None or name in KNOW_SHARES]
+    priors = priors_of_test_set(args, truth, oof, classes)
+    methods = {name: one.fit for name, one in METHODS.items() if epochs is not None or not one.needs_epochs}
     if args.method not in ("auto", *methods):
         raise InputError(
-            f"{args.method} needs the epochs' predictions that train.py keeps beside oof.csv; name the run's folder, or another --method"
+            f"{args.method} needs the epochs' predictions beside oof.csv; name the run's folder, or another --method"
         )
 
-    results = cross_fit_all(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
+    results = cross_fit(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
+    candidates = [name for name in methods if priors is None or METHODS[name].takes_priors]
     best = max(candidates, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
     chosen = results[best]["thresholds"]
-    if shares is not None:
-        chosen = methods[best](truth, oof, epochs, shares=shares)
-    table = by_class(truth, oof, chosen, results[best], shares)
+    if priors is not None:
+        chosen = methods[best](truth, oof, class_priors=priors)
+    table = figures_by_class(truth, oof, chosen, results[best], priors)
     drawn = draw(args, truth, oof, chosen, table, classes)
-    write_json(out, contents(best, classes, results, table, shares, files, len(oof)))
-    report(results, best, truth, classes, epochs)
-    report_classes(table, classes, truth, shares)
+    write_json(out, contents(best, classes, results, table, priors, files, len(oof)))
+    print(f"macro F1 over {len(truth):,} rows, {len(classes)} classes")
+    print_summaries(results.items(), best, "method")
+    if epochs is None:
+        print("chen_smoothed and epochs_curve left out: no last epochs beside each oof.csv")
+    else:
+        print(f"chen_smoothed and epochs_curve smooth over {plural(len(epochs), 'epoch')}")
+    print_classes(table, classes)
+    if priors is not None:
+        print_priors(classes, truth.mean(axis=0), priors)
     for path in [out, *drawn]:
         print(f"-> {path}")
 
 
-def check_shares(args):
-    if args.shares and args.estimate_shares:
-        raise InputError("--shares and --estimate-shares both say what the test set's shares are; give one")
-    if (args.shares or args.estimate_shares) and args.method not in ("auto", *KNOW_SHARES):
-        raise InputError(f"--method {args.method} knows nothing of shares; take {', '.join(sorted(KNOW_SHARES))}")
+def check_options(args):
+    if not 1 <= args.repeats <= 1000:
+        raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 1000")
+    check_least(args, seed=0)
+    if args.class_priors and args.estimate_class_priors:
+        raise InputError("--class-priors and --estimate-class-priors exclude each other; give one")
+    able = [name for name, method in METHODS.items() if method.takes_priors]
+    if (args.class_priors or args.estimate_class_priors) and args.method not in ("auto", *able):
+        raise InputError(f"--method {args.method} cannot use class priors; take {', '.join(able)}")
 
 
-def find_place(args, inputs):
-    """The file to write, after checking that it and the figures can be written and are none of the inputs."""
+def output_file(args, inputs):
+    """The file to write, after a check that it and the figures can be written and are none of the inputs."""
     runs = [Path(path) for path in args.predictions if Path(path).is_dir()]
     out = args.out if args.out is not None else runs[0] / "thresholds.json" if len(runs) == 1 else None
     if out is None:
-        raise InputError("say where to write the thresholds: -o thresholds.json")
+        raise InputError("name the file to write the thresholds to: -o thresholds.json")
     figures = [] if args.figures is None else [Path(args.figures) / name for name in FIGURES]
-    check_outputs([out, args.plot, *figures], [*inputs, args.shares, args.estimate_shares])
+    check_outputs([out, args.plot, *figures], [*inputs, args.class_priors, args.estimate_class_priors])
     return out
 
 
-def shares_of_test_set(args, truth, oof, classes):
-    """(C,) shares of the test set's classes, or None where nothing was said of them."""
-    if args.shares:
-        return read_class_priors(args.shares, classes)
-    if not args.estimate_shares:
+def priors_of_test_set(args, truth, oof, classes):
+    """(C,) class priors of the test set, or None if no option names them."""
+    if args.class_priors:
+        return read_class_priors(args.class_priors, classes)
+    if not args.estimate_class_priors:
         return None
-    table = read_predictions(args.estimate_shares, classes)
-    check_classes(args.estimate_shares, table, classes)
-    if min(len(table), len(truth)) < LEAST:
+    table = read_predictions(args.estimate_class_priors, classes)
+    check_classes(args.estimate_class_priors, table, classes)
+    if min(len(table), len(truth)) < MIN_ROWS:
         raise InputError(
-            f"{args.estimate_shares}: shares cannot be told from fewer than {LEAST} rows, here or out of fold; leave it out"
+            f"{args.estimate_class_priors}: fewer than {MIN_ROWS} rows, here or out of fold, give no class priors; leave it out"
         )
-    return estimate_shares(truth, oof, table.to_numpy())
+    return estimate_class_priors(truth, oof, table.to_numpy())
 
 
-def by_class(truth, oof, chosen, result, shares):
-    """What is known of each class's threshold: dict of lists of C."""
-    _, found = draws(truth, oof, shares, widths=(0, *WIDTHS))
-    found[~truth.any(axis=0)] = np.nan
-    low, high = np.percentile(found, [2.5, 97.5], axis=1)
+def figures_by_class(truth, oof, chosen, result, priors):
+    """The threshold of each class and its figures: dict of lists of C."""
+    positives = truth.sum(axis=0)
+    _, drawn = bootstrap_thresholds(truth, oof, priors, widths=(0, *WIDTHS))
+    drawn[positives == 0] = np.nan
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=1)
     with np.errstate(invalid="ignore"):
-        most, fewest = ((oof >= cut).sum(axis=0) for cut in (low, high))
+        most, fewest = ((oof >= threshold).sum(axis=0) for threshold in (low, high))
+    weights = np.where(truth, *class_weights(truth, priors).T[:, None])
+    loose = ((most >= LOOSE * np.maximum(fewest, 1)) | (positives < FEW)) & (positives > 0)
     return {
-        "positives": truth.sum(axis=0).tolist(), "thresholds": chosen.tolist(),
-        "called": np.average(oof >= chosen, axis=0, weights=np.where(truth, *class_weights(truth, shares).T[:, None])).tolist(),
+        "positives": positives.tolist(),
+        "thresholds": chosen.tolist(),
+        "called": np.average(oof >= chosen, axis=0, weights=weights).tolist(),
         "interval_95": [None if np.isnan(a) else [a, b] for a, b in zip(low.tolist(), high.tolist(), strict=True)],
         "calls_at_interval": np.stack([fewest, most], axis=1).tolist(),
-        "loose": (((most >= LOOSE * np.maximum(fewest, 1)) | (truth.sum(axis=0) < FEW)) & truth.any(axis=0)).tolist(),
-        "f1_in_sample": result["per_class"], "f1_cross_fitted": result["per_class_cross_fitted"],
+        "loose": loose.tolist(),
+        "f1_in_sample": result["per_class"],
+        "f1_cross_fitted": result["per_class_cross_fitted"],
         "f1_interval_95": result["per_class_interval_95"],
-    }  # fmt: skip
+    }
 
 
-def contents(best, classes, results, table, shares, files, rows):
-    """thresholds.json. With shares of a test set, its F1 are those of thresholds fitted without them."""
+def contents(best, classes, results, table, priors, files, rows):
+    """thresholds.json. With class priors of a test set, its F1 are those of thresholds fitted without them."""
     short = ("in_sample", "cross_fitted", "cross_fitted_spread", "interval_95")
     macro = {name: {key: result[key] for key in short} for name, result in results.items()}
     return {
-        "method": best, "classes": list(classes), "thresholds": table["thresholds"], "macro_f1": macro[best],
-        "rows": rows, "per_class": table, "methods": macro, "shares": None if shares is None else shares.tolist(),
+        "method": best,
+        "classes": list(classes),
+        "thresholds": table["thresholds"],
+        "macro_f1": macro[best],
+        "rows": rows,
+        "per_class": table,
+        "methods": macro,
+        "shares": None if priors is None else priors.tolist(),
         "fitted_on": [str(Path(file).resolve()) for file in files],
-    }  # fmt: skip
+    }
 
 
 def draw(args, truth, oof, chosen, table, classes):
-    """Draw what was asked for: the paths of the figures."""
+    """Draw the figures of --plot and --figures: their paths."""
     folder = Path(args.figures) if args.figures else None
     drawn = [path for path in (args.plot, folder and folder / FIGURES[0]) if path]
     for path in drawn:
@@ -169,66 +182,45 @@ def draw(args, truth, oof, chosen, table, classes):
         curves, precision_recall, reliability = (folder / name for name in FIGURES[1:])
         decisions.f1_curves(classes, truth, oof, chosen, table["interval_95"], curves)
         decisions.precision_recall_by_class(classes, truth, oof, chosen, precision_recall)
-        decisions.reliability(truth, oof, held_out_calibrated(truth, oof, args.seed), reliability)
+        calibrated = np.empty(oof.shape)
+        for held in held_out(deal(truth, 1, args.seed)[0]):
+            calibrated[held] = calibration.apply(oof[held], *calibration.fit(truth[~held], oof[~held]))
+        decisions.reliability(truth, oof, calibrated, reliability)
         drawn += [curves, precision_recall, reliability]
     return drawn
 
 
-def held_out_calibrated(truth, oof, seed):
-    """Each row's probabilities calibrated on the other four fifths: (N, C)."""
-    part, result = deal(truth, 1, seed)[0], np.empty(oof.shape)
-    for held in held_out(part):
-        result[held] = calibration.apply(oof[held], *calibration.fit(truth[~held], oof[~held]))
-    return result
-
-
-def report(results, best, truth, classes, epochs):
-    print(f"macro F1 over {len(truth):,} rows, {len(classes)} classes")
-    print(f"{'method':16}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
-    for name, result in results.items():
-        low, high = result["interval_95"]
-        star = "*" if name == best else " "
-        print(f"{name:15}{star}{result['in_sample']:>10.4f}{result['cross_fitted']:>14.4f}{result['cross_fitted_spread']:>9.4f}"
-              f"{low:>11.4f}–{high:.4f}")  # fmt: skip
-    if epochs is None:
-        print("chen_smoothed and epochs_curve need the last epochs beside each oof.csv: left out")
-    else:
-        print(f"chen_smoothed and epochs_curve smooth over {plural(len(epochs), 'epoch')}")
-
-
-def report_classes(table, classes, truth, shares):
+def print_classes(table, classes):
     print(f"\n{'':3}{'class':20}{'rows':>6}{'threshold':>10}{'95 %':>8}{'F1 in sample':>16}{'held out':>9}{'95 %':>7}")
+    loose = []
     for number, name in enumerate(classes):
-        interval = table["interval_95"][number]
-        span = "none to fit" if interval is None else "–".join(map(_number, interval))
-        f1_low, f1_high = table["f1_interval_95"][number]
-        print(f"{number:>2} {name if len(name) < 20 else name[:18] + '…':20}{table['positives'][number]:>6,}"
-              f"{_number(table['thresholds'][number]):>7} {span:>12}{table['f1_in_sample'][number]:>9.3f}"
-              f"{table['f1_cross_fitted'][number]:>9.3f} {f1_low:.2f}–{f1_high:.2f}{' !' if table['loose'][number] else ''}")  # fmt: skip
-    calls = table["calls_at_interval"]
-    if loose := [
-        f"{classes[number]} {calls[number][0]:,} to {calls[number][1]:,}" for number in np.flatnonzero(table["loose"])
-    ]:
-        told = f"! the data leave open how many images to call: {'; '.join(loose)}"
-        print(textwrap.fill(told, 79, subsequent_indent="  "))
-    always = [name for name, share in zip(classes, table["called"], strict=True) if share == 1]
-    if always:
-        print(textwrap.fill(f"called in every image: {', '.join(always)}", 79, subsequent_indent="  "))
-    if shares is not None:
-        own = truth.mean(axis=0)
-        changed = [
-            f"{name} {a:.2%} -> {b:.2%}"
-            for name, a, b in zip(classes, own, shares, strict=True)
-            if f"{a:.2%}" != f"{b:.2%}"
-        ]
-        print("The thresholds are for other shares of classes than these rows have; all F1")
-        print("above are those of thresholds fitted without them.")
-        told = ", ".join(changed) or "no share has changed"
-        print(textwrap.fill(told, 79, initial_indent="  ", subsequent_indent="  "))
+        row = {key: values[number] for key, values in table.items()}
+        span = "none to fit" if row["interval_95"] is None else "–".join(map(format_threshold, row["interval_95"]))
+        short, (low, high) = name if len(name) < 20 else name[:18] + "…", row["f1_interval_95"]
+        threshold = f"{format_threshold(row['thresholds']):>7} {span:>12}"
+        scores = f"{row['f1_in_sample']:>9.3f}{row['f1_cross_fitted']:>9.3f} {low:.2f}–{high:.2f}"
+        print(f"{number:>2} {short:20}{row['positives']:>6,}{threshold}{scores}{' !' if row['loose'] else ''}")
+        if row["loose"]:
+            fewest, most = row["calls_at_interval"]
+            loose.append(f"{name} {fewest:,} to {most:,}")
+    if loose:
+        print_paragraph(f"! the data do not determine the number of predicted positives: {'; '.join(loose)}")
+    if always := [name for name, rate in zip(classes, table["called"], strict=True) if rate == 1]:
+        print_paragraph(f"predicted positive in every image: {', '.join(always)}")
 
 
-def _number(probability):
-    """In five places: 0.123, and where that would be 0.000 as 1e-05."""
+def print_priors(classes, own, priors):
+    pairs = [(name, f"{a:.2%}", f"{b:.2%}") for name, a, b in zip(classes, own, priors, strict=True)]
+    changed = ", ".join(f"{name} {a} -> {b}" for name, a, b in pairs if a != b) or "no class prior differs"
+    print_paragraph(f"The written thresholds are for other class priors, all F1 above for the rows' own: {changed}")
+
+
+def print_paragraph(text):
+    print(textwrap.fill(text, 79, subsequent_indent="  "))
+
+
+def format_threshold(probability):
+    """0.123, or 1e-05 instead of 0.000."""
     return f"{probability:.3f}" if probability >= 0.0005 or probability == 0 else f"{probability:.0e}"
 
 

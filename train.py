@@ -45,7 +45,7 @@ from utils.engine.trainer import OPTIMISERS, NotFinite, Trainer
 from utils.engine.weights import check_apart_from_start, load_start, moments_of_start
 from utils.errors import InputError
 from utils.files import check_name, check_writable
-from utils.parallel import CoreWatch, closing
+from utils.parallel import CoreWatch, closing, cores
 from utils.runs.config import (
     AMP,
     DEFAULTS,
@@ -283,10 +283,10 @@ def check_options(args):
 
 
 def print_plan(args):
-    """For scripts, a line each: the run, its folds file, the GPUs it may use, and the options that predict.py needs too."""
+    """Print a line each, for scripts: the run, its folds file, CPU cores, GPUs that it may use, options that predict.py needs too."""
     gpus = torch.cuda.device_count() if args.device in ("auto", "cuda") else 0
     cache = "--no-cache" if args.no_cache else f"--cache={args.cache}"
-    print(f"run={Path(args.runs) / args.name}", f"folds={args.folds}", f"gpus={gpus}", sep="\n")
+    print(f"run={Path(args.runs) / args.name}", f"folds={args.folds}", f"cores={cores()}", f"gpus={gpus}", sep="\n")
     for option in (f"--device={args.device}", f"--workers={args.workers}", cache):
         print(f"predict={option}")
 
@@ -319,10 +319,10 @@ def fit(trainer, train_loader, valid_loader, record, stop):
     """Epochs until the end: train, validate, log, save. Raises Stopped, everything saved, if it is to end before."""
     truth, config, device, context = valid_loader.dataset.targets, trainer.config, trainer.device, trainer.context
     chunk = inference.pick_chunk(config.batch_size, config.size, device)
-    cores = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1, train_loader.num_workers)
+    core_watch = CoreWatch(torch.get_num_threads() if device.type == "cpu" else 1, train_loader.num_workers)
     started, upcoming = time.time(), None
     while not trainer.finished and not context.broadcast(trainer.out_of_time):
-        train_epoch(trainer, train_loader, record, stop, cores, upcoming)
+        train_epoch(trainer, train_loader, record, stop, core_watch, upcoming)
         speed = len(train_loader.dataset) / trainer.seconds_in_epoch
         # The next epoch's first batches are made while this one's validation is computed.
         upcoming = (
@@ -363,7 +363,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         print_summary(trainer, record.run, truth, time.time() - started, record.seconds)
 
 
-def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
+def train_epoch(trainer, loader, record, stop, core_watch, upcoming=None):
     """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, if they are being loaded already."""
     trainer.begin_epoch()
     size, images = trainer.config.batch_size, len(loader.dataset)
@@ -383,7 +383,7 @@ def train_epoch(trainer, loader, record, stop, cores, upcoming=None):
 
     def meanwhile():
         record.catch_up()
-        if line := cores.starved():
+        if line := core_watch.starved():
             bar.write(line)
         following.append(next(source, None))
         return requested(record, stop)

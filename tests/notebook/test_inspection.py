@@ -50,7 +50,7 @@ def test_thresholds_of_other_predictions_and_a_wrong_class_are_refused(run, thre
         inspection.read_judged(run, tmp_path / "t.json")
     content["per_class"]["positives"] = content["per_class"]["positives"][:-1]
     (tmp_path / "t.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="t.json does not hold .* no list of 28 numbers"):
+    with pytest.raises(InputError, match="t.json lacks .* no list of 28 numbers"):
         inspection.read_judged(run, tmp_path / "t.json")
     with pytest.raises(InputError, match="'Nucleus' is no class"):
         inspection.samples_of(judged, "Nucleus")

@@ -1,12 +1,10 @@
-"""From a network's probabilities to ones that mean what they say: Platt's scaling, a class at a time."""
+"""Platt scaling: from a network's probabilities to calibrated ones, each class on its own."""
 
 import numpy as np
 
-CLIP = 1e-7
 
-
-def logit(probabilities, clip=CLIP):
-    """log(p / (1 − p)), with p held `clip` away from 0 and 1."""
+def logit(probabilities, clip=1e-7):
+    """log(p / (1 − p)), with p clipped to [clip, 1 − clip]."""
     p = np.clip(np.asarray(probabilities, np.float64), clip, 1 - clip)
     return np.log(p) - np.log1p(-p)
 
@@ -16,37 +14,37 @@ def sigmoid(x):
 
 
 def fit(truth, probabilities, steps=50):
-    """Slope and intercept of each class: (N, C) 0/1, (N, C) -> (C,), (C,), the calibrated logit = slope x logit + intercept.
+    """Slope and intercept of each class: (N, C) 0/1, (N, C) -> (C,), (C,); calibrated logit = slope x logit + intercept.
 
-    Logistic regression on targets (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2) instead of 1 and 0, which keeps it finite where the
-    classes can be separated (Platt 1999, section 2.2), by Newton's method for all classes at once. The slope is kept at 0
-    or above: calibration never turns the order of two images round.
+    Logistic regression on targets (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2) instead of 1 and 0, which keeps it finite for
+    separable classes (Platt 1999, section 2.2), by Newton's method for all classes at once. The slope is 0 or above, so
+    calibration never reverses the order of two images.
     """
     truth, x = np.asarray(truth, bool), logit(probabilities)
     positives = truth.sum(axis=0)
     targets = np.where(truth, (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2))
-    middle, spread = x.mean(axis=0), x.std(axis=0)
-    z = (x - middle) / np.where(spread > 0, spread, 1)
-    slope, intercept = np.zeros(x.shape[1]), logit(targets.mean(axis=0))
-    before = np.full(x.shape[1], np.inf)
-    step = np.zeros((2, x.shape[1]))
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    scale = np.where(spread > 0, spread, 1)
+    z = (x - mean) / scale
+    prior = logit(targets.mean(axis=0))
+    slope, intercept = np.zeros(x.shape[1]), prior
+    loss_before, step = np.full(x.shape[1], np.inf), np.zeros((2, x.shape[1]))
     for _ in range(steps):
         scores = slope * z + intercept
         loss = (np.logaddexp(0, scores) - targets * scores).sum(axis=0)
-        worse = loss > before + 1e-12 * np.abs(before)  # of these classes the last step was too long: half of it back
+        worse = loss > loss_before + 1e-12 * np.abs(loss_before)  # the last step was too long: half of it back
         slope, intercept = slope - np.where(worse, step[0] / 2, 0), intercept - np.where(worse, step[1] / 2, 0)
-        step = np.where(worse, step / 2, _newton(z, targets, scores))
-        before = np.where(worse, before, loss)
+        step = np.where(worse, step / 2, _newton_step(z, targets, scores))
+        loss_before = np.where(worse, loss_before, loss)
         slope, intercept = slope + np.where(worse, 0, step[0]), intercept + np.where(worse, 0, step[1])
         if np.abs(step).max() < 1e-7:
             break
     flat = (slope <= 0) | (spread == 0)
-    slope, intercept = np.where(flat, 0, slope), np.where(flat, logit(targets.mean(axis=0)), intercept)
-    slope = slope / np.where(spread > 0, spread, 1)
-    return slope, intercept - slope * middle
+    slope, intercept = np.where(flat, 0, slope) / scale, np.where(flat, prior, intercept)
+    return slope, intercept - slope * mean
 
 
-def _newton(z, targets, scores):
+def _newton_step(z, targets, scores):
     """(2, C): the Newton step of slope and intercept."""
     p = sigmoid(scores)
     error, weight = targets - p, p * (1 - p)
@@ -57,7 +55,7 @@ def _newton(z, targets, scores):
 
 
 def apply(probabilities, slope, intercept, weights=None):
-    """Calibrated probabilities (N, C); weights (C, 2): what a positive and a negative stand for, as in `class_weights`."""
+    """Calibrated probabilities (N, C). weights (C, 2): what a positive and a negative row count, of `class_weights`."""
     scores = logit(probabilities) * slope + intercept
     if weights is not None:
         scores = scores + np.log(weights[:, 0]) - np.log(weights[:, 1])

@@ -1,25 +1,27 @@
-"""Several networks' probabilities into one: means, weights, a network on top.
+"""Combinations of several networks' probabilities, compared on their out-of-fold predictions.
 
-A combination is a class with `fit(truth, members, start=None)`, `apply(members)` -> (N, C) scores in [0, 1] and
-`scaled_like(other)`. members: (M, N, C) probabilities of M networks on the same N images; start: the same combination,
-fitted on nearly the same rows, from which one that searches step by step may begin.
+A combination is a class with `fit(truth, members, start=None)`, `apply(members)` -> (N, C) scores in [0, 1], `scaled_like(other)`
+and a `title`. members: (M, N, C) probabilities of M networks on the same N images. start: the same combination fitted on
+nearly the same rows, where an iterative fit may begin. A new combination is one class and one entry of `COMBINATIONS`.
 """
 
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
+from tqdm import tqdm
 
 from utils.parallel import cores
 from utils.scoring.calibration import logit, sigmoid
-from utils.scoring.cross_fit import PARTS, deal
-from utils.scoring.metrics import best_thresholds
+from utils.scoring.cross_fit import deal, resampled_f1, summaries
+from utils.scoring.metrics import best_thresholds, macro_f1
 from utils.scoring.stacking import Stack
-from utils.scoring.thresholds import bagged
+from utils.scoring.thresholds.bagging import bagged
 
 
 class Mean:
-    """The mean of probabilities; nothing to fit."""
+    title = "mean of probabilities"
 
     def fit(self, truth, members, start=None):
         return self
@@ -32,14 +34,16 @@ class Mean:
 
 
 class LogitMean(Mean):
-    """The mean of log odds, which a network that is very sure sways more."""
+    title = "mean of log odds"  # to which a very confident network contributes more
 
     def apply(self, members):
         return sigmoid(logit(members).mean(axis=0))
 
 
 class RankMean(Mean):
-    """The mean of ranks: which share of the images it was fitted on each network finds less likely."""
+    """The mean over networks of the fraction of the images fitted on with a lower probability; ties count half."""
+
+    title = "mean of ranks"
 
     def fit(self, truth, members, start=None):
         self.known = np.sort(members, axis=1)
@@ -54,79 +58,120 @@ class RankMean(Mean):
 
 
 class Weighted(Mean):
-    """The mean of probabilities with weights from greedy selection (Caruana et al. 2004): beginning with the best network,
-    the one is added, again and again and as often as need be, whose addition gives the highest macro F1 at each class's
-    best threshold; the weights say how often each was taken, up to the best of `STEPS` steps."""
+    """The mean of probabilities with weights (M,) from greedy selection with replacement (Caruana et al. 2004).
 
+    Each of `STEPS` steps adds the network that gives the highest macro F1 at each class's best threshold; the weights are
+    the counts at the best step.
+    """
+
+    title = "greedy weights"
     STEPS = 15
 
     def fit(self, truth, members, start=None):
-        taken, total, best = np.zeros(len(members)), np.zeros(members.shape[1:]), -1.0
+        counts, total, best = np.zeros(len(members)), np.zeros(members.shape[1:]), -1.0
         for _ in range(self.STEPS):
-            scores = [best_thresholds(truth, (total + member) / (taken.sum() + 1))[1].mean() for member in members]
+            scores = [best_thresholds(truth, (total + member) / (counts.sum() + 1))[1].mean() for member in members]
             chosen = int(np.argmax(scores))
-            taken[chosen] += 1
+            counts[chosen] += 1
             total = total + members[chosen]
             if scores[chosen] > best:
-                best, self.weights = scores[chosen], taken / taken.sum()
+                best, self.weights = scores[chosen], counts / counts.sum()
         return self
 
     def apply(self, members):
         return np.tensordot(self.weights, members, 1)
 
 
-WAYS = {"mean": Mean, "logit": LogitMean, "rank": RankMean, "weighted": Weighted, "stack": Stack}
+COMBINATIONS = {"mean": Mean, "logit": LogitMean, "rank": RankMean, "weighted": Weighted, "stack": Stack}
+
+# A combination fitted on all rows, its thresholds (C,), decisions (N, C) in sample, and a list of cross-fitted ones.
+Fitted = namedtuple("Fitted", "combination thresholds in_sample held_out")
+# {name: dict of `summaries`} of each network and of each combination, the name of the chosen combination and its Fitted, each
+# network's weight in greedy selection, and the loss of cross-fitted macro F1 of the choice without it (None if not measured).
+Comparison = namedtuple("Comparison", "networks combinations chosen fitted weights losses")
 
 
-def fit_and_decide(way, truth, members, repeats=2, seed=0, tick=lambda: None):
-    """A combination fitted on all rows, its thresholds, and each row decided without its own label.
+def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=False):
+    """Measure each network and combinations of them: -> Comparison.
 
-    way: a class of `WAYS`. -> (fitted, thresholds (C,), in-sample decisions (N, C), list of `repeats` cross-fitted (N, C)).
-    No row sees itself: for each held-out fifth a combination is fitted on the other four; the scores that thresholds are
-    fitted on come from combinations that also left out the fifth being scored. tick: called after each fit.
+    names: M different names. truth (N, C), members (M, N, C). combine: a name of `COMBINATIONS`, or "auto" for
+    `simplest_of_the_best`. leave_out: measure the chosen combination without each network too.
     """
-    whole = way().fit(truth, members)
-    tick()
-    held_out = []
+    candidates = list(COMBINATIONS) if len(members) > 1 else ["mean", "stack"]
+    candidates = candidates if combine == "auto" else [combine]
+    numbers = range(len(members))
+    jobs = {number: (Mean, members[[number]]) for number in numbers}
+    fitted = _fit_all(jobs | {name: (COMBINATIONS[name], members) for name in candidates}, truth, repeats, seed)
+    figures = summaries(truth, {key: (one.in_sample, one.held_out) for key, one in fitted.items()}, seed)
+    chosen = simplest_of_the_best(truth, {name: fitted[name].held_out for name in candidates}, seed)
+    losses = None
+    if leave_out and len(members) > 1:
+        jobs = {number: (COMBINATIONS[chosen], np.delete(members, number, axis=0)) for number in numbers}
+        score = macro_f1(truth, fitted[chosen].held_out[0])
+        losses = [score - macro_f1(truth, one.held_out[0]) for one in _fit_all(jobs, truth, 1, seed).values()]
+    weighted = fitted["weighted"].combination if "weighted" in fitted else Weighted().fit(truth, members)
+    networks = {name: figures[number] for number, name in enumerate(names)}
+    combined = {name: figures[name] for name in candidates}
+    return Comparison(networks, combined, chosen, fitted[chosen], weighted.weights.tolist(), losses)
+
+
+def _fit_all(jobs, truth, repeats, seed):
+    """{key: (class, members)} -> {key: Fitted}, with a progress bar."""
+    bar = tqdm(jobs.items(), desc="fitting", unit="combination", disable=None, leave=False)
+    return {key: fit_and_decide(kind, truth, members, repeats, seed) for key, (kind, members) in bar}
+
+
+def simplest_of_the_best(truth, decided, seed=0):
+    """The first of several ways to decide that is at most one standard error worse than the best (Breiman et al. 1984,
+    section 3.4.3): a closer fit suffers more if test images differ.
+
+    decided: {name: list of cross-fitted decisions (N, C)}, simple ones first. The error is that of the difference, by
+    bootstrap over rows.
+    """
+    f1 = dict(zip(decided, resampled_f1(truth, [held_out[0] for held_out in decided.values()], seed), strict=True))
+    scores = {name: np.mean([macro_f1(truth, one) for one in held_out]) for name, held_out in decided.items()}
+    best = max(scores, key=scores.get)
+    errors = {name: (f1[best] - f1[name]).mean(axis=1).std() for name in decided}
+    return next(name for name in decided if scores[best] - scores[name] <= errors[name])
+
+
+def fit_and_decide(kind, truth, members, repeats=2, seed=0):
+    """Fit a combination on all rows, and decide each row without its own label: -> Fitted. kind: a combination's class.
+
+    For each held-out fifth a combination is fitted on the other four. Its thresholds are fitted on scores of combinations
+    that also left out the fifth they score.
+    """
+    whole, held_out = kind().fit(truth, members), []
     for number, part in enumerate(deal(truth, repeats, seed)):
         parts = range(part.max() + 1)
-        singles = _fit_without(way, truth, members, part, [(a,) for a in parts], whole, tick)
-        pairs = (
-            _fit_without(way, truth, members, part, list(combinations(parts, 2)), whole, tick)
-            if len(parts) > 2
-            else singles
-        )
+        left_out = [(a,) for a in parts] + (list(combinations(parts, 2)) if len(parts) > 2 else [])
+        fitted = _fit_without(kind, truth, members, part, left_out, whole)
         decisions = np.zeros(truth.shape, bool)
         for a in parts:
-            fitted, scores = singles[(a,)], np.empty(truth.shape)
-            for b in parts:
-                inner = pairs.get(tuple(sorted({a, b})), fitted)
-                scores[part == b] = inner.scaled_like(fitted).apply(members[:, part == b])
-            seen = part != a
+            scores, seen = _scores(fitted, fitted[(a,)], {a}, members, part), part != a
             decisions[~seen] = scores[~seen] >= bagged(truth[seen], scores[seen])
         held_out.append(decisions)
         if number == 0:
-            scores = np.empty(truth.shape)
-            for a in parts:
-                scores[part == a] = singles[(a,)].scaled_like(whole).apply(members[:, part == a])
-            thresholds = bagged(truth, scores)
-    return whole, thresholds, whole.apply(members) >= thresholds, held_out
+            thresholds = bagged(truth, _scores(fitted, whole, set(), members, part))
+    return Fitted(whole, thresholds, whole.apply(members) >= thresholds, held_out)
 
 
-def _fit_without(way, truth, members, part, left_out, start, tick):
+def _fit_without(kind, truth, members, part, left_out, start):
     """{parts left out: combination fitted on the rest}, on all cores."""
 
-    def one(parts):
+    def fit(parts):
         kept = ~np.isin(part, parts)
-        fitted = way().fit(truth[kept], members[:, kept], start)
-        tick()
-        return fitted
+        return kind().fit(truth[kept], members[:, kept], start)
 
     with ThreadPoolExecutor(cores()) as pool:
-        return dict(zip(left_out, pool.map(one, left_out), strict=True))
+        return dict(zip(left_out, pool.map(fit, left_out), strict=True))
 
 
-def fits(repeats, rows):
-    """How often `fit_and_decide` fits."""
-    parts = min(PARTS, rows)
-    return 1 + repeats * (parts + (parts * (parts - 1) // 2 if parts > 2 else 0))
+def _scores(fitted, target, without, members, part):
+    """(N, C): each part scored by the combination fitted without it and without the parts `without`, scaled like `target`."""
+    scores = np.empty(members.shape[1:])
+    for number in range(part.max() + 1):
+        rows = part == number
+        inner = fitted.get(tuple(sorted({number} | without)), target)
+        scores[rows] = inner.scaled_like(target).apply(members[:, rows])
+    return scores

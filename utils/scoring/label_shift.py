@@ -1,72 +1,66 @@
-"""Class priors of a test set that differ from those of the training set: estimated, read, or matched by count."""
+"""Test sets that differ from the training set: other class priors, estimated, or another exposure, matched by count."""
 
 import numpy as np
 
 from utils.scoring import calibration
 from utils.scoring.cross_fit import deal, held_out
 
-SURE = 0.25  # as a logarithm: a quarter too many or too few
-LEAST = 50  # rows from which shares can be told at all
+MAX_ERROR = 0.25  # of a log prior ratio: a quarter too many or too few
+MIN_ROWS = 50  # from which class priors can be estimated
 
 
-def estimate_shares(truth, probabilities, unlabelled):
-    """Each class's share among unlabelled images: (N, C) 0/1 and (N, C) with labels, (M, C) without -> (C,).
+def estimate_class_priors(truth, probabilities, unlabelled):
+    """Class priors of unlabelled images: (N, C) 0/1 and (N, C) with labels, (M, C) without -> (C,).
 
-    Expectation–maximisation of Saerens et al. 2002, which finds common classes well and rare ones hardly at all. So each
-    class's change, as a logarithm, is drawn towards none by empirical Bayes: as much as the method errs about the class
-    among the labelled rows, held out by fifths, beside how much the classes seem to have changed. A class about which it
-    errs by more than `SURE` keeps its share, and where no class seems to have changed, all do.
+    Expectation–maximisation (Saerens et al. 2002) finds priors of common classes well and of rare ones hardly at all. So
+    empirical Bayes shrinks each class's log ratio towards 0: the more, the larger its error on held-out fifths of the
+    labelled rows and the less the classes seem to have changed. A class with an error above `MAX_ERROR` keeps its prior.
     """
-    own = np.asarray(truth, float).mean(axis=0)
-    change = log_change(truth, probabilities, unlabelled)
+    change = log_prior_ratio(truth, probabilities, unlabelled)
     errors = []
-    part = deal(truth, 1)[0]
-    for held in held_out(part):
-        there = truth[held].mean(axis=0)
+    for held in held_out(deal(truth, 1)[0]):
         with np.errstate(divide="ignore", invalid="ignore"):
-            true_change = np.log(there / truth[~held].mean(axis=0))
-        errors.append(log_change(truth[~held], probabilities[~held], probabilities[held]) - true_change)
-    # NaN or infinite where a fifth has no positive, or a class cannot be told.
+            true_change = np.log(truth[held].mean(axis=0) / truth[~held].mean(axis=0))
+        errors.append(log_prior_ratio(truth[~held], probabilities[~held], probabilities[held]) - true_change)
+    # NaN or infinite if a fifth has no positive, or if the probabilities do not separate a class.
     error = np.maximum(np.sqrt(np.mean(np.square(errors), axis=0)), 1e-6)
-    sure = error < SURE
-    weight, changed = error[sure] ** -2.0, change[sure]
-    spread = max(0.0, np.sum(weight * (changed**2 - error[sure] ** 2)) / np.sum(weight)) if sure.any() else 0.0
-    change[~sure] = 0
-    change[sure] *= spread / (spread + error[sure] ** 2)
-    return np.clip(own * np.exp(change), 0, 1 - 1e-9)
+    known = error < MAX_ERROR
+    weight, changed = error[known] ** -2.0, change[known]
+    spread = max(0.0, np.sum(weight * (changed**2 - error[known] ** 2)) / np.sum(weight)) if known.any() else 0.0
+    change[~known] = 0
+    change[known] *= spread / (spread + error[known] ** 2)
+    return np.clip(np.asarray(truth, float).mean(axis=0) * np.exp(change), 0, 1 - 1e-9)
 
 
-def log_change(truth, probabilities, unlabelled, steps=200):
-    """log(share there / share here) of each class, by expectation–maximisation (Saerens et al. 2002, section 2.2), (C,).
+def log_prior_ratio(truth, probabilities, unlabelled, steps=200):
+    """log(prior among unlabelled images / prior here) of each class by expectation–maximisation (Saerens et al. 2002,
+    section 2.2): (C,), NaN for a class without positives or not separated by its probabilities.
 
-    The share that makes the mean of the posteriors, corrected for it, equal to itself; each class on its own, posteriors
-    from `calibration.fit`. It supposes that pictures of a class look as before and only their number changes. NaN for a
-    class that has no positives or cannot be told from its probabilities.
+    The fixed point is the prior that equals the mean of the posteriors corrected for it, from `calibration.fit`, each class
+    on its own. It assumes that images of a class look as before and only their number changes.
     """
     slope, intercept = calibration.fit(truth, probabilities)
-    sure = calibration.apply(unlabelled, slope, intercept)
-    # Platt's smoothed targets lift the mean of a rare class above its share: this is the share that the posteriors know.
+    posterior = calibration.apply(unlabelled, slope, intercept)
+    # Platt's smoothed targets lift the mean of a rare class above its frequency: this is the prior the posteriors imply.
     trained = np.clip(calibration.apply(probabilities, slope, intercept).mean(axis=0), 1e-9, 1 - 1e-9)
-    shares = trained.copy()
+    priors = trained.copy()
     for _ in range(steps):
-        positive, negative = sure * (shares / trained), (1 - sure) * ((1 - shares) / (1 - trained))
-        before, shares = shares, np.clip((positive / (positive + negative)).mean(axis=0), 1e-9, 1 - 1e-9)
-        if np.abs(np.log(shares / before)).max() < 1e-6:
+        positive, negative = posterior * (priors / trained), (1 - posterior) * ((1 - priors) / (1 - trained))
+        before, priors = priors, np.clip((positive / (positive + negative)).mean(axis=0), 1e-9, 1 - 1e-9)
+        if np.abs(np.log(priors / before)).max() < 1e-6:
             break
-    return np.where(truth.any(axis=0) & (slope > 0), np.log(shares / trained), np.nan)
+    return np.where(truth.any(axis=0) & (slope > 0), np.log(priors / trained), np.nan)
 
 
-def match_calls(scores, called):
-    """Thresholds (C,) at which as large a part of the images is called as out of fold: (N, C) scores, (C,) shares.
+def match_positives(scores, rates):
+    """Thresholds (C,) that predict as large a fraction of positives as out of fold: (N, C) scores, (C,) rates in [0, 1].
 
-    They follow the predictions where test images are darker or brighter than those thresholds were fitted on, and are
-    wrong where the classes' shares have changed.
+    They follow the predictions if test images are darker or brighter than those the thresholds were fitted on, and are
+    wrong if class priors differ.
     """
-    wanted = np.rint(called * len(scores)).astype(int)
     thresholds = np.full(scores.shape[1], np.inf)
-    for column, count in enumerate(wanted):
-        ranked = np.sort(scores[:, column])[::-1]
-        if count:  # of images that are alike all or none can be called: here all
-            below = ranked[count] if count < len(ranked) else 0.0
-            thresholds[column] = (ranked[count - 1] + below) / 2
+    for column, count in enumerate(np.rint(rates * len(scores)).astype(int)):
+        ranked = np.append(np.sort(scores[:, column])[::-1], 0.0)
+        if count:  # images of equal score are all positive or all negative: here all positive
+            thresholds[column] = (ranked[count - 1] + ranked[count]) / 2
     return thresholds

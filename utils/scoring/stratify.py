@@ -1,15 +1,14 @@
-"""Multilabel stratification (Sechidis et al. 2011) by iterative-stratification, for any label matrix and any shares, and for
-groups of rows that stay together."""
+"""Multilabel stratification (Sechidis et al. 2011) by iterative-stratification, also of groups of rows that stay together."""
 
 import numpy as np
 from iterstrat.ml_stratifiers import IterativeStratification
 
 
 def stratified_parts(labels, shares, seed):
-    """Deal rows out so that every class is spread in the same proportions: (N, C) 0/1 -> (N,) int, the number of a part.
+    """Deal rows to parts so that every class is spread in the same proportions: (N, C) 0/1 -> (N,) int, number of the part.
 
-    shares: how many equal parts, or each part's share (sum 1); two parts or more. Rows without a class count as a class of
-    their own.
+    shares: the number of equal parts, or each part's share (sum 1); at least two parts. Rows without a class count as a
+    class of their own.
     """
     labels = np.asarray(labels, bool)
     labels = np.column_stack([labels, ~labels.any(axis=1)])
@@ -23,19 +22,18 @@ def stratified_parts(labels, shares, seed):
 
 
 def stratify(counted, shares, seed):
-    """Deal units out: (U, C + 1) images a unit in each class and in all, (P,) shares -> (U,) numbers of parts.
+    """Deal groups of rows to parts: (U, C + 1) rows per group with each class and in all, (P,) shares -> (U,) parts.
 
-    Iterative stratification (Sechidis et al. 2011) knows only whether a unit has a class; the moves after it settle
-    what groups of several images leave uneven.
+    Iterative stratification only sees whether a group has a class; `even_out` then settles what large groups leave uneven.
     """
     return even_out(counted, stratified_parts(counted[:, :-1] > 0, shares, seed), shares)
 
 
 def even_out(counted, unit_fold, shares, most_moves=2000):
-    """Move one unit at a time to another part, always the move that lowers the unevenness most, until none does.
+    """Move one group at a time to another part, always with the largest gain, until no move lowers the unevenness.
 
-    Unevenness: the sum over parts and columns of (count − ideal)², each column divided by its total, so that an image
-    of a rare class weighs more than one of a common class.
+    Unevenness: the sum over parts and columns of (count − ideal)², each column divided by its total, so that rare classes
+    weigh more.
     """
     used = counted[:, counted.any(axis=0)]
     weight = 1 / used.sum(axis=0)

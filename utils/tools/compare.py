@@ -6,20 +6,18 @@ the tables of a comparison of methods.
     python -m utils.tools.compare runs/net_* --predictions test.csv \\
         --labels input/hard/solution.csv
 
-Folds of a run are pooled, runs that differ in nothing but their seed are one
-line. F1 is macro F1 on the validation images at each fold's best epoch: at
-0.5; at the one cut-off that is best for these very images, which the epoch was
-chosen by; with a cut-off for each class, cross-fitted. Last epoch: at its own
-best cut-off, not chosen. Precision and recall are those of all labels pooled,
-at 0.5.
+Folds of a run are pooled; runs that differ only in their seed share a line. F1
+is macro F1 on the validation images at each fold's best epoch: at 0.5; at the
+one threshold that is best for these very images, which also chose the epoch; at
+a threshold per class, cross-fitted. Last epoch: at its own best threshold, not
+chosen. Precision and recall are those of all labels pooled, at 0.5.
 
 Then, as Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
-with a Wilcoxon test against the best; F1 of each class; what training cost.
+with a Wilcoxon test against the best; F1 of each class; the cost of training.
 With --predictions the first two are of that file in each run's folder, made by
 predict.py for images that the run has not seen.
 """
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -28,45 +26,36 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from utils.cli import run_script
+from utils.cli import option_parser, run_script
 from utils.data.labels import read_truth
 from utils.errors import InputError, listing
 from utils.files import check_writable, first_repeated, write_csv
-from utils.plots.comparison import learning_curves, methods_by_class
-from utils.runs.config import DEFAULTS, IGNORED_ON_RESUME
+from utils.plots import comparison as figures
+from utils.runs.config import IGNORED_ON_RESUME
 from utils.runs.predictions import read_predictions
 from utils.runs.run_folder import best_epoch, fold_files, read_fold, read_numbers
-from utils.scoring.cross_fit import cross_fit
+from utils.scoring.cross_fit import deal, held_out_decisions
 from utils.scoring.metrics import best_global_threshold, macro_f1, multilabel_scores
-from utils.scoring.thresholds import per_class
+from utils.scoring.thresholds.exact import per_class
 from utils.tools import method_tables
 from utils.tools.evaluate import check_unseen
 
 NOT_A_DIFFERENCE = IGNORED_ON_RESUME - {"folds", "classes", "max_minutes"} | {"name", "seed"}
-FIGURES = {"f1_half": "F1 at .5", "f1_one": "one cut", "f1_each": "each", "f1_last": "last ep.",
-           "precision": "precision", "recall": "recall"}  # fmt: skip
+FIGURES = {"f1_half": "F1 at .5", "f1_one": "single", "f1_each": "per class", "f1_last": "last ep."}
+FIGURES |= {"precision": "precision", "recall": "recall"}
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = option_parser(__doc__, "utils.tools.compare")
     arg = parser.add_argument
     arg("runs", nargs="+", metavar="RUN", help="run folders or fold folders")
-    arg("--decide", choices=method_tables.DECIDE, default="half",
-        help="the tables' F1: at 0.5 as in the paper, or with a cut-off for each class, cross-fitted (default: %(default)s)")  # fmt: skip
-    arg(
-        "--predictions",
-        metavar="NAME",
-        help="a predictions file in each run's folder, or its only fold's, such as test.csv",
-    )
-    arg("--labels", metavar="CSV", help="Id,Target: what is true of --predictions")
-    arg(
-        "-o",
-        "--out",
-        metavar="FOLDER",
-        help="write runs.csv, methods.csv, classes.csv, costs.csv, classes.png, curves.png here",
-    )
+    text = "the tables' F1: at 0.5 as in the paper, or at a threshold per class, cross-fitted (default: %(default)s)"
+    arg("--decide", choices=method_tables.DECIDE, default="half", help=text)
+    text = "a predictions file in each run's folder, or its only fold's, such as test.csv"
+    arg("--predictions", metavar="NAME", help=text)
+    arg("--labels", metavar="CSV", help="Id,Target: the true labels of --predictions")
+    text = "write runs.csv, methods.csv, classes.csv, costs.csv, classes.png, curves.png here"
+    arg("-o", "--out", metavar="FOLDER", help=text)
     return parser.parse_args()
 
 
@@ -81,60 +70,56 @@ def main():
     print_groups(table)
     if note:
         print(f"\n{note}")
-    by_class = comparison.by_class_f1()
-    method_tables.print_methods(comparison.methods(), args.decide)
-    method_tables.print_by_class(by_class)
-    method_tables.print_costs(comparison.cost)
+    method_tables.print_tables(comparison, args.decide)
     if args.out:
-        out = Path(args.out)
-        write_csv(out / "runs.csv", table)
-        write_csv(out / "methods.csv", comparison.methods())
-        write_csv(out / "classes.csv", by_class)
-        write_csv(out / "costs.csv", comparison.cost.rename_axis("method").reset_index())
-        methods_by_class(by_class, comparison.positives, out / "classes.png")
-        files = "runs.csv, methods.csv, classes.csv, costs.csv, classes.png"
+        out, by_class = Path(args.out), comparison.by_class_f1()
+        costs = comparison.cost.rename_axis("method").reset_index()
+        tables = {"runs": table, "methods": comparison.methods(), "classes": by_class, "costs": costs}
+        for name, content in tables.items():
+            write_csv(out / f"{name}.csv", content)
+        figures.methods_by_class(by_class, comparison.positives, out / "classes.png")
+        files = [f"{name}.csv" for name in tables] + ["classes.png"]
         if curves := logs(runs, table, comparison):
-            learning_curves(curves, out / "curves.png")
-            files += ", curves.png"
-        print(f"-> {out}/: {files}")
+            figures.learning_curves(curves, out / "curves.png")
+            files.append("curves.png")
+        print(f"-> {out}/: {', '.join(files)}")
 
 
 def side_by_side(runs, decide="half", predictions=None, labels=None):
-    """-> (DataFrame, a row a run with its figures and `what` tells it from others; `Comparison` of the groups with the same
-    `what`; a sentence where these were not measured on the same images, or None).
+    """Measure runs, of `read_runs`: -> DataFrame, a row per run with its figures, `what` differs from others; Comparison of the
+    groups with the same `what`; a message if these were not measured on the same images, or None.
 
-    runs: of `read_runs`. predictions, labels: a file's name in each run's folder and a table of what is true, or None for
-    the validation images.
+    predictions, labels: a file's name in each run's folder and a table of true labels, or None for the validation images.
     """
     measured = [predicted(run, predictions, labels) if predictions else run for run in runs]
     table = pd.DataFrame([measure(run) for run in tqdm(runs, disable=None, leave=False)]).astype({"epoch": "Int64"})
-    configs = [matters(run) for run in runs]
+    configs = [result_options(run) for run in runs]
     differing = what_differs(configs)
-    table.insert(0, "what", [
-        ", ".join(f"{key} {_short(key, config.get(key))}" for key in differing) or "all the same" for config in configs
-    ])  # fmt: skip
     table.insert(0, "run", [str(run.folder) for run in runs])
+    table.insert(1, "what", [_describe(config, differing) for config in configs])
     groups = [[measured[row] for row in rows] for rows in table.groupby("what", sort=False).indices.values()]
-    comparison = method_tables.Comparison(
-        dict(zip(method_tables.short_names(groups, differing), groups, strict=True)), decide
-    )
-    return table, comparison, method_tables.other_rows(groups)
+    named = dict(zip(method_tables.short_names(groups, differing), groups, strict=True))
+    return table, method_tables.compare_methods(named, decide), method_tables.other_rows(groups)
+
+
+def _describe(config, differing):
+    values = {key: str(config.get(key))[:40] if key == "rows_sha256" else config.get(key) for key in differing}
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "all the same"
 
 
 def logs(runs, table, comparison):
-    """The log.csv of every fold by method, the best method first: {name: [DataFrame seconds, macro_f1]}; a fold without a log
-    (utils.tools.baseline) is left out. The arguments are those that `side_by_side` took and gave."""
+    """The log.csv of every fold by method, the best method first: {name: [DataFrame seconds, macro_f1]}, without folds that
+    kept none (utils.tools.baseline). The arguments are those of `side_by_side` and its results."""
     names = dict(zip(table["what"].unique(), comparison.cost.index, strict=True))
     found = {name: [] for name in comparison.order}
     for run, what in zip(runs, table["what"], strict=True):
-        for fold in run.folds:
-            if (path := fold.folder / "log.csv").is_file():
-                found[names[what]].append(read_numbers(path, ["seconds", "macro_f1"]))
+        paths = [fold.folder / "log.csv" for fold in run.folds]
+        found[names[what]] += [read_numbers(path, ["seconds", "macro_f1"]) for path in paths if path.is_file()]
     return {name: tables for name, tables in found.items() if tables}
 
 
 def read_runs(paths):
-    """The runs behind the paths a user names, each with the rows of all its folds pooled: list of `methods.Run`."""
+    """The runs at some paths, each with the rows of all its folds pooled: list of `method_tables.Run`."""
     found = {path: fold_files(path, "oof.csv", itself=True) for path in paths}
     if without := [path for path, files in found.items() if not files]:
         raise InputError(f"{listing(without)}: no oof.csv there and no fold<k>/oof.csv; train first")
@@ -143,8 +128,8 @@ def read_runs(paths):
         raise InputError(f"{repeated} is named twice; name each fold once")
     folds = {}
     for fold in (read_fold(file.parent) for file in files):
-        config = DEFAULTS | fold.config
-        own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # what each fold has for itself
+        config = fold.config.to_dict()
+        own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # differ between folds of one run
         trained_alike = json.dumps({key: config[key] for key in sorted(config) if key not in own}, default=str)
         folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
     return [method_tables.pooled(part) for part in folds.values()]
@@ -169,55 +154,52 @@ def predicted(run, name, labels):
 
 
 def what_differs(configs):
-    """The options in which runs differ. That another fold has other rows goes without saying."""
-    keys = list(dict.fromkeys(key for config in configs for key in config))
+    """The options in which runs differ. Other rows of another fold do not count."""
+    keys = dict.fromkeys(key for config in configs for key in config)
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
     pairs = {(config.get("fold"), config.get("rows_sha256")) for config in configs}
     return [key for key in differing if key != "rows_sha256" or len(pairs) > len({fold for fold, _ in pairs})]
 
 
-def matters(run):
-    """The options that make runs different. With a limit the seed picks the rows, so other rows are no difference then."""
-    config = DEFAULTS | run.folds[0].config
+def result_options(run):
+    """The options that change a run's result. With a limit the seed picks the rows, so rows do not count."""
+    configs = [fold.config.to_dict() for fold in run.folds]
+    config = dict(configs[0])
     limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
-    configs = [fold.config for fold in run.folds]
     config["fold"] = ", ".join(str(part.get("fold")) for part in configs)
     config["rows_sha256"] = ", ".join(str(part.get("rows_sha256"))[:8] for part in configs)
     return {key: value for key, value in config.items() if key not in NOT_A_DIFFERENCE | limited}
 
 
 def measure(run):
-    """One run's figures on its validation rows; no epochs where it kept no log (utils.tools.baseline)."""
+    """One run's figures on its validation rows; no epochs if it kept no log (utils.tools.baseline)."""
     truth, oof = run.truth, run.probabilities
     if len(truth) < 2:
         raise InputError(f"{run.folder / 'oof.csv'} has one row; cross-fitting needs two or more")
-    at_half = multilabel_scores(truth, oof >= 0.5)
-    epochs = [best_epoch(fold.folder) for fold in run.folds]
-    last = [math.nan if epoch is None else read_numbers(fold.folder / "log.csv", ["macro_f1"])["macro_f1"].iloc[-1]
-            for fold, epoch in zip(run.folds, epochs, strict=True)]  # fmt: skip
+    pooled = {name: part["pooled"] for name, part in multilabel_scores(truth, oof >= 0.5).items() if name in FIGURES}
+    epochs, last = [best_epoch(fold.folder) for fold in run.folds], math.nan
+    if None not in epochs:
+        scores = [read_numbers(fold.folder / "log.csv", ["macro_f1"])["macro_f1"].iloc[-1] for fold in run.folds]
+        last = np.mean(scores)
+    f1_each = [macro_f1(truth, held_out_decisions(per_class, truth, oof, part=part)) for part in deal(truth)]
     return {
-        "f1_half": macro_f1(truth, oof >= 0.5), "f1_one": best_global_threshold(truth, oof)[1],
-        "f1_each": cross_fit(per_class, truth, oof)["cross_fitted"], "f1_last": np.mean(last),
-        "precision": at_half["precision"]["pooled"], "recall": at_half["recall"]["pooled"],
+        "f1_half": macro_f1(truth, oof >= 0.5),
+        "f1_one": best_global_threshold(truth, oof)[1],
+        "f1_each": float(np.mean(f1_each)),
+        "f1_last": last,
+        "precision": pooled["precision"],
+        "recall": pooled["recall"],
         "epoch": None if None in epochs else round(np.mean(epochs)),
-    }  # fmt: skip
+    }
 
 
 def print_groups(table):
     print(f"{'runs':>4}" + "".join(f"{title:>11}" for title in FIGURES.values()) + f"{'epoch':>8}")
-    print("one cut: the best single cut-off; each: a cut-off for each class, cross-fitted")
+    print("single: the best single threshold; per class: a threshold for each, cross-fitted")
     for what, part in table.groupby("what", sort=False):
         cells = ["" if part[key].isna().any() else _spread(part[key]) for key in FIGURES]
-        epochs = (
-            ""
-            if part["epoch"].isna().any()
-            else "–".join(f"{n:.0f}" for n in sorted({*part["epoch"].agg(["min", "max"])}))
-        )
-        print(f"{what}\n{len(part):>4}" + "".join(f"{cell:>11}" for cell in cells) + f"{epochs:>8}")
-
-
-def _short(key, value):
-    return str(value)[:40] if key == "rows_sha256" else value
+        epochs = [] if part["epoch"].isna().any() else sorted({part["epoch"].min(), part["epoch"].max()})
+        print(f"{what}\n{len(part):>4}" + "".join(f"{cell:>11}" for cell in cells) + f"{'–'.join(map(str, epochs)):>8}")
 
 
 def _spread(values):

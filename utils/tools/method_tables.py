@@ -12,13 +12,21 @@ from utils.runs.run_folder import best_epoch, read_numbers
 from utils.scoring.cross_fit import held_out_decisions
 from utils.scoring.metrics import class_scores
 from utils.scoring.significance import wilcoxon
-from utils.scoring.thresholds import per_class
+from utils.scoring.thresholds.exact import per_class
 
-DECIDE = ("half", "each")  # at 0.5 as in the paper, or with a cut-off for each class, cross-fitted
+DECIDE = ("half", "each")  # at 0.5 as in the paper, or at a threshold per class, cross-fitted
 SCORES = ("f1", "precision", "recall", "auc")
+COSTS = {  # column: its title, its format
+    "parameters": ("parameters", "{:,.0f}"),
+    "epoch_seconds": ("s/epoch", "{:.1f}"),
+    "images_per_second": ("img/s", "{:.0f}"),
+    "peak_gb": ("GB", "{:.1f}"),
+    "epochs": ("epochs", "{:.0f}"),
+    "best": ("best", "{:.0f}"),
+    "minutes": ("minutes", "{:.1f}"),
+}
 
-
-# A trained run: its folder (a fold's own where only that was named), its folds (of `read_fold`), class names, and ids, truth
+# A trained run: its folder (a fold's own if only that was named), its folds (of `read_fold`), class names, and ids, truth
 # (N, C) and probabilities (N, C) of the images it is measured on.
 Run = namedtuple("Run", "folder folds classes ids truth probabilities")
 
@@ -33,59 +41,12 @@ def pooled(folds):
     return Run(folder, folds, folds[0].classes, ids, truth, oof)
 
 
-def scores_by_class(truth, probabilities, decide):
-    """{f1, precision, recall, auc: (C,) float64}; the AUC of a class with no positives or no negatives is NaN."""
-    if decide == "half":
-        decisions = probabilities >= 0.5
-    else:
-        decisions = held_out_decisions(per_class, truth, probabilities)
-    scores = class_scores(truth, decisions)
-    auc = [roc_auc_score(column, values) if 0 < column.sum() < len(column) else np.nan
-           for column, values in zip(truth.T, probabilities.T, strict=True)]  # fmt: skip
-    return {name: scores[name] for name in ("f1", "precision", "recall")} | {"auc": np.array(auc)}
+class Comparison(namedtuple("Comparison", "classes positives groups by_class cost")):
+    """Methods side by side, each the mean of its runs.
 
-
-def costs(fold):
-    """What a fold's training took, from config.json and log.csv: {parameters, seconds an epoch, images a second, GB, epochs,
-    best epoch, minutes}, NaN where it kept none."""
-    row = {"parameters": fold.config.get("parameters", np.nan)}
-    path = fold.folder / "log.csv"
-    if not path.is_file():
-        return row | dict.fromkeys(
-            ("epoch_seconds", "images_per_second", "peak_gb", "epochs", "best", "minutes"), np.nan
-        )
-    log = read_numbers(path, ["seconds", "images_per_second"])
-    table = read_table(path, ["seconds"])
-    told = table["peak_gb"] if "peak_gb" in table.columns else pd.Series(dtype=object)  # some systems do not say
-    peak = pd.to_numeric(told, errors="coerce").max()
-    return row | {
-        "epoch_seconds": log["seconds"].mean(), "images_per_second": log["images_per_second"].mean(), "peak_gb": peak,
-        "epochs": len(log), "best": best_epoch(fold.folder), "minutes": log["seconds"].sum() / 60,
-    }  # fmt: skip
-
-
-class Comparison:
-    """Methods side by side, each the mean of its runs: {name: list of `Run`}, all of one class list."""
-
-    def __init__(self, methods, decide="half"):
-        first = next(iter(methods.values()))[0]
-        for run in (run for runs in methods.values() for run in runs):
-            if run.classes != first.classes:
-                raise InputError(f"{run.folder} has other classes than {first.folder}; compare runs of one class list")
-            if len(run.truth) < 2 or not run.truth.any():
-                raise InputError(
-                    f"{run.folder}: fewer than two images, or none with a class, to compare on; predict more"
-                )
-        self.classes, self.positives = first.classes, first.truth.sum(axis=0)
-        self.groups = methods
-        self.by_class = {
-            name: _mean([scores_by_class(run.truth, run.probabilities, decide) for run in runs])
-            for name, runs in methods.items()
-        }
-        folds = {name: [fold for run in runs for fold in run.folds] for name, runs in methods.items()}
-        self.cost = pd.DataFrame(
-            {name: pd.DataFrame(map(costs, part)).mean() for name, part in folds.items()}
-        ).T.astype(float)
+    positives (C,): images of each class. groups: {name: list of Run}. by_class: {name: `scores_by_class`}. cost: DataFrame
+    with the columns of `COSTS`, a row per method.
+    """
 
     @property
     def order(self):
@@ -93,7 +54,7 @@ class Comparison:
         return sorted(self.by_class, key=lambda name: -self.by_class[name]["f1"].mean())
 
     def methods(self):
-        """Table 1: a row a method, best first: mean and standard deviation over classes; p of the one-sided paired Wilcoxon
+        """Table 1: a row per method, best first: mean and standard deviation over classes; p of the one-sided paired Wilcoxon
         test that the best method is no better than this one."""
         best, rows = self.order[0], []
         for name in self.order:
@@ -101,59 +62,80 @@ class Comparison:
             row = {"method": name, "runs": len(self.groups[name])}
             row |= {score: np.nanmean(scores[score]) for score in SCORES}
             row |= {"f1_spread": scores["f1"].std(), "auc_spread": np.nanstd(scores["auc"])}
-            row["p"] = np.nan if name == best else wilcoxon(self.by_class[best]["f1"], scores["f1"])
-            rows.append(row)
+            rows.append(row | {"p": np.nan if name == best else wilcoxon(self.by_class[best]["f1"], scores["f1"])})
         return pd.DataFrame(rows)
 
     def by_class_f1(self):
-        """Table 2: a row a class, a column a method (best first), `winner` (empty where no method finds the class)."""
-        table = pd.DataFrame({name: self.by_class[name]["f1"] for name in self.order})
-        table.insert(0, "class", self.classes)
+        """Table 2: a row per class, a column per method (best first), `winner` (empty if no method finds the class)."""
+        table = pd.DataFrame({"class": self.classes} | {name: self.by_class[name]["f1"] for name in self.order})
         values = table[self.order].to_numpy()
-        table["winner"] = [self.order[row.argmax()] if row.max() > 0 else "" for row in values]
-        return table
+        return table.assign(winner=[self.order[row.argmax()] if row.max() > 0 else "" for row in values])
 
 
-def _mean(scores):
-    return {name: np.mean([part[name] for part in scores], axis=0) for name in scores[0]}
+def compare_methods(groups, decide="half"):
+    """{name: list of Run}, all of one class list -> Comparison."""
+    runs = [run for part in groups.values() for run in part]
+    for run in runs:
+        if run.classes != runs[0].classes:
+            raise InputError(f"{run.folder} has other classes than {runs[0].folder}; compare runs of one class list")
+        if len(run.truth) < 2 or not run.truth.any():
+            raise InputError(f"{run.folder}: fewer than two images, or none with a class, to compare on; predict more")
+    by_class, cost = {}, {}
+    for name, part in groups.items():
+        scores = [scores_by_class(run.truth, run.probabilities, decide) for run in part]
+        by_class[name] = {score: np.mean([one[score] for one in scores], axis=0) for score in SCORES}
+        cost[name] = pd.DataFrame([costs(fold) for run in part for fold in run.folds]).mean()
+    cost = pd.DataFrame(cost).T.astype(float)
+    return Comparison(runs[0].classes, runs[0].truth.sum(axis=0), groups, by_class, cost)
+
+
+def scores_by_class(truth, probabilities, decide):
+    """{f1, precision, recall, auc: (C,) float64}; the AUC of a class with no positives or no negatives is NaN."""
+    half = decide == "half"
+    decisions = probabilities >= 0.5 if half else held_out_decisions(per_class, truth, probabilities)
+    columns = zip(truth.T, probabilities.T, strict=True)
+    auc = [roc_auc_score(own, values) if 0 < own.sum() < len(own) else np.nan for own, values in columns]
+    return class_scores(truth, decisions) | {"auc": np.array(auc)}
+
+
+def costs(fold):
+    """What a fold's training took, from config.json and log.csv: a dict of `COSTS`, without a log of the parameters only."""
+    row = dict.fromkeys(COSTS, np.nan) | {"parameters": fold.config.parameters or np.nan}
+    path = fold.folder / "log.csv"
+    if not path.is_file():
+        return row
+    log, table = read_numbers(path, ["seconds", "images_per_second"]), read_table(path, ["seconds"])
+    row["epoch_seconds"], row["images_per_second"] = log["seconds"].mean(), log["images_per_second"].mean()
+    if "peak_gb" in table.columns:  # empty on some systems
+        row["peak_gb"] = pd.to_numeric(table["peak_gb"], errors="coerce").max()
+    return row | {"epochs": len(log), "best": best_epoch(fold.folder), "minutes": log["seconds"].sum() / 60}
 
 
 def short_names(groups, differing):
     """A short name for each group of runs: the value of one option in which all groups differ, else the run's name.
 
-    groups: list of lists of `Run`. differing: keys of config.
+    groups: list of lists of Run. differing: keys of config.
     """
     configs = [runs[0].folds[0].config for runs in groups]
     for key in ("model", "recipe", *differing):
         if key not in differing or key in ("fold", "folds", "rows_sha256", "max_minutes"):
             continue
-        values = [config.get(key) for config in configs]
+        values = [getattr(config, key) for config in configs]
         values = [value if isinstance(value, str) else f"{key} {value}" for value in values]
         if len(set(values)) == len(values) and max(map(len, values)) <= 24:
             return values
-    names = [str(config.get("name", runs[0].folder.name)) for config, runs in zip(configs, groups, strict=True)]
+    names = [config.name or runs[0].folder.name for config, runs in zip(configs, groups, strict=True)]
     return names if len(set(names)) == len(names) else [str(runs[0].folder) for runs in groups]
 
 
-def print_methods(table, decide):
-    where = "0.5" if decide == "half" else "a cut-off for each class, cross-fitted"
-    print(f"\nmean over classes ± standard deviation over classes, decided at\n{where}")
-    print(f"{'method':24}{'runs':>4}{'F1':>13}{'precision':>11}{'recall':>8}{'AUC':>13}{'p':>7}")
-    for row in in_words(table).itertuples():
-        print(
-            f"{_cut(row.method, 23):24}{row.runs:>4}{row.F1:>13}{row.precision:>11}{row.recall:>8}{row.AUC:>13}{row.p:>7}"
-        )
-    print("p: one-sided paired Wilcoxon test over the classes, that the first is no better")
-
-
 def in_words(table):
-    """`Comparison.methods` as a reader wants it: method, runs, F1 ± spread over classes, precision, recall, AUC ± spread, p."""
-    pairs = {name: zip(table[key], table[f"{key}_spread"], strict=True) for name, key in (("F1", "f1"), ("AUC", "auc"))}
-    means = {name: [f"{mean:.3f} ± {spread:.2f}" for mean, spread in pair] for name, pair in pairs.items()}
-    words = table[["method", "runs"]].assign(F1=means["F1"])
-    for name in ("precision", "recall"):
-        words[name] = table[name].map("{:.3f}".format)
-    return words.assign(AUC=means["AUC"], p=table["p"].map(_p))
+    """`Comparison.methods` formatted: method, runs, F1 ± spread over classes, precision, recall, AUC ± spread, p."""
+    words = table[["method", "runs"]].copy()
+    for name, key in {"F1": "f1", "precision": "precision", "recall": "recall", "AUC": "auc"}.items():
+        words[name] = table[key].map("{:.3f}".format)
+        if f"{key}_spread" in table:
+            words[name] += table[f"{key}_spread"].map(" ± {:.2f}".format)
+    return words.assign(p=table["p"].map(_p))
 
 
 def _p(p):
@@ -162,42 +144,32 @@ def _p(p):
     return "<.0001" if p < 0.0001 else f"{p:.4f}".removeprefix("0")
 
 
-def print_by_class(table, width=80):
-    names = [column for column in table.columns if column not in ("class", "winner")]
-    room = (width - 24) // 11
-    for start in range(0, len(names), room):
-        part = names[start : start + room]
-        print(f"\n{'F1, * the best':24}" + "".join(f"{_middle(name, 10):>11}" for name in part))
-        for row in table.to_dict("records"):
-            cells = [f"{row[name]:.3f}" + ("*" if row["winner"] == name else " ") for name in part]
-            print(f"{_cut(row['class'], 23):24}" + "".join(f"{cell:>11}" for cell in cells))
-        wins = table["winner"].value_counts()
-        print(f"{'mean':24}" + "".join(f"{f'{table[name].mean():.3f} ':>11}" for name in part))
-        print(f"{'classes won':24}" + "".join(f"{f'{wins.get(name, 0)} ':>11}" for name in part))
+def print_tables(comparison, decide):
+    """Print Tables 1, 2 and 7."""
+    threshold = "0.5" if decide == "half" else "a threshold per class, cross-fitted"
+    print(f"\nmean over classes ± standard deviation over classes, decided at\n{threshold}")
+    _print(in_words(comparison.methods()).set_index("method"), "method")
+    print("p: one-sided paired Wilcoxon test over the classes, that the first is no better\n")
+    table, cells = comparison.by_class_f1(), {}
+    for name in comparison.order:
+        won = table["winner"] == name
+        cells[name] = [f"{f1:.3f}{'*' if best else ' '}" for f1, best in zip(table[name], won, strict=True)]
+        cells[name] += [f"{table[name].mean():.3f} ", f"{won.sum()} "]
+    _print(pd.DataFrame(cells, [*table["class"], "mean", "classes won"]), "F1, * the best")
+    print()
+    cost = comparison.cost[list(COSTS)].rename(columns={key: title for key, (title, _) in COSTS.items()})
+    _print(cost, "method", {title: form.format for title, form in COSTS.values()})
+    print("GB: peak memory of training, on a GPU or else in this process")
 
 
-def print_costs(cost):
-    print(f"\n{'method':21}{'parameters':>13}{'s/epoch':>9}{'img/s':>7}{'GB':>6}{'epochs':>8}{'best':>6}{'minutes':>9}")
-    for row in cost.itertuples():
-        cells = ((row.parameters, 13, ",.0f"), (row.epoch_seconds, 9, ".1f"), (row.images_per_second, 7, ".0f"),
-                 (row.peak_gb, 6, ".1f"), (row.epochs, 8, ".0f"), (row.best, 6, ".0f"), (row.minutes, 9, ".1f"))  # fmt: skip
-        line = "".join(f"{'' if np.isnan(value) else format(value, form):>{room}}" for value, room, form in cells)
-        print(f"{_cut(row.Index, 20):21}{line}")
-    print("GB: most memory that training took, on a GPU there, else in this process")
-
-
-def _middle(name, room):
-    """Names of methods often differ at their end: what does not fit is left out before it."""
-    return name if len(name) <= room else f"{name[: room - 4]}…{name[-3:]}"
-
-
-def _cut(name, room):
-    return name if len(name) <= room else name[: room - 1] + "…"
+def _print(table, corner, formatters=None):
+    table = table.rename_axis(index=None, columns=corner)
+    print(table.to_string(line_width=80, na_rep="", formatters=formatters))
 
 
 def other_rows(groups):
-    """A sentence where the groups, lists of runs, were not all measured on the same images; else None. Within a group each run may
-    have images of its own, as with a limit, where the seed picks them."""
+    """A message if the groups, lists of runs, were not all measured on the same images; else None. Runs of a group may have
+    images of their own, as with --limit, where the seed picks them."""
     seen = [{frozenset(run.ids) for run in runs} for runs in groups]
     for runs, ids in zip(groups, seen, strict=True):
         if ids != seen[0]:

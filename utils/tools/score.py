@@ -1,15 +1,13 @@
-"""Score submissions where the truth is known, and look at some of the pictures.
+"""Score submissions against known labels, and look at some of the images.
 
     python -m utils.tools.score submission.csv other.csv --truth solution.csv
     python -m utils.tools.score submission.csv --truth solution.csv \\
         --images input/demo/test --sheet contact_sheet.jpg
 """
 
-import argparse
-
 import numpy as np
 
-from utils.cli import run_script
+from utils.cli import option_parser, run_script
 from utils.data.images import find_files, load_sample, parse_channels
 from utils.data.labels import encode, load_classes, read_labels
 from utils.errors import InputError
@@ -20,7 +18,7 @@ from utils.scoring.metrics import macro_f1
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__, "utils.tools.score")
     arg = parser.add_argument
     arg("submissions", nargs="+", metavar="CSV", help="Id,Predicted files")
     arg("--truth", required=True, metavar="CSV", help="Id,Target of the same Ids")
@@ -36,7 +34,7 @@ def main():
     if args.sheet:
         check_writable(args.sheet)
         if not args.images:
-            raise InputError("--sheet needs the pictures: add --images FOLDER")
+            raise InputError("--sheet needs the images: add --images FOLDER")
     classes = load_classes(args.classes)
     truth = read_labels(args.truth, classes).set_index("Id")["Target"]
     labels = encode(truth, classes)
@@ -45,10 +43,8 @@ def main():
         table = read_labels(path, classes, column="Predicted").set_index("Id")["Predicted"]
         check_same_ids(path, table.index, args.truth, truth.index)
         rows.append((path, encode(table.loc[truth.index], classes)))
-    rows.append(("constant: every class in every row", np.ones_like(labels)))
-
     print(f"{'macro F1':>8}  {'classes a row':>13}  {len(truth):,} images, {len(classes)} classes")
-    for name, decisions in rows:
+    for name, decisions in [*rows, ("constant: every class in every row", np.ones_like(labels))]:
         print(f"{macro_f1(labels, decisions):>8.4f}  {decisions.sum(axis=1).mean():>13.2f}  {name}")
     if args.sheet:
         draw_sheet(args, truth.index, labels, rows[0][1], classes)
@@ -56,12 +52,11 @@ def main():
 
 
 def draw_sheet(args, ids, labels, decisions, classes, count=12):
-    """A contact sheet of `count` images: rare classes first get a place, so that it does not show one class only."""
+    """A contact sheet of `count` images, rare classes more likely, so that it does not show one class only."""
     rng = np.random.default_rng(args.seed)
     rarity = labels @ (1 / np.maximum(labels.sum(axis=0), 1))
     picked = np.argsort(-rarity * rng.random(len(ids)), kind="stable")[:count]
-    channels = parse_channels("rgby")
-    files = find_files(args.images, [ids[i] for i in picked], channels)
+    files = find_files(args.images, [ids[i] for i in picked], parse_channels("rgby"))
     images = [load_sample(paths) for paths in files]
     contact_sheet(images, labels[picked], decisions[picked], classes, args.sheet)
 

@@ -1,9 +1,8 @@
-"""Cut-offs from 1000 points from 0 to 1, as Chen's (section III.D, Table I) and those of public kits.
+"""Thresholds from 1000 points from 0 to 1, as Chen's (section III.D, Table I) and those of public kits.
 
-Chen's raw thresholds are whole multiples of 1/999. His smoothed ones are not, so they are no maximum of a smoothed curve
-(which `epochs_curve` is) but made "using the best thresholds from the last few epochs". How many is open, and so is the
-weighting: a plain mean of five is ours. His table was made with another (class 10: raw .1982, smoothed .01602, so the last
-epoch had at most a twelfth of the weight).
+Chen's raw thresholds are multiples of 1/999. His smoothed ones are not, so they are no maximum of a smoothed curve (which
+`epochs_curve` is) but made "using the best thresholds from the last few epochs". Number and weights are open: a plain mean
+of five is ours. His table used others (class 10: raw .1982, smoothed .01602: the last epoch weighs at most a twelfth).
 """
 
 import numpy as np
@@ -42,7 +41,7 @@ def smoothed_curve(truth, probabilities, epochs=None):
 
 
 def times_07(truth, probabilities, epochs=None):
-    """`chen_raw` times 0.7, as public kits lower their thresholds by hand for a test set that is darker."""
+    """`chen_raw` times 0.7, as public kits lower their thresholds by hand for a darker test set."""
     return 0.7 * chen_raw(truth, probabilities)
 
 
@@ -50,16 +49,12 @@ def grid_f1(truth, probabilities):
     """F1 of each class at each point of `GRID`: (1000, C)."""
     curves = []
     for positive, column in zip(np.asarray(truth, bool).T, np.asarray(probabilities).T, strict=True):
-        called, hits = (len(part) - np.searchsorted(np.sort(part), GRID) for part in (column, column[positive]))
-        curves.append(f1_from_counts(hits, positive.sum(), called))
+        predicted, tp = (len(part) - np.searchsorted(np.sort(part), GRID) for part in (column, column[positive]))
+        curves.append(f1_from_counts(tp, positive.sum(), predicted))
     return np.stack(curves, axis=1)
 
 
 def table_one(truth, probabilities, epochs):
     """Chen's Table I: raw and smoothed thresholds, each (1 + C,), the one for all classes first."""
-    raw = [chen_global(truth, probabilities)[0], *chen_raw(truth, probabilities)]
-    smoothed = [
-        np.mean([chen_global(truth, epoch)[0] for epoch in epochs]),
-        *chen_smoothed(truth, probabilities, epochs),
-    ]
-    return np.array(raw), np.array(smoothed)
+    tables = [np.append(chen_global(truth, part)[0], chen_raw(truth, part)) for part in (probabilities, *epochs)]
+    return tables[0], np.mean(tables[1:], axis=0)

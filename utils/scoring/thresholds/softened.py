@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.optimize import least_squares
 
-SLOPE = 25  # of the sigmoid that stands for the step at the threshold
-DECAY = 1e-5  # pull towards 0.5, which decides where F1 does not
+SLOPE = 25  # of the sigmoid that replaces the step at the threshold
+DECAY = 1e-5  # pull towards 0.5, which decides if F1 does not
 BINS = 2048
 
 
@@ -15,28 +15,25 @@ def soft_f1(truth, probabilities, epochs=None):
     """
     places = np.minimum((np.asarray(probabilities) * BINS).astype(int), BINS - 1)
     columns = np.arange(truth.shape[1])
-    counts = np.zeros((2, BINS, truth.shape[1]))
+    counts = np.zeros((2, BINS, truth.shape[1]))  # positives, images
     np.add.at(counts[0], (places, columns), truth)
     np.add.at(counts[1], (places, columns), 1)
     centres = (np.arange(BINS)[:, None] + 0.5) / BINS
     positives = counts[0].sum(axis=0)
 
-    def step(thresholds):
-        return 0.5 * (1 + np.tanh(0.5 * SLOPE * (centres - thresholds)))
+    def soften(thresholds):
+        soft = 0.5 * (1 + np.tanh(0.5 * SLOPE * (centres - thresholds)))
+        tp, predicted = (counts * soft).sum(axis=1)
+        return soft, tp, predicted + positives + 1e-6
 
-    def misfit(thresholds):
-        soft = step(thresholds)
-        hits, called = (counts * soft).sum(axis=1)
-        return np.concatenate([2 * hits / (called + positives + 1e-6) - 1, DECAY * (thresholds - 0.5)])
+    def residuals(thresholds):
+        _, tp, total = soften(thresholds)
+        return np.concatenate([2 * tp / total - 1, DECAY * (thresholds - 0.5)])
 
-    def slopes(thresholds):
-        soft = step(thresholds)
-        hits, called = (counts * soft).sum(axis=1)
-        change = -SLOPE * soft * (1 - soft)
-        hits_change, called_change = (counts * change).sum(axis=1)
-        total = called + positives + 1e-6
-        return np.vstack(
-            [np.diag(2 * (hits_change * total - hits * called_change) / total**2), DECAY * np.eye(len(columns))]
-        )
+    def jacobian(thresholds):
+        soft, tp, total = soften(thresholds)
+        tp_change, total_change = (counts * (-SLOPE * soft * (1 - soft))).sum(axis=1)
+        slopes = 2 * (tp_change * total - tp * total_change) / total**2
+        return np.vstack([np.diag(slopes), DECAY * np.eye(len(columns))])
 
-    return least_squares(misfit, np.full(len(columns), 0.5), slopes, bounds=(0, 1)).x
+    return least_squares(residuals, np.full(len(columns), 0.5), jacobian, bounds=(0, 1)).x
