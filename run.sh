@@ -68,7 +68,7 @@ once() {
 decide() {
   local run=$1 images=$2 sample=$3
   shift 3
-  once "$run/test.csv" "$run"/fold*/best.pt -- python predict.py "$run" --images "$images" --ids "$sample" -o "$run/test.csv" --tta 4 "$@"
+  once "$run/test.csv" "$run"/fold*/best.safetensors -- python predict.py "$run" --images "$images" --ids "$sample" -o "$run/test.csv" --tta 4 "$@"
   once "$run/thresholds.json" "$run"/fold*/oof.csv -- python threshold.py "$run" -o "$run/thresholds.json" --plot "$run/thresholds.png"
   once "$run/submission.csv" "$run/test.csv" "$run/thresholds.json" -- \
     python ensemble.py "$run/test.csv" --thresholds "$run/thresholds.json" --sample "$sample" -o "$run/submission.csv"
@@ -98,7 +98,7 @@ chen() {
   step python -m utils.tools.plot $run
   once $run/thresholds.json $run/fold0/oof.csv -- python threshold.py $run
   for tta in 1 4; do
-    once $run/other$tta.csv $run/fold0/best.pt -- python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
+    once $run/other$tta.csv $run/fold0/best.safetensors -- python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
     step python -m utils.tools.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
   done
 }

@@ -40,7 +40,7 @@ from utils.engine.compiling import check_compiles
 from utils.engine.console import print_epoch, print_header, print_summary
 from utils.engine.interrupt import Stop, Stopped, act_on, checks_during_validation, requested
 from utils.engine.recipes import RECIPES
-from utils.engine.run_log import Record
+from utils.engine.run_log import RunLog
 from utils.engine.trainer import OPTIMISERS, NotFinite, Trainer
 from utils.engine.weights import check_apart_from_start, load_start, moments_of_start
 from utils.errors import InputError
@@ -58,6 +58,7 @@ from utils.runs.config import (
     STEMS,
     RunConfig,
 )
+from utils.runs.run_folder import WEIGHTS
 from utils.safe_load import is_line
 from utils.scoring.metrics import best_global_threshold, f1_per_class
 
@@ -156,7 +157,7 @@ def main():
     run = Path(args.runs) / args.name / f"fold{args.fold}"
     stop = Stop(started, parse_span("--time-limit", args.time_limit), prints=context.is_main)
     with (
-        resume.hold(run) if context.is_main else contextlib.nullcontext(),
+        resume.lock_run(run) if context.is_main else contextlib.nullcontext(),
         explain_out_of_memory(device, lambda: saving_memory(args, run / "last.pt")),
     ):
         for name in resume.FILES:
@@ -170,7 +171,7 @@ def main():
             except Stopped as stopped:
                 print(f"{stopped}; the same command{' without --overwrite' if args.overwrite else ''} goes on")
             except Exception:
-                if context.is_main and not any((run / name).is_file() for name in ("last.pt", "best.pt")):
+                if context.is_main and not any((run / name).is_file() for name in ("last.pt", WEIGHTS)):
                     resume.clear(run)  # nothing was learned yet: leave nothing half-done
                 raise
         context.barrier()  # no process leaves while another still listens to it
@@ -250,7 +251,7 @@ def prepare(args, context, device, run, started):
     machine = context.describe() + describe_device(device, amp)
     print_header(config, started_from, train_rows, valid_rows, machine, train_loader.num_workers)
     every = parse_span("--save-every", args.save_every)
-    record = Record(run, trainer, train_rows, valid_rows, skipped, every, context.is_main)
+    record = RunLog(run, trainer, train_rows, valid_rows, skipped, every, context.is_main)
     return trainer, train_loader, valid_loader, record
 
 

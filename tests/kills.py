@@ -175,6 +175,7 @@ def watch(phase, at_file):
     train.fit = during("between", train.fit)
     Trainer.train_step = during("step", Trainer.train_step)
     checkpoint.save = during("checkpoint", checkpoint.save)
+    checkpoint.save_weights = during("checkpoint", checkpoint.save_weights)
     inference.predict = during("validation", inference.predict)
     for name in ("write_csv", "write_epoch", "write_predictions"):
         setattr(run_log, name, during("other files", getattr(run_log, name)))
@@ -202,8 +203,8 @@ def differences(one, other):
     ]
     differing = sorted(names[0] ^ names[1])
     for name in sorted(names[0] & names[1]):
-        if name.endswith(".pt"):
-            states = [torch.load(run / name, weights_only=True) for run in (one, other)]
+        if name.endswith((".pt", ".safetensors")):
+            states = [checkpoint.read_file(run / name) for run in (one, other)]
             differing += [f"{name} {where}" for where in unequal(*map(comparable, states))]
         elif name == "log.csv":
             logs = [pd.read_csv(run / name).drop(columns=BY_THE_CLOCK) for run in (one, other)]

@@ -26,28 +26,7 @@ VALUES = [
     None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 10**400, 0.5, -0.0, 1e308, math.nan, math.inf, [], {}, [[]], [None], {"": None},
     [0] * 1000, {"a": {"b": []}}, *TEXTS,
 ]  # fmt: skip
-NUMBERS = [
-    0,
-    1,
-    2,
-    3,
-    7,
-    8,
-    16,
-    127,
-    128,
-    255,
-    256,
-    8192,
-    8193,
-    32767,
-    65535,
-    65536,
-    2**24,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-]
+NUMBERS = [*range(4), 7, 8, 16, 127, 128, 255, 256, 8192, 8193, 32767, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 WORDS = [
     b"\0" * 8,
     b"\xff" * 8,
@@ -307,6 +286,16 @@ def state(data, random):
     stream = io.BytesIO()
     torch.save(content, stream, _use_new_zipfile_serialization=random.random() < 0.7)
     return damage(stream.getvalue(), random) if random.random() < 0.2 else stream.getvalue()
+
+
+def tensors(data, random):
+    """Safetensors with another header: other names, types, shapes, places or metadata."""
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:end])
+    for _ in range(random.choice([1, 1, 2])):
+        header = change_value(header, random)
+    text = json.dumps(header).encode("utf-8", "surrogatepass")
+    return struct.pack("<Q", len(text)) + text + data[end:]
 
 
 def _change_tensor(tensors, random):

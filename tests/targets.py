@@ -14,6 +14,7 @@ from conftest import kit, write_images, write_labels
 
 from utils import models
 from utils.data import cache
+from utils.engine import checkpoint
 from utils.engine.weights import GAPNET_AUTHORS
 from utils.opencv import cv2
 
@@ -62,9 +63,8 @@ KINDS = {
     "png": Kind("png/a_green.png", mutators.png, [PICTURES, HASHED]),
     "tiff": Kind("tif/a_green.tif", mutators.tiff, [PICTURES, HASHED]),
     "jpeg": Kind("jpg/a_green.jpg", mutators.jpeg, [PICTURES, HASHED]),
-    "checkpoint": Kind("run/fold0/best.pt", mutators.state, [PREDICT]),
-    "weights": Kind("start.pt", mutators.state, [START]),
-    "safetensors": Kind("start.safetensors", mutators.damage, [START.replace("{start}", "{tensors}")]),
+    "checkpoint": Kind("start.pt", mutators.state, [START, PREDICT.replace("{run}/fold0", "{start}")]),
+    "safetensors": Kind("run/fold0/best.safetensors", mutators.tensors, [PREDICT, START.replace("{start}", "{run}/fold0/best.safetensors")]),
     "resume": Kind("resume/mini/fold0/last.pt", mutators.state, [TRAIN.replace("{out}", "{resume}")]),
     "index": Kind("cache", mutators.lines, [f"{PACKED} --images {{train}}"]),
     "data": Kind("cache", mutators.damage, [f"{PACKED} --images {{train}}"]),
@@ -74,7 +74,7 @@ PATHS = {
     "labels": "labels.csv", "folds": "folds.csv", "classes": "classes.csv", "predictions": "predictions.csv", "sample": "sample.csv",
     "twins": "twins.csv", "shares": "shares.csv", "solution": "solution.csv", "few": "few.csv", "thresholds": "thresholds.json",
     "run": "run", "train": "train", "test": "test", "cache": "cache", "authors": "authors.npz", "start": "start.pt",
-    "tensors": "start.safetensors", "resume": "resume",
+    "resume": "resume",
 }  # fmt: skip
 
 
@@ -94,7 +94,6 @@ def victim(folder, kind, random):
 
 def make(folder):
     """Fill `folder`."""
-    import safetensors.torch
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,11 +124,9 @@ def make(folder):
     _prepare_resume(folder)
     _run(PREDICT.replace("{out}/p.csv", "{predictions}"), folder)
     _run(THRESHOLD.replace("{out}/t.json", "{thresholds}"), folder)
-    state = torch.load(folder / "run/fold0/best.pt", weights_only=True)
-    torch.save({"config": state["config"], "model": state["model"]}, folder / "start.pt")
-    safetensors.torch.save_file(
-        {key: value.contiguous() for key, value in state["model"].items()}, folder / "start.safetensors"
-    )
+    torch.save(
+        checkpoint.load(folder / "run/fold0/best.safetensors"), folder / "start.pt"
+    )  # as runs of older versions hold
     _write_authors(folder / "authors.npz")
     shutil.rmtree(folder / "out", ignore_errors=True)
 

@@ -13,6 +13,7 @@ import pytest
 import targets
 from conftest import ROOT, refuse
 from PIL import Image
+from utils.safe_torch import check_torch_file
 
 from utils.data import images
 from utils.data.images import image_size, read_plane, scan_folder
@@ -21,9 +22,7 @@ from utils.engine import checkpoint
 from utils.errors import InputError, one_line
 from utils.opencv import cv2
 from utils.runs.thresholds_file import read_thresholds
-from utils.safe_arrays import read_npy, read_npz
-from utils.safe_load import read_json
-from utils.safe_torch import check_torch_file
+from utils.safe_load import read_json, read_npy, read_npz
 
 
 def command(folder, text, kind="labels"):

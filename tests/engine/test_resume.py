@@ -141,11 +141,11 @@ def test_a_signal_that_is_ignored_stays_so():
 
 def test_a_run_has_one_writer(words, tmp_path):
     run = tmp_path / "mini/fold0"
-    with resume.hold(run):
+    with resume.lock_run(run):
         refuse("train", *words(tmp_path), says=[str(run), "another process", "--name"])
         refuse("train", *words(tmp_path), "--overwrite", says="another process")
         assert [path.name for path in run.iterdir()] == [".lock"]
-        with pytest.raises(InputError, match="another process"), resume.hold(run):
+        with pytest.raises(InputError, match="another process"), resume.lock_run(run):
             pass
     assert not (tmp_path / "mini").exists(), "nothing was trained"
     run.mkdir(parents=True)
@@ -196,7 +196,7 @@ def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbe
 def test_a_finished_run_without_its_state_is_kept(words, tmp_path):
     succeed("train", *words(tmp_path))
     run = tmp_path / "mini/fold0"
-    for gone, says in (("last.pt", "no last.pt to go on from"), ("best.pt", "checkpoints are gone")):
+    for gone, says in (("last.pt", "no last.pt to go on from"), ("best.safetensors", "checkpoints are gone")):
         (run / gone).unlink()
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         refuse("train", *words(tmp_path), says=[str(run), says, "--overwrite"])
@@ -258,14 +258,14 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(words, run, tmp_path):
         ({"model": {}}, "do not fit the network"),
         ({"parts": whole["parts"] | {"optimiser": {"state": {}, "param_groups": []}}}, "damaged or of another network"),
         ({"parts": {}}, "damaged"),
-        ({"steps": {"step": torch.zeros(2), "loss": torch.zeros(1)}}, "its steps is not"),
+        ({"steps": {"step": torch.zeros(2), "loss": torch.zeros(1)}}, "damaged"),
         ({"random": [{"cpu": torch.zeros(3, dtype=torch.uint8)}]}, "damaged"),
         ({"step": "many"}, "its step is not"),
-        ({"position": -1}, "its position is not"),
+        ({"position": -1}, "damaged"),
         ({"position": 99}, "damaged"),
         ({"stage": 2}, "damaged"),
         ({"log": [{"seconds": "long"}]}, "its log is not"),
-        ({"log": [{"epoch": 1}]}, "damaged"),
+        ({"log": [{"epoch": 1}]}, "its log is not"),
         ({"score": "high"}, "its score is not"),
         ({"parts": whole["parts"] | {"optimiser": other_shapes(whole["parts"]["optimiser"])}}, "damaged"),
     ]:
@@ -370,7 +370,7 @@ def test_odd_options_are_refused_at_once_or_gone_on_with(words, folds, tmp_path)
 
 
 def test_where_one_process_is_refused_the_others_end_without_a_word(words, tmp_path):
-    with resume.hold(tmp_path / "mini/fold0"):
+    with resume.lock_run(tmp_path / "mini/fold0"):
         done = torchrun(ROOT / "train.py", *words(tmp_path))
     assert done.returncode and done.stderr.count("error: ") == 1 and "another process is training" in done.stderr
     assert "[rank" not in done.stderr and "gloo" not in done.stderr, done.stderr

@@ -6,14 +6,14 @@ import resource
 from conftest import kit, train_options
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.engine.tensorboard_log import Board
+from utils.engine.tensorboard_log import TensorBoardLog
 
 
 def test_events_end_where_the_room_does(tmp_path, capsys):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        board = Board(tmp_path / "events", 1)
+        board = TensorBoardLog(tmp_path / "events", 1)
         for step in range(300):
             board.add_scalar("a", step / 2, step)
         board.flush()

@@ -10,6 +10,7 @@ from conftest import succeed
 from utils import models
 from utils.engine import checkpoint, weights
 from utils.errors import InputError
+from utils.models.se_resnext50 import IMAGENET_URLS
 
 
 def start(model, file, stem="mean", channels="rgby", class_names=range(28)):
@@ -29,7 +30,7 @@ def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     weights.WEIGHT_FOLDER.mkdir(parents=True)
-    for url in weights.IMAGENET_URLS["se_resnext50_32x4d"]:  # the publisher's name and timm's
+    for url in IMAGENET_URLS:  # the publisher's name and timm's
         path = weights.WEIGHT_FOLDER / url.rpartition("/")[2]
         state = imagenet_like(path)
         network = models.build("se_resnext50_32x4d", 28, 4, stem="zero")
@@ -59,7 +60,7 @@ def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
         InputError, match=r"se_resnext50_32x4d-a260b3a4\.pth or legacy_se_resnext50_32x4d-f3651bad\.pth into input"
     ):
         weights.load_start(models.build("se_resnext50_32x4d", 28, 4), start("se_resnext50_32x4d", "imagenet"))
-    assert asked == list(weights.IMAGENET_URLS["se_resnext50_32x4d"]), "timm's copy is tried where the first host fails"
+    assert asked == list(IMAGENET_URLS), "timm's copy is tried where the first host fails"
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
@@ -164,7 +165,7 @@ def gapnet_by_hand(image, w):
 def test_authors_weights_give_the_figure_4_network_by_hand(authors_file, tmp_path):
     path, arrays = authors_file
     succeed("utils.tools.import_weights", path, "-o", tmp_path / "run")
-    network, config = checkpoint.load_network(tmp_path / "run" / "best.pt")
+    network, config = checkpoint.load_network(tmp_path / "run" / "best.safetensors")
     assert (config["channels"], config["normalise"], config["fit"], config["size"]) == ("bgry", "image", "crop", 1024)
     image = np.random.default_rng(1).normal(size=(64, 64, 4))
     with torch.inference_mode():
@@ -315,7 +316,7 @@ def test_timms_own_weights_are_asked_for_and_their_absence_told(tmp_path, monkey
         network.state_dict()["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"]
     )
     (weights.WEIGHT_FOLDER / "resnet10t.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="no weight file of timm's resnet10t"):
+    with pytest.raises(InputError, match="resnet10t.safetensors is not a safetensors file"):
         weights.load_start(network, start("timm:resnet10t", "imagenet"))
 
 

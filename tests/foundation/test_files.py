@@ -18,7 +18,7 @@ from writers import WRITERS, write_whole
 
 from utils import files
 from utils.data.cache import open_images
-from utils.engine.run_log import Record
+from utils.engine.run_log import RunLog
 from utils.errors import InputError, data_size
 from utils.files import PartialFile, check_writable, destination, whole_file, whole_folder
 from utils.kaggle.fetch import unpack
@@ -194,8 +194,8 @@ def stopped(atlas, folds, tmp_path_factory):
 def test_a_training_without_room_keeps_what_it_has_and_is_resumed(atlas, folds, stopped, tmp_path, monkeypatch, name):
     runs = shutil.copytree(stopped, tmp_path / "runs")
     fold, command = runs / "mini/fold0", train_options(atlas, folds, runs)
-    real, before = Record.epoch, (fold / name).read_bytes()
-    monkeypatch.setattr(Record, "epoch", lambda self, found, best, *more: real(self, found, True, *more))
+    real, before = RunLog.epoch, (fold / name).read_bytes()
+    monkeypatch.setattr(RunLog, "epoch", lambda self, found, best, *more: real(self, found, True, *more))
     with monkeypatch.context() as patch:
         limit_file(patch, name, len(before) // 2)
         refuse("train", *command, says=[f"cannot write {fold / name}: it needs ", "free the place"])

@@ -15,6 +15,7 @@ from utils.data.images import find_files, parse_channels
 from utils.data.loader import make_loader
 from utils.engine import checkpoint, inference
 from utils.engine.weights import GAPNET_AUTHORS
+from utils.files import write_json
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions
 
@@ -116,9 +117,8 @@ def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):
     torch.manual_seed(0)
     network = models.build("gapnet_pl", 13, 4).eval()
     config = GAPNET_AUTHORS | {"size": 256}
-    checkpoint.save(
-        tmp_path / "run/best.pt", {"config": config, "model": network.state_dict(), "epoch": 0, "score": None}
-    )
+    checkpoint.save_weights(tmp_path / "run/best.safetensors", network.state_dict(), epoch=0, score=None)
+    write_json(tmp_path / "run/config.json", config)
     write_images(tmp_path / "images", ["a"], size=512)
     succeed(
         "predict",

@@ -6,6 +6,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from conftest import refuse, stop_in_epoch, succeed, train_options
 from torch import nn
@@ -291,7 +292,7 @@ def test_without_an_average_the_network_itself_is_evaluated():
 
 
 def test_an_averaged_run_gone_on_with_ends_as_if_never_stopped(atlas, folds, tmp_path, monkeypatch):
-    """best.pt holds the average, last.pt both; through a network with batch norm, in parts."""
+    """best.safetensors holds the average, last.pt both; through a network with batch norm, in parts."""
     options = dict(model="liimatainen_fcn", epochs=3, ema=0.9, accumulate=2, loss="1:bce 2:soft_f1+bce", lr=0.01)
     options |= {"batch-size": 8}
     succeed("train", *train_options(atlas, folds, tmp_path, "whole", **options))
@@ -301,7 +302,7 @@ def test_an_averaged_run_gone_on_with_ends_as_if_never_stopped(atlas, folds, tmp
     for name in ("steps.csv", "oof.csv", *(f"validation/epoch{epoch:03}.npy" for epoch in (1, 2, 3))):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     lasts = [torch.load(folder / "last.pt", weights_only=True) for folder in folders]
-    bests = [torch.load(folder / "best.pt", weights_only=True)["model"] for folder in folders]
+    bests = [safetensors.torch.load_file(folder / "best.safetensors") for folder in folders]
     averages = [last["parts"]["average"] for last in lasts]
     for first, second in (bests, averages, [last["model"] for last in lasts]):
         assert all(torch.equal(first[key], second[key]) for key in first)
@@ -346,7 +347,7 @@ def build_tiny(classes, channels, size, stem):
 
 @pytest.mark.parametrize("more", [[], ["--checkpointing"]])
 def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monkeypatch, more):
-    """But for rounding, batch norm's statistics included; best.pt is loaded by predict.py and repeats the validation; the
+    """But for rounding, batch norm's statistics included; best.safetensors is loaded by predict.py and repeats the validation; the
     smaller last batch of an epoch is not compiled for."""
     try:
         compiling.check_compiles(torch.device("cpu"), checkpointing=bool(more))
@@ -359,7 +360,7 @@ def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monke
     best, options = [], {"model": "tiny", "epochs": 3, "ema": 0.5, "accumulate": 2, "loss": "1:bce+soft_f1"}
     for name, words in (("plain", []), ("fast", ["--compile", *more])):
         succeed("train", *train_options(atlas, folds, tmp_path, name, **options), *words)
-        best.append(torch.load(tmp_path / name / "fold0/best.pt", weights_only=True)["model"])
+        best.append(safetensors.torch.load_file(tmp_path / name / "fold0/best.safetensors"))
     assert graphs["unique_graphs"] - before == 2 + len(more), (
         "a trial, another with --checkpointing, and the network once"
     )

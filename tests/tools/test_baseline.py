@@ -227,5 +227,5 @@ def test_results_are_replaced_only_when_asked_and_networks_never(textures):
     assert oof.read_bytes() == before
     succeed(*command(folder), "--overwrite")
     assert oof.read_bytes() != before
-    oof.with_name("best.pt").touch()
+    oof.with_name("best.safetensors").touch()
     refuse(*command(folder), "--overwrite", says="holds a trained network")

@@ -1,30 +1,32 @@
-"""What a training leaves in its run directory while it goes on. (What is there is read by utils/runs/run_folder.py.)"""
+"""The files of a run while it trains: checkpoints, predictions and logs, written from a thread. (utils/runs/run_folder.py reads them.)"""
 
 import contextlib
+import functools
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import torch
 
 from utils.data.readable import write_skipped
 from utils.engine import checkpoint, resume
-from utils.engine.background_writer import Writer
-from utils.engine.tensorboard_log import Board
+from utils.engine.tensorboard_log import TensorBoardLog
 from utils.errors import InputError, listing
 from utils.files import write_csv, write_json
 from utils.runs.predictions import EPOCHS_FOLDER, epoch_files, write_epoch, write_predictions
-from utils.runs.run_folder import write_rows
+from utils.runs.run_folder import WEIGHTS, write_rows
 
 
-class Record:
-    """The files of one run, as a context. Among ranks that train together (utils/distributed.py) only the first writes.
+class RunLog:
+    """The files of one run, as a context. Of processes that train together (utils/distributed.py) only the first writes.
 
-    Checkpoints, logs and predictions are written from a thread while the training goes on, always in this order: an epoch's
-    predictions, best.pt, oof.csv, the logs, last.pt. So at any moment all files are whole, and what last.pt refers to exists.
+    Everything is written while the training goes on, always in this order: an epoch's predictions, best.safetensors, oof.csv, the
+    logs, last.pt. So at any moment all files are whole, and what last.pt refers to exists.
 
-    train_rows, valid_rows, skipped: of the images trained and validated on, and left out, three DataFrames; the second in the order
-    of all probabilities given (N, classes).
-    every: seconds after which `due` asks for the state to be saved, beside the end of each epoch; 0: only then.
+    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of all probabilities given) and
+    left out. every: seconds after which `due` asks for the state to be saved within an epoch; 0: only at its end.
     """
 
     def __init__(self, run, trainer, train_rows, valid_rows, skipped, every, writes=True):
@@ -32,8 +34,9 @@ class Record:
         self.train_rows, self.valid_rows, self.skipped = train_rows, valid_rows, skipped
         self.last = run / "last.pt"
         self.first_step = self.saved_step = trainer.progress.step
-        self.saved_at, self.seconds = time.monotonic(), 0.0  # the latter: that the training was held up
-        self.writer, self.points = Writer(trainer.device), []
+        self.saved_at = time.monotonic()
+        self.seconds = 0.0  # for which saving has held up the training
+        self.writer, self.points = BackgroundWriter(trainer.device), []
 
     def __enter__(self):
         return self
@@ -42,10 +45,10 @@ class Record:
         self.writer.close()
         if self.writes:
             self.catch_up()
-            self.board.close()
+            self.events.close()
 
     def begin(self):
-        """Write what is known before the first step, and take back what a killed process has left."""
+        """Write what is known before the first step, and remove what a killed process wrote after its last saved state."""
         if not self.writes:
             return
         if not self.trainer.progress.step:
@@ -53,41 +56,44 @@ class Record:
             write_skipped(self.run, self.skipped)
         write_json(self.run / "config.json", self.trainer.config.to_dict())
         write_rows(self.run / "rows.csv", self.train_rows, self.valid_rows)
-        self._settle()
-        self.board = Board(self.run / "tensorboard", purge_step=self.trainer.progress.step + 1)
+        done = self.trainer.progress.epoch - (self.trainer.progress.position > 0)
+        later = [path for epoch, path in epoch_files(self.run) if epoch > done]
+        for path in [*self.run.glob(".*.part"), *(self.run / EPOCHS_FOLDER).glob(".*.part"), *later]:
+            path.unlink(missing_ok=True)
+        self._write_logs(self.trainer.progress.log, self.trainer.progress.steps)
+        self.events = TensorBoardLog(self.run / "tensorboard", purge_step=self.trainer.progress.step + 1)
 
     def step(self, curves):
-        """Note the curves of the step just made."""
-        trainer = self.trainer
-        trainer.progress.steps.append({"epoch": trainer.progress.epoch, "step": trainer.progress.step} | curves)
-        if self.writes:
-            self._points("train", curves)
+        """Log the curves of the step just made."""
+        self.trainer.progress.steps.append(
+            {"epoch": self.trainer.progress.epoch, "step": self.trainer.progress.step} | curves
+        )
+        self._add_points("train", curves)
 
     def catch_up(self):
-        """What of writing can wait until the device is busy: hand points over to TensorBoard, and raise InputError where a file
-        could not be written."""
+        """Do what can wait until the device is busy: pass points on to TensorBoard. Raises InputError if a file could not be written."""
         self.writer.check()
-        for point in self.points:
-            self.board.add_scalar(*point)
-        self.points.clear()
+        if self.points:
+            self.events.add_scalars(self.points)
+            self.points.clear()
 
     @property
     def due(self):
         return bool(self.every) and time.monotonic() - self.saved_at >= self.every
 
     def save(self):
-        """Have last.pt written, from which the run can go on with the very next step. To be called on every rank, between two steps."""
-        with self._holding_up():
-            self.wait()  # a state at a time, in memory too
+        """Write last.pt, from which the run can continue with the very next step. To be called in every process, between two steps."""
+        with self._timed():
+            self.wait()  # one state at a time, in memory too
             self._submit([])
 
     def wait(self):
-        """Until all files are written. Raises InputError where one cannot be."""
+        """Wait until all files are written. Raises InputError if one cannot be."""
         self.writer.wait()
 
     def epoch(self, probabilities, best, values, valid):
-        """End an epoch: keep its validation, as the `best` so far with the weights that gave it; its row of log.csv, from the means
-        of its steps, `values` and `valid`; and the state. -> the means."""
+        """End an epoch: write its validation `probabilities`, the weights if they are the `best` so far, its row of log.csv (the means
+        of its steps, `values` and `valid`), and the state. -> the means."""
         trainer = self.trainer
         rows = [row for row in trainer.progress.steps if row["epoch"] == trainer.progress.epoch]
         if not rows:
@@ -103,69 +109,59 @@ class Record:
                 **valid,
             }
         )
-        with self._holding_up():
+        with self._timed():
             self.wait()
-            if self.writes:
-                self._points("validation", {"macro_f1": values["macro_f1"], **valid})
-                self.catch_up()
-                self.board.flush()
-            self._submit(self._validation(probabilities, best) if self.writes else [])
+            self._add_points("validation", {"macro_f1": values["macro_f1"], **valid})
+            self.catch_up()
+            self._submit(self._validation_jobs(probabilities, best) if self.writes else [])
         return means
 
-    def _validation(self, probabilities, best):
-        """What writes an epoch's validation: a list of functions."""
-        trainer, epoch = self.trainer, self.trainer.progress.epoch
+    def _validation_jobs(self, probabilities, best):
+        """The functions that write an epoch's validation."""
+        trainer, epoch, score = self.trainer, self.trainer.progress.epoch, self.trainer.progress.score
         jobs = [lambda: write_epoch(self.run, epoch, probabilities)]
         if best:
-            weights = trainer.evaluated.state_dict()
-            state = {
-                "config": trainer.config.to_dict(),
-                "model": weights,
-                "epoch": epoch,
-                "score": trainer.progress.score,
-            }
-            jobs.append(self._checkpoint(self.run / "best.pt", state))
+            write = functools.partial(checkpoint.save_weights, self.run / WEIGHTS, epoch=epoch, score=score)
+            jobs.append(self._with_copy(write, trainer.evaluated.state_dict()))
             ids, classes = self.valid_rows["Id"], trainer.config.class_names
             jobs.append(lambda: write_predictions(self.run / "oof.csv", ids, probabilities, classes))
         return jobs
 
     def _submit(self, jobs):
-        """Have `jobs` done, then the logs and last.pt written, as all of it is now."""
+        """Start `jobs`, and after them the writing of the logs and last.pt as they are now."""
         trainer = self.trainer
         trainer.check_finite()
         state = trainer.state()
         if self.writes:
-            log, steps = list(trainer.progress.log), list(trainer.progress.steps)
-            for job in [*jobs, lambda: self._write_logs(log, steps), self._checkpoint(self.last, state)]:
+            logs = functools.partial(self._write_logs, list(trainer.progress.log), list(trainer.progress.steps))
+            last = self._with_copy(functools.partial(checkpoint.save, self.last), state)
+            for job in [*jobs, logs, last]:
                 self.writer.submit(job)
         self.saved_step, self.saved_at = trainer.progress.step, time.monotonic()
 
-    def _checkpoint(self, path, state):
+    def _with_copy(self, write, state):
+        """A function that calls `write` with a copy of the state as it is now."""
         copied, wait = checkpoint.snapshot(state, self.trainer.device)
 
-        def write():
+        def job():
             wait()
-            checkpoint.save(path, copied)
+            write(copied)
 
-        return write
+        return job
 
     @contextlib.contextmanager
-    def _holding_up(self):
-        clock = time.monotonic()
+    def _timed(self):
+        started = time.monotonic()
         yield
-        self.seconds += time.monotonic() - clock
+        self.seconds += time.monotonic() - started
 
     def left_out(self, trouble, rows):
-        """Take note of a batch of the training `rows` that nothing was learned from. Raises InputError once there are more of them
-        than --skip-nan allows."""
+        """Log that a batch of the training `rows` was left out. Raises InputError once there are more of them than --skip-nan allows."""
         trainer, ids = self.trainer, self.train_rows["Id"].iloc[rows]
         where = f"{trouble} at step {trainer.progress.step:,} (epoch {trainer.progress.epoch}) on the images {listing(ids, show=16)}"
         trainer.progress.left_out += 1
-        if trainer.progress.left_out <= trainer.config.skip_nan:
-            print(
-                f"{where}: batch {trainer.progress.left_out} of at most {trainer.config.skip_nan} that are left out",
-                flush=True,
-            )
+        if trainer.progress.left_out <= (most := trainer.config.skip_nan):
+            print(f"{where}: batch {trainer.progress.left_out} of at most {most} that are left out", flush=True)
             return
         self.wait()
         last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing was saved yet"
@@ -174,18 +170,6 @@ class Record:
             "lower --lr or --amp off"
         )
 
-    def _settle(self):
-        """Take back what a killed process has left behind after it had saved the state to go on from."""
-        done = self.trainer.progress.epoch - (self.trainer.progress.position > 0)
-        later = [path for epoch, path in epoch_files(self.run) if epoch > done]
-        for path in [
-            *self.run.glob(".*.part"),
-            *(self.run / EPOCHS_FOLDER).glob(".*.part"),
-            *later,
-        ]:
-            path.unlink(missing_ok=True)
-        self._write_logs(self.trainer.progress.log, self.trainer.progress.steps)
-
     def _write_logs(self, log, steps):
         for name, rows in (("log.csv", log), ("steps.csv", steps)):
             if rows:
@@ -193,5 +177,48 @@ class Record:
             else:
                 (self.run / name).unlink(missing_ok=True)
 
-    def _points(self, group, values):
-        self.points += [(f"{group}/{name}", value, self.trainer.progress.step) for name, value in values.items()]
+    def _add_points(self, group, values):
+        if self.writes:
+            self.points += [(f"{group}/{name}", value, self.trainer.progress.step) for name, value in values.items()]
+
+
+class BackgroundWriter:
+    """Calls the functions it is given in their order, from one thread.
+
+    An exception of one is raised by the next method called here, and the functions after it are not called: what they write may say
+    that the failed one's file exists.
+    """
+
+    def __init__(self, device=None):
+        """device: of tensors that a function may wait for; a GPU becomes the thread's current one too."""
+        on_gpu = device is not None and device.type == "cuda"
+        begin = functools.partial(torch.cuda.set_device, device) if on_gpu else None
+        self._pool, self._jobs, self._failed = ThreadPoolExecutor(1, "writer", begin), deque(), False
+
+    def submit(self, job):
+        self.check()
+        self._jobs.append(self._pool.submit(self._run, job))
+
+    def _run(self, job):
+        if self._failed:
+            return
+        try:
+            job()
+        except BaseException:
+            self._failed = True
+            raise
+
+    def check(self):
+        """Raise the exception of a function that has ended; do not wait."""
+        while self._jobs and self._jobs[0].done():
+            self._jobs.popleft().result()
+
+    def wait(self):
+        """Wait for all functions, or raise the exception of the first that failed."""
+        while self._jobs:
+            self._jobs.popleft().result()
+
+    def close(self):
+        """Wait for all functions, and end the thread. Raises nothing."""
+        self._jobs.clear()
+        self._pool.shutdown()

@@ -1,12 +1,12 @@
-"""Starting weights: ImageNet files, checkpoints, GapNet-PL as published."""
+"""Starting weights: ImageNet files, checkpoints of this kit and of others, GapNet-PL as published."""
 
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import timm
 import torch
 
@@ -14,42 +14,24 @@ from utils import models
 from utils.data.images import parse_channels
 from utils.data.labels import CYTO_CLASSES
 from utils.data.tables import read_table
-from utils.engine import checkpoint
-from utils.engine.checkpoint import is_state
+from utils.engine.checkpoint import is_state, read_file
 from utils.errors import InputError, first_line, listing, plural
 from utils.files import destination
 from utils.models import external
 from utils.models.layers import widen_stem
 from utils.runs.config import RunConfig
-from utils.safe_arrays import read_npz
-from utils.safe_load import file_size
-from utils.safe_torch import check_torch_file
+from utils.safe_load import read_npz
 
-# Where ImageNet files are published, in the order they are tried: the name pretrainedmodels uses and the name timm uses for
-# the same tensors, or torchvision's. The letters after the dash begin the file's SHA-256.
-CADENE, TIMM = (
-    "http://data.lip6.fr/cadene/pretrainedmodels/",
-    "https://github.com/rwightman/pytorch-image-models/releases/download/",
-)
-IMAGENET_URLS = {
-    "se_resnext50_32x4d": (
-        f"{CADENE}se_resnext50_32x4d-a260b3a4.pth",
-        f"{TIMM}v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
-    ),
-    "xception": (f"{CADENE}xception-43020ad28.pth", f"{TIMM}v0.1-cadene/xception-43020ad28.pth"),
-    "densenet121": ("https://download.pytorch.org/models/densenet121-a639ec97.pth",),
-    "resnet50": ("https://download.pytorch.org/models/resnet50-0676ba61.pth",),
-}
 WEIGHT_FOLDER = Path("input/weights")
+COUNTER = "num_batches_tracked"  # batch norm's; files from before 2018 lack it, and nothing depends on it
 
 
 def load_start(network, config):
-    """Load starting weights into `network`, in place; returns a sentence that says what was loaded.
+    """Load starting weights into `network`, in place: -> a sentence that says what was loaded.
 
-    config: dict with `model`, `size`, `stem`, `channels`, `class_names` of the network, and `weights`: ``none``, ``imagenet`` or
-    a path. Layers are matched by name, or where the file has the same layers under other names, by their order. A first
-    convolution for RGB is widened as `stem` says, one for the same channels in another order is turned round, one for more
-    channels keeps those that are there. A last layer for other classes keeps its random start.
+    config: RunConfig, with `weights`: ``none``, ``imagenet`` or a path. Layers are matched by name, or if the file has the same layers under other names, by their order. A first convolution
+    for RGB is widened as `stem` says; one for the same channels in another order, or for more channels, is rearranged. A last layer
+    for other classes keeps its random start. Raises InputError for the weights of another network.
     """
     if config.weights == "none":
         return "random weights"
@@ -63,63 +45,56 @@ def load_start(network, config):
     last = models.parameters_of(network, network.head_layers)
     state, ordered = match_by_order(state, own, {*stems, *last})
     for stem in stems:
-        state = _fit_channels(state, stem, own, origin, config, source)
+        if stem in state and state[stem].ndim == 4:
+            state[stem] = _fit_channels(state[stem], own[stem].shape[1], origin, config, source)
     same_classes = origin is None or origin.class_names == list(config.class_names)
     fits = same_classes and all(key in state and state[key].shape == own[key].shape for key in last)
     fresh = [] if fits or (same_classes and origin) else last
     deeper = [key for key in state if key not in own and state[key].ndim == 4 and "aux" not in key.lower()]
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
-    lacking = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
-    if wrong or lacking or deeper:
+    missing = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
+    if misfits := wrong or missing or deeper:
         size = origin.size if origin else config.size
         other = f" (it was made for images of {size} pixels)" if size != config.size else ""
         raise InputError(
-            f"{source} holds the weights of another network than {name}: {listing(wrong or lacking or deeper)} do not fit{other}"
+            f"{source} holds the weights of another network than {name}: {listing(misfits)} do not fit{other}"
         )
     network.load_state_dict({key: own[key] if key in fresh else state.get(key, own[key]) for key in own})
-    told = f"weights from {source}" + (" (layers under other names, matched in order)" if ordered else "")
-    return told + (", a new last layer" if fresh else "")
-
-
-COUNTER = "num_batches_tracked"  # batch norm's; files from before 2018 lack it, and nothing depends on it
+    how = " (layers under other names, matched in order)" if ordered else ""
+    return f"weights from {source}{how}{', a new last layer' if fresh else ''}"
 
 
 def match_by_order(state, own, free):
-    """Give the tensors of `state` the names of `own`, where these are as many, in the same order, of the same kind (the last
-    part of the name: weight, bias, running_mean) and of the same shapes but for those named in `free` (stem and last layer):
-    -> (state, was it done?)."""
+    """Rename the tensors of `state` to the names of `own`, if these are as many, in the same order, of the same kind (the last part of
+    the name: weight, bias, running_mean) and, except for those named in `free` (stem and last layer), of the same shapes: -> (state,
+    whether it was done)."""
     theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
     if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
         return state, False
     pairs = list(zip(theirs, mine, strict=True))
     for a, b in pairs:
-        kinds = {name.rpartition(".")[2] for name in (a, b)}
-        shapes = {state[a].shape, own[b].shape} if b not in free else {state[a].ndim, own[b].ndim}
-        if len(kinds) > 1 or len(shapes) > 1:
+        same_kind = a.rpartition(".")[2] == b.rpartition(".")[2]
+        if not same_kind or state[a].ndim != own[b].ndim or (b not in free and state[a].shape != own[b].shape):
             return state, False
     return {b: state[a] for a, b in pairs}, True
 
 
-def _fit_channels(state, first, own, origin, config, source):
-    """Make the first convolution of `state` fit the channels that the network sees."""
-    if first not in state or state[first].ndim != 4:
-        return state
-    if origin is None or origin.channels is None:  # RGB pictures, where it has three planes
-        planes = own[first].shape[1]
-        rgb = state[first].shape[1] == 3 != planes
-        return state | {first: widen_stem(state[first], planes, config.stem)} if rgb else state
-    before, now = (parse_channels(each.channels) for each in (origin, config))
+def _fit_channels(weight, planes, origin, config, source):
+    """A first convolution's weight (out, in, height, width) made to fit the channels that the network sees, `planes` of them."""
+    if origin is None or origin.channels is None:  # three planes are RGB
+        return widen_stem(weight, planes, config.stem) if weight.shape[1] == 3 != planes else weight
+    before, now = (parse_channels(part.channels) for part in (origin, config))
     if before == now:
-        return state
+        return weight
     if before.mix or now.mix or not set(now.names) <= set(before.names):
         raise InputError(
             f"{source} was trained on the channels {origin.channels}, not {config.channels}; give --channels"
         )
-    return state | {first: state[first][:, [before.names.index(channel) for channel in now.names]]}
+    return weight[:, [before.names.index(channel) for channel in now.names]]
 
 
 def check_apart_from_start(weights, ids):
-    """Raise InputError where a run that training starts from was itself trained on images that now validate."""
+    """Raise InputError if a run that training starts from was itself trained on images `ids` that now validate."""
     rows = Path(weights).parent / "rows.csv"
     if not Path(weights).is_file() or not rows.is_file():
         return
@@ -133,40 +108,37 @@ def check_apart_from_start(weights, ids):
 
 
 def moments_of_start(config):
-    """{mean, std} of the training set that the starting weights were trained on, where they say so and the channels are the
-    same; else None."""
+    """The RunConfig of the run that the starting weights come from, if it has a mean and std of the same channels; else None."""
     origin = read_state(config.weights)[1] if config.weights != "imagenet" else None
     return origin if origin and origin.channels == config.channels and origin.mean and origin.std else None
 
 
 def imagenet_state(name, size):
-    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its own
-    networks itself, at `size` where that is fixed: it knows each file's layout."""
-    source, _, word = name.partition(":")
-    if source == "timm":
+    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its own networks
+    itself, at `size` if that is fixed: it knows each file's layout."""
+    library, _, word = name.partition(":")
+    if library == "timm":
         return _from_timm(word, size)
-    urls = _imagenet_urls(source, word)
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    names = list(dict.fromkeys(url.rpartition("/")[2] for url in urls))
-    for path in [folder / file for folder in (WEIGHT_FOLDER, cache) for file in names]:
-        if path.is_file():
-            return path, read_state(path)[0]
+    urls = _imagenet_urls(library, word)
+    files = list(dict.fromkeys(url.rpartition("/")[2] for url in urls))
+    for folder in (WEIGHT_FOLDER, Path(torch.hub.get_dir()) / "checkpoints"):
+        for path in (folder / file for file in files):
+            if path.is_file():
+                return path, read_state(path)[0]
     for url in urls:
-        file = url.rpartition("/")[2]
-        prefix = re.search(r"-([0-9a-f]{8,})\.", file)
+        path = WEIGHT_FOLDER / url.rpartition("/")[2]
+        prefix = re.search(r"-([0-9a-f]{8,})\.", path.name)
         try:
             print(f"fetching {url}")
             WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                url, str(destination(WEIGHT_FOLDER / file)), hash_prefix=prefix and prefix[1]
-            )
-            return WEIGHT_FOLDER / file, read_state(WEIGHT_FOLDER / file)[0]
+            torch.hub.download_url_to_file(url, str(destination(path)), hash_prefix=prefix and prefix[1])
+            return path, read_state(path)[0]
         except (OSError, RuntimeError) as error:  # no network, no such file, or a file whose hash is wrong
-            print(f"  not to be had there ({first_line(error)})")
-    raise _not_to_be_had(name, names)
+            print(f"  not available there ({first_line(error)})")
+    raise _not_available(name, files)
 
 
-def _not_to_be_had(name, files):
+def _not_available(name, files):
     with contextlib.suppress(OSError):
         WEIGHT_FOLDER.rmdir()  # if it was made for nothing
     return InputError(
@@ -176,46 +148,49 @@ def _not_to_be_had(name, files):
 
 
 def _from_timm(word, size):
-    names = [f"{word}{ending}" for ending in (".safetensors", ".bin", ".pth")]
-    local = next((WEIGHT_FOLDER / file for file in names if (WEIGHT_FOLDER / file).is_file()), None)
-    if local and local.suffix != ".safetensors":
-        check_torch_file(local)
+    files = [f"{word}{ending}" for ending in (".safetensors", ".bin", ".pth")]
+    local = next((path for file in files if (path := WEIGHT_FOLDER / file).is_file()), None)
+    if local:
+        read_file(local)  # raises InputError for a file that timm should not open
     overlay = {"file": str(local)} if local else {}
     WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         network = timm.create_model(word, pretrained=True, pretrained_cfg_overlay=overlay, cache_dir=WEIGHT_FOLDER,
                                     **external.size_for(word, size))  # fmt: skip
         return local or f"timm's {word}", network.state_dict()
-    except Exception as error:  # whatever a download or a file of strangers can bring
+    except Exception as error:  # whatever a download or someone's file can bring
         if local:
             raise InputError(f"{local} is no weight file of timm's {word} ({str(error)[:120]})") from None
         print(f"timm could not fetch {word} ({type(error).__name__})")
-    raise _not_to_be_had(f"timm:{word}", names)
+    raise _not_available(f"timm:{word}", files)
 
 
 def _imagenet_urls(name, word):
+    """Where a network's ImageNet weights are published, in the order to try: as pretrainedmodels knows, else as the network's own file
+    says. The letters after the dash begin the file's SHA-256."""
     if name == "pretrainedmodels":
         import pretrainedmodels  # here, since it takes 480 MB and half a second
 
         settings = pretrainedmodels.pretrained_settings[word]
         return (settings.get("imagenet", next(iter(settings.values())))["url"],)
-    if name not in IMAGENET_URLS:
+    file = sys.modules[models.NETWORKS[name].__module__]
+    if models.NETWORKS[name] is not file.build or not hasattr(file, "IMAGENET_URLS"):
         raise InputError(f"there are no ImageNet weights for {name}; use --weights none or a file")
-    return IMAGENET_URLS[name]
+    return file.IMAGENET_URLS
 
 
 def read_state(path, own=None):
-    """-> (state dict {name: tensor}, config of the run it comes from, {} where the file does not say).
+    """-> (state dict {name: tensor}, RunConfig of the run it comes from, None if the file has none).
 
-    Reads .pt/.pth files, checkpoints of the kit and of others, and the GapNet-PL authors' .npz. own: the network's state dict, to
-    choose by where a file holds several; without it the first is taken.
+    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the network's state dict,
+    to choose by if a file holds several; without it the first is taken.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"--weights {path} does not exist; give a file, imagenet or none")
     if path.suffix == ".npz":
         return read_gapnet_authors(path), GAPNET_AUTHORS
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else checkpoint.load_tensors(path)
+    content = read_file(path)
     states = {where: _without_prefix(state) for where, state in _states(content).items()}
     if not states:
         raise InputError(
@@ -227,7 +202,7 @@ def read_state(path, own=None):
     return states[where], RunConfig.from_dict(config, path) if named else None
 
 
-USUAL = (("state_dict",), ("model",))  # where state dicts lie that come before others; the kit's is model
+USUAL = (("state_dict",), ("model",))  # keys of state dicts that come before others; the kit's is model
 
 
 def _states(content):
@@ -237,17 +212,15 @@ def _states(content):
     for _ in range(3):
         if found := {where: value for where, value in level.items() if is_state(value) and (value or where in USUAL)}:
             return found
-        inner = [
-            ((*where, key), value)
-            for where, outer in level.items()
-            if isinstance(outer, dict)
-            for key, value in outer.items()
-        ]
-        level = {}
-        for where, value in inner:
-            if isinstance(value, dict) and id(value) not in seen:  # a file may hold one dict under any number of keys
-                seen.add(id(value))
-                level[where] = value
+        inner = {}
+        for where, outer in level.items():
+            for key, value in outer.items() if isinstance(outer, dict) else ():
+                if (
+                    isinstance(value, dict) and id(value) not in seen
+                ):  # a file may hold one dict under any number of keys
+                    seen.add(id(value))
+                    inner[(*where, key)] = value
+        level = inner
     return {}
 
 
@@ -260,7 +233,7 @@ def _without_prefix(state):
 
 
 def _choose(path, states, own):
-    """Which of the state dicts {where: state dict} to take: the only one that has most names of `own`, else one of the usual key."""
+    """Which of the state dicts {where: state dict} to take: the only one with most names of `own`, else the one with a usual key."""
     fitting = [where for where, state in states.items() if own and 2 * len(own.keys() & state.keys()) > len(own)]
     left = fitting or list(states)
     usual = [where for where in USUAL if where in left]
@@ -268,14 +241,6 @@ def _choose(path, states, own):
         shown = listing([".".join(map(str, where)) for where in left], show=6)
         raise InputError(f"{path} holds several state dicts ({shown}); save the one to start from in a file of its own")
     return (usual or left)[0]
-
-
-def _read_safetensors(path):
-    file_size(path)
-    try:
-        return safetensors.torch.load_file(path)
-    except (*checkpoint.UNREADABLE, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is not a safetensors file ({str(error)[:120]})") from None
 
 
 def read_gapnet_authors(path):

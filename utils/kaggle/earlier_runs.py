@@ -10,17 +10,17 @@ from utils.engine import checkpoint
 from utils.errors import InputError, listing
 from utils.files import write_csv
 from utils.kaggle.attached import copy_folder
-from utils.runs.run_folder import fold_files
+from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 
 Progress = namedtuple("Progress", "finished epoch step score")  # in this order one is further than another
 
 
 def progress(folder):
-    """How far the fold in `folder` is: Progress, or None without a checkpoint. A best.pt alone is of a trained fold.
+    """How far the fold in `folder` is: Progress, or None without a checkpoint. Weights without last.pt are of a trained fold.
 
     Raises InputError on a damaged checkpoint.
     """
-    for name in ("last.pt", "best.pt"):
+    for name in ("last.pt", *ANY_WEIGHTS):
         if (Path(folder) / name).is_file():
             state = checkpoint.load(Path(folder) / name)
             finished = bool(state.get("finished")) if name == "last.pt" else True
@@ -37,7 +37,9 @@ def take_over(sources, runs, names):
     for name in names:
         found = {}
         for source in sources:
-            files = [path for kind in ("last.pt", "best.pt") for path in fold_files(Path(source) / "runs" / name, kind)]
+            files = [
+                path for kind in ("last.pt", *ANY_WEIGHTS) for path in fold_files(Path(source) / "runs" / name, kind)
+            ]
             for folder in {path.parent for path in files}:
                 try:
                     found.setdefault(folder.name, []).append((progress(folder), source, folder))

@@ -196,10 +196,10 @@ def submit(session, names, options="", gpus=0):
     Thresholds are fitted on the runs' out-of-fold predictions. None if a run has no finished epoch yet.
     """
     from utils.kaggle.earlier_runs import write_validation_labels
-    from utils.runs.run_folder import fold_files
+    from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 
     runs = [session.runs / name for name in names]
-    if untrained := [run.name for run in runs if not fold_files(run, "best.pt")]:
+    if untrained := [run.name for run in runs if not fold_files(run, *ANY_WEIGHTS)]:
         print(f"no epoch of {', '.join(untrained)} is finished yet: no submission.csv")
         return None
     labels, submission = session.working / "labels.csv", session.working / "submission.csv"
@@ -228,7 +228,7 @@ def close(session, names):
     os.chdir(session.working)
     shutil.rmtree(session.scratch, ignore_errors=True)
     for path in sorted(session.working.rglob("*")):
-        if path.is_file() and path.suffix in (".csv", ".pt"):
+        if path.is_file() and path.suffix in (".csv", ".pt", ".safetensors"):
             print(f"{data_size(path.stat().st_size):>10}  {path.relative_to(session.working)}")
     for folder, so_far in unfinished.items():
         print(

@@ -21,7 +21,7 @@ from utils.engine import checkpoint
 from utils.engine.trainer import out_of_time
 from utils.errors import InputError, listing, plural
 from utils.kaggle import COMPETITION
-from utils.runs.run_folder import fold_files
+from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 from utils.safe_load import read_json
 
 
@@ -69,7 +69,7 @@ def list_folds(run, path, wanted=0):
     if wanted and wanted != len(folds):
         found = plural(len(folds), "fold")
         raise InputError(f"{path} has {found}, not {wanted}; delete it to distribute the images anew")
-    others = [file.parent for file in fold_files(run, "best.pt") if int(file.parent.name[4:]) not in folds]
+    others = [file.parent for file in fold_files(run, *ANY_WEIGHTS) if int(file.parent.name[4:]) not in folds]
     if others:
         raise InputError(f"{listing(others)}: no fold of {path} has this number; delete or move the folder")
     return folds
@@ -119,7 +119,7 @@ def describe(run):
     score = fitted.get("macro_f1", {}).get("cross_fitted") if isinstance(fitted, dict) else None
     if not isinstance(score, float):
         raise InputError(f"{path} has no cross-fitted macro F1; make it with threshold.py")
-    return f"{run.name}, {plural(len(fold_files(run, 'best.pt')), 'fold')}, macro F1 {score:.4f} cross-fitted"
+    return f"{run.name}, {plural(len(fold_files(run, *ANY_WEIGHTS)), 'fold')}, macro F1 {score:.4f} cross-fitted"
 
 
 if __name__ == "__main__":

@@ -28,12 +28,21 @@ from utils.errors import InputError, data_size, listing, plural
 from utils.files import check_name, check_writable, is_stem, whole_folder, write_json
 from utils.kaggle import COMPETITION, wheels
 from utils.kaggle.attached import MANIFEST, sizes_below
-from utils.runs.run_folder import fold_files, read_fold
+from utils.runs.run_folder import ANY_WEIGHTS, fold_files, read_fold
 from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = ("*.py", "utils/**/*.py", "utils/**/*.csv", "requirements.txt")
-KEPT = ("best.pt", "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")  # of a fold
+KEPT = (
+    "best.safetensors",
+    "best.pt",
+    "config.json",
+    "rows.csv",
+    "oof.csv",
+    "log.csv",
+    "skipped.csv",
+    "validation/*.npy",
+)  # of a fold
 TO_GO_ON = ("last.pt", "steps.csv")  # of one that is not finished
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 NOTEBOOK = "kaggle_kernel.ipynb"
@@ -155,13 +164,13 @@ def run_files(runs):
         check_name(name)
         if any(place.startswith(f"runs/{name}/") for place in files):
             raise InputError(f"two runs are called {name}; rename the folder of one")
-        best, last = fold_files(run, "best.pt"), fold_files(run, "last.pt")
+        best, last = fold_files(run, *ANY_WEIGHTS), fold_files(run, "last.pt")
         for path in best:
             checkpoint.load(path)
             read_fold(path.parent)
         unfinished = [path for path in last if not checkpoint.load(path).get("finished")]
         if not best + unfinished:
-            raise InputError(f"{run} holds no fold<k>/best.pt; give the folder of a run that train.py wrote")
+            raise InputError(f"{run} holds no fold<k>/best.safetensors; give the folder of a run that train.py wrote")
         for folder in dict.fromkeys(path.parent for path in best + unfinished):
             patterns = KEPT + (TO_GO_ON if folder / "last.pt" in unfinished else ())
             for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):
@@ -208,7 +217,7 @@ def print_contents(out):
         own = {place: size for place, size in sizes.items() if place.split("/")[0] == top}
         print(f"{data_size(sum(own.values())):>8}  {plural(len(own), 'file'):>10}  {out / 'dataset' / top}")
         for place, size in own.items():
-            if top in ("wheels", "weights") or place.endswith(".pt"):
+            if top in ("wheels", "weights") or place.endswith((".pt", ".safetensors")):
                 print(f"{'':22}{data_size(size):>8}  {place}")
     print(f"{data_size(sum(sizes.values())):>8}  {plural(len(sizes), 'file'):>10}  in all")
 

@@ -16,6 +16,8 @@ from torchvision.models import densenet121
 
 from utils.models.layers import check_size, widen_first
 
+IMAGENET_URLS = ("https://download.pytorch.org/models/densenet121-a639ec97.pth",)
+
 
 def build(classes, channels, size, stem):
     check_size("densenet121", size, 32)

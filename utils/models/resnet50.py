@@ -18,6 +18,8 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from utils.models.layers import check_size, widen_first
 
+IMAGENET_URLS = ("https://download.pytorch.org/models/resnet50-0676ba61.pth",)
+
 
 class EnhancedBottleneck(Bottleneck):
     def __init__(self, *arguments, **options):

@@ -16,6 +16,12 @@ from torch import nn
 from utils.models.layers import check_size, widen_first
 from utils.models.squeeze_excite import SqueezeExcite
 
+# The same tensors as pretrainedmodels names them, and as timm does.
+IMAGENET_URLS = (
+    "http://data.lip6.fr/cadene/pretrainedmodels/se_resnext50_32x4d-a260b3a4.pth",
+    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
+)
+
 
 def build(classes, channels, size, stem):
     # Here, since it takes 480 MB and half a second.

@@ -13,6 +13,12 @@ from torch import nn
 
 from utils.models.layers import check_size, widen_first
 
+# The same tensors as pretrainedmodels names them, and as timm does.
+IMAGENET_URLS = (
+    "http://data.lip6.fr/cadene/pretrainedmodels/xception-43020ad28.pth",
+    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth",
+)
+
 
 def build(classes, channels, size, stem):
     from pretrainedmodels.models.xception import Xception  # here, since it takes 480 MB and half a second

@@ -14,6 +14,7 @@ from utils.engine.checkpoint import load_network
 from utils.errors import InputError
 from utils.notebook import grad_cam
 from utils.plots.image_sheets import in_colour, stretch
+from utils.runs.run_folder import ANY_WEIGHTS, first_file
 from utils.runs.thresholds_file import read_per_class, read_thresholds
 from utils.safe_load import read_json
 from utils.scoring.metrics import f1_per_class
@@ -70,7 +71,7 @@ def check_fitted(path, known, thresholds, pooled):
 
 def load_networks(judged):
     """The network of each fold: list of (network, config)."""
-    return [load_network(fold.folder / "best.pt", pick_device("auto")) for fold in judged.folds]
+    return [load_network(first_file(fold.folder, *ANY_WEIGHTS), pick_device("auto")) for fold in judged.folds]
 
 
 def rows_by_kind(truth, probabilities, threshold):

@@ -173,6 +173,11 @@ class RunConfig:
         if missing := [name for name in names if getattr(self, name) is None]:
             raise InputError(f"{path}: its config lacks {', '.join(missing)}; give one that train.py wrote")
 
+    @property
+    def names_network(self):
+        """Whether all that is needed to rebuild the network is recorded."""
+        return all(getattr(self, name) is not None for name in NETWORK)
+
     def changed_options(self, recipe):
         """{option: value} of those that differ from the recipe, a dict, or from their default where the recipe has none."""
         expected = {each.name: recipe.get(each.name, each.default) for each in fields(self)}

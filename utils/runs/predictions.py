@@ -12,7 +12,7 @@ import pandas as pd
 from utils.data.tables import as_number, check_ids, read_table
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated, whole_file, write_csv
-from utils.safe_arrays import read_npy
+from utils.safe_load import read_npy
 
 EPOCHS_FOLDER = "validation"  # in a run
 

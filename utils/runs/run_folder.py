@@ -18,13 +18,23 @@ Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 RETRAIN = "train the fold anew, with --overwrite"
 
 
-def fold_files(run, name, itself=False):
-    """The files `name` in a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the one in
-    the folder given, if that is a fold's folder already."""
-    if itself and (Path(run) / name).is_file():
-        return [Path(run) / name]
-    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal() and (path / name).is_file()]
-    return [path / name for path in sorted(folders, key=lambda path: int(path.name[4:]))]
+WEIGHTS = "best.safetensors"  # of the best epoch
+ANY_WEIGHTS = (WEIGHTS, "best.pt")  # runs of older versions hold the second
+
+
+def first_file(folder, *names):
+    """The first of the files `names` in a folder, or None."""
+    return next((path for name in names if (path := Path(folder) / name).is_file()), None)
+
+
+def fold_files(run, *names, itself=False):
+    """The first of the files `names` in each of a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the
+    one in the folder given, if that is a fold's folder already."""
+    if itself and (own := first_file(run, *names)):
+        return [own]
+    folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal()]
+    found = [first_file(folder, *names) for folder in sorted(folders, key=lambda path: int(path.name[4:]))]
+    return [path for path in found if path]
 
 
 def write_rows(path, train, valid):

@@ -138,7 +138,7 @@ def run_folder(args):
     """The fold's folder. Raises InputError if it cannot be written, holds a network, or has results and no --overwrite."""
     check_name(args.name)
     folder = Path(args.runs) / args.name / f"fold{args.fold}"
-    if networks := sorted(folder.parent.glob("fold*/*.pt")):
+    if networks := sorted(folder.parent.glob("fold*/best.*")):
         raise InputError(f"{networks[0].parent} holds a trained network; choose another --name")
     if (folder / "oof.csv").exists() and not args.overwrite:
         raise InputError(f"{folder / 'oof.csv'} exists already; choose another --name or give --overwrite")

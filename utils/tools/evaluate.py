@@ -26,7 +26,7 @@ from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_json
 from utils.plots.comparison import person_and_machine
 from utils.runs.predictions import check_classes, read_predictions
-from utils.runs.run_folder import RETRAIN, fold_files
+from utils.runs.run_folder import ANY_WEIGHTS, RETRAIN, fold_files
 from utils.runs.thresholds_file import read_thresholds
 from utils.safe_load import read_json
 from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
@@ -146,9 +146,9 @@ def read_person(path, classes, ids, predictions):
 
 def check_unseen(run, ids, path):
     """Raise InputError if a run, or any fold of it, has trained or validated on one of the images."""
-    folds = [file.parent for name in ("best.pt", "oof.csv") for file in fold_files(run, name, itself=True)]
+    folds = [file.parent for names in (ANY_WEIGHTS, ["oof.csv"]) for file in fold_files(run, *names, itself=True)]
     if not folds:
-        raise InputError(f"{run} holds no best.pt or oof.csv and no fold<k> with one; name a run's folder")
+        raise InputError(f"{run} holds no best.safetensors or oof.csv and no fold<k> with one; name a run's folder")
     for file in [folder / "rows.csv" for folder in dict.fromkeys(folds)]:
         if not file.is_file():
             raise InputError(f"{file} does not exist, so its training images are not known; {RETRAIN}")
