@@ -10,7 +10,7 @@
     python make_folds.py --split 8:1:1 --drop-corrupt --images input/train
 
 Every class is spread over the folds as evenly as its images allow, and
-near-duplicate pictures stay in one fold: a network that has seen one twin in
+near-duplicate images stay in one fold: a network that has seen one of them in
 training would be tested on the other.
 
 With --split the table has one training, validation and test part instead of
@@ -18,50 +18,46 @@ folds: fold -1, 0 and -2, so that train.py --fold 0 trains on the first and
 validates on the second, and predict.py --fold -2 predicts the third.
 """
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from utils.cli import run_script
+from utils.cli import option_parser, run_script
 from utils.data import near_duplicates, readable
 from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
 from utils.data.labels import TEST_FOLD, encode, load_classes, part_name, read_labels
 from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_csv
-from utils.plots import dataset_figures
+from utils.plots.dataset_figures import fold_split
 from utils.scoring.stratify import stratify
 
 DEFAULT_LABELS = "input/train.csv"
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     arg = parser.add_argument
+    source = {"action": "append", "default": [], "metavar": "NAME=CSV"}
+    distance = "bits of 64 per channel in which near-duplicates differ at most, on average; -1: do not look for them"
+    corrupt = "decode every image first, and leave out and list samples with a missing or damaged channel"
     arg("--labels", default=DEFAULT_LABELS, help="Id,Target table (default: %(default)s)")
     arg("--images", action="append", help="folder of the images; may be repeated (default: input/train if it exists)")
     arg("--classes", default="hpa", help="hpa (28), cyto (13) or a CSV class,name (default: %(default)s)")
     arg("--folds", type=int, help="number of folds (default: 10)")
     arg("--split", metavar="T:V:E", help="one split in this ratio instead: 8:1:1, 24000:3000:4072")
     arg("--seed", type=int, default=0, help="another seed, another split (default: %(default)s)")
-    arg(
-        "--external",
-        action="append",
-        default=[],
-        metavar="NAME=CSV",
-        help="more rows to split, with their source's name",
-    )
-    arg("--always-train", action="append", default=[], metavar="NAME=CSV", help="rows for training only: fold -1")
-    arg("--test", action="append", default=[], metavar="NAME=CSV", help="rows never to train nor validate on: fold -2")
+    arg("--external", **source, help="more rows to split, with the name of their source")
+    arg("--always-train", **source, help="rows for training only: fold -1")
+    arg("--test", **source, help="rows never to train nor validate on: fold -2")
     arg("--hash-channels", default="gb", help="channels compared for near-duplicates (default: %(default)s)")
-    arg("--hash-distance", type=int, default=14, metavar="BITS",
-        help="twins differ in at most so many of 64 bits, averaged over the channels; -1: do not look (default: %(default)s)")  # fmt: skip
-    arg("--allow-unlabelled", action="store_true", help="pass over images that no row names instead of stopping")
-    arg("--drop-corrupt", action="store_true",
-        help="decode every image first, and leave out and list samples with a missing or damaged channel")  # fmt: skip
+    arg("--hash-distance", type=int, default=14, metavar="BITS", help=f"{distance} (default: %(default)s)")
+    arg(
+        "--allow-unlabelled", action="store_true", help="skip images without a row in a label table instead of stopping"
+    )
+    arg("--drop-corrupt", action="store_true", help=corrupt)
     arg("--plot", metavar="PNG", help="draw class distribution and split")
     arg("-o", "--out", default="input/folds.csv", help="where to write (default: %(default)s)")
     return parser.parse_args()
@@ -75,54 +71,47 @@ def main():
         raise InputError(f"--seed {args.seed} is out of range; give a whole number from 0 to 4294967295")
     classes = load_classes(args.classes)
     if args.split and args.test:
-        raise InputError("--split has a test part of its own; make folds where --test is given")
+        raise InputError("--split has a test part of its own; give --folds with --test")
     rows = gather_rows(args, classes, parts)
-    pairs_file, dropped_file = (
-        Path(args.out).with_name(f"{Path(args.out).stem}_{what}.csv") for what in ("duplicates", "dropped")
-    )
-    for path in [args.out, pairs_file, dropped_file, args.plot]:
-        if path:
-            check_writable(path)
-    folders, there, dropped = image_folders(args), None, None
+    out = Path(args.out)
+    pairs_file, dropped_file = (out.with_name(f"{out.stem}_{what}.csv") for what in ("duplicates", "dropped"))
+    for path in filter(None, [args.out, pairs_file, dropped_file, args.plot]):
+        check_writable(path)
+    folders, found, dropped = image_folders(args), None, None
     if folders and (args.hash_distance >= 0 or args.drop_corrupt):
-        there = scan_folders(folders)
-        check_pictures(rows, args, folders, there)
+        found = scan_folders(folders)
+        check_images(rows, args, folders, found)
     if args.drop_corrupt:
-        rows, dropped = drop_corrupt(rows, folders, there, parts)
+        rows, dropped = drop_corrupt(rows, folders, found, parts)
 
-    rows["group"], pairs = find_groups(rows, args, folders, there, parts)
-    rows = drop_twins_of_test(rows)
-    labels = encode(rows["Target"], classes)
-    trained = (rows["use"] != "test").to_numpy()
-    always = (rows["use"] == "always").to_numpy()[trained]
-    rows["fold"] = TEST_FOLD
-    rows.loc[trained, "fold"] = assign_folds(
-        labels[trained], rows["group"].to_numpy()[trained], always, parts, args.seed
-    )
-    dealt = rows["fold"][rows["use"] == "split"]
-    if empty := [part_name(part, parts) for part in parts if not (dealt == part).any()]:
-        raise InputError(
-            f"the {listing(empty)} {'part is' if len(empty) == 1 else 'parts are'} empty, {plural(len(dealt), 'row')} cannot fill "
-            f"these shares; give more rows"
-        )
+    rows["group"], pairs = find_groups(rows, args, folders, found, parts)
+    rows = drop_near_duplicates_of_training(rows)
+    labels, use = encode(rows["Target"], classes), rows["use"].to_numpy()
+    trained, groups = use != "test", rows["group"].to_numpy()
+    fold = np.full(len(rows), TEST_FOLD)
+    fold[trained] = assign_folds(labels[trained], groups[trained], (use == "always")[trained], parts, args.seed)
+    if empty := [part_name(part, parts) for part in parts if not (fold[use == "split"] == part).any()]:
+        are = "part is" if len(empty) == 1 else "parts are"
+        split = plural(int((use == "split").sum()), "row")
+        raise InputError(f"the {listing(empty)} {are} empty, {split} cannot fill this ratio; give more rows")
+    rows["fold"] = fold
 
     for path, table in ((pairs_file, pairs), (dropped_file, dropped)):
         if table is None:
-            path.unlink(missing_ok=True)  # an earlier call's would speak of other folds
+            path.unlink(missing_ok=True)  # that of an earlier call would belong to other folds
         else:
             write_csv(path, table)
     write_csv(args.out, rows[["Id", "Target", "fold", "source", "group"]])
     if args.plot:
-        dealt = (rows["use"] == "split").to_numpy()
-        dataset_figures.fold_split(labels, rows["fold"].to_numpy(), dealt, parts, classes, args.plot)
-    report(labels, rows, classes, parts)
-    written = [str(args.out)] + [str(pairs_file)] * (pairs is not None)
-    written += [str(dropped_file)] * (dropped is not None) + [args.plot] * bool(args.plot)
-    print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s\n-> " + "\n   ".join(written))
+        fold_split(labels, fold, use == "split", parts, classes, args.plot)
+    print_split(labels, rows, classes, parts)
+    written = [args.out, pairs is not None and pairs_file, dropped is not None and dropped_file, args.plot]
+    print(f"{plural(len(rows), 'row')} in {time.time() - started:.1f} s")
+    print("-> " + "\n   ".join(str(path) for path in written if path))
 
 
 def parse_parts(folds, split):
-    """What rows are dealt out into: {fold number: share}, the shares' sum 1."""
+    """The parts that rows are split into: {fold number: fraction of the rows}."""
     if split is None:
         folds = 10 if folds is None else folds
         if folds < 2:
@@ -146,10 +135,7 @@ def gather_rows(args, classes, parts):
             if not (name and equals and path):
                 raise InputError(f"{spec!r} should be NAME=CSV, for example hpav18=input/HPAv18.csv")
             tables.append((name, path, use))
-    frames = []
-    for name, path, use in tables:
-        frame = read_labels(path, classes)[["Id", "Target"]]
-        frames.append(frame.assign(source=name, use=use))
+    frames = [read_labels(path, classes)[["Id", "Target"]].assign(source=name, use=use) for name, path, use in tables]
     rows = pd.concat(frames, ignore_index=True)
     check_ids(" + ".join(str(path) for _, path, _ in tables), rows["Id"])
     check_enough(int((rows["use"] == "split").sum()), "row", parts)
@@ -157,12 +143,11 @@ def gather_rows(args, classes, parts):
 
 
 def check_enough(count, what, parts):
-    """Raise InputError where there are fewer rows, or groups of near-duplicates, than parts to fill."""
+    """Raise InputError if there are fewer rows, or groups of near-duplicates, than parts to fill."""
     if count < len(parts):
-        mend = "give more rows" if -1 in parts or count < 2 else f"give --folds {count} or less"
-        raise InputError(
-            f"{plural(count, what)} cannot fill {len(parts)} {'parts' if -1 in parts else 'folds'}; {mend}"
-        )
+        fix = "give more rows" if -1 in parts or count < 2 else f"give --folds {count} or less"
+        name = "parts" if -1 in parts else "folds"
+        raise InputError(f"{plural(count, what)} cannot fill {len(parts)} {name}; {fix}")
 
 
 def image_folders(args):
@@ -170,18 +155,18 @@ def image_folders(args):
     return args.images or (["input/train"] if usual else [])
 
 
-def check_pictures(rows, args, folders, there):
-    """Raise InputError for what folders and label tables alone tell, before any picture is read. there: of `scan_folders`."""
+def check_images(rows, args, folders, found):
+    """Raise InputError for what label tables and the names of files show, before any image is read."""
     parse_channels(args.hash_channels)
     for name, part in rows[rows["use"] == "test"].groupby("source", sort=False):
-        if not part["Id"].isin(set(there)).any():
+        if not part["Id"].isin(set(found)).any():
             raise InputError(
-                f"the test set {name} has no image in {listing(folders)}, so pictures it shares with the training set would go "
-                f"unnoticed; add its folder with another --images, or give --hash-distance -1"
+                f"the test set {name} has no image in {listing(folders)}, so images that it shares with the training "
+                f"set would go unnoticed; add its folder with another --images, or give --hash-distance -1"
             )
-    wanted = rows["Id"][~rows["source"].isin(without_images(rows, there))].tolist()
-    find_files(folders, wanted, ChannelSet(()), there)
-    unlabelled = sorted(set(there) - set(rows["Id"]))
+    wanted = rows["Id"][~rows["source"].isin(sources_without_images(rows, found))].tolist()
+    find_files(folders, wanted, ChannelSet(()), found)
+    unlabelled = sorted(set(found) - set(rows["Id"]))
     if unlabelled and not args.allow_unlabelled:
         raise InputError(
             f"{plural(len(unlabelled), 'Id')} with images in {listing(folders)} but no row in a label table: "
@@ -189,82 +174,84 @@ def check_pictures(rows, args, folders, there):
         )
 
 
-def drop_corrupt(rows, folders, there, parts):
-    """Without the rows whose sample cannot be used, and these: DataFrame Id, why. Sources without any picture stay."""
+def drop_corrupt(rows, folders, found, parts):
+    """Rows without those whose sample cannot be used, and these: DataFrame Id, why. Sources without any image stay."""
     if not folders:
-        raise InputError("--drop-corrupt needs the pictures; name their folder with --images")
-    wrong, looked = {}, 0
+        raise InputError("--drop-corrupt needs the images; name their folder with --images")
+    problems, checked = {}, 0
     for _, part in rows.groupby("source", sort=False):
-        ids = part["Id"][part["Id"].isin(set(there))].tolist()  # one without any file is no matter of damage
-        wrong |= readable.find_unusable(there, ids)
-        looked += len(ids)
-    print(f"corrupt: {plural(len(wrong), 'sample')} of {looked:,} left out" + (f": {listing(wrong)}" if wrong else ""))
-    if looked and len(wrong) == looked:
-        raise InputError(
-            f"no sample in {listing(folders)} can be used, the first because: {next(iter(wrong.values()))}"
-        )
-    rows = rows[~rows["Id"].isin(set(wrong))].reset_index(drop=True)
+        ids = part["Id"][part["Id"].isin(set(found))].tolist()  # one without any file is not damaged
+        problems |= readable.find_unusable(found, ids)
+        checked += len(ids)
+    names = f": {listing(problems)}" if problems else ""
+    print(f"corrupt: {plural(len(problems), 'sample')} of {checked:,} left out{names}")
+    if checked and len(problems) == checked:
+        first = next(iter(problems.values()))
+        raise InputError(f"no sample in {listing(folders)} can be used, the first because: {first}")
+    rows = rows[~rows["Id"].isin(set(problems))].reset_index(drop=True)
     check_enough(int((rows["use"] == "split").sum()), "row", parts)
-    return rows, pd.DataFrame({"Id": list(wrong), "why": list(wrong.values())}, dtype=object)
+    return rows, pd.DataFrame({"Id": list(problems), "why": list(problems.values())}, dtype=object)
 
 
-def find_groups(rows, args, folders, there, parts):
-    """The group of each row (named after its first member) and the table of near-duplicate pairs, or None without images."""
+def find_groups(rows, args, folders, found, parts):
+    """The group of each row, named after its first member, and the table of near-duplicate pairs or None."""
     if not folders or args.hash_distance < 0:
         print("near-duplicates: not looked for" + ("" if folders else " (no --images)"))
         return rows["Id"], None
     channels = parse_channels(args.hash_channels)
-    unseen = without_images(rows, there)
+    unseen = sources_without_images(rows, found)
     for name in unseen:
         print(f"near-duplicates: not looked for in source {name}, whose images are in none of the folders")
     seen = np.flatnonzero(~rows["source"].isin(unseen))
     ids = rows["Id"].to_numpy()[seen]
-    files = find_files(folders, ids.tolist(), channels, there)
+    files = find_files(folders, ids.tolist(), channels, found)
     check_files(files)
     distance = args.hash_distance * len(channels.names)
     first, second, bits = near_duplicates.close_pairs(near_duplicates.hash_samples(files), distance)
     members = near_duplicates.groups_from_pairs(len(ids), first, second)
     sizes = np.bincount(members)
-    largest = np.bincount(members[(rows["use"] == "split").to_numpy()[seen]]).max()  # rows that are split
+    bits_in_all = near_duplicates.BITS * len(channels.names)
+    grouped = f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images"
     print(
-        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {near_duplicates.BITS * len(channels.names)} bits, "
-        f"{plural(int((sizes > 1).sum()), 'group')} of {int(sizes[sizes > 1].sum()):,} images, largest {sizes.max()}"
+        f"near-duplicates: {plural(len(first), 'pair')} within {distance} of {bits_in_all} bits, "
+        f"{grouped}, largest {sizes.max()}"
     )
+    largest = np.bincount(members[(rows["use"] == "split").to_numpy()[seen]]).max()  # of rows that are split
     if largest > max(20, 2 * len(rows) * min(parts.values())):
         raise InputError(
-            f"{largest:,} of {len(ids):,} images hang together as near-duplicates, more than two folds hold: these pictures "
-            f"look alike by nature; lower --hash-distance, or switch it off with -1"
+            f"{largest:,} of {len(ids):,} images form one group of near-duplicates, larger than two folds: the images "
+            f"all look alike; lower --hash-distance, or switch it off with -1"
         )
     groups = rows["Id"].to_numpy(copy=True)
     groups[seen] = ids[np.unique(members, return_index=True)[1]][members]
     return groups, pd.DataFrame({"Id": ids[first], "twin": ids[second], "bits": bits})
 
 
-def drop_twins_of_test(rows):
-    """Without the test rows that have a near-duplicate among the others: a network has as good as seen them."""
+def drop_near_duplicates_of_training(rows):
+    """Rows without test rows that have a near-duplicate among the others: a network has practically seen them."""
     test = rows["use"] == "test"
-    twins = test & rows["group"].isin(set(rows["group"][~test]))
-    if twins.any():
-        print(
-            f"{plural(int(twins.sum()), 'test row')} with a twin in the training set left out: {listing(rows['Id'][twins])}"
-        )
-    return rows[~twins].reset_index(drop=True)
+    leaking = test & rows["group"].isin(set(rows["group"][~test]))
+    if leaking.any():
+        what = f"{plural(int(leaking.sum()), 'test row')} with a near-duplicate in the training set left out"
+        print(f"{what}: {listing(rows['Id'][leaking])}")
+    return rows[~leaking].reset_index(drop=True)
 
 
-def without_images(rows, there):
-    """Sources beside the first whose Ids have no image at all: label tables may come without their pictures."""
-    present = rows["Id"].isin(set(there)).groupby(rows["source"]).any()
+def sources_without_images(rows, found):
+    """Sources other than the first whose Ids have no image at all: a label table may come without its images."""
+    present = rows["Id"].isin(set(found)).groupby(rows["source"]).any()
     return [name for name in present.index[~present] if name != rows["source"].iloc[0]]
 
 
 def assign_folds(labels, groups, always, parts, seed):
-    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool, {fold: share} -> (N,) int, −1 = always train.
+    """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool, {fold: fraction} -> (N,) int, −1 = always
+    train.
 
-    Groups are the units that are dealt out. An always-train row with a twin among the split rows goes with it: to train
-    on it while the twin validates would leak.
+    A group of near-duplicates goes to one fold as a whole, with its always-train rows: to train on them while the
+    others validate would leak.
     """
     names, unit = np.unique(groups, return_inverse=True)
-    counted = np.zeros((len(names), labels.shape[1] + 1))  # a unit's images in each class, and in all
+    counted = np.zeros((len(names), labels.shape[1] + 1))  # a group's images per class, and in all
     np.add.at(counted, unit[~always], np.column_stack([labels[~always], np.ones((~always).sum())]))
     split = np.flatnonzero(counted[:, -1])
     check_enough(len(split), "group of near-duplicates", parts)
@@ -273,39 +260,34 @@ def assign_folds(labels, groups, always, parts, seed):
     return by_unit[unit]
 
 
-def report(labels, rows, classes, parts):
-    """Print images a class and part, and the largest deviation from what the shares ask for."""
-    fold = rows["fold"].to_numpy()
-    dealt = (rows["use"] == "split").to_numpy()
-    held = [dealt & (fold == k) if k < 0 else fold == k for k in parts]
-    table = np.stack([labels[part].sum(axis=0) for part in held], axis=1).astype(int)
-    table = np.vstack([table, [part.sum() for part in held]])
+def print_split(labels, rows, classes, parts):
+    """Print the images per class and part, and the largest deviation from the parts' fractions."""
+    fold, split = rows["fold"].to_numpy(), (rows["use"] == "split").to_numpy()
+    members = [split & (fold == part) if part < 0 else fold == part for part in parts]
+    table = np.array([[*labels[rows_].sum(axis=0), rows_.sum()] for rows_ in members]).T.astype(int)
     off = np.abs(table - np.outer(table.sum(axis=1), list(parts.values())))
-    titles = [part_name(k, parts) for k in parts]
+    titles = [part_name(part, parts) for part in parts]
     width = max(4, len(str(table.max())) + 1, *(len(title) + 1 for title in titles))
-    always, test = (int((fold[~dealt] == kind).sum()) for kind in (-1, TEST_FOLD))
     room = max(12, 79 - 3 - 7 - width * len(parts) - 6)
     print(f"{'':3}{'class':{room}}{'images':>7}" + "".join(f"{title:>{width}}" for title in titles) + f"{'off':>6}")
     for number, name in enumerate([*classes, "all images"]):
         short = name if len(name) < room else name[: room - 2] + "…"
         head = f"{number if number < len(classes) else '':>2} {short:{room}}{table[number].sum():>7,}"
         print(head + "".join(f"{count:>{width}}" for count in table[number]) + f"{off[number].max():>6.1f}")
-    worst, where = np.unravel_index(off[:-1].argmax(), off[:-1].shape)
-    even = len(set(parts.values())) == 1
-    sizes = (
-        f"fold sizes {table[-1].min():,} to {table[-1].max():,}"
-        if even
-        else "sizes " + " / ".join(map("{:,}".format, table[-1]))
-    )
-    print(
-        f"largest deviation from an {'even' if even else 'exact'} split: {off[worst, where]:.1f} images "
-        f"({classes[worst]}, {'fold ' if even else ''}{titles[where].removeprefix('f') if even else titles[where]})\n{sizes}"
-        + (f"; always trained on: {plural(always, 'row')}" if always else "")
-        + (f"; never trained on: {plural(test, 'row')}" if test else "")
-    )
-    for name, part in rows.groupby("source", sort=False):
-        if rows["source"].nunique() > 1:
-            print(f"source {name}: {plural(len(part), 'row')}")
+    worst, part = np.unravel_index(off[:-1].argmax(), off[:-1].shape)
+    if len(set(parts.values())) == 1:
+        kind, title = "even", f"fold {titles[part].removeprefix('f')}"
+        sizes = f"fold sizes {table[-1].min():,} to {table[-1].max():,}"
+    else:
+        kind, title, sizes = "exact", titles[part], "sizes " + " / ".join(map("{:,}".format, table[-1]))
+    print(f"largest deviation from an {kind} split: {off[worst, part]:.1f} images ({classes[worst]}, {title})")
+    for what, number in (("always", -1), ("never", TEST_FOLD)):
+        if count := int((fold[~split] == number).sum()):
+            sizes += f"; {what} trained on: {plural(count, 'row')}"
+    print(sizes)
+    sources = rows["source"].value_counts(sort=False)
+    for name, count in sources.items() if len(sources) > 1 else ():
+        print(f"source {name}: {plural(count, 'row')}")
 
 
 if __name__ == "__main__":

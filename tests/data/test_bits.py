@@ -30,10 +30,11 @@ def twelve(tmp_path):
     return tmp_path
 
 
-def words(folder, name, images="twelve", *more):
-    return ["train", "--recipe", "chen", "--model", "liimatainen_fcn", "--weights", "none", "--folds", folder / "folds.csv", "--images",
-            folder / images, "--runs", folder / "runs", "--name", name, "--fold", 0, "--size", 32, "--epochs", 1, "--batch-size", 4,
-            "--workers", 0, "--amp", "off", "--cache", folder / "packed", *more]  # fmt: skip
+def train_words(folder, name, *more):
+    options = {"recipe": "chen", "model": "liimatainen_fcn", "weights": "none", "folds": folder / "folds.csv"}
+    options |= {"images": folder / "twelve", "runs": folder / "runs", "name": name, "fold": 0, "size": 32, "epochs": 1}
+    options |= {"batch-size": 4, "workers": 0, "amp": "off", "cache": folder / "packed"}
+    return ["train", *[word for key, value in options.items() for word in (f"--{key}", value)], *more]
 
 
 def test_the_range_that_the_camera_uses_is_the_whole(twelve):
@@ -43,52 +44,33 @@ def test_the_range_that_the_camera_uses_is_the_whole(twelve):
     assert (read_plane(path) == stored).all() and (read_plane(path, 16) == stored).all()
     assert np.abs(load_sample([path], None, 12)[..., 0] - stored / 4095).max() <= 1e-5
     with pytest.raises(
-        InputError, match="i0_red.png has pixels up to 4,095, and 10 bits hold 1,023; train with more --bits"
+        InputError, match="i0_red.png has pixels up to 4,095, above the 1,023 of 10 bits; train with more"
     ):
         read_plane(path, 10)
 
 
 def test_a_run_remembers_its_bits_and_predicts_8_bit_images_alike(twelve):
-    told = succeed(*words(twelve, "as_stored")).out
-    assert "12 16-bit images is brighter than 4,095 of 65,535; if the camera has 12 bits, give --bits 12" in " ".join(
-        told.split()
-    )
-    assert "warning" not in succeed(*words(twelve, "bits", "twelve", "--bits", 12)).out
-    run = twelve / "runs/bits"
-    table = []
-    for images, more in (
+    out = " ".join(succeed(*train_words(twelve, "as_stored")).out.split())
+    assert "12 16-bit images is brighter than 4,095 of 65,535; if the camera has 12 bits, give --bits 12" in out
+    assert "warning" not in succeed(*train_words(twelve, "bits", "--bits", 12)).out
+    run, out = twelve / "runs/bits", ["-o", twelve / "out.csv", "--workers", 0]
+    tables = []
+    for images, cache in (
         ("twelve", ["--cache", twelve / "packed"]),
         ("twelve", ["--no-cache"]),
         ("eight", ["--no-cache"]),
     ):
-        succeed("predict", run, "--images", twelve / images, "-o", twelve / "out.csv", "--workers", 0, *more)
-        table.append(pd.read_csv(twelve / "out.csv", index_col="Id"))
-    assert (table[0] == table[1]).all(axis=None)
-    assert (table[0] - table[2]).abs().to_numpy().max() < 0.02
-    succeed(
-        "predict",
-        twelve / "runs/as_stored",
-        "--images",
-        twelve / "twelve",
-        "-o",
-        twelve / "out.csv",
-        "--workers",
-        0,
-        "--no-cache",
-    )
+        succeed("predict", run, "--images", twelve / images, *out, *cache)
+        tables.append(pd.read_csv(twelve / "out.csv", index_col="Id"))
+    assert (tables[0] == tables[1]).all(axis=None)
+    assert (tables[0] - tables[2]).abs().to_numpy().max() < 0.02
     cv2.imwrite(str(twelve / "twelve/i0_red.png"), np.full((32, 32), 5000, np.uint16))
-    command = ["predict", run, "--images", twelve / "twelve", "-o", twelve / "out.csv", "--workers", 0, "--no-cache"]
-    refuse(*command, says=["i0_red.png has pixels up to 5,000", "12 bits"])
-    refuse(
-        "predict",
-        run,
-        twelve / "runs/as_stored",
-        "--images",
-        twelve / "eight",
-        "-o",
-        twelve / "o.csv",
-        says=["another bits"],
-    )
+    words = [*out, "--no-cache", "--images", twelve / "twelve"]
+    refuse("predict", run, *words, says=["i0_red.png has pixels up to 5,000", "12 bits"])
+    succeed("predict", twelve / "runs/as_stored", *words)
+    refuse("predict", run, twelve / "runs/as_stored", *words, says=["another bits"])
+    for bits in (7, 17, -1):
+        refuse(*train_words(twelve, "x", "--bits", bits), says=[f"--bits {bits} is out of range; give 8 to 16"])
 
 
 def test_maps_are_made_of_the_same_pixels(twelve):
@@ -102,11 +84,8 @@ def test_maps_are_made_of_the_same_pixels(twelve):
         "std": [0.2] * 4,
     }
     network = models.build("liimatainen_fcn", 3, 4, 32).eval()
-    found = [grad_cam.sample_maps(network, config | {"bits": bits}, [[twelve / f"{folder}/i0_{colour}.png" for colour in COLOURS]], [0])[0][0]
-             for folder, bits in (("twelve", 12), ("eight", 0))]  # fmt: skip
+    found = []
+    for folder, bits in (("twelve", 12), ("eight", 0)):
+        files = [[twelve / f"{folder}/i0_{colour}.png" for colour in COLOURS]]
+        found.append(grad_cam.sample_maps(network, config | {"bits": bits}, files, [0])[0][0])
     assert np.abs(found[0] - found[1]).max() <= 0.05 * np.abs(found[1]).max() + 1e-4
-
-
-@pytest.mark.parametrize("bits", [7, 17, -1])
-def test_impossible_bits(twelve, bits):
-    refuse(*words(twelve, "x", "twelve", "--bits", bits), says=[f"--bits {bits} is out of range; give 8 to 16"])

@@ -1,4 +1,4 @@
-"""Pictures made to harm: refused by their header, or decoded within bounds."""
+"""Images made to harm: refused by their header, or decoded within bounds."""
 
 import io
 import os
@@ -25,10 +25,6 @@ from utils.runs.thresholds_file import read_thresholds
 from utils.safe_load import read_json, read_npy, read_npz
 
 
-def command(folder, text, kind="labels"):
-    return targets.words(text, folder, kind)
-
-
 def bomb(kind, side=40_000):
     """A small file whose header claims side x side pixels."""
     stream = io.BytesIO()
@@ -36,9 +32,8 @@ def bomb(kind, side=40_000):
         header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
         parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(10**6))), (b"IEND", b"")
         return b"\x89PNG\r\n\x1a\n" + b"".join(mutators.png_chunk(*part) for part in parts)
-    Image.fromarray(np.zeros((16, 16), np.uint8)).save(
-        stream, kind, **({"compression": "tiff_adobe_deflate"} if kind == "tiff" else {})
-    )
+    options = {"compression": "tiff_adobe_deflate"} if kind == "tiff" else {}
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(stream, kind, **options)
     data = bytearray(stream.getvalue())
     if kind == "jpeg":
         place = data.index(b"\xff\xc0") + 5
@@ -57,7 +52,7 @@ def change_tags(data, values):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
-def test_a_picture_that_claims_too_many_pixels_is_not_decoded(tmp_path, kind, monkeypatch):
+def test_an_image_that_claims_too_many_pixels_is_not_decoded(tmp_path, kind):
     path = tmp_path / f"a_red.{kind}"
     path.write_bytes(bomb(kind))
     for read in (image_size, read_plane):
@@ -70,25 +65,28 @@ def test_a_picture_that_claims_too_many_pixels_is_not_decoded(tmp_path, kind, mo
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
 def test_the_decoder_itself_takes_no_more_pixels(tmp_path, kind):
-    """In a process of its own, where nothing but the import of utils has been said to OpenCV."""
+    """In a process of its own, where OpenCV is only imported by utils.opencv."""
     (tmp_path / "x").write_bytes(bomb(kind, side=9_000))
-    code = ("import utils, cv2, numpy, sys\ntry:\n    sys.exit(cv2.imdecode(numpy.fromfile('x', 'u1'), -1) is not None)\n"
-            "except cv2.error as error:\n    sys.exit(0 if 'pixels' in str(error) else 3)")  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=100
-    )
-    assert done.returncode == 0
+    code = """import numpy, sys
+from utils.opencv import cv2
+try:
+    sys.exit(cv2.imdecode(numpy.fromfile("x", "u1"), -1) is not None)
+except cv2.error as error:
+    sys.exit(0 if "pixels" in str(error) else 3)"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=100).returncode == 0
 
 
-def test_the_largest_picture_is_taken(tmp_path):
+def test_the_largest_image_is_accepted(tmp_path):
     assert images.MOST_PIXELS == images.MOST_SIDE**2
     (tmp_path / "a.png").write_bytes(bomb("png", side=8192))
     assert image_size(tmp_path / "a.png") == (8192, 8192)
 
 
-def test_a_file_larger_than_any_picture_or_table_is_not_read(tmp_path):
-    for name, read in (("a_red.png", read_plane), ("b_red.png", image_size), ("c.csv", lambda path: read_table(path, ["Id"])),
-                       ("d.json", lambda path: read_json(path, "a config", "mend it"))):  # fmt: skip
+def test_a_file_larger_than_any_image_or_table_is_not_read(tmp_path):
+    readers = {"a_red.png": read_plane, "b_red.png": image_size, "c.csv": lambda path: read_table(path, ["Id"])}
+    readers["d.json"] = lambda path: read_json(path, "a config", "fix it")
+    for name, read in readers.items():
         with open(tmp_path / name, "wb") as file:
             file.truncate(2**41)  # a hole: nothing is on the disk
         with pytest.raises(InputError, match=f"{name} has 2,199,023,255,552 bytes, more than"):
@@ -100,25 +98,24 @@ def test_pipes_devices_and_folders_called_like_files_are_not_opened(files, tmp_p
         os.mkfifo(tmp_path / name)
     os.symlink("/dev/zero", tmp_path / "b_red.png")
     (tmp_path / "c_red.png").mkdir()
-    for name, read in (("a_red.png", image_size), ("a_red.png", read_plane), ("b_red.png", image_size), ("b_red.png", read_plane),
-                       ("c_red.png", image_size), ("c_red.png", read_plane), ("t.csv", lambda path: read_table(path, ["Id"])),
-                       ("t.json", lambda path: read_thresholds(str(path), ["a"])),
-                       ("x.pt", checkpoint.load), ("x.pt", checkpoint.load_network),
-                       ("x.npy", lambda path: read_npy(path, "mend it")), ("x.npz", lambda path: read_npz(path, ["a"], "it")),
-                       ("x.pt", check_torch_file)):  # fmt: skip
+    readers = [(f"{name}_red.png", read) for name in "abc" for read in (image_size, read_plane)]
+    readers += [
+        ("t.csv", lambda path: read_table(path, ["Id"])),
+        ("t.json", lambda path: read_thresholds(str(path), ["a"])),
+    ]
+    readers += [("x.npy", lambda path: read_npy(path, "fix it")), ("x.npz", lambda path: read_npz(path, ["a"], "it"))]
+    readers += [("x.pt", read) for read in (checkpoint.load, checkpoint.load_network, check_torch_file)]
+    for name, read in readers:
         with pytest.raises(InputError, match=f"{name} is (no regular file|a folder)"):
             read(tmp_path / name)
 
 
-def test_a_pipe_among_the_pictures_of_a_command(own_files, tmp_path):
+def test_a_pipe_among_the_images_of_a_command(own_files):
     path = own_files / "png/a_green.png"
     path.unlink()
     os.mkfifo(path)
-    refuse(*command(own_files, targets.PICTURES, "png"), says=["a_green.png", "no regular file"])
-    refuse(
-        *command(own_files, targets.HASHED.replace("--drop-corrupt", ""), "png"),
-        says=["a_green.png", "no regular file"],
-    )
+    for command in (targets.PICTURES, targets.HASHED.replace("--drop-corrupt", "")):
+        refuse(*targets.words(command, own_files, "png"), says=["a_green.png", "no regular file"])
 
 
 @pytest.mark.parametrize("pages", ["cyclic", "endless"])
@@ -140,7 +137,7 @@ def test_a_tiff_whose_pages_never_end(tmp_path, pages):
     if pages == "cyclic":
         assert image_size(tmp_path / "a_red.tif") == (16, 16) == read_plane(tmp_path / "a_red.tif").shape
     else:
-        with pytest.raises(InputError, match="holds 100 pictures"):
+        with pytest.raises(InputError, match="has 100 images"):
             image_size(tmp_path / "a_red.tif")
 
 
@@ -148,23 +145,24 @@ def test_absurd_tags_of_a_tiff(tmp_path):
     path = tmp_path / "a_red.tif"
     assert cv2.imwrite(str(path), np.zeros((16, 16), np.uint8))
     whole = path.read_bytes()
-    for values in (
-        {277: 65535},
-        {258: 64},
-        {258: 65535},
-        {259: 50000},
-        {278: 0},
-        {279: 2**32 - 1},
-        {273: 2**32 - 1},
-        {256: 2**32 - 1},
+    large = 2**32 - 1
+    for tag, value in (
+        (277, 65535),
+        (258, 64),
+        (258, 65535),
+        (259, 50000),
+        (278, 0),
+        (279, large),
+        (273, large),
+        (256, large),
     ):
         data = bytearray(whole)
-        change_tags(data, values)
+        change_tags(data, {tag: value})
         path.write_bytes(data)
         with pytest.raises(InputError, match="a_red.tif"):
             image_size(path)
             read_plane(path)
-            pytest.fail(f"{values} was read")
+            pytest.fail(f"tag {tag} of {value} was read")
 
 
 def test_texts_that_unpack_to_gigabytes_do_not_stop_a_png(tmp_path):
@@ -173,10 +171,13 @@ def test_texts_that_unpack_to_gigabytes_do_not_stop_a_png(tmp_path):
     Image.fromarray(np.full((16, 16), 7, np.uint8)).save(stream, "png")
     data, text = stream.getvalue(), mutators.png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))
     (tmp_path / "a_red.png").write_bytes(data[:33] + text * 5 + data[33:])
-    code = ("import resource, sys\nfrom pathlib import Path\nfrom utils.data.images import read_plane\n"
-            "read_plane(Path(sys.argv[1]).with_name('b_red.png'))\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nassert (read_plane(Path(sys.argv[1])) == 7).all()\n"
-            "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000")  # fmt: skip
+    code = """import resource, sys
+from pathlib import Path
+from utils.data.images import read_plane
+path = Path(sys.argv[1])
+read_plane(path.with_name("b_red.png"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert (read_plane(path) == 7).all() and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000"""
     (tmp_path / "b_red.png").write_bytes(data)
     words = [sys.executable, "-c", code, tmp_path / "a_red.png"]
     assert subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=100).returncode == 0
@@ -184,9 +185,8 @@ def test_texts_that_unpack_to_gigabytes_do_not_stop_a_png(tmp_path):
 
 def test_a_jpeg_of_endless_scans_is_not_decoded(tmp_path):
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)).save(
-        stream, "jpeg", progressive=True
-    )
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "jpeg", progressive=True)
     data = stream.getvalue()
     (tmp_path / "a_red.jpg").write_bytes(data)
     assert read_plane(tmp_path / "a_red.jpg").shape == (32, 32)
@@ -206,7 +206,7 @@ def test_other_formats_under_the_name_of_a_png_are_not_decoded(tmp_path, form):
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"a\x1b[2J", b" a", "a\u202eb".encode(), ("x" * 241).encode()])
-def test_names_of_pictures_that_no_table_could_hold(tmp_path, name):
+def test_names_of_images_that_no_table_could_have(tmp_path, name):
     with open(os.fsencode(tmp_path) + b"/" + name + b"_red.png", "wb"):
         pass
     with pytest.raises(InputError, match="1 Id not usable") as told:

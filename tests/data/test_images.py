@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from utils.data import augment
 from utils.data.dataset import Normaliser, Samples, dataset_moments
 from utils.data.images import (
+    ENDINGS,
     find_files,
     image_size,
     load_sample,
@@ -40,11 +41,11 @@ def batch_of(folder, ids, spec, size=8, fit="resize", normalise="none", workers=
     return samples, make_loader(samples, 4, workers, torch.device("cpu"))
 
 
-@pytest.mark.parametrize(
-    "spec, values",
-    [("rgby", [10, 20, 30, 90]), ("bgry", [30, 20, 10, 90]), ("rgb", [10, 20, 30]), ("green", [20]), ("g", [20]),
-     ("yb", [90, 30]), ("rgb+y/3", [40, 50, 60])],
-)  # fmt: skip
+SETS = {"rgby": [10, 20, 30, 90], "bgry": [30, 20, 10, 90], "rgb": [10, 20, 30], "green": [20], "g": [20]}
+SETS |= {"yb": [90, 30], "rgb+y/3": [40, 50, 60]}
+
+
+@pytest.mark.parametrize("spec, values", SETS.items())
 def test_channel_sets_reach_the_network_in_their_order(known, spec, values):
     samples, loader = batch_of(known, ["a"], spec)
     planes = Normaliser(samples.channels.mix, "none", None, None, torch.device("cpu"))(next(batches(loader)))
@@ -58,17 +59,14 @@ def test_impossible_channel_sets_are_refused(spec):
         parse_channels(spec)
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "tif", "tiff"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("form", ["grey", "grey in rgb", "one plane of rgb"])
 def test_formats_and_grey_in_rgb(tmp_path, ending, form):
     pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8), (0, 0), 4)
-    stored = {
-        "grey": pixels,
-        "grey in rgb": np.dstack([pixels] * 3),
-        "one plane of rgb": np.dstack([pixels * 0, pixels, pixels * 0]),
-    }[form]
+    zero = np.zeros_like(pixels)
+    planes = {"grey": [pixels], "grey in rgb": [pixels] * 3, "one plane of rgb": [zero, pixels, zero]}
     path = tmp_path / f"x_green.{ending}"
-    cv2.imwrite(str(path), stored, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    cv2.imwrite(str(path), np.dstack(planes[form]), [cv2.IMWRITE_JPEG_QUALITY, 100])
     tolerance = 0 if ending in ("png", "tif", "tiff") else 12
     read = read_plane(path)
     assert read.dtype == np.uint8 and image_size(path) == (40, 30) == read.shape
@@ -152,18 +150,8 @@ def test_a_blank_channel_becomes_zero_not_nan(tmp_path):
 
 
 def epoch_of(folder, ids, epoch, workers, seed=0):
-    samples, loader = batch_of(
-        folder,
-        ids,
-        "rgby",
-        16,
-        "crop",
-        "image",
-        workers,
-        augment=augment.build("d4", list(VALUES)),
-        random_crop=True,
-        seed=seed,
-    )
+    chain = augment.build("d4", list(VALUES))
+    samples, _ = batch_of(folder, ids, "rgby", 16, "crop", "image", augment=chain, random_crop=True, seed=seed)
     loader = make_loader(samples, 4, workers, torch.device("cpu"), shuffle=True)
     loader.order.epoch = epoch
     got = [(batch["rows"], batch["images"]) for batch in batches(loader)]
@@ -185,14 +173,14 @@ def test_what_is_random_follows_from_seed_epoch_and_sample_alone(tmp_path):
         assert by_row.flatten(1).any(1).sum() >= 8, "another epoch or seed, another crop of nearly every image"
 
 
-def test_d4_makes_all_eight_views():
+def test_d4_makes_all_eight_flips_and_turns():
     image = np.arange(3 * 3 * 4, dtype=np.uint8).reshape(3, 3, 4)
     wanted = {np.rot90(turn, k).tobytes() for k in range(4) for turn in (image, image[:, ::-1])}
     d4 = augment.build("d4", list(VALUES))
     assert {np.ascontiguousarray(d4(image, None, 1, seed)[0]).tobytes() for seed in range(200)} == wanted
 
 
-def test_scan_passes_other_files_over(tmp_path):
+def test_scan_skips_other_files(tmp_path):
     write_images(tmp_path, ["a_b", "c"], ["green"])
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "d_purple.png").write_text("x")

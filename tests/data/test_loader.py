@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -38,7 +39,7 @@ def victim(folds):
 
 
 def harm(monkeypatch, victim, what):
-    """Let reading the victim do `what` in loading processes."""
+    """Let DataLoader workers do `what` when they read the victim."""
     real, main = Images.read, os.getpid()
 
     def read(self, row):
@@ -47,6 +48,11 @@ def harm(monkeypatch, victim, what):
         return real(self, row)
 
     monkeypatch.setattr(Images, "read", read)
+
+
+def same_weights(*runs):
+    one, other = (torch.load(run / "fold0/last.pt", weights_only=True)["model"] for run in runs)
+    return all(torch.equal(one[key], other[key]) for key in one)
 
 
 def none_left():
@@ -83,8 +89,7 @@ def test_a_death_in_a_later_epoch_leaves_what_the_command_goes_on_from(
         harm(patch, victim, die_by(signal.SIGKILL))
         refuse("train", *words, says=["(Killed)", victim, "goes on from"])
     succeed("train", *words)
-    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert same_weights(tmp_path / "mini", run)
 
 
 def test_workers_that_die_at_once_are_named_or_the_first_of_them(atlas, folds, tmp_path, monkeypatch, victim):
@@ -101,9 +106,11 @@ def test_a_worker_between_two_images_is_reported_without_a_file(atlas, folds, tm
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_want_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
-    monkeypatch.setattr(cache, "load_sample", lambda files, size, bits: raise_(MemoryError()) if victim in files[0].name
-                        else torch.zeros(32, 32, 4, dtype=torch.uint8).numpy())  # fmt: skip
+def test_out_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
+    def load(files, size, bits):
+        return raise_(MemoryError()) if victim in files[0].name else np.zeros((32, 32, 4), np.uint8)
+
+    monkeypatch.setattr(cache, "load_sample", load)
     words = [*train_options(atlas, folds, tmp_path, workers=workers, normalise="none"), "--no-cache"]
     refuse("train", *words, says=["out of memory while reading", victim, "fewer --workers"])
     assert none_left()
@@ -129,8 +136,7 @@ def test_signals_to_the_processes_do_not_disturb_a_training(atlas, folds, run, t
 
     monkeypatch.setattr(Trainer, "train_step", step)
     succeed("train", *train_options(atlas, folds, tmp_path, workers=2))
-    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
-    assert len(sent) == 2 and all(torch.equal(one[key], other[key]) for key in one) and none_left()
+    assert len(sent) == 2 and same_weights(tmp_path / "mini", run) and none_left()
 
 
 def test_signals_while_the_processes_start_do_not_either(atlas, folds, tmp_path, monkeypatch):
@@ -210,9 +216,7 @@ def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch)
         os._exit(0)
     os.close(its)
     os.waitpid(training, 0)
-    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", (
-        "the worker has ended, and the pipe with it"
-    )
+    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", "the worker, and the pipe with it, is gone"
     os.close(ours)
 
 
@@ -260,27 +264,20 @@ def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, 
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("no namespaces here")
     assert done.returncode == 0, done.stderr
-    one, other = (torch.load(path / "fold0/last.pt", weights_only=True)["model"] for path in (tmp_path / "mini", run))
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert same_weights(tmp_path / "mini", run)
 
 
 def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(loader, "shared_tensor", full)
-    words = train_options(atlas, folds, tmp_path, workers=2)
-    refuse(
-        "train", *words, says=["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
-    )
+    monkeypatch.setattr(loader, "concatenate", lambda *_: raise_(OSError("No space left on device")))
+    says = ["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
+    refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=says)
     assert none_left() and not (tmp_path / "mini").exists()
 
 
 def test_processes_that_cannot_be_started_are_one_sentence(atlas, folds, tmp_path, monkeypatch):
-    """As where semaphores have no /dev/shm."""
-    monkeypatch.setattr(
-        torch.utils.data.DataLoader, "__iter__", lambda _: raise_(OSError(38, "Function not implemented"))
-    )
+    """As on a system without semaphores in /dev/shm."""
+    refused = OSError(38, "Function not implemented")
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda _: raise_(refused))
     words = train_options(atlas, folds, tmp_path, workers=2)
     refuse("train", *words, says=["DataLoader workers cannot be started", "Function not implemented", "--workers 0"])
 
@@ -293,9 +290,8 @@ def running(pid):
         return False
 
 
-@pytest.mark.parametrize("how", ["at work", "stuck"])
-def test_the_processes_end_where_the_training_is_killed(atlas, folds, tmp_path, victim, how):
-    done = drive(how, victim, train_options(atlas, folds, tmp_path, workers=2))
+def test_stuck_workers_end_if_the_training_is_killed(atlas, folds, tmp_path, victim):
+    done = drive("stuck", victim, train_options(atlas, folds, tmp_path, workers=2))
     pids = [int(word) for line in done.stdout.splitlines() if line.startswith("pids") for word in line.split()[1:]]
     assert done.returncode == -signal.SIGKILL and len(pids) == 2, done.stderr
     for _ in range(300):

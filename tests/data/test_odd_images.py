@@ -1,6 +1,7 @@
 """Odd but legal images (odd_images.py): each is read right, or refused with a reason that names what is odd."""
 
 import io
+import struct
 import zlib
 from collections import Counter
 
@@ -10,10 +11,15 @@ import tifffile
 from odd_images import TRUTH, all_images
 from PIL import Image
 
-from utils.data import tiff
 from utils.data.images import image_size, read_plane, scan_folder
 from utils.errors import InputError
 from utils.opencv import cv2
+
+
+def tiff_of(pixels, **options):
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, pixels, **options)
+    return stream.getvalue()
 
 
 def test_none_is_silently_wrong(tmp_path):
@@ -37,48 +43,45 @@ def test_none_is_silently_wrong(tmp_path):
     assert counts["read"] >= 300 and counts["refused"] >= 100, counts
 
 
-@pytest.mark.parametrize("write, says", [
-    (lambda f: tifffile.imwrite(f, np.zeros((8, 8), np.float32)), "32-bit pixels .floating-point.; save it as grey of 8 or 16"),
-    (lambda f: tifffile.imwrite(f, np.zeros((8, 8), np.int16)), "16-bit pixels .signed."),
-    (lambda f: tifffile.imwrite(f, np.zeros((3, 8, 8), np.uint8), imagej=True), "holds 3 pictures"),
-    (lambda f: tifffile.imwrite(f, np.zeros((4, 8, 8), np.uint8), photometric="minisblack", planarconfig="separate"),
-     "holds 4 (channels in one image|pictures)"),
-    (lambda f: tifffile.imwrite(f, np.zeros((8, 8), np.uint8), extratags=[(274, 3, 1, 6, True)]), "orientation 6"),
-    (lambda f: f.write(cv2.imencode(".webp", np.zeros((8, 8), np.uint8))[1].tobytes()), "but WebP"),
-    (lambda f: f.write(b"BM" + bytes(100)), "but BMP"),
-])  # fmt: skip
-def test_what_is_refused_is_named(tmp_path, write, says):
+ZEROS = np.zeros((8, 8), np.uint8)
+REFUSED = {
+    "32-bit pixels .floating-point.; save it as grey of 8 or 16": tiff_of(ZEROS.astype(np.float32)),
+    "16-bit pixels .signed.": tiff_of(ZEROS.astype(np.int16)),
+    "has 3 images": tiff_of(np.stack([ZEROS] * 3), imagej=True),
+    "has 4 (channels in one image|images)": tiff_of(
+        np.stack([ZEROS] * 4), photometric="minisblack", planarconfig="separate"
+    ),
+    "orientation 6": tiff_of(ZEROS, extratags=[(274, 3, 1, 6, True)]),
+    "has 5 images": tiff_of(ZEROS, description="ImageJ=1.53\nimages=5\nslices=5\n", metadata=None),
+    r"image \(but WebP\)": cv2.imencode(".webp", ZEROS)[1].tobytes(),
+    r"image \(but BMP\)": b"BM" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("says", REFUSED)
+def test_what_is_refused_is_named(tmp_path, says):
     path = tmp_path / "a_red.tif"
-    with open(path, "wb") as file:
-        write(file)
+    path.write_bytes(REFUSED[says])
     for read in (image_size, read_plane):
         with pytest.raises(InputError, match=f"a_red.tif .*{says}"):
             read(path)
 
 
-def test_a_compression_whose_package_is_missing_is_named(tmp_path, monkeypatch):
+def test_a_compression_without_a_decoder_is_named(tmp_path, monkeypatch):
     path = tmp_path / "a_red.tif"
-    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), compression="zstd")
+    tifffile.imwrite(path, ZEROS, compression="zstd")
     monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", {})
-    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
-    with pytest.raises(InputError, match="compressed by ZSTD, which needs the package imagecodecs; save it"):
-        image_size(path)
-    monkeypatch.undo()
-    monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", {})
-    with pytest.raises(InputError, match="compressed by ZSTD, which is not read; save it"):
+    with pytest.raises(InputError, match="compressed by ZSTD, which is not supported .*imagecodecs.; save it"):
         image_size(path)
 
 
 def test_a_strip_that_unpacks_to_gigabytes_is_not_unpacked_whole(tmp_path):
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, np.zeros((16, 16), np.uint8), compression="zlib", metadata=None)
-    data, page = bytearray(stream.getvalue()), tifffile.TiffFile(io.BytesIO(stream.getvalue())).pages[0]
-    packed = zlib.compress(bytes(2**28))
+    data = tiff_of(np.zeros((16, 16), np.uint8), compression="zlib", metadata=None)
+    page, packed = tifffile.TiffFile(io.BytesIO(data)).pages[0], zlib.compress(bytes(2**28))
+    data = bytearray(data)
     for tag, value in ((273, len(data)), (279, len(packed))):
         place = page.tags[tag].offset
-        data[place + 2 : place + 12] = (
-            (4).to_bytes(2, "little") + (1).to_bytes(4, "little") + value.to_bytes(4, "little")
-        )
+        data[place + 2 : place + 12] = struct.pack("<HII", 4, 1, value)
     path = tmp_path / "a_red.tif"
     path.write_bytes(bytes(data) + packed)
     try:
@@ -120,13 +123,8 @@ def test_a_dim_spotted_channel_in_one_colour_is_told_from_two_channels(tmp_path,
 
 def test_composites_of_several_channels_are_no_channel(tmp_path):
     """The Human Protein Atlas publishes X_blue_red_green.jpg beside; an Id may still end with a colour of its own."""
-    for name in (
-        "X_blue_red_green.jpg",
-        "Y_red_green.png",
-        "Z_green.png",
-        "W_red_red.png",
-        "Z_blue_red_green_yellow.tif",
-    ):
+    names = "X_blue_red_green.jpg Y_red_green.png Z_green.png W_red_red.png Z_blue_red_green_yellow.tif"
+    for name in names.split():
         (tmp_path / name).write_bytes(b"")
     assert {id_: set(found) for id_, found in scan_folder(tmp_path).items()} == {"Z": {"green"}, "W_red": {"red"}}
 
@@ -148,12 +146,3 @@ def test_a_missing_end_is_still_found_behind_zeros(tmp_path):
             image_size(path)
         path.write_bytes(data + bytes(200_000))
         assert image_size(path) == read_plane(path).shape
-
-
-def test_no_page_of_a_stack_goes_unnoticed(tmp_path):
-    """A stack that ImageJ or MetaMorph keep behind a single page."""
-    path = tmp_path / "a_red.tif"
-    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), description="ImageJ=1.53\nimages=5\nslices=5\n", metadata=None)
-    with pytest.raises(InputError, match="holds 5 pictures"):
-        image_size(path)
-    assert tiff.MOST_PAGES == 100

@@ -21,9 +21,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, succeed
+from safetensors.torch import load_file
 
 from utils.errors import InputError
 from utils.kaggle import COMPETITION, attached, imitation, kernel, upload, wheels
+from utils.runs.run_folder import WEIGHTS
 from utils.simulator.plan import Settings
 
 TINY = "--size 32 --fit resize --normalise dataset --augment d4 --epochs 2 --batch-size 8 --optimiser adam --lr 0.001"
@@ -172,7 +174,7 @@ def made(index, run, tmp_path_factory):
     torch.save({}, folder / "net-1234.pth")
     words = [run, "--user", "you", "--weights", folder / "net-1234.pth", "-o", folder / "upload"]
     out = succeed("utils.kaggle.upload", *words).out
-    assert "kaggle datasets create -p" in out and "best.pt" in out and "munch" in out
+    assert "kaggle datasets create -p" in out and WEIGHTS in out and "munch" in out
     return folder / "upload"
 
 
@@ -186,7 +188,7 @@ def without_runs(made, tmp_path_factory):
 
 
 def weights_of(path):
-    return torch.load(path, weights_only=True)["model"]
+    return load_file(path) if path.name == WEIGHTS else torch.load(path, weights_only=True)["model"]
 
 
 def test_a_second_kernel_goes_on_with_the_first_ones_output_to_the_bit(tmp_path, atlas, without_runs, image, confined):
@@ -209,7 +211,7 @@ def test_a_second_kernel_goes_on_with_the_first_ones_output_to_the_bit(tmp_path,
 
     options = ["--recipe", "gapnet_pl", "--fold", 1, "--name", "whole", "--folds", first / "working/folds.csv"]
     succeed("train", *options, *TINY.split(), "--images", atlas / "train", "--runs", tmp_path)
-    for name in ("best.pt", "last.pt"):
+    for name in (WEIGHTS, "last.pt"):
         whole, parts = (
             weights_of(tmp_path / "whole/fold1" / name),
             weights_of(second / "working/runs/tiny/fold1" / name),
@@ -296,7 +298,7 @@ def test_at_the_end_what_is_no_output_is_removed_after_the_last_use_of_its_packa
     monkeypatch.chdir(found.working)
     kernel.close(found, ["mini"])
     out = capsys.readouterr().out
-    assert not found.scratch.exists() and "submission.csv" in out and "best.pt" in out
+    assert not found.scratch.exists() and "submission.csv" in out and WEIGHTS in out
     assert "mini/fold0 is not finished (epoch 2, step " in out and "attach this kernel's output" in out
     assert "mini/fold1 is not" not in out
 

@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT, refuse, succeed
 
 from utils.kaggle import COMPETITION, attached, upload, wheels
+from utils.runs.run_folder import WEIGHTS
 
 
 def test_metadata_is_what_kaggle_asks_for():
@@ -40,7 +41,7 @@ REFUSED = {
     f"--name {'a' * 44}": ["--name"],
     "--go-on-from kernel": ["--go-on-from", "user/name"],
     "--wheel tensorflow": ["--wheel tensorflow", "does not ask"],
-    "no_such_run": ["no_such_run", "holds no fold<k>/best.pt"],
+    "no_such_run": ["no_such_run", "holds no fold<k>/best.safetensors"],
     "--weights no.pth": ["no.pth cannot be read"],
     "--folds no.csv": ["no.csv"],
 }
@@ -66,9 +67,9 @@ def test_weights_that_kaggle_would_unpack_or_hide_are_refused(tmp_path):
 def test_runs_that_are_damaged_or_of_one_name_are_refused(tmp_path, run):
     other = shutil.copytree(run, tmp_path / "other/mini")
     refused(tmp_path, run, other, says="two runs are called mini")
-    (other / "fold1/best.pt").write_bytes(b"PK")
-    refused(tmp_path, other, says=["fold1/best.pt"])
-    shutil.copyfile(run / "fold1/best.pt", other / "fold1/best.pt")
+    (other / "fold1" / WEIGHTS).write_bytes(b"PK")
+    refused(tmp_path, other, says=f"fold1/{WEIGHTS}")
+    shutil.copyfile(run / "fold1" / WEIGHTS, other / "fold1" / WEIGHTS)
     (other / "fold0/rows.csv").unlink()
     refused(tmp_path, other, says=["fold0", "rows.csv"])
 
@@ -113,7 +114,7 @@ def test_the_kit_is_uploaded_whole_and_nothing_else(tmp_path, run, monkeypatch):
     fold = dataset / "runs/mini/fold0"
     kept = {path.relative_to(fold).as_posix() for path in fold.rglob("*.*")}
     tables = {"config.json", "rows.csv", "oof.csv", "log.csv"}
-    assert kept == {"best.pt", *tables, "validation/epoch001.npy", "validation/epoch002.npy"}
+    assert kept == {WEIGHTS, *tables, "validation/epoch001.npy", "validation/epoch002.npy"}
     help_ = [sys.executable, "-B", "train.py", "--help"]
     done = subprocess.run(help_, cwd=dataset / "kit", capture_output=True, text=True)
     assert done.returncode == 0 and "--time-limit" in done.stdout, done.stderr
@@ -127,5 +128,5 @@ def test_an_unfinished_fold_takes_its_state_along(tmp_path, run):
     state = torch.load(copy / "fold0/last.pt", weights_only=True)
     torch.save(state | {"finished": False}, copy / "fold0/last.pt")
     files = upload.run_files([copy])
-    assert {"runs/mini/fold0/last.pt", "runs/mini/fold0/steps.csv", "runs/mini/fold1/best.pt"} <= set(files)
+    assert {"runs/mini/fold0/last.pt", "runs/mini/fold0/steps.csv", f"runs/mini/fold1/{WEIGHTS}"} <= set(files)
     assert "runs/mini/fold1/last.pt" not in files

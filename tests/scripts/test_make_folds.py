@@ -1,5 +1,7 @@
 """make_folds.py: every row once, classes even, groups unbroken, seeded."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import make_folds
-from utils.data import near_duplicates
+from utils.opencv import cv2
 from utils.runs.predictions import read_predictions
 from utils.scoring.stratify import even_out
 from utils.simulator import write
@@ -36,33 +38,21 @@ def matrix(table):
     return labels
 
 
-def test_every_row_once_and_classes_even(real_table, tmp_path):
-    succeed("make_folds", "--labels", real_table, "-o", tmp_path / "folds.csv")
-    table, source = read(tmp_path / "folds.csv"), read(real_table)
-    assert table["Id"].tolist() == source["Id"].tolist() and table["Target"].tolist() == source["Target"].tolist()
-    assert set(table["fold"]) == set(range(10))
-    labels = matrix(table)
-    counts = np.stack([labels[table["fold"] == fold].sum(axis=0) for fold in range(10)])
-    rare = labels.sum(axis=0) < 60
-    assert rare.sum() >= 4
-    assert (counts.max(axis=0) - counts.min(axis=0))[rare].max() <= 1, "a rare class can be spread to within one image"
-    assert np.abs(counts - labels.sum(axis=0) / 10).max() < 3
-
-
-def test_eleven_images_of_class_27_go_one_to_a_fold_and_two_to_one(real_table, tmp_path):
-    assert matrix(read(real_table))[:, 27].sum() == 11
-    for seed in (0, 1):
-        succeed("make_folds", "--labels", real_table, "--seed", seed, "-o", tmp_path / "folds.csv")
-        table = read(tmp_path / "folds.csv")
-        held = np.bincount(table["fold"][matrix(table)[:, 27] == 1], minlength=10)
-        assert sorted(held) == [1] * 9 + [2]
-
-
-def test_seed_decides(real_table, tmp_path):
+def test_every_row_once_classes_even_and_seeded(real_table, tmp_path):
+    source = read(real_table)
+    assert matrix(source)[:, 27].sum() == 11
     folds = []
     for number, seed in enumerate((0, 0, 1)):
         succeed("make_folds", "--labels", real_table, "--seed", seed, "-o", tmp_path / f"{number}.csv")
-        folds.append(read(tmp_path / f"{number}.csv")["fold"].tolist())
+        table = read(tmp_path / f"{number}.csv")
+        folds.append(table["fold"].tolist())
+        assert table["Id"].tolist() == source["Id"].tolist() and table["Target"].tolist() == source["Target"].tolist()
+        labels = matrix(table)
+        counts = np.stack([labels[table["fold"] == fold].sum(axis=0) for fold in range(10)])
+        assert counts.sum() == labels.sum() and sorted(counts[:, 27]) == [1] * 9 + [2]
+        rare = labels.sum(axis=0) < 60
+        assert rare.sum() >= 4 and (counts.max(axis=0) - counts.min(axis=0))[rare].max() <= 1
+        assert np.abs(counts - labels.sum(axis=0) / 10).max() < 3
     assert folds[0] == folds[1] != folds[2]
 
 
@@ -78,25 +68,21 @@ def test_external_rows_are_split_and_always_train_rows_are_not(tmp_path):
     assert table["fold"][table["source"] != "lab"].value_counts().to_dict() == {fold: 12 for fold in range(5)}
 
 
-def test_near_duplicates_share_a_fold_even_with_an_always_train_row(atlas, own_atlas, tmp_path):
-    """Twins by another exposure, and by a copied file among rows that are only trained on."""
-    import shutil
-
-    from utils.opencv import cv2
-
-    table = read(own_atlas / "train.csv")
+def test_near_duplicates_share_a_fold_even_with_an_always_train_row(own_atlas, tmp_path):
+    """A darker exposure, and a copied file among rows that are only trained on."""
+    table, images = read(own_atlas / "train.csv"), own_atlas / "train"
     first, second = table["Id"].iloc[:2]
     for channel in ("red", "green", "blue", "yellow"):
-        darker = cv2.imread(str(own_atlas / "train" / f"{first}_{channel}.png"), cv2.IMREAD_UNCHANGED) // 2
-        cv2.imwrite(str(own_atlas / "train" / f"dark_{channel}.png"), darker)
-        shutil.copy(own_atlas / "train" / f"{second}_{channel}.png", own_atlas / "train" / f"copy_{channel}.png")
+        darker = cv2.imread(str(images / f"{first}_{channel}.png"), cv2.IMREAD_UNCHANGED) // 2
+        cv2.imwrite(str(images / f"dark_{channel}.png"), darker)
+        shutil.copy(images / f"{second}_{channel}.png", images / f"copy_{channel}.png")
     labels = write_labels(tmp_path / "train.csv", dict(zip(table["Id"], table["Target"])) | {"dark": "0"})
     only = write_labels(tmp_path / "only.csv", {"copy": "0"})
-    succeed("make_folds", "--labels", labels, "--always-train", f"lab={only}", "--images", own_atlas / "train",
-            "--folds", 4, "-o", tmp_path / "folds.csv")  # fmt: skip
+    words = ["--always-train", f"lab={only}", "--images", images, "--folds", 4, "-o", tmp_path / "folds.csv"]
+    succeed("make_folds", "--labels", labels, *words)
     folds = read(tmp_path / "folds.csv").set_index("Id")
     assert folds["fold"]["dark"] == folds["fold"][first] and folds["group"]["dark"] == folds["group"][first]
-    assert folds["fold"]["copy"] == folds["fold"][second] >= 0, "training on a validation image's twin would leak"
+    assert folds["fold"]["copy"] == folds["fold"][second] >= 0, "training on its near-duplicate would leak"
     pairs = {frozenset(pair) for pair in read(tmp_path / "folds_duplicates.csv")[["Id", "twin"]].to_numpy()}
     assert {frozenset({first, "dark"}), frozenset({second, "copy"})} <= pairs
 
@@ -107,24 +93,11 @@ def test_groups_unbroken_on_the_atlas(folds):
     assert (table.groupby("group")["fold"].nunique() == 1).all()
 
 
-def test_different_pictures_are_no_duplicates(tmp_path):
+def test_different_images_are_no_duplicates(tmp_path):
     write_images(tmp_path / "images", [f"i{n}" for n in range(40)], size=64)
     labels = write_labels(tmp_path / "train.csv", {f"i{n}": "0" for n in range(40)})
-    result = succeed(
-        "make_folds", "--labels", labels, "--images", tmp_path / "images", "--folds", 2, "-o", tmp_path / "f.csv"
-    )
-    assert "0 pairs" in result.out
-
-
-@given(st.integers(2, 40), st.integers(0, 12), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
-def test_close_pairs_are_those_counted_one_by_one(rows, distance, seed):
-    rng = np.random.default_rng(seed)
-    hashes = rng.random((rows, 24)) < 0.5
-    found = near_duplicates.close_pairs(hashes, distance, block=7)
-    got = {(int(a), int(b)): int(bits) for a, b, bits in found.T}
-    want = {(a, b): int((hashes[a] != hashes[b]).sum()) for a in range(rows) for b in range(a + 1, rows)}
-    assert got == {pair: bits for pair, bits in want.items() if bits <= distance}
+    words = ["--labels", labels, "--images", tmp_path / "images", "--folds", 2, "-o", tmp_path / "f.csv"]
+    assert "0 pairs" in succeed("make_folds", *words).out
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6))
@@ -154,25 +127,11 @@ def test_evening_out_never_makes_it_worse():
     assert unevenness(even_out(counted, start.copy(), np.full(3, 1 / 3))) < 0.1 * unevenness(start)
 
 
-def test_plot_is_drawn(atlas, tmp_path):
-    succeed(
-        "make_folds",
-        "--labels",
-        atlas / "train.csv",
-        "--folds",
-        3,
-        "-o",
-        tmp_path / "f.csv",
-        "--plot",
-        tmp_path / "f.png",
-    )
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_sources_without_pictures_are_split_unhashed(atlas, tmp_path):
+def test_sources_without_images_are_split_unhashed(atlas, tmp_path):
     more = write_labels(tmp_path / "more.csv", {f"e{i}": str(i % 3) for i in range(30)})
-    command = ["--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", tmp_path / "folds.csv"]
-    assert "not looked for in source lab" in succeed("make_folds", *command, "--external", f"lab={more}").out
+    words = ["--labels", atlas / "train.csv", "--images", atlas / "train", "--folds", 3, "-o", tmp_path / "folds.csv"]
+    out = succeed("make_folds", *words, "--external", f"lab={more}", "--plot", tmp_path / "f.png").out
+    assert "not looked for in source lab" in out and (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     table = read(tmp_path / "folds.csv")
     assert table["fold"][table["source"] == "lab"].value_counts().max() <= 13 and len(table) == 78
     assert table["group"].nunique() < len(table), "the others are"
@@ -184,17 +143,8 @@ def test_the_papers_split_8_1_1(tmp_path):
     labels = rng.random((18_756, 13)) < np.linspace(0.02, 0.4, 13)
     targets = [" ".join(map(str, np.flatnonzero(row))) for row in labels]
     write_labels(tmp_path / "train.csv", {f"s{i}": target for i, target in enumerate(targets)})
-    succeed(
-        "make_folds",
-        "--labels",
-        tmp_path / "train.csv",
-        "--classes",
-        "cyto",
-        "--split",
-        "8:1:1",
-        "-o",
-        tmp_path / "f.csv",
-    )
+    words = ["--labels", tmp_path / "train.csv", "--classes", "cyto", "--split", "8:1:1", "-o", tmp_path / "f.csv"]
+    succeed("make_folds", *words)
     fold = pd.read_csv(tmp_path / "f.csv")["fold"].to_numpy()
     sizes = [(fold == part).sum() for part in (-1, 0, -2)]
     assert sum(sizes) == 18_756 and np.abs(np.array(sizes) - [15_004, 1_876, 1_876]).max() <= 6
@@ -202,60 +152,41 @@ def test_the_papers_split_8_1_1(tmp_path):
         assert np.abs(labels[fold == part].sum(0) - share * labels.sum(0)).max() < 2.5
 
 
-def test_a_split_is_trained_validated_and_predicted(own_atlas, tmp_path):
-    """Twins in one part; train.py sees the first two, predict.py the third."""
-    table = tmp_path / "f.csv"
-    images = ["--images", own_atlas / "train"]
-    succeed(
-        "make_folds",
-        "--labels",
-        own_atlas / "train.csv",
-        *images,
-        "--split",
-        "6:2:2",
-        "-o",
-        table,
-        "--plot",
-        tmp_path / "f.png",
-    )
+def test_a_split_is_trained_validated_and_predicted(atlas, tmp_path):
+    """Near-duplicates are in one part; train.py reads the first two parts, predict.py the third."""
+    table, images = tmp_path / "f.csv", ["--images", atlas / "train"]
+    words = ["--labels", atlas / "train.csv", *images, "--split", "6:2:2", "-o", table, "--plot", tmp_path / "f.png"]
+    succeed("make_folds", *words)
     rows = pd.read_csv(table, dtype=str).set_index("Id")
     assert (rows.groupby("group")["fold"].nunique() == 1).all() and set(rows["fold"]) == {"-1", "0", "-2"}
-    succeed("train", *train_options(own_atlas, table, tmp_path, epochs=1))
+    succeed("train", *train_options(atlas, table, tmp_path, epochs=1))
     used = pd.read_csv(tmp_path / "mini/fold0/rows.csv", dtype=str).set_index("Id")["part"]
     assert set(used.index[used == "train"]) == set(rows.index[rows["fold"] == "-1"])
     assert set(used.index[used == "valid"]) == set(rows.index[rows["fold"] == "0"])
-    succeed(
-        "predict", tmp_path / "mini", *images, "--ids", table, "--fold", -2, "--workers", 0, "-o", tmp_path / "t.csv"
-    )
+    ids = ["--ids", table, "--fold", -2, "--workers", 0, "-o", tmp_path / "t.csv"]
+    succeed("predict", tmp_path / "mini", *images, *ids)
     assert set(read_predictions(tmp_path / "t.csv").index) == set(rows.index[rows["fold"] == "-2"])
 
 
-@pytest.mark.parametrize("split", ["8:1", "8:1:0", "a:b:c", "-8:1:1"])
-def test_split_refuses(atlas, tmp_path, split):
-    refuse(
-        "make_folds",
-        "--labels",
-        atlas / "train.csv",
-        f"--split={split}",
-        "-o",
-        tmp_path / "f.csv",
-        says="such as 8:1:1",
-    )
-    words = ["--labels", atlas / "train.csv", "--split", "8:1:1", "-o", tmp_path / "f.csv"]
-    refuse("make_folds", *words, "--folds", 3, says="exclude each other")
-    refuse("make_folds", *words, "--test", f"x={atlas / 'train.csv'}", says="a test part of its own")
-    write_labels(tmp_path / "few.csv", dict.fromkeys("abcd", "0"))
-    refuse("make_folds", "--labels", tmp_path / "few.csv", *words[2:], says="part is empty")
-    write_labels(tmp_path / "few.csv", dict.fromkeys("ab", "0"))
-    refuse("make_folds", "--labels", tmp_path / "few.csv", *words[2:], says="give more rows")
+def test_split_refuses(atlas, tmp_path):
+    labels, out = ["--labels", atlas / "train.csv"], ["-o", tmp_path / "f.csv"]
+    for split in ("8:1", "8:1:0", "a:b:c", "-8:1:1"):
+        refuse("make_folds", *labels, f"--split={split}", *out, says="such as 8:1:1")
+    words = ["--split", "8:1:1", *out]
+    refuse("make_folds", *labels, *words, "--folds", 3, says="exclude each other")
+    refuse("make_folds", *labels, *words, "--test", f"x={atlas / 'train.csv'}", says="a test part of its own")
+    few = write_labels(tmp_path / "few.csv", dict.fromkeys("abcd", "0"))
+    refuse("make_folds", "--labels", few, *words, says="part is empty")
+    write_labels(few, dict.fromkeys("ab", "0"))
+    refuse("make_folds", "--labels", few, *words, says="give more rows")
     assert not (tmp_path / "f.csv").exists()
 
 
-def test_always_train_rows_beside_a_split_are_told(tmp_path):
+def test_always_train_rows_beside_a_split_are_reported(tmp_path):
     write_labels(tmp_path / "a.csv", {f"a{i}": str(i % 3) for i in range(60)})
     write_labels(tmp_path / "b.csv", {f"b{i}": "1" for i in range(7)})
     words = ["--labels", tmp_path / "a.csv", "--always-train", f"x={tmp_path / 'b.csv'}", "--split", "8:1:1"]
-    out = succeed("make_folds", *words, "-o", tmp_path / "f.csv", "--plot", tmp_path / "f.png").out
+    out = succeed("make_folds", *words, "-o", tmp_path / "f.csv").out
     assert "sizes 48 / 6 / 6; always trained on: 7 rows" in out
     assert (pd.read_csv(tmp_path / "f.csv")["fold"] == -1).sum() == 55
 
@@ -268,18 +199,8 @@ def test_corrupt_samples_are_left_out_and_listed(tmp_path):
     damaged = set(truth.index[(truth["corrupt"] != "") & (truth["split"] == "train")])
     whole = [id_ for id_ in pd.read_csv(data / "train.csv", dtype=str)["Id"] if id_ not in damaged]
     (data / "train" / f"{whole[0]}_red.tif").unlink()
-    options = [
-        "--labels",
-        data / "train.csv",
-        "--images",
-        data / "train",
-        "--classes",
-        "cyto",
-        "--folds",
-        2,
-        "-o",
-        tmp_path / "f.csv",
-    ]
+    options = ["--labels", data / "train.csv", "--images", data / "train", "--classes", "cyto", "--folds", 2]
+    options += ["-o", tmp_path / "f.csv"]
     refuse("make_folds", *options, says=["unusable image file", ".tif"])
     out = succeed("make_folds", *options, "--drop-corrupt").out
     dropped = pd.read_csv(tmp_path / "f_dropped.csv", dtype=str)
@@ -287,7 +208,7 @@ def test_corrupt_samples_are_left_out_and_listed(tmp_path):
     assert dropped.set_index("Id").loc[whole[0], "why"] == "red missing"
     assert set(pd.read_csv(tmp_path / "f.csv", dtype=str)["Id"]) == set(whole[1:])
     assert f"{len(damaged) + 1} samples of 40 left out" in out
-    refuse("make_folds", "--labels", data / "train.csv", "--drop-corrupt", says="needs the pictures")
+    refuse("make_folds", "--labels", data / "train.csv", "--drop-corrupt", says="needs the images")
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -305,7 +226,7 @@ def test_damage_inside_a_file_is_found(tmp_path, ending):
     assert dropped["Id"].tolist() == ["b"] and "damaged" in dropped["why"][0]
 
 
-def test_what_most_samples_lack_is_not_missing_and_what_is_not_there_is_told(tmp_path):
+def test_what_most_samples_lack_is_not_missing_and_a_missing_sample_is_an_error(tmp_path):
     """One stray yellow file does not condemn three-channel samples; a forgotten folder is no damage."""
     write_images(tmp_path / "i", "abcd", channels=("red", "green", "blue"))
     write_images(tmp_path / "i", "a", channels=("yellow",))

@@ -1,4 +1,4 @@
-"""Images that cannot be read: all are told before the first epoch, or left out with --skip-bad."""
+"""Images that cannot be read: all are reported before the first epoch, or left out with --skip-bad."""
 
 import json
 import subprocess
@@ -12,7 +12,6 @@ import torch
 from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options, write_images
 from torchrun import torchrun
 
-from utils.data import cache
 from utils.data.cache import open_and_check
 from utils.data.dataset import Samples
 from utils.data.images import find_files, parse_channels
@@ -66,7 +65,7 @@ def damaged(own_atlas, folds):
 def options(request, tmp_path, monkeypatch):
     """How the images are read."""
     if request.param == "no room to pack":
-        monkeypatch.setattr(cache, "choose_codec", lambda *_: None)
+        monkeypatch.setattr("utils.data.cache.choose_codec", lambda *_: None)
     return ["--no-cache"] if request.param == "decoded" else ["--cache", tmp_path / "cache"]
 
 
@@ -78,38 +77,38 @@ def last_of(run):
     return torch.load(run / "last.pt", weights_only=True)
 
 
-def test_all_are_told_before_the_first_epoch(damaged, folds, tmp_path, options):
+def same_weights(one, other):
+    one, other = (torch.load(run / "last.pt", weights_only=True)["model"] for run in (one, other))
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_all_are_reported_before_the_first_epoch_or_left_out_and_listed(damaged, folds, tmp_path, options):
     atlas, bad, former = damaged
     words = [*train_options(atlas, folds, tmp_path), *options]
     message = refuse("train", *words, says=["6 unusable image files", "and 3 more", "--skip-bad"])
     assert sum(str(path) in message or path.name in message for path in former) == 3
     assert not (tmp_path / "mini").exists()
-    for path in list(former)[1:]:
-        path.write_bytes(former[path])
-    only = refuse("train", *words, says=["damaged and cannot be decoded", next(iter(bad))])
-    assert "unusable" not in only
-
-
-def test_they_are_left_out_on_demand_and_listed(damaged, folds, tmp_path, options):
-    atlas, bad, _ = damaged
-    out = succeed("train", *train_options(atlas, folds, tmp_path), "--skip-bad", *options).out
+    out = succeed("train", *words, "--skip-bad").out
     run = tmp_path / "mini/fold0"
     assert "6 images left out: 6 unusable image files" in out
     skipped = pd.read_csv(run / "skipped.csv", dtype=str)
     assert list(skipped.columns) == ["Id", "part", "reason"] and set(skipped["Id"]) == set(bad)
     assert dict(zip(skipped["Id"], skipped["part"])) == dict(zip(bad, ["train"] * 4 + ["valid"] * 2))
-    said = skipped.set_index("Id")["reason"]
+    reasons = skipped.set_index("Id")["reason"]
     for id_, harm in bad.items():
         word = {"inside": "decoded", "no image": "readable", "empty": "readable"}.get(harm, harm)
-        assert id_ in said[id_] and word.split()[0] in said[id_]
+        assert id_ in reasons[id_] and word.split()[0] in reasons[id_]
     table, rows = pd.read_csv(folds, dtype=str, keep_default_na=False).set_index("Id"), rows_of(run)
-    assert set(rows["Id"]) == set(table.index) - set(bad)
     assert rows.set_index("Id")["Target"].to_dict() == table["Target"].drop(list(bad)).to_dict()
     valid = rows["Id"][rows["part"] == "valid"].tolist()
     assert pd.read_csv(run / "oof.csv", dtype=str)["Id"].tolist() == valid
     config = json.loads((run / "config.json").read_text())
     assert set(config["skipped"]) == set(bad) and config["skip_bad"] is True
     succeed("threshold", run, "-o", tmp_path / "t.json")
+    for path in list(former)[1:]:
+        path.write_bytes(former[path])
+    only = refuse("train", *words, "--name", "other", says=["damaged and cannot be decoded", next(iter(bad))])
+    assert "unusable" not in only
 
 
 def test_the_training_is_that_of_the_rows_that_are_left(damaged, folds, tmp_path):
@@ -119,9 +118,11 @@ def test_the_training_is_that_of_the_rows_that_are_left(damaged, folds, tmp_path
     table = pd.read_csv(folds, dtype=str, keep_default_na=False)
     table[~table["Id"].isin(bad)].to_csv(tmp_path / "left.csv", index=False)
     succeed("train", *train_options(atlas, tmp_path / "left.csv", tmp_path, "left"))
-    one, other = (last_of(tmp_path / name / "fold0") for name in ("mini", "left"))
-    assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
-    assert one["config"]["rows_sha256"] != other["config"]["rows_sha256"], "it is that of the rows asked for"
+    one, other = tmp_path / "mini/fold0", tmp_path / "left/fold0"
+    assert same_weights(one, other)
+    assert last_of(one)["config"]["rows_sha256"] != last_of(other)["config"]["rows_sha256"], (
+        "it is that of the rows asked for"
+    )
 
 
 def test_without_bad_images_the_option_changes_nothing(atlas, folds, run, tmp_path):
@@ -129,16 +130,16 @@ def test_without_bad_images_the_option_changes_nothing(atlas, folds, run, tmp_pa
     words = train_options(atlas, folds, tmp_path)
     succeed("train", *words, "--skip-bad")
     assert not (tmp_path / "mini/fold0/skipped.csv").exists()
-    one, other = last_of(tmp_path / "mini/fold0"), last_of(run / "fold0")
-    assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
-    assert one["config"]["skipped"] == [] and "trained already" in succeed("train", *words).out
+    assert same_weights(tmp_path / "mini/fold0", run / "fold0")
+    assert (
+        last_of(tmp_path / "mini/fold0")["config"]["skipped"] == []
+        and "trained already" in succeed("train", *words).out
+    )
 
 
-@pytest.mark.parametrize("how", [["--skip-bad"], []])
-def test_a_run_that_goes_on_leaves_out_the_same_even_when_files_were_mended(
-    damaged, folds, tmp_path, monkeypatch, options, how
-):
+def test_a_resumed_run_leaves_out_the_same_even_if_files_were_repaired(damaged, folds, tmp_path, monkeypatch, options):
     atlas, bad, former = damaged
+    how = ["--skip-bad"] * ("--no-cache" in options)  # may be left out
     words = [*train_options(atlas, folds, tmp_path), *options]
     succeed("train", *train_options(atlas, folds, tmp_path, "whole"), "--skip-bad", *options)
     stop_in_epoch(monkeypatch, 2, [*words, "--skip-bad"])
@@ -152,10 +153,9 @@ def test_a_run_that_goes_on_leaves_out_the_same_even_when_files_were_mended(
     flip(victim)
     refuse("train", *words, *how, says=[victim.name, "the run began with it"])
     victim.write_bytes(content)
-    assert "6 images left out, as the run began" in succeed("train", *words, *how).out
+    assert "6 images left out, as at the beginning of the run" in succeed("train", *words, *how).out
     assert (run / "skipped.csv").read_bytes() == listed and set(last_of(run)["config"]["skipped"]) == set(bad)
-    one, other = last_of(run), last_of(tmp_path / "whole/fold0")
-    assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
+    assert same_weights(run, tmp_path / "whole/fold0")
 
 
 def test_a_run_that_starts_anew_looks_anew(damaged, folds, tmp_path):
@@ -180,30 +180,25 @@ def test_a_first_epoch_that_fails_leaves_no_list(damaged, folds, tmp_path, monke
 
 
 @pytest.mark.parametrize("fold, purpose", [("0", "validate"), ("12", "train")])
-def test_nothing_left_is_told(own_atlas, folds, tmp_path, options, fold, purpose):
+def test_a_part_without_usable_images_is_refused(own_atlas, folds, tmp_path, fold, purpose):
     table = pd.read_csv(folds, dtype=str)
     for id_ in table["Id"][table["fold"].isin(list(fold))]:
         flip(own_atlas / "train" / f"{id_}_red.png")
-    words = train_options(own_atlas, folds, tmp_path)
-    refuse("train", *words, "--skip-bad", *options, says=[f"no image is left to {purpose} on", "unusable"])
+    words = [*train_options(own_atlas, folds, tmp_path), "--skip-bad", "--no-cache"]
+    refuse("train", *words, says=[f"no image is left to {purpose} on", "unusable"])
     assert not (tmp_path / "mini").exists()
 
 
-def test_a_missing_file_is_not_left_out(own_atlas, folds, tmp_path, options):
-    """The folder may be the wrong one."""
-    path = next((own_atlas / "train").glob("*_blue.png"))
+def test_missing_and_small_files_are_not_left_out(damaged, folds, tmp_path):
+    """The folder may be the wrong one. 43: one damaged file is whole except for its pixels."""
+    atlas = damaged[0]
+    words = [*train_options(atlas, folds, tmp_path), "--skip-bad", "--no-cache"]
+    refuse("train", *words, "--fit", "crop", "--size", 80, says=["43 images smaller than the crop of 80", "64x64"])
+    path = next((atlas / "train").glob("*_blue.png"))
     path.unlink()
-    words = [*train_options(own_atlas, folds, tmp_path), "--skip-bad", *options]
     refuse("train", *words, says=path.stem)
     path.symlink_to(tmp_path / "nowhere")
     refuse("train", *words, says=[path.name, "cannot be read (No such file or directory)"])
-
-
-def test_too_small_is_not_bad(damaged, folds, tmp_path, options):
-    """43: one file is whole but for its pixels."""
-    atlas = damaged[0]
-    words = train_options(atlas, folds, tmp_path, fit="crop", size=80)
-    refuse("train", *words, "--skip-bad", *options, says=["43 images smaller than the crop of 80", "64x64"])
 
 
 def test_what_was_packed_beside_bad_images_stays(damaged, folds, tmp_path):
@@ -217,7 +212,7 @@ def test_what_was_packed_beside_bad_images_stays(damaged, folds, tmp_path):
     assert "packing 6 images" in succeed("train", *words).out
 
 
-def test_a_prediction_tells_all_when_it_packs(own_atlas, run, tmp_path):
+def test_a_prediction_reports_all_when_it_packs(own_atlas, run, tmp_path):
     paths = sorted((own_atlas / "test").glob("*_green.png"))[:5]
     for path in paths:
         flip(path)
@@ -239,7 +234,7 @@ def read(self, row):
     try:
         return real(self, row)
     finally:
-        if not lock.acquire(blocking=False):  # but for the first, whose sentence ends the script meanwhile
+        if not lock.acquire(blocking=False):  # except the first, whose sentence ends the script meanwhile
             time.sleep(1)
             gc.collect()
 
@@ -248,35 +243,23 @@ run_script(predict.main)
 """
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("workers, collecting", [(1, False), (4, True)])
 def test_a_prediction_from_damaged_files_ends(own_atlas, run, tmp_path, workers, collecting):
     """Also where garbage is collected in one of the threads that read, while the script ends."""
     for path in (own_atlas / "test").glob("*.png"):
         flip(path)
-    words = [
-        run,
-        "--images",
-        own_atlas / "test",
-        "--no-cache",
-        "--batch-size",
-        1,
-        "--workers",
-        workers,
-        "-o",
-        tmp_path / "p.csv",
-    ]
+    words = [run, "--images", own_atlas / "test", "--no-cache", "--batch-size", 1, "--workers", workers]
+    words += ["-o", tmp_path / "p.csv"]
     start = ["-c", COLLECTING] if collecting else ["predict.py"]
-    done = subprocess.run(
-        [sys.executable, *start, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, *start, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     said = [line for line in done.stderr.splitlines() if not line.startswith("libpng")]
     assert done.returncode == 2 and len(said) == 1 and said[0].startswith("error: "), done.stderr
     assert "is damaged and cannot be decoded" in said[0] and not (tmp_path / "p.csv").exists()
 
 
 @pytest.mark.parametrize("victims", [range(0, 12, 3), range(12)])
-def test_packing_goes_on_past_the_samples_it_measures_by(tmp_path, victims):
+def test_packing_goes_on_past_the_samples_that_estimate_its_size(tmp_path, victims):
     ids = [f"i{number:02}" for number in range(12)]
     write_images(tmp_path / "images", ids, size=40)
     files = find_files([tmp_path / "images"], ids, RGBY)
@@ -289,7 +272,7 @@ def test_packing_goes_on_past_the_samples_it_measures_by(tmp_path, victims):
 
 @pytest.mark.parametrize("cache", ["--no-cache", None])
 def test_two_processes_leave_out_the_same(damaged, folds, tmp_path, cache):
-    """Whether the first packs for both, or each decodes its share."""
+    """Whether the first packs for both, or each decodes its shard."""
     atlas, bad, _ = damaged
     how = [cache] if cache else ["--cache", tmp_path / "cache"]
     words = [*train_options(atlas, folds, tmp_path, epochs=1), "--skip-bad", *how, "--device", "cpu"]
@@ -297,13 +280,12 @@ def test_two_processes_leave_out_the_same(damaged, folds, tmp_path, cache):
     assert done.returncode == 0, done.stderr
     run = tmp_path / "mini/fold0"
     assert set(pd.read_csv(run / "skipped.csv", dtype=str)["Id"]) == set(bad) and len(rows_of(run)) == 42
-    assert (rows_of(run)["part"] == "valid").sum() == len(pd.read_csv(run / "oof.csv")) and done.stdout.count(
-        "left out"
-    ) == 1
+    assert (rows_of(run)["part"] == "valid").sum() == len(pd.read_csv(run / "oof.csv"))
+    assert done.stdout.count("left out") == 1
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_batches_that_nobody_asks_for_any_more_leave_no_thread(atlas, workers):
+def test_an_iterator_that_is_closed_early_leaves_no_thread(atlas, workers):
     files = find_files([atlas / "test"], sorted(path.name[:-8] for path in (atlas / "test").glob("*_red.png")), RGBY)
     samples, cpu, before = Samples(files, RGBY, 32, "resize", "none"), torch.device("cpu"), set(threading.enumerate())
     with closing(prefetch_to_device(batches(make_loader(samples, 2, workers, cpu)), cpu)) as source:

@@ -2,17 +2,18 @@
 
 To add an augmentation, add an entry to `AUGMENTATIONS`.
 
-Chen's augmentation (Fig. 3) is five groups, one after another. One operation of each group is chosen per image and epoch:
+Chen's augmentation (Fig. 3) is five groups, one after another. One operation of each group is chosen per image and
+epoch:
 
-    remove     crop or pad up to 10 % per side | holes of up to 2 % of the area, different ones in each reference channel
+    remove     crop or pad up to 10 % per side | holes of up to 2 % of the area, drawn anew per reference channel
     move       flips and quarter turns | rotate | shear | piecewise affine
     change     references: multiply | contrast | edges; protein, gently: multiply | contrast
     sharpen    against the blur of resizing
     negative   the protein channel empty, and the label with it
 
-The numbers that the figure lacks are from the author's public code (ranges in `chen`). Three things differ from that code:
-there the negative sample empties a row of pixels instead of the protein channel, one call of prediction augments too, and
-nothing is seeded.
+The numbers that the figure lacks are from the author's public code (ranges in `chen`). Three things differ from that
+code: there the negative sample empties a row of pixels instead of the protein channel, one call of prediction augments
+too, and nothing is seeded.
 """
 
 import os
@@ -95,8 +96,8 @@ def parse(text):
 def seed_transform(transform, seed):
     """Let all random choices of a transform follow from `seed`: -> the random.Random that it draws from.
 
-    Its parts share one stream. albumentations' `set_random_seed` would start each part at the same number, so that the first
-    operation of one group would always come with the first of the others.
+    Its parts share one stream. albumentations' `set_random_seed` would start each part at the same number, so that the
+    first operation of one group would always come with the first of the others.
     """
     stream = random.Random(seed)
     transform.set_random_state(np.random.default_rng(seed), stream)
@@ -116,8 +117,8 @@ class Augmentation:
         self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
 
     def __call__(self, image, targets, epoch, seed):
-        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. All random choices
-        follow from `seed`; without labels there is no negative sample."""
+        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. All random
+        choices follow from `seed`; without labels there is no negative sample."""
         stage, _ = stage_at(self.stages, max(epoch, 1))
         transform = self.transforms[stage]
         if transform is None:
@@ -131,6 +132,6 @@ class Augmentation:
 
 
 def build(text, channels):
-    """The augmentation of a schedule such as "1:chen 20:chen_strong", for images with the named channels; None if there is none."""
+    """The augmentation of a schedule such as "1:chen 20:chen_strong" for images with the named channels, or None."""
     stages = parse(text)
     return None if all(name == "none" for _, name in stages) else Augmentation(stages, list(channels))

@@ -1,10 +1,11 @@
 """The pixels of a list of samples: decoded from their files, or read from a packed copy that needs no decoding.
 
-A packed copy holds the samples of one image folder as they are read (these channels, in this order, at this size), one after
-another in a memory-mapped file: a sample is one copy of about 1 MB at 512² instead of four PNGs to decode. Samples are stored
-raw, or compressed by zstd if the disk is short of room; without room for that they are decoded each time. A copy is only
-appended to, under a lock, and its index is written after the pixels that it lists are on the disk: two trainings that start
-together pack once, and a kill at any moment costs the samples of the last seconds and nothing else.
+A packed copy holds the samples of one image folder as they are read (these channels, in this order, at this size), one
+after another in a memory-mapped file: a sample is one copy of about 1 MB at 512² instead of four PNGs to decode.
+Samples are stored raw, or compressed by zstd if the disk is short of room; without room for that they are decoded each
+time. A copy is only appended to, under a lock, and its index is written after the pixels that it lists are on the disk:
+two trainings that start together pack once, and a kill at any moment costs the samples of the last seconds and nothing
+else.
 """
 
 import hashlib
@@ -44,7 +45,7 @@ KEPT = 2**28  # bytes read before mapped pages are dropped: they would count as 
 
 
 class Images:
-    """The samples of a list of tuples of paths, by row: `read` gives what `load_sample(files[row], size, bits)` gives, to the bit.
+    """The samples of a list of tuples of paths: `read(row)` gives `load_sample(files[row], size, bits)`, to the bit.
 
     table: (N,) RECORD, the place of each sample in the packed files `maps` (pack −1: not packed); None: none is packed.
     """
@@ -100,14 +101,14 @@ class Images:
 
 
 def _unpacked(content, length):
-    """Decompress zstd. Raises ValueError or ZstdError for a content of another length, before it is decompressed if it says so."""
+    """Decompress zstd to `length` bytes. Raises ValueError or ZstdError for a content of another length."""
     if zstandard.frame_content_size(content) not in (-1, length):
         raise ValueError("another length")
     return zstandard.ZstdDecompressor().decompress(content, max_output_size=length)
 
 
 class Map:
-    """A packed file, mapped into memory read-only. Pickled as its path, and mapped again by the process that unpickles it."""
+    """A packed file, mapped into memory read-only. Pickled as its path, and mapped again when unpickled."""
 
     def __init__(self, path):
         self.path = Path(path)
@@ -125,7 +126,7 @@ class Map:
             raise InputError(f"{self.path} was replaced while it was in use; run the command again")
 
     def bytes(self, offset, length):
-        """(length,) uint8, a view of the map. Shorter if the file was cut off since: touching the map there ends the process."""
+        """(length,) uint8, a view. Shorter if the file was cut off since: touching the map there ends the process."""
         return self._array[offset : min(offset + length, self._map.size())]
 
     def let_go(self):
@@ -140,21 +141,17 @@ class Map:
 
 
 class Index:
-    """What a packed file contains: `<base>.index`, a header in JSON and a line of JSON per sample, written after its pixels.
+    """What a packed file contains: `<base>.index`, a header in JSON and a line of JSON per sample, written after its
+    pixels.
 
     Attributes: `records` {file name of the first channel: (stamps, place, source size)}, `end` (bytes of data that the
-    records cover), `bytes` (of the index, without an incomplete last line), `damaged` (index or data are not as written).
+    records cover), `bytes` (of the index, without an incomplete last line), `damaged` (index or data are not as
+    written).
     """
 
     def __init__(self, base, channels, size, bits=0):
         self.path, self.data = Path(f"{base}.index"), Path(f"{base}.bin")
-        self.header = {
-            "format": FORMAT,
-            "opencv": cv2.__version__,
-            "channels": list(channels),
-            "size": size,
-            "bits": bits,
-        }
+        self.header = dict(format=FORMAT, opencv=cv2.__version__, channels=list(channels), size=size, bits=bits)
         self.read()
 
     def read(self):
@@ -175,7 +172,7 @@ class Index:
         self.end = max((sum(place[-2:]) for _, place, _ in records.values()), default=0)
 
     def _parsed(self, line, available):
-        """A line -> name, record. Raises ValueError unless it describes data within `available` bytes that fit the header."""
+        """A line -> name, record. Raises ValueError unless it fits the header and `available` bytes of data."""
         name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
         numbers = [offset, length, *shape, kind, codec, *source]
         if not isinstance(name, str) or not all(type(number) is int and number >= 0 for number in numbers):
@@ -216,12 +213,14 @@ def open_images(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=
 
 
 def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
-    """Check the files of samples and pack those that are not packed yet: -> Images, sizes (N, 2), {row: [problem]} of bad samples.
+    """Check the files of samples and pack what is not packed yet: -> Images, sizes (N, 2), {row: [problem]} of bad
+    samples.
 
-    files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: folder of packed
-    copies; None packs nothing. bits: as for `images.read_plane`. codec: one of CODECS, None: by the room on the disk.
-    Damage inside a file is found only in samples that are to be packed. A copy that cannot be written is no error: a message
-    says so, and the samples are decoded each time. Raises InputError for missing files and images smaller than the crop.
+    files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: folder of
+    packed copies; None packs nothing. bits: as for `images.read_plane`. codec: one of CODECS, None: by the room on the
+    disk. Damage inside a file is found only in samples that are to be packed. A copy that cannot be written is no
+    error: a message says so, and the samples are decoded each time. Raises InputError for missing files and images
+    smaller than the crop.
     """
     size, crop = (size, 0) if fit == "resize" else (None, size)
     if cache is not None and (not cache or "\0" in cache):
@@ -245,7 +244,8 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
 
 
 def choose_codec(raw, compressed, free):
-    """Codec for samples of `raw` bytes, or `compressed`, with `free` bytes on the disk: "raw", "zstd", or None to pack nothing.
+    """Codec for samples of `raw` bytes, or `compressed`, with `free` bytes on the disk: "raw", "zstd", or None to pack
+    nothing.
 
     Raw if it fits: a sample of 4x512x512 is then read in 0.06 ms instead of 0.75, and only the disk pays for it.
     """
@@ -266,12 +266,8 @@ class _Folder:
 
     def packed(self):
         """{row: record} of the samples whose files are still those that were packed."""
-        found = {row: self.index.records.get(self.files[row][0].name) for row in self.rows}
-        return {
-            row: record
-            for row, record in found.items()
-            if record and self.stamps[row] and record[0] == self.stamps[row]
-        }
+        records = {row: self.index.records.get(self.files[row][0].name, [None]) for row in self.rows}
+        return {row: record for row, record in records.items() if self.stamps[row] and record[0] == self.stamps[row]}
 
     def fill(self, sizes, bad):
         """Pack what is missing: -> Map, {row: record} of all samples that are packed then; None, {} if there are none.
@@ -288,9 +284,8 @@ class _Folder:
         except (OSError, NotImplementedError) as error:  # the second: a file system without locks
             found = self._mapped()
             if any(row not in found[1] and row not in bad for row in self.rows):
-                self._report_unpacked(
-                    f"{self.base}.bin cannot be written ({getattr(error, 'strerror', None) or error})"
-                )
+                reason = getattr(error, "strerror", None) or error
+                self._report_unpacked(f"{self.base}.bin cannot be written ({reason})")
             return found
 
     def _mapped(self):
@@ -395,7 +390,7 @@ def _encode(image, codec):
 
 
 def _stamps(paths):
-    """Size and times of change of each file (ctime too: a file may get its old size and date back). None if one is missing."""
+    """Size and times of change of each file (ctime too: a date may be set back), None if one is missing."""
     try:
         return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in map(os.stat, paths)]
     except OSError:
@@ -425,8 +420,7 @@ def _locked(path, folder):
 
 
 def warn_of_bits(images, bits, advice="give --bits", most=64):
-    """Print a warning if no pixel of 16-bit files exceeds 12 bits: the white level of the camera is unknown then. Checks up
-    to `most` of the `images`."""
+    """Warn if no pixel of up to `most` 16-bit `images` exceeds 12 bits: the camera's white level is unknown then."""
     rows = np.unique(np.linspace(0, len(images) - 1, most).astype(int)) if len(images) and not bits else []
     largest = 0
     for row in rows:

@@ -21,9 +21,9 @@ def grey_of(data, path, lossy=False, ycc=None):
     """(H, W, planes) -> (H, W) of the same dtype. planes: grey or RGB, followed by alpha if there are two or four.
 
     The planes must be equal, or all but one near 0 (a channel shown in red, green or blue), or two equal and the third
-    near 0 (yellow). lossy: the compression blurs colours, as JPEG does, so means of blocks are compared instead of pixels.
-    ycc: (H, W, 3) uint8, its luma and chroma, if they are known.
-    Raises InputError for every other image, since no plane of it is the channel, and for one that is not opaque.
+    near 0 (yellow). lossy: the compression blurs colours, as JPEG does, so means of blocks are compared instead of
+    pixels. ycc: (H, W, 3) uint8, its luma and chroma, if they are known. Raises InputError for every other image, since
+    no plane of it is the channel, and for one that is not opaque.
     """
     full = np.iinfo(data.dtype).max
     if data.shape[-1] % 2 == 0:

@@ -1,4 +1,4 @@
-"""From files to samples, addressed so that everything random follows from (seed, epoch, row), and their normalisation on the device."""
+"""From files to samples, all that is random from (seed, epoch, row) alone, and their normalisation on the device."""
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ IDLE = -1  # the row of a DataLoader worker that is between two samples
 class Samples(Dataset):
     """Samples of one list of files, addressed by (epoch, row), or (epoch, ~row) for one that does not count.
 
-    images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input. fit: ``resize``
-    the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image. normalise: one
-    of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which may change the label too, or None.
+    images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
+    fit: ``resize`` the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that
+    cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which
+    may change the label too, or None.
     """
 
     def __init__(self, images, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
@@ -66,7 +67,7 @@ class Samples(Dataset):
         return self.prepare(self.images.read(row), epoch, row)
 
     def prepare(self, image, epoch, row):
-        """Decoded pixels -> a sample for `collate`, its images (tiles, S, S, C), which may be the given array itself."""
+        """Decoded pixels -> a sample for `collate`, its images (tiles, S, S, C), perhaps the given array itself."""
         sample, whole = {"rows": row}, image
         rng = np.random.default_rng((self.seed, epoch, row))
         if self.fit == "crop":
@@ -98,14 +99,14 @@ def random_crop(image, size, rng):
 
 
 def _empty_channels_alike(whole, before, after):
-    """The whole image without the channels that augmentation has emptied in its crop, as it would be at test time: the mean and
+    """The whole image without the channels that augmentation has emptied in its crop: at test time the mean and
     deviation of an empty channel are 0. A crop that was dark before keeps the statistics of the whole image."""
     emptied = before.any(axis=(0, 1)) & ~after.any(axis=(0, 1))
     return whole * ~emptied if emptied.any() else whole
 
 
 def moments(image, mix=None):
-    """Mean and standard deviation of each input plane of one image, on the scale 0 to 1: two (planes,) float32 arrays."""
+    """Mean and standard deviation of each input plane of one image, scaled to [0, 1]: two (planes,) float32."""
     pixels = image.reshape(-1, image.shape[-1])
     if mix:
         pixels = pixels.astype(np.float32) @ np.asarray(mix, np.float32).T
@@ -128,11 +129,12 @@ def dataset_moments(samples, count=500):
 
 
 class Normaliser:
-    """Turns a batch's images into the network's input on the device: mix channels, subtract the mean, divide by the deviation.
+    """Turns a batch's images into the network's input on the device: mix channels, subtract the mean, divide by the
+    deviation.
 
-    mix: a ChannelSet's. normalise: one of NORMALISATIONS. mean, std: lists (planes,) on the scale 0 to 1, for ``dataset``;
-    with ``image`` each sample has its own, with ``none`` pixels stay in [0, 1]. dtype: that of the network's arithmetic, None
-    for float32; the result is rounded to it once.
+    mix: a ChannelSet's. normalise: one of NORMALISATIONS. mean, std: lists (planes,) on the scale 0 to 1, for
+    ``dataset``; with ``image`` each sample has its own, with ``none`` pixels stay in [0, 1]. dtype: that of the
+    network's arithmetic, None for float32; the result is rounded to it once.
     """
 
     def __init__(self, mix, normalise, mean, std, device, dtype=None):

@@ -39,8 +39,8 @@ UNREADABLE += (MemoryError, struct.error)
 
 
 # Each format has a function for the size, (path, open file, its length) -> (height, width), and one for the pixels,
-# (path, bytes (N,) uint8) -> Decoded, None for a damaged file. pixels: (H, W) or (H, W, planes), RGB; bits: of a 16-bit pixel
-# that the camera used, 0: unknown; lossy: colour is blurred; ycc: luma and chroma (H, W, 3) uint8 as a JPEG stores them.
+# (path, bytes (N,) uint8) -> Decoded, None for a damaged file. pixels: (H, W) or (H, W, planes), RGB; bits: of a 16-bit
+# pixel that the camera used, 0: unknown; lossy: colour is blurred; ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
 Decoded = namedtuple("Decoded", "pixels bits lossy ycc", defaults=[None])
 
 
@@ -139,8 +139,8 @@ def _not_an_image(path, head=b""):
 
 
 def image_size(path):
-    """(height, width) from the header, after a check that the end of the file is there. Raises InputError for anything but a PNG,
-    JPEG or TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
+    """(height, width) from the header, after a check that the end of the file is there. Raises InputError for anything
+    but a PNG, JPEG or TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
     length = file_size(path, MOST_BYTES)
     with _reading(path), open(path, "rb") as file:
         format_ = _format_of(path, file.read(24))
@@ -181,9 +181,10 @@ def _check_pixel_count(path, height, width):
 def read_plane(path, bits=0):
     """One channel as a 2-D array, uint8 or uint16 over their whole range, 0 is black.
 
-    bits: how many of 16 the camera used, 8 to 16; 0: as many as the file names (PNG's sBIT, OME-XML's SignificantBits), else 16.
-    A colour image is accepted if it shows a single channel (see `grey_of`), as in the Cyto Challenge. Raises InputError for
-    whatever `image_size` refuses, for damaged pixels, for other colour images and for values that exceed `bits`.
+    bits: how many of 16 the camera used, 8 to 16; 0: as many as the file names (PNG's sBIT, OME-XML's SignificantBits),
+    else 16. A colour image is accepted if it shows a single channel (see `grey_of`), as in the Cyto Challenge. Raises
+    InputError for whatever `image_size` refuses, for damaged pixels, for other colour images and for values that exceed
+    `bits`.
     """
     file_size(path, MOST_BYTES)
     with _reading(path):
@@ -213,7 +214,8 @@ def read_plane(path, bits=0):
 def load_sample(paths, size=None, bits=0):
     """Read one sample: (H, W, len(paths)), uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    size: resize to size x size pixels (area average to shrink, linear to enlarge); None: as it is. bits: see `read_plane`.
+    size: resize to size x size pixels (area average to shrink, linear to enlarge); None: as it is. bits: see
+    `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
@@ -238,8 +240,8 @@ def join_planes(planes):
 
 @dataclass(frozen=True)
 class ChannelSet:
-    """Channels read from disk, in order, and `mix`: None if they are the network's input planes, else a matrix (planes, len(names))
-    that makes each plane a weighted sum of them."""
+    """Channels read from disk, in order, and `mix`: None if they are the network's input planes, else a matrix (planes,
+    len(names)) that makes each plane a weighted sum of them."""
 
     names: tuple
     mix: tuple | None = None
@@ -250,8 +252,8 @@ class ChannelSet:
 
 
 def parse_channels(spec):
-    """Read a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction of another
-    channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B")."""
+    """Read a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction
+    of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B")."""
     if spec in CHANNELS.values():
         return ChannelSet((spec,))
     if match := re.fullmatch(r"([rgby]+)\+([rgby])/([1-9]\d?)", spec):
@@ -273,7 +275,7 @@ _COMPOSITE = re.compile(rf".+_({_COLOURS})_(?!\1\.)({_COLOURS})\.\w+", re.IGNORE
 
 
 def scan_folder(folder):
-    """All images of a folder: {Id in composed Unicode: {channel: path}}, without other files and composites of several channels."""
+    """All images of a folder: {Id in composed Unicode: {channel: path}}, without composites of several channels."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it should contain <Id>_<red|green|blue|yellow>.png files")
@@ -307,8 +309,8 @@ def scan_folders(folders):
 
 
 def find_files(folders, ids, channels, found=None):
-    """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one per id. found: `scan_folders(folders)`,
-    if the caller has it already. Raises InputError that names the ids without an image or without a channel."""
+    """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one per id. found:
+    `scan_folders(folders)`, if the caller has it already. Raises InputError for ids without an image or channel."""
     found = scan_folders(folders) if found is None else found
     where = listing(folders)
     ids = [nfc(id_) for id_ in ids]
@@ -324,8 +326,8 @@ def find_files(folders, ids, channels, found=None):
 
 
 def check_files(files, crop=0):
-    """Sizes (N, 2) of height, width of `files`, a list of tuples of paths. Raises InputError for samples that `look_at_files` or
-    `check_crop` refuses: before long work starts."""
+    """Sizes (N, 2) of height, width of `files`, a list of tuples of paths. Raises InputError for samples that
+    `look_at_files` or `check_crop` refuses: before long work starts."""
     sizes, bad = look_at_files(files)
     if bad:
         raise InputError(describe_problems(bad))
@@ -336,9 +338,9 @@ def check_files(files, crop=0):
 def look_at_files(files, known=None):
     """Check header and end of every file: -> sizes (N, 2) of height, width, {row: [problem]} of the unusable samples.
 
-    Unusable are files that cannot be read, are cut short or no images of a supported kind, and channels that differ in size.
-    Damage inside a file shows only when it is decoded. known: {row: (height, width)} of samples that need no check. Raises
-    InputError for a missing file: the folder may be the wrong one.
+    Unusable are files that cannot be read, are cut short or no images of a supported kind, and channels that differ in
+    size. Damage inside a file shows only when it is decoded. known: {row: (height, width)} of samples that need no
+    check. Raises InputError for a missing file: the folder may be the wrong one.
     """
     sizes, bad = dict(known or {}), {}
     rows = [row for row in range(len(files)) if row not in sizes]

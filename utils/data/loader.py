@@ -1,10 +1,11 @@
-"""Batches of samples: made by DataLoader workers for training, by threads for prediction; and what to do when a worker dies.
+"""Batches of samples: made by DataLoader workers for training, by threads for prediction; and what to do when a worker
+dies.
 
 A batch is a dict:
-    images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] if a file has 16 bits; C channels as read, channels last
+    images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] if a file has 16 bits; channels last in memory
     tiles    (B,) int64, how many consecutive tiles of `images` belong to each sample
     mean,std (sum of tiles, planes) float32, the statistics of each tile's whole image (per-image normalisation only)
-    rows     (B,) int64, positions in the list of files; ~position (below 0) of a sample that does not count (see utils/distributed.py)
+    rows     (B,) int64, positions in the list of files; ~position of a sample that does not count (distributed.py)
     targets  (B, classes) float32 (if labels were given)
     whole    int, samples of the batch in all processes together (if there are several)
 """
@@ -32,8 +33,10 @@ AHEAD = 2  # batches that a worker, or the threads, prepare ahead
 
 
 class EpochOrder(Sampler):
-    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) if `shuffle`, without the first `skip`. Set `epoch` and
-    `skip` before each pass."""
+    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) if `shuffle`, without the first `skip`.
+
+    Set `epoch` and `skip` before each pass.
+    """
 
     def __init__(self, rows, seed=0, shuffle=False):
         self.rows, self.seed, self.shuffle, self.epoch, self.skip = rows, seed, shuffle, 0, 0
@@ -51,9 +54,9 @@ class EpochOrder(Sampler):
 def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS):
     """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's shard of them.
 
-    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this one), others
-    from as many threads: reading and decoding release the interpreter lock, and a process would have to hand each batch over. If
-    shuffled, a last batch of one image is dropped: another image each epoch.
+    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this
+    one), others from as many threads: reading and decoding release the interpreter lock, and a process would have to
+    hand each batch over. If shuffled, a last batch of one image is dropped: another image each epoch.
     """
     if not samples.augment and not shuffle:
         rows = range(context.rank, len(samples), context.world_size)
@@ -93,24 +96,39 @@ def batches(loader):
     before = set(multiprocessing.active_children())
     with starting("DataLoader workers", "--workers 0"), ignored_signals():  # the processes start here
         iterator = iter(loader)
-    if started := set(multiprocessing.active_children()) - before:
-        loader.processes = started
-    return _checked(iterator, getattr(loader, "pin_memory", False))
+    if hasattr(loader, "processes"):  # one of make_loader, whose workers stay for all epochs
+        loader.processes |= set(multiprocessing.active_children()) - before
+    return _checked(iterator, loader)
 
 
-def _checked(iterator, pinned):
-    with closing(iterator):
-        for batch in iterator:
-            if isinstance(batch, InputError):
-                raise batch
-            yield (
-                as_tensors(batch, pinned) if isinstance(batch, dict) else batch
-            )  # other loaders are benchmarked with it too
+def _checked(iterator, loader):
+    pinned = getattr(loader, "pin_memory", False)
+    try:
+        with closing(iterator):
+            for batch in iterator:
+                if isinstance(batch, InputError):
+                    raise batch
+                # The benchmark passes other loaders, too.
+                yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch
+    except Exception:
+        processes = getattr(loader, "processes", ())
+        if processes and all(process.is_alive() for process in processes):  # else the dead are reported first
+            _end_workers(loader)
+        raise
+
+
+def _end_workers(loader):
+    """End the workers after an exception. Torch waits 5 s for each: its traceback is a reference cycle, and when that is
+    collected, the queues that would tell the workers to end are closed before the iterator is."""
+    if hasattr(signal, "sigtimedwait"):  # so that SIGTERM is an ordinary end, see `_end_with_parent`
+        for process in loader.processes:
+            process.terminate()
+    loader.processes = set()
 
 
 class ThreadedLoader:
-    """A DataLoader for samples in order: `threads` read samples, so that `AHEAD` batches are ready or in progress; 0 reads a batch
-    when it is asked for. For a GPU batches are in pinned memory."""
+    """A DataLoader for samples in order: `threads` read samples, so that `AHEAD` batches are ready or in progress (0: a
+    batch is read when it is asked for). For a GPU batches are in pinned memory."""
 
     def __init__(self, samples, batch_size, order, threads, device):
         self.dataset, self.order, self.threads, self.pinned = samples, order, threads, device.type == "cuda"
@@ -139,10 +157,11 @@ class ThreadedLoader:
 
 
 def collate(samples, pinned=False):
-    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: in pinned memory.
+    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: in pinned
+    memory.
 
-    A DataLoader worker puts the images into shared memory and leaves small values as numpy arrays, which are pickled: `batches` makes
-    tensors of them.
+    A DataLoader worker puts the images into shared memory and leaves small values as numpy arrays, which are pickled:
+    `batches` makes tensors of them.
     """
     for sample in samples:
         if isinstance(sample, InputError):
@@ -178,7 +197,7 @@ def as_tensors(batch, pinned):
 
 
 def concatenate(images, pinned=False):
-    """[(tiles, S, S, C)] arrays -> (sum of tiles, C, S, S) tensor, channels last; of a DataLoader worker in shared memory."""
+    """[(tiles, S, S, C)] arrays -> (sum of tiles, C, S, S) tensor, channels last; in a worker in shared memory."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
     dtype = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
     in_worker = get_worker_info() is not None
@@ -190,8 +209,9 @@ def concatenate(images, pinned=False):
 def shared_tensor(shape, dtype):
     """An uninitialised tensor that processes share. Raises OSError or RuntimeError if there is no room.
 
-    Torch's own shared tensors are files in /dev/shm, of which containers have 64 MB by default, less than one batch of 64
-    four-channel images of 512². This one is an anonymous file, which only a private function of torch makes a tensor of.
+    Torch's own shared tensors are files in /dev/shm, of which containers have 64 MB by default, less than one batch of
+    64 four-channel images of 512². This one is an anonymous file, which only a private function of torch makes a tensor
+    of.
     """
     size = math.prod(shape) * dtype.itemsize
     if not size or not hasattr(os, "memfd_create"):  # not Linux
@@ -206,7 +226,7 @@ def shared_tensor(shape, dtype):
 
 
 def pick_workers(wanted, device, context=SINGLE_PROCESS):
-    """DataLoader workers of each rank: `wanted`, or if that is -1 this rank's part of all cores but one beside a GPU; beside
+    """DataLoader workers of each rank: `wanted`, or for -1 the rank's part of all cores but one beside a GPU; beside
     training on the CPU, which needs the cores itself, one or two."""
     if wanted >= 0:
         return wanted
@@ -215,8 +235,8 @@ def pick_workers(wanted, device, context=SINGLE_PROCESS):
 
 
 def fit_workers(workers, batch_bytes, trainings=1):
-    """Reduce the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into half of
-    the free memory: -> (workers, batches each). `trainings` processes on this machine do the same. Prints what it reduces."""
+    """Reduce the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into
+    half of the free memory: -> (workers, batches each). `trainings` processes on this machine do the same. Prints it."""
     room = free_memory() * 1e9 / 2
     most = max(0, room / trainings / batch_bytes - 1)  # one more is on its way out
     if not workers or workers * AHEAD <= most:
@@ -240,8 +260,8 @@ def init_worker(reading, parent, worker):
 
 @contextmanager
 def ignored_signals():
-    """Processes started in the block ignore Ctrl+C and the signals of a batch system. Both reach all processes of a training, whose
-    main one may want to end its step first, and needs the others alive. (SIGTERM from the parent ends them: `_end_with_parent`.)"""
+    """Processes started in the block ignore Ctrl+C and the signals of a batch system. These reach all processes of a
+    training, whose main one may want to finish its step with the others alive. SIGTERM from the parent ends them."""
     if not hasattr(signal, "sigtimedwait"):  # as on macOS
         yield
         return
@@ -269,8 +289,8 @@ ADVICE = {  # by the signal that ended a worker
 
 @contextmanager
 def naming_file_of_crashed_worker(loader, last):
-    """Raise InputError with the file that a worker of `loader` was reading if it dies in the block: torch raises a RuntimeError for
-    that at any point. last: path of the state to go on from, which may not exist yet."""
+    """Raise InputError with the file that a worker of `loader` was reading if it dies in the block: torch raises
+    RuntimeError for that at any point. last: path of the state to go on from, which may not exist yet."""
     try:
         yield
     except RuntimeError:
@@ -281,6 +301,7 @@ def naming_file_of_crashed_worker(loader, last):
         how = signal.strsignal(-code) if code < 0 else f"exit code {code}"
         rows = [row for pid, row in loader.reading.tolist() if pid in dead and row != IDLE]
         files = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
+        _end_workers(loader)
         advice = ADVICE.get(-code, "memory may have run out: give fewer --workers")
         again = f"goes on from {last}" if last.is_file() else "starts anew"
         died = f"a DataLoader worker died while it read {files} ({how})"

@@ -1,4 +1,4 @@
-"""Near-duplicate images: found by perceptual hash; their groups, averaged predictions, and labels that leak from the training set."""
+"""Near-duplicate images: their perceptual hashes, pairs, groups; averaged predictions and leaked labels."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -57,25 +57,23 @@ def close_pairs(hashes, distance, block=512):
 
 
 def groups_from_pairs(count, first, second):
-    """Number the connected groups of `count` rows: -> (count,) int; a row without a near-duplicate is a group of its own."""
+    """Number the connected groups of `count` rows: -> (count,) int; a row without a near-duplicate is its own group."""
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
 def read_pairs(path, ids):
-    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float). Raises InputError if none of the pairs
-    has an image among `ids`."""
+    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float). Raises InputError if none of the
+    pairs has an image among `ids`."""
     table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates", least=0)[["Id", "twin", "bits"]]
     bits = [as_number(text) for text in table["bits"]]
     for row, (own, other, number) in enumerate(zip(table["Id"], table["twin"], bits, strict=True), start=2):
         if not own or not other or own == other or number is None or not 0 <= number < math.inf:
-            raise InputError(
-                f"{path}: row {row} ({own!r}, {other!r}) should be two different Ids and how many bits differ"
-            )
+            wanted = "should be two different Ids and how many bits differ"
+            raise InputError(f"{path}: row {row} ({own!r}, {other!r}) {wanted}")
     if len(table) and not (table["Id"].isin(ids) | table["twin"].isin(ids)).any():
-        raise InputError(
-            f"{path} has no pair with an image that is predicted; look for near-duplicates among the test images too"
-        )
+        fix = "look for near-duplicates among the test images too"
+        raise InputError(f"{path} has no pair with an image that is predicted; {fix}")
     return table.assign(bits=bits).sort_values("bits", kind="stable").reset_index(drop=True)
 
 
@@ -86,10 +84,8 @@ def read_known_labels(path, classes):
 
 
 def average_scores(ids, scores, pairs):
-    """Scores (N, C) with those of each group of near-duplicates replaced by their mean.
-
-    Any chain of pairs makes a group, also through images that are not among `ids`.
-    """
+    """Scores (N, C) with those of each group of near-duplicates replaced by their mean. Any chain of pairs makes a
+    group, also through images that are not among `ids`."""
     names = {name: number for number, name in enumerate(dict.fromkeys([*ids, *pairs["Id"], *pairs["twin"]]))}
     first, second = ([names[name] for name in pairs[column]] for column in ("Id", "twin"))
     group = groups_from_pairs(len(names), first, second)[: len(ids)]
@@ -97,14 +93,14 @@ def average_scores(ids, scores, pairs):
     sums = np.zeros((len(counts), scores.shape[1]))
     np.add.at(sums, group, scores)
     together = counts[group] > 1
-    print(
-        f"near-duplicates: {plural(int(together.sum()), 'row')} in {plural(int((counts > 1).sum()), 'group')} averaged"
-    )
+    groups = plural(int((counts > 1).sum()), "group")
+    print(f"near-duplicates: {plural(int(together.sum()), 'row')} in {groups} averaged")
     return np.where(together[:, None], sums[group] / counts[group, None], scores)
 
 
 def carry_over_labels(ids, decisions, pairs, known):
-    """Decisions with the labels of each image's nearest known near-duplicate, and which images got some: (N, C), (N,) bool.
+    """Decisions with the labels of each image's nearest known near-duplicate, and which images got some: (N, C), (N,)
+    bool.
 
     pairs: of `read_pairs`; known: {Id: labels (C,), which may be all 0}.
     """

@@ -1,4 +1,4 @@
-"""Unusable images are found before a training or a split begins: it stops with a list of all of them, or leaves them out."""
+"""Unusable images are found before a training or a split begins, which stops with a list of them or leaves them out."""
 
 from collections import Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +18,11 @@ Readable = namedtuple("Readable", "train valid images sizes skipped")
 def open_readable(train, valid, channels, options, before, context):
     """Open the images to train and validate on, and check that every one can be read; the same on all context.
 
-    train, valid: rows (DataFrames). channels: ChannelSet. options: of train.py, a dict. before: Ids that a resumed run has left
-    out at its beginning, None for a new run; they are left out unseen, and no others with them.
-    -> namedtuple: the remaining rows of `train` and `valid`, `images` and `sizes` (N, 2) of both, one after the other, as of
-    `open_images`, and `skipped`, a DataFrame Id, part, reason. Raises InputError for images that cannot be read or are missing,
-    and if none are left.
+    train, valid: rows (DataFrames). channels: ChannelSet. options: of train.py, a dict. before: Ids that a resumed run
+    has left out at its beginning, None for a new run; they are left out unseen, and no others with them. -> namedtuple:
+    the remaining rows of `train` and `valid`, `images` and `sizes` (N, 2) of both, one after the other, as of
+    `open_images`, and `skipped`, a DataFrame Id, part, reason. Raises InputError for images that cannot be read or are
+    missing, and if none are left.
     """
     rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")], ignore_index=True)
     absent = rows["Id"].isin(before or ())
@@ -89,10 +89,10 @@ def find_undecodable(files, rows, bits=0):
 
 
 def find_unusable(found, ids):
-    """Decode every channel of the samples `ids`: -> {Id: problem} of those with a channel missing, damaged or of another size.
+    """Decode every channel of the samples `ids`: -> {Id: problem} if one is missing, damaged or of another size.
 
-    found: {Id: {channel: path}} of `scan_folders`; ids: samples of one source, each with a file there. A channel counts as
-    missing if most of them have it.
+    found: {Id: {channel: path}} of `scan_folders`; ids: samples of one source, each with a file there. A channel counts
+    as missing if most of them have it.
     """
     available = Counter(name for id_ in ids for name in found[id_])
     wanted = [name for name in CHANNELS.values() if 2 * available[name] > len(ids)]

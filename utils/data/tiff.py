@@ -1,4 +1,4 @@
-"""TIFF images by tifffile: one plane of grey, or of colour that `utils.data.images` reduces to one, however it is stored."""
+"""TIFF images by tifffile: one plane of grey, or colour that `utils.data.images` reduces to one plane."""
 
 import logging
 import math
@@ -29,8 +29,9 @@ FIX = "save it as grey of 8 or 16 bits, one image a file, without compression or
 
 @contextmanager
 def opened(path, source, length):
-    """The tifffile page of `source`, a path or a binary file of `length` bytes. Raises InputError naming `path` for damage, also
-    found inside the block, and for anything but one image of unsigned integers of 1 to 16 bits in a supported compression."""
+    """The tifffile page of `source`, a path or a binary file of `length` bytes. Raises InputError naming `path` for
+    damage, also found inside the block, and for anything but one image of unsigned integers of 1 to 16 bits in a
+    supported compression."""
     import tifffile  # here, since only TIFFs need it
 
     try:

@@ -1,8 +1,9 @@
 """Image operations with a separate strength for each channel, as albumentations transforms.
 
-Fluorescence channels are independent measurements: the stains of the reference channels vary from plate to plate, and the
-protein is the subject of the question. albumentations treats the channels of an image alike. Images are (H, W, C), uint8 or
-float32 in [0, 1]; `strengths` has, per channel, the range (low, high) a strength is drawn from, or None for no change.
+Fluorescence channels are independent measurements: the stains of the reference channels vary from plate to plate, and
+the protein is the subject of the question. albumentations treats the channels of an image alike. Images are (H, W, C),
+uint8 or float32 in [0, 1]; `strengths` has, per channel, the range (low, high) a strength is drawn from, or None for no
+change.
 """
 
 import albumentations as A
@@ -89,8 +90,8 @@ class Holes(PerChannel):
 class PiecewiseAffine(A.ImageOnlyTransform):
     """The centres of 4 x 4 equal parts move by a normal deviate each, the pixels between them follow linearly.
 
-    scale: range (low, high) of the deviates' standard deviation, as a fraction of the image's side. The operation of this name
-    in albumentations takes seconds, this one about a millisecond.
+    scale: range (low, high) of the deviates' standard deviation, as a fraction of the image's side. The operation of
+    this name in albumentations takes seconds, this one about a millisecond.
     """
 
     def __init__(self, scale, nodes=4):

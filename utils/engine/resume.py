@@ -44,7 +44,7 @@ def provenance(train_rows, valid_rows):
     return {
         "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "commit": _commit(Path(__file__).parent.parent),
+        "commit": _commit(Path(__file__).parent.parent.parent),
     }
 
 

@@ -14,9 +14,7 @@ from utils.files import whole_folder
 from utils.kaggle import COMPETITION, TABLES
 from utils.safe_load import read_json
 
-MANIFEST = (
-    "upload.json"  # {"files": {place: bytes}} of an uploaded data set, by which the kernel sees that all have arrived
-)
+MANIFEST = "upload.json"  # {"files": {place: bytes}} of an uploaded data set: what must have arrived
 DEEPEST = 4  # folders below /kaggle/input
 MOST = 500  # entries of a folder that are looked at; train/ and test/, of 120,000, are never opened
 

@@ -37,9 +37,7 @@ def take_over(sources, runs, names):
     for name in names:
         found = {}
         for source in sources:
-            files = [
-                path for kind in ("last.pt", *ANY_WEIGHTS) for path in fold_files(Path(source) / "runs" / name, kind)
-            ]
+            files = fold_files(Path(source) / "runs" / name, "last.pt", *ANY_WEIGHTS)
             for folder in {path.parent for path in files}:
                 try:
                     found.setdefault(folder.name, []).append((progress(folder), source, folder))

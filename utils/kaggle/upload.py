@@ -33,16 +33,7 @@ from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = ("*.py", "utils/**/*.py", "utils/**/*.csv", "requirements.txt")
-KEPT = (
-    "best.safetensors",
-    "best.pt",
-    "config.json",
-    "rows.csv",
-    "oof.csv",
-    "log.csv",
-    "skipped.csv",
-    "validation/*.npy",
-)  # of a fold
+KEPT = (*ANY_WEIGHTS, "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")  # of a fold
 TO_GO_ON = ("last.pt", "steps.csv")  # of one that is not finished
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 NOTEBOOK = "kaggle_kernel.ipynb"

@@ -5,7 +5,7 @@ Images lie on disk like Kaggle's PNGs, or like the Cyto Challenge's TIFFs.
 
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
@@ -105,9 +105,8 @@ def _each_done(function, jobs, workers):
         pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
         with starting("drawing processes", "--workers 1"):
-            futures = [pool.submit(function, job) for job in jobs]
-        for done in as_completed(futures):
-            yield done.result()
+            results = pool.map(function, jobs)
+        yield from results
     except BrokenProcessPool as error:
         raise InputError("a drawing process was killed, perhaps for lack of memory; give fewer --workers") from error
     finally:

@@ -1,4 +1,4 @@
-"""Near-duplicate pictures by perceptual hash, so that twins never stand on both
+"""Near-duplicate images by perceptual hash, so that they never lie on both
 sides of a split.
 
     python -m utils.tools.find_duplicates --images input/train --images input/test \\
@@ -8,12 +8,10 @@ lists the pairs in these folders, Id,twin,bits, for ensemble.py --twins.
 make_folds.py looks for those of the training set by itself.
 """
 
-import argparse
-
 import numpy as np
 import pandas as pd
 
-from utils.cli import run_script
+from utils.cli import check_least, option_parser, run_script
 from utils.data.images import check_files, find_files, parse_channels, scan_folders
 from utils.data.near_duplicates import BITS, close_pairs, hash_samples
 from utils.errors import InputError, plural
@@ -21,29 +19,19 @@ from utils.files import check_outputs, write_csv
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.tools.find_duplicates",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = option_parser(__doc__, "utils.tools.find_duplicates")
     arg = parser.add_argument
+    distance = f"bits of {BITS} per channel in which near-duplicates differ at most, on average (default: %(default)s)"
     arg("--images", action="append", required=True, metavar="FOLDER", help="folder of images, may be repeated")
     arg("--hash-channels", default="gb", help="channels compared (default: %(default)s)")
-    arg(
-        "--hash-distance",
-        type=int,
-        default=14,
-        metavar="BITS",
-        help="bits of 64 a channel that may differ on average (default: %(default)s)",
-    )
+    arg("--hash-distance", type=int, default=14, metavar="BITS", help=distance)
     arg("-o", "--out", required=True, metavar="CSV", help="where to write the pairs")
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    if not 0 <= args.hash_distance < BITS // 2:
-        raise InputError(f"--hash-distance {args.hash_distance} is out of range; give 0 to {BITS // 2 - 1}")
+    check_least(args, hash_distance=(0, BITS // 2 - 1))
     channels = parse_channels(args.hash_channels)
     found = scan_folders(args.images)
     ids = sorted(found)
