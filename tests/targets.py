@@ -149,7 +149,7 @@ def _prepare_resume(folder):
 def _write_authors(path):
     """GapNet-PL in the layout of its authors."""
     rng, names = np.random.default_rng(0), {}
-    state = models.build("gapnet_pl", len(GAPNET_AUTHORS["class_names"]), 4).state_dict()
+    state = models.build("gapnet_pl", len(GAPNET_AUTHORS.class_names), 4).state_dict()
     labels = [f"{kind}-{i + 1}/{part}_{tail}" for kind, count, tail in (("ConvLayer", 8, "conv"), ("FC", 3, "dense"))
               for i in range(count) for part in "Wb"]  # fmt: skip
     for label, tensor in zip(labels, state.values(), strict=True):

@@ -77,7 +77,7 @@ def test_scripts_work_with_closed_streams(greek, atlas, tmp_path):
     training = train_options(atlas, folds, runs, epochs=1, workers=1, classes=greek / "classes.csv")
     assert call(["train.py", *training], closed).returncode == 0
     written = {path.name for path in (runs / "mini/fold0").iterdir()}
-    assert {"last.pt", "best.pt", "oof.csv", "log.csv"} <= written
+    assert {"last.pt", "best.safetensors", "oof.csv", "log.csv"} <= written
     predict = ["predict.py", runs / "mini", "--images"]
     assert call([*predict, atlas / "test", "-o", tmp_path / "p.csv"], closed).returncode == 0
     assert (tmp_path / "p.csv").stat().st_size

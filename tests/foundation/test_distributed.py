@@ -41,35 +41,35 @@ from utils.cli import run_script
 from utils.engine import losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
+from utils.runs.config import RunConfig
 
-def gradient_of(network_name, loss, accumulate, samples):
+def gradient_of(model, loss, accumulate, samples):
     torch.manual_seed(0)
-    network = models.build(network_name, 3, 2, 32).double()
+    network = models.build(model, 3, 2, 32).double()
     for layer in network.modules():
         if isinstance(layer, torch.nn.Dropout | torch.nn.AlphaDropout):
             layer.p = 0.0
-    config = RECIPES["chen"] | {"seed": 0, "mean": None, "std": None, "normalise": "none", "layers": "all", "max_minutes": 0, "l1": 1e-3,
-                                "batch_size": 10, "accumulate": accumulate, "optimiser": "sgd", "momentum": 0.0, "clip": 0.5}
+    options = {"batch_size": 10, "accumulate": accumulate, "normalise": "none", "optimiser": "sgd", "momentum": 0.0}
+    config = RunConfig(**RECIPES["chen"] | options | {"l1": 1e-3, "clip": 0.5, "class_names": ["a", "b", "c"]})
     data = Space(channels=Space(mix=None), targets=torch.ones(8, 3).numpy())
-    trainer = Trainer(network, data, config, losses.parse_schedule(loss), device, None, 5, ranks=group)
+    trainer = Trainer(network, data, config, losses.parse_schedule(loss), device, None, 5, context=context)
     trainer.normaliser = lambda batch: batch["images"].double()
     trainer.begin_epoch()
     images, targets = torch.rand(10, 2, 32, 32), (torch.rand(10, 3) < 0.4).double()
     keys = [(1, row) for row in range(samples)]
-    own = next(iter(distributed.DistributedBatchSampler([keys], group)))
+    own = next(iter(distributed.DistributedBatchSampler([keys], context)))
     rows = torch.tensor([row for _, row, _ in own])
     which = torch.where(rows < 0, ~rows, rows)
     curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows, "whole": samples})
     return {"gradients": {name: weight.grad for name, weight in network.named_parameters()}, "curves": curves}
 
-group, device = distributed.init("cpu")
-
 def main():
     found = [gradient_of(*case) for case in CASES]
-    if group.is_main:
+    if context.is_main:
         torch.save(found, sys.argv[1])
-    group.barrier()
+    context.barrier()
 
+context, device = distributed.init("cpu")
 run_script(main)
 """
 # Network, loss, micro-batches, samples in the batch.

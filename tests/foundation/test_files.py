@@ -190,7 +190,7 @@ def stopped(atlas, folds, tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize("name", ["best.pt", "oof.csv", "steps.csv", "log.csv", "last.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "oof.csv", "steps.csv", "log.csv", "last.pt"])
 def test_a_training_without_room_keeps_what_it_has_and_is_resumed(atlas, folds, stopped, tmp_path, monkeypatch, name):
     runs = shutil.copytree(stopped, tmp_path / "runs")
     fold, command = runs / "mini/fold0", train_options(atlas, folds, runs)
@@ -204,7 +204,7 @@ def test_a_training_without_room_keeps_what_it_has_and_is_resumed(atlas, folds, 
     assert (fold / name).read_bytes() != before
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "best.pt", "last.pt"])
+@pytest.mark.parametrize("name", ["rows.csv", "best.safetensors", "last.pt"])
 def test_a_training_without_room_for_its_first_epoch_leaves_its_weights_or_nothing(
     atlas, folds, tmp_path, monkeypatch, name
 ):
@@ -212,7 +212,7 @@ def test_a_training_without_room_for_its_first_epoch_leaves_its_weights_or_nothi
         limit_file(patch, name, 50)
         refuse("train", *train_options(atlas, folds, tmp_path), says=[name, "it needs"])
     if name == "last.pt":
-        assert {"best.pt", "oof.csv"} <= {path.name for path in content(tmp_path)}
+        assert {"best.safetensors", "oof.csv"} <= {path.name for path in content(tmp_path)}
         succeed("train", *train_options(atlas, folds, tmp_path))
     else:
         assert not content(tmp_path)
@@ -304,7 +304,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, kind, linked):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["best.pt", "log.csv", "config.json", "last.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "log.csv", "config.json", "last.pt"])
 def test_a_training_refuses_a_pipe_before_it_begins(atlas, folds, tmp_path, name):
     fold = tmp_path / "mini/fold0"
     fold.mkdir(parents=True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from utils.data.images import check_crop
 from utils.data.tables import read_table
+from utils.engine import checkpoint
 from utils.errors import InputError
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions, write_predictions
@@ -150,7 +151,7 @@ def test_missing_files(refused, tmp_path, atlas, folds):
     refused("make_folds --labels {atlas}/train.csv --images {tmp}/no -o {tmp}/f.csv", "no is not a folder")
     refuse("train", *train_options(atlas, tmp_path / "no.csv", tmp_path), says="no.csv does not exist")
     refuse("train", *train_options(atlas, folds, tmp_path, weights=tmp_path / "no.pt"), says="no.pt does not exist")
-    refused("predict {tmp}/no --images {atlas}/test -o {tmp}/p.csv", "holds no best.pt")
+    refused("predict {tmp}/no --images {atlas}/test -o {tmp}/p.csv", "holds no best.safetensors")
     refused("threshold {tmp}/no.csv --labels {atlas}/train.csv -o {tmp}/t.json", "no.csv does not exist")
     refused("threshold {tmp} -o {tmp}/t.json", "holds no oof.csv")
     refused("ensemble {tmp}/no.csv --thresholds 0.5 -o {tmp}/s.csv", "no.csv does not exist")
@@ -228,7 +229,7 @@ def test_checkpoints(refused, run, tmp_path, monkeypatch):
 
     path.write_text("hello")
     check("not a checkpoint")
-    path.write_bytes((run / "fold0/best.pt").read_bytes()[:5000])
+    path.write_bytes((run / "fold0/last.pt").read_bytes()[:5000])
     check("not a checkpoint")
     torch.save({"weights": torch.zeros(3)}, path)
     check("not a checkpoint written by train.py")
@@ -238,21 +239,22 @@ def test_checkpoints(refused, run, tmp_path, monkeypatch):
     torch.save({"config": Evil(), "model": {}, "epoch": 1, "score": 1.0}, path)
     check("not a checkpoint")
     assert not (tmp_path / "evil").exists(), "nothing in a checkpoint is executed"
-    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state = checkpoint.load(run / "fold0/best.safetensors")
+    config = state["config"].to_dict()
 
-    def save(**config):
-        torch.save(state | {"config": state["config"] | config}, path)
+    def save(**changed):
+        torch.save(state | {"config": config | changed}, path)
 
     save(model="se_resnext50_32x4d")
     check("do not fit the network")
     save(class_names=["a", "b"])
     check("do not fit the network")
-    for mean in (None, 5, [0.1]):
+    for mean, says in ((None, "lacks the mean and std"), (5, "list of numbers"), ([0.1], "lacks the mean and std")):
         save(mean=mean)
-        check("lacks the mean and std")
+        check(says)
     torch.save(state | {"config": {"model": "gapnet_pl"}}, path)
     check("lacks class_names")
-    save(class_names=["other", *state["config"]["class_names"][1:]])
+    save(class_names=["other", *config["class_names"][1:]])
     refused("predict {run}/fold0 {tmp}/x.pt --images {atlas}/test -o {tmp}/p.csv", "x.pt", "class_names")
     state["model"]["head.bias"][3] = float("nan")
     save()
@@ -263,10 +265,11 @@ def test_checkpoints(refused, run, tmp_path, monkeypatch):
 def test_a_checkpoint_that_train_did_not_make_is_not_overwritten(run, atlas, folds, tmp_path):
     path = tmp_path / "mini/fold0/best.pt"
     path.parent.mkdir(parents=True)
-    state = torch.load(run / "fold0/best.pt", weights_only=True)
+    state = checkpoint.load(run / "fold0/best.safetensors")
     torch.save(state | {"config": {"model": "gapnet_pl"}}, path)
     before = path.read_bytes()
-    refuse("train", *train_options(atlas, folds, tmp_path), says=["best.pt was not made by train.py", "--overwrite"])
+    says = ["best.pt: its config lacks class_names", "--overwrite"]
+    refuse("train", *train_options(atlas, folds, tmp_path), says=says)
     assert path.read_bytes() == before
 
 

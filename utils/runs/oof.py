@@ -46,8 +46,8 @@ def find_predictions(paths, labels=None):
 
 
 def read_oof(files, labels_file, classes):
-    """One table over all files, its labels, matched by Id, and the last epochs' predictions of the same rows: (N, C) float64,
-    (N, C) uint8, (K, N, C) float64 or None."""
+    """One table over all files, its labels, matched by Id, and the last epochs' predictions of the same rows: (N, C)
+    float64, (N, C) uint8, (K, N, C) float64 or None."""
     tables = read_all_predictions(files, classes)
     oof = pool(tables, classes)
     if len(oof) < 2:
@@ -71,8 +71,8 @@ def pool(tables, classes):
     check_classes(next(iter(tables)), oof, classes)
     if twice := oof.index[oof.index.duplicated()].unique().tolist():
         raise InputError(
-            f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; give each row once, or combine "
-            f"networks with ensemble.py --oof"
+            f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; "
+            "give each row once, or combine networks with ensemble.py --oof"
         )
     return oof
 
@@ -89,10 +89,11 @@ def _gather_epochs(tables):
 
 
 def read_last_epochs(fold, oof):
-    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep them.
+    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep
+    them.
 
-    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch's weights are kept: thresholds of a later epoch, as in
-    the paper, would belong to other weights. Raises InputError if the kept epochs do not end at oof.csv.
+    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch's weights are kept: thresholds of a later epoch,
+    as in the paper, would belong to other weights. Raises InputError if the kept epochs do not end at oof.csv.
     """
     best = best_epoch(fold)
     last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
@@ -101,7 +102,8 @@ def read_last_epochs(fold, oof):
     epochs = read_epochs(fold, last, oof.shape)
     if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
         raise InputError(
-            f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; let the training end first, or name oof.csv elsewhere"
+            f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; "
+            "let the training end first, or name oof.csv elsewhere"
         )
     return epochs
 
@@ -109,9 +111,9 @@ def read_last_epochs(fold, oof):
 def read_members(paths, labels, classes=None):
     """Several networks' out-of-fold predictions of the same images.
 
-    paths: a run's folder (all its folds' oof.csv, each row by the network that did not train on it) or one prediction file
-    each. labels: the file of labels. classes: names; None: those of the first run, else hpa. -> members (M, N, C) float64,
-    truth (N, C) uint8, classes, a message about rows that some networks lack, or None.
+    paths: a run's folder (all its folds' oof.csv, each row by the network that did not train on it) or one prediction
+    file each. labels: the file of labels. classes: names; None: those of the first run, else hpa. -> members (M, N, C)
+    float64, truth (N, C) uint8, classes, a message about rows that some networks lack, or None.
     """
     found = [find_predictions([path], labels) for path in paths]
     if repeated := first_repeated([file for files, *_ in found for file in files]):
@@ -124,7 +126,8 @@ def read_members(paths, labels, classes=None):
         shared = shared[shared.isin(table.index)]
     if len(shared) < 2:
         raise InputError(
-            f"{plural(len(shared), 'Id')} in all of {listing(paths)}; two or more are needed, so predict the same images with each"
+            f"{plural(len(shared), 'Id')} in all of {listing(paths)}; "
+            "two or more are needed, so predict the same images with each"
         )
     most = max(map(len, tables))
     note = f"{len(shared):,} rows that all networks have, of {most:,}" if len(shared) < most else None

@@ -13,7 +13,8 @@ WHAT, FIX = "a thresholds.json with classes and thresholds", "fit it with thresh
 
 
 def read_thresholds(spec, classes):
-    """(C,) thresholds from a thresholds.json that fits `classes`, names or their numbers as text, or one number for all."""
+    """(C,) thresholds from a thresholds.json that fits `classes`, names or their numbers as text, or one number for
+    all."""
     if not Path(spec).is_file() and (number := as_number(spec)) is not None:
         values = [number] * len(classes)
     else:
@@ -38,8 +39,8 @@ def read_per_class(path, classes, keys):
 
 
 def read_positive_rates(path, classes):
-    """(C,): the fraction of out-of-fold rows that each class of a thresholds.json is predicted positive in, weighted to the
-    class priors that it was fitted for."""
+    """(C,): the fraction of out-of-fold rows that each class of a thresholds.json is predicted positive in, weighted to
+    the class priors that it was fitted for."""
     rates = read_per_class(path, classes, ["called"])["called"]
     if not all(map(_is_fraction, rates)):
         raise InputError(f"{path} lacks per_class figures (called is not from 0 to 1); {FIX}")
@@ -66,7 +67,8 @@ def _read_fitted(path, classes):
     if not (names == classes or by_number) or len(values) != len(names):
         differing = sorted(set(map(str, names)) ^ set(classes)) or ["their order or number"]
         raise InputError(
-            f"{path} was fitted for other classes than the predictions have: {listing(differing)}; fit it on the same run"
+            f"{path} was fitted for other classes than the predictions have: {listing(differing)}; "
+            "fit it on the same run"
         )
     return values
 
@@ -80,7 +82,8 @@ def read_class_priors(path, classes):
         number, prior = numbers.get(name.strip()), as_number(text)
         if number is None or number in priors or prior is None or not 0 < prior < 1:
             raise InputError(
-                f"{path}: row {row + 2} ({name}, {text}) should be a class, once, and its share of the images, between 0 and 1"
+                f"{path}: row {row + 2} ({name}, {text}) should be a class, once, and its share of the images, "
+                "between 0 and 1"
             )
         priors[number] = prior
     if missing := [name for number, name in enumerate(classes) if number not in priors]:
