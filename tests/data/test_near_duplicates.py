@@ -65,7 +65,7 @@ def test_wrong_lists_are_refused(files):
         "-o",
         folder / "s.csv",
     ]
-    refuse(*call, "--use-leak", folder / "train.csv", says="add --twins")
+    refuse(*call, "--use-leak", folder / "train.csv", says="needs --near-duplicates")
     for content, says in (
         ("Id,twin,bits\na,a,1\n", "row 2"),
         ("Id,twin,bits\na,b,x\n", "row 2"),
