@@ -9,8 +9,8 @@ With --thresholds several files are averaged. With --oof, each network's
 out-of-fold predictions in the order of the files, combinations are compared on
 these, cross-fitted so that no row sees itself: means of probabilities, of log
 odds, of ranks; greedy weights; a stack, one logistic regression per class on
-the predictions of all networks. The simplest of those within one standard error
-of the best decides. One network can be stacked too.
+the predictions of all networks. The simplest of those within one standard
+error of the best decides. One network can be stacked too.
 
 Rows have the order of the sample submission, which the competition matches by
 position.

@@ -6,13 +6,14 @@
         -o thresholds.json
 
 Every method is shown in sample (fitted and scored on the same rows, which is
-optimistic) and cross-fitted (fitted on four fifths, applied to the rest, scored
-once over all rows). bagged, the default, smooths F1 over the scores of a
-class's few positives; auto takes the best cross-fitted one, which is a little
-optimistic for that one. README.md describes each method.
+optimistic) and cross-fitted (fitted on four fifths, applied to the rest,
+scored once over all rows). bagged, the default, smooths F1 over the scores of
+a class's few positives; auto takes the best cross-fitted one, which is a
+little optimistic for that one. README.md describes each method.
 
 For a test set with other class priors: --class-priors, if they are known, or
---estimate-class-priors; python -m utils.tools.class_priors shows when it helps.
+--estimate-class-priors; python -m utils.tools.class_priors shows when it
+helps.
 """
 
 import textwrap

@@ -3,8 +3,8 @@
     python -m utils.tools.class_priors runs/chen
 
 decides halves of a run's own out-of-fold rows, changed on purpose, with
-thresholds fitted on the other half. It prints what is gained or lost (macro F1,
-mean and standard error of --repeats draws) with
+thresholds fitted on the other half. It prints what is gained or lost (macro
+F1, mean and standard error of --repeats draws) with
 
 EM            class priors estimated from the predictions by
               expectation–maximisation, each class on its own

@@ -8,9 +8,9 @@ the tables of a comparison of methods.
 
 Folds of a run are pooled; runs that differ only in their seed share a line. F1
 is macro F1 on the validation images at each fold's best epoch: at 0.5; at the
-one threshold that is best for these very images, which also chose the epoch; at
-a threshold per class, cross-fitted. Last epoch: at its own best threshold, not
-chosen. Precision and recall are those of all labels pooled, at 0.5.
+single threshold that is best for these very images, which also chose the
+epoch; at a threshold per class, cross-fitted. Last epoch: at its own best
+threshold, not chosen. Precision and recall are of all labels pooled, at 0.5.
 
 Then, as Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
 with a Wilcoxon test against the best; F1 of each class; the cost of training.

@@ -2,8 +2,8 @@
 Tables 3 and 4, Fig. 5)
 
     python -m utils.tools.confusion test.csv --labels input/demo/solution.csv
-    python -m utils.tools.confusion test.csv --labels solution.csv --classes cyto \\
-        --human human.csv --plot confusion.png -o confusion.json
+    python -m utils.tools.confusion test.csv --labels solution.csv \\
+        --classes cyto --human human.csv --plot confusion.png -o confusion.json
 
 Only images of exactly one class count. The network's answer is the class of
 highest probability, a person's the one in --human (Id,Target). With --human

@@ -10,8 +10,8 @@
 Predictions are probabilities with --thresholds, or a submission. With --human,
 a person's Id,Target for some of the same images, both are compared on these
 images with McNemar's test; the table and the figure by class show the machine
-on all images. --unseen-by refuses if a run has trained or validated on an image
-of the same Id.
+on all images. --unseen-by refuses if a run has trained or validated on an
+image of the same Id.
 """
 
 import os
@@ -78,7 +78,9 @@ def main():
         rows, answers = read_person(args.human, classes, ids, args.predictions)
         shared, ours = truth[rows], decisions[rows]
         columns = {f"person, {len(rows):,}": (shared, answers), "machine, same": (shared, ours)}
-        tests = mcnemar_tests(shared, answers, ours)
+        right = [part == shared for part in (ours, answers)]
+        # Images are independent of one another, labels within an image are not.
+        tests = {"images": mcnemar(*(part.all(axis=1) for part in right)), "labels": mcnemar(*map(np.ravel, right))}
         person, images["person"] = class_scores(shared, answers), f"{len(rows):,} of these"
     columns[f"machine, {len(ids):,}"] = truth, decisions
     scores = {name: multilabel_scores(*pair) for name, pair in columns.items()}
@@ -158,15 +160,6 @@ def check_unseen(run, ids, path):
                 f"{path}: {plural(len(both), 'Id')} of {len(ids):,} were trained or validated on ({file}): "
                 f"{listing(both)}; evaluate on images this run has never seen"
             )
-
-
-def mcnemar_tests(truth, person, machine):
-    """McNemar's test, machine first: on whole images, which are independent of one another, and on single labels."""
-    right = [decided == truth for decided in (machine, person)]
-    return {
-        "images": mcnemar(*(part.all(axis=1) for part in right)),
-        "labels": mcnemar(*(part.ravel() for part in right)),
-    }
 
 
 def print_scores(scores):
