@@ -30,9 +30,16 @@ FILES = (
     "config.json",
 )  # of a run
 ANEW = "choose another --name or give --overwrite"
-PACKAGES = (
-    "torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy", "pandas",
-)  # fmt: skip
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "pretrainedmodels",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+    "pandas",
+]
 
 
 def provenance(train_rows, valid_rows):
@@ -69,8 +76,8 @@ def _commit(kit):
 
 
 def find(run, config, overwrite):
-    """The state to continue from, or None. Raises InputError for a run of other options or other rows, which is neither continued nor,
-    unless asked for, overwritten."""
+    """The state to continue from, or None. Raises InputError for a run of other options or other rows, which is
+    neither continued nor, unless asked for, overwritten."""
     last, best = run / "last.pt", first_file(run, *ANY_WEIGHTS)
     if overwrite:
         return None
@@ -120,7 +127,8 @@ def restore(trainer, saved, path):
 
 
 def _check_state(trainer, saved):
-    """Raise ValueError (or what wrong types raise) for what `Trainer.restore` would accept and training would fail on later."""
+    """Raise ValueError (or what wrong types raise) for what `Trainer.restore` would accept and training would fail on
+    later."""
     if not 0 <= saved["position"] <= trainer.steps_an_epoch or not 0 <= saved["stage"] < len(trainer.schedule):
         raise ValueError("a step that this training does not have")
     for number, kept in saved["parts"]["optimiser"]["state"].items():

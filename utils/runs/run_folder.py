@@ -36,8 +36,8 @@ def first_file(folder, *names):
 
 
 def fold_files(run, *names, itself=False):
-    """The first of the files `names` in each of a run's folders fold0, fold1, …, in the order of their numbers; with `itself` only the
-    one in the folder given, if that is a fold's folder already."""
+    """The first of the files `names` in each of a run's folders fold0, fold1, …, in the order of their numbers; with
+    `itself` only the one in the folder given, if that is a fold's folder already."""
     if itself and (own := first_file(run, *names)):
         return [own]
     folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal()]
