@@ -19,27 +19,10 @@ from utils.files import destination
 from utils.runs.predictions import EPOCHS, epoch_files
 from utils.runs.run_folder import ANY_WEIGHTS, NOT_THE_RESULT, UNSAID, first_file
 
-FILES = (
-    "last.pt",
-    *ANY_WEIGHTS,
-    "oof.csv",
-    "log.csv",
-    "steps.csv",
-    "rows.csv",
-    "skipped.csv",
-    "config.json",
-)  # of a run
+LOGS = ("log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")
+FILES = ("last.pt", *ANY_WEIGHTS, "oof.csv", *LOGS)  # of a run
 ANEW = "choose another --name or give --overwrite"
-PACKAGES = [
-    "torch",
-    "torchvision",
-    "pretrainedmodels",
-    "timm",
-    "albumentations",
-    "opencv-python-headless",
-    "numpy",
-    "pandas",
-]
+PACKAGES = "torch torchvision pretrainedmodels timm albumentations opencv-python-headless numpy pandas"
 
 
 def provenance(train_rows, valid_rows):
@@ -49,8 +32,8 @@ def provenance(train_rows, valid_rows):
     )
     return {
         "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "commit": _commit(Path(__file__).parent.parent),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES.split()},
+        "commit": _commit(Path(__file__).parents[2]),
     }
 
 
