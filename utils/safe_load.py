@@ -19,8 +19,8 @@ MOST_ARRAYS = 2**30  # bytes of an .npz, unpacked
 
 
 def file_size(path, most=None):
-    """The bytes of a regular file. Raises InputError for anything else (opening a pipe could wait forever) and for more than
-    `most` bytes."""
+    """The bytes of a regular file. Raises InputError for anything else (opening a pipe could wait forever) and for
+    more than `most` bytes."""
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a name with NUL
@@ -36,8 +36,8 @@ def file_size(path, most=None):
 
 
 def read_json(path, what, fix):
-    """The content of a JSON file, UTF-8. Raises InputError, "`path` is not `what` (why); `fix`", if it is not JSON, has more than
-    MOST_JSON bytes, repeats a key or is nested deeper than DEEPEST."""
+    """The content of a JSON file, UTF-8. Raises InputError, "`path` is not `what` (why); `fix`", if it is not JSON,
+    has more than MOST_JSON bytes, repeats a key or is nested deeper than DEEPEST."""
     file_size(path, MOST_JSON)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
@@ -57,9 +57,9 @@ def _unique(pairs):
 
 
 def check_plain(value, finite=True):
-    """Raise ValueError unless `value` can be printed, compared and written as JSON: None, bool, str without control characters,
-    numbers of at most 64 bits that are finite (unless `finite` is false), and lists and dicts (str keys) of these, at most DEEPEST
-    levels and MOST_ITEMS values."""
+    """Raise ValueError unless `value` can be printed, compared and written as JSON: None, bool, str without control
+    characters, numbers of at most 64 bits that are finite (unless `finite` is false), and lists and dicts (str keys)
+    of these, at most DEEPEST levels and MOST_ITEMS values."""
     waiting, seen = [(value, 0)], 0
     while waiting:
         one, depth = waiting.pop()
@@ -94,7 +94,8 @@ def _check_single(value, finite):
 
 
 def is_text(value):
-    """Return whether a text can be printed and written: control characters would act on a terminal, lone surrogates have no UTF-8."""
+    """Return whether a text can be printed and written: control characters would act on a terminal, lone surrogates
+    have no UTF-8."""
     return not any(
         mark < " " and mark not in "\t\n\r" or "\x7f" <= mark < "\xa0" or "\ud800" <= mark < "\ue000" for mark in value
     )
@@ -106,7 +107,8 @@ def is_line(text):
 
 
 def read_npy(path, fix):
-    """The array of an .npy file. Raises InputError, "`path` cannot be read (why); `fix`", unless it holds plain numbers."""
+    """The array of an .npy file. Raises InputError, "`path` cannot be read (why); `fix`", unless it holds plain
+    numbers."""
     file_size(path)
     try:
         # Mapped, since numpy then compares the shape with the bytes of the file before it allocates anything.
@@ -117,8 +119,8 @@ def read_npy(path, fix):
 
 
 def read_npz(path, names, what):
-    """The arrays `names` of an .npz file: a list. Raises InputError, "`path` is not `what` (why)", if one is missing or holds anything
-    but plain numbers, or if the file unpacks to more than MOST_ARRAYS bytes."""
+    """The arrays `names` of an .npz file: a list. Raises InputError, "`path` is not `what` (why)", if one is missing
+    or holds anything but plain numbers, or if the file unpacks to more than MOST_ARRAYS bytes."""
     file_size(path)
     try:
         with zipfile.ZipFile(path) as archive, _quiet():

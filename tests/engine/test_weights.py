@@ -30,20 +30,18 @@ def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     weights.WEIGHT_FOLDER.mkdir(parents=True)
-    for url in IMAGENET_URLS:  # the publisher's name and timm's
-        path = weights.WEIGHT_FOLDER / url.rpartition("/")[2]
-        state = imagenet_like(path)
+    files = [weights.WEIGHT_FOLDER / url.rpartition("/")[2] for url in IMAGENET_URLS]  # the publisher's name and timm's
+    state = imagenet_like(files[1])
+    for path in reversed(files):
+        if not path.exists():
+            files[1].rename(path)
         network = models.build("se_resnext50_32x4d", 28, 4, stem="zero")
-        told = weights.load_start(network, start("se_resnext50_32x4d", "imagenet", stem="zero"))
-        assert path.name in told and "new last layer" in told
-        loaded = network.state_dict()
-        assert (
-            torch.equal(loaded["layer0.conv1.weight"][:, :3], state["layer0.conv1.weight"])
-            and (loaded["layer0.conv1.weight"][:, 3] == 0).all()
-        )
+        message = weights.load_start(network, start("se_resnext50_32x4d", "imagenet", stem="zero"))
+        assert path.name in message and "new last layer" in message
+        loaded, stem = network.state_dict(), "layer0.conv1.weight"
+        assert torch.equal(loaded[stem][:, :3], state[stem]) and (loaded[stem][:, 3] == 0).all()
         assert torch.equal(loaded["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
         assert loaded["last_linear.weight"].shape == (28, 2048)
-        path.unlink()
 
 
 def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
@@ -95,10 +93,10 @@ def test_a_checkpoint_for_other_classes_keeps_all_but_the_last_layer(tmp_path, c
 def test_a_checkpoint_for_another_channel_order_sees_the_same(tmp_path):
     source = saved_gapnet(tmp_path / "best.pt", channels="bgry").eval()
     network = models.build("gapnet_pl", 3, 4).eval()
-    told = weights.load_start(
+    message = weights.load_start(
         network, start("gapnet_pl", tmp_path / "best.pt", channels="rgby", class_names=["a", "b", "c"])
     )
-    assert "new last layer" not in told
+    assert "new last layer" not in message
     red, green, blue, yellow = torch.randn(4, 1, 1, 64, 64)
     with torch.inference_mode():
         before = source(torch.cat([blue, green, red, yellow], 1))
@@ -181,8 +179,8 @@ def test_the_same_layers_under_other_names_are_matched_in_order(tmp_path):
             if "num_batches" not in key}  # fmt: skip
     torch.save(kept, tmp_path / "other.pth")
     network = models.build("timm:resnet10t", 6, 1, size=64)
-    told = weights.load_start(network, start("timm:resnet10t", tmp_path / "other.pth", channels="green"))
-    assert "matched in order" in told and "new last layer" in told
+    message = weights.load_start(network, start("timm:resnet10t", tmp_path / "other.pth", channels="green"))
+    assert "matched in order" in message and "new last layer" in message
     own = network.state_dict()
     assert torch.allclose(own["conv1.0.weight"], source["conv1.0.weight"].sum(1, keepdim=True)), "mean of RGB, times 3"
     assert all(
@@ -225,7 +223,7 @@ def loads(path, state):
     return all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model", "net", "weights", "network", "params"])
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model", "net"])
 def test_a_state_dict_is_found_under_any_key(tmp_path, key):
     state, optimiser = trained()
     scheduler = {"last_epoch": 3, "_last_lr": [0.1]}
@@ -311,8 +309,8 @@ def test_timms_own_weights_are_asked_for_and_their_absence_told(tmp_path, monkey
     torch.manual_seed(1)
     source = real("resnet10t").state_dict()
     safetensors.torch.save_file(source, weights.WEIGHT_FOLDER / "resnet10t.safetensors")
-    told = weights.load_start(network, start("timm:resnet10t", "imagenet"))
-    assert "resnet10t.safetensors" in told and torch.equal(
+    message = weights.load_start(network, start("timm:resnet10t", "imagenet"))
+    assert "resnet10t.safetensors" in message and torch.equal(
         network.state_dict()["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"]
     )
     (weights.WEIGHT_FOLDER / "resnet10t.safetensors").write_bytes(b"no weights")

@@ -1,8 +1,9 @@
-"""A run's weights and its state: `best.safetensors` with `config.json` beside it rebuild a network; `last.pt` continues a training.
+"""A run's weights and its state: `best.safetensors` with `config.json` beside it rebuild a network; `last.pt`
+continues a training.
 
-Both come from strangers too. Safetensors hold numbers only and check their own sizes. `torch.load(weights_only=True)` executes nothing;
-the zip archive around it is checked here and mapped, so that a storage that claims more than its record has cannot be read beyond it
-(torch itself compares the two from 2.10 on only).
+Both come from strangers too. Safetensors hold numbers only and check their own sizes. `torch.load(weights_only=True)`
+executes nothing; the zip archive around it is checked here and mapped, so that a storage that claims more than its
+record has cannot be read beyond it (torch itself compares the two from 2.10 on only).
 """
 
 import copy
@@ -27,10 +28,11 @@ KEYS = {"config", "model", "epoch", "score"}  # of every checkpoint of the kit
 KIT_METADATA = "train.py"  # the key in a safetensors file's metadata, for JSON of epoch and score
 UNCHECKED_SIZE = 2048  # pixels up to which a network is built without checking its weights first
 NUMBER = (int, float)
-PROGRESS = {  # how far a training is: last.pt says all of it, the weights of the best epoch the first two
-    "epoch": int, "score": (*NUMBER, type(None)), "step": int, "stage": int, "position": int, "best_epoch": int, "left_out": int,
-    "spent": NUMBER, "spent_in_epoch": NUMBER, "finished": bool, "log": list,
-}  # fmt: skip
+PROGRESS = {  # how far a training is: last.pt says all of it, the weights of the best epoch only epoch and score
+    **dict.fromkeys(("epoch", "step", "stage", "position", "best_epoch", "left_out"), int),
+    **dict.fromkeys(("spent", "spent_in_epoch"), NUMBER),
+    **{"score": (*NUMBER, type(None)), "finished": bool, "log": list},
+}
 MOST_STRUCTURE = 2**25  # bytes of a .pt file without its tensors
 MOST_EXPANDED = 2**24  # numbers of a tensor that repeats what is stored
 
@@ -42,7 +44,8 @@ def save(path, state):
 
 
 def save_weights(path, model, epoch, score):
-    """Write a state dict as safetensors, with the epoch and macro F1 that it had. Its config.json is to lie beside it."""
+    """Write a state dict as safetensors, with the epoch and macro F1 that it had. Its config.json is to lie beside
+    it."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
     metadata = {KIT_METADATA: json.dumps({"epoch": epoch, "score": score})}
     with whole_file(path, "wb") as file:
@@ -68,17 +71,18 @@ def snapshot(state, device):
     return copied(state), record_event(device)
 
 
-def read_file(path, device="cpu"):
-    """The content of a file of weights, .safetensors or of torch.save. Executes nothing in it and allocates no more than it holds.
+def read_file(path):
+    """The content of a file of weights, .safetensors or of torch.save. Executes nothing in it and allocates no more
+    than it holds.
 
-    -> a dict: what torch.save wrote, or of safetensors `model`, the tensors by name, and `config`, `epoch` and `score` if train.py
-    wrote the file. Raises InputError for anything else.
+    -> a dict: what torch.save wrote, or of safetensors `model`, the tensors by name, and `config`, `epoch` and
+    `score` if train.py wrote the file. Raises InputError for anything else.
     """
     path = Path(path)
     file_size(path)
     safe = path.suffix == ".safetensors"
     try:
-        return _read_safetensors(path) if safe else _read_torch(path, device)
+        return _read_safetensors(path) if safe else _read_torch(path)
     except InputError:
         raise
     except Exception as error:  # whatever torch's unpickler meets in a damaged file
@@ -98,21 +102,20 @@ def _read_safetensors(path):
     return content
 
 
-def _read_torch(path, device):
+def _read_torch(path):
     with open(path, "rb") as file:
-        zipped = (
-            file.read(4) == b"PK\x03\x04"
-        )  # else of torch before 1.6, whose reader compares each storage with its bytes
-        if zipped:
+        # A file of torch before 1.6 is no archive, and its reader compares each storage with its bytes.
+        if zipped := file.read(4) == b"PK\x03\x04":
             _check_archive(file, file_size(path))
     with warnings.catch_warnings(action="ignore"):  # torch's, about the kinds of tensors that are refused next
-        content = torch.load(str(path), map_location=device, weights_only=True, mmap=zipped)
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     _check_expanded(content)
     return content
 
 
 def _check_archive(file, size):
-    """Raise ValueError unless a zip archive is as torch writes it: its records are not compressed and have the file's bytes."""
+    """Raise ValueError unless a zip archive is as torch writes it: its records are not compressed and have the file's
+    bytes."""
     file.seek(-22, 2)
     if file.read(4) != b"PK\x05\x06":  # zip readers differ on what they find behind a comment
         raise ValueError("not a zip archive as torch writes it")
@@ -141,13 +144,13 @@ def _check_expanded(content):
             waiting += value.values() if isinstance(value, dict) else value
 
 
-def load(path, device="cpu"):
-    """Read a checkpoint of the kit: a dict with KEYS, `config` as a RunConfig, and its weights those of the network that
-    the config names, if it names one. Raises InputError otherwise."""
+def load(path):
+    """Read a checkpoint of the kit: a dict with KEYS, `config` as a RunConfig, and its weights those of
+    the network that the config names, if it names one. Raises InputError otherwise."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; train.py writes it")
-    state = read_file(path, device)
+    state = read_file(path)
     if not isinstance(state, dict) or not set(state) >= KEYS or not isinstance(state["config"], dict):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.safetensors or last.pt")
     state["config"] = RunConfig.from_dict(state["config"], path)
@@ -192,8 +195,8 @@ def _build(config):
 
 
 def _check_weights(path, state):
-    """Raise InputError unless the weights are those of the network that the config names, by names, shapes and kinds of numbers. This
-    allocates nothing, since a config may ask for a network of any size."""
+    """Raise InputError unless the weights are those of the network that the config names, by names, shapes and kinds
+    of numbers. This allocates nothing, since a config may ask for a network of any size."""
     config, weights = state["config"], state["model"]
     try:
         with torch.device("meta"):

@@ -20,20 +20,10 @@ from utils.runs.config import IGNORED_ON_RESUME
 from utils.runs.predictions import EPOCHS_FOLDER, epoch_files
 from utils.runs.run_folder import ANY_WEIGHTS, first_file
 
-FILES = (
-    "last.pt",
-    *ANY_WEIGHTS,
-    "oof.csv",
-    "log.csv",
-    "steps.csv",
-    "rows.csv",
-    "skipped.csv",
-    "config.json",
-)  # of a run
+LOGS = ("log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")
+FILES = ("last.pt", *ANY_WEIGHTS, "oof.csv", *LOGS)  # of a run
 ANEW = "choose another --name or give --overwrite"
-PACKAGES = (
-    "torch", "torchvision", "pretrainedmodels", "timm", "albumentations", "opencv-python-headless", "numpy", "pandas",
-)  # fmt: skip
+PACKAGES = "torch torchvision pretrainedmodels timm albumentations opencv-python-headless numpy pandas"
 
 
 def provenance(train_rows, valid_rows):
@@ -43,8 +33,8 @@ def provenance(train_rows, valid_rows):
     )
     return {
         "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "commit": _commit(Path(__file__).parent.parent.parent),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES.split()},
+        "commit": _commit(Path(__file__).parents[2]),
     }
 
 
@@ -70,8 +60,8 @@ def _commit(kit):
 
 
 def find(run, config, overwrite):
-    """The state to continue from, or None. Raises InputError for a run of other options or other rows, which is neither continued nor,
-    unless asked for, overwritten."""
+    """The state to continue from, or None. Raises InputError for a run of other options or other rows, which is
+    neither continued nor, unless asked for, overwritten."""
     last, best = run / "last.pt", first_file(run, *ANY_WEIGHTS)
     if overwrite:
         return None
@@ -121,7 +111,8 @@ def restore(trainer, saved, path):
 
 
 def _check_state(trainer, saved):
-    """Raise ValueError (or what wrong types raise) for what `Trainer.restore` would accept and training would fail on later."""
+    """Raise ValueError (or what wrong types raise) for what `Trainer.restore` would accept and training would fail on
+    later."""
     if not 0 <= saved["position"] <= trainer.steps_per_epoch or not 0 <= saved["stage"] < len(trainer.loss.schedule):
         raise ValueError("a step that this training does not have")
     for number, kept in saved["parts"]["optimiser"]["state"].items():

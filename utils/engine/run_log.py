@@ -1,4 +1,5 @@
-"""The files of a run while it trains: checkpoints, predictions and logs, written from a thread. (utils/runs/run_folder.py reads them.)"""
+"""The files of a run while it trains: checkpoints, predictions and logs, written from a thread.
+(utils/runs/run_folder.py reads them.)"""
 
 import contextlib
 import functools
@@ -20,13 +21,15 @@ from utils.runs.run_folder import WEIGHTS, write_rows
 
 
 class RunLog:
-    """The files of one run, as a context. Of processes that train together (utils/distributed.py) only the first writes.
+    """The files of one run, as a context. Of processes that train together (utils/distributed.py) only the first
+    writes.
 
-    Everything is written while the training goes on, always in this order: an epoch's predictions, best.safetensors, oof.csv, the
-    logs, last.pt. So at any moment all files are whole, and what last.pt refers to exists.
+    Everything is written while the training goes on, always in this order: an epoch's predictions, best.safetensors,
+    oof.csv, the logs, last.pt. So at any moment all files are whole, and what last.pt refers to exists.
 
-    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of all probabilities given) and
-    left out. every: seconds after which `due` asks for the state to be saved within an epoch; 0: only at its end.
+    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of all
+    probabilities given) and left out. every: seconds after which `due` asks for the state to be saved within an
+    epoch; 0: only at its end.
     """
 
     def __init__(self, run, trainer, train_rows, valid_rows, skipped, every, writes=True):
@@ -48,7 +51,8 @@ class RunLog:
             self.events.close()
 
     def begin(self):
-        """Write what is known before the first step, and remove what a killed process wrote after its last saved state."""
+        """Write what is known before the first step, and remove what a killed process wrote after its last saved
+        state."""
         if not self.writes:
             return
         if not self.trainer.progress.step:
@@ -71,7 +75,8 @@ class RunLog:
         self._add_points("train", curves)
 
     def catch_up(self):
-        """Do what can wait until the device is busy: pass points on to TensorBoard. Raises InputError if a file could not be written."""
+        """Do what can wait until the device is busy: pass points on to TensorBoard. Raises InputError if a file could
+        not be written."""
         self.writer.check()
         if self.points:
             self.events.add_scalars(self.points)
@@ -82,7 +87,8 @@ class RunLog:
         return bool(self.every) and time.monotonic() - self.saved_at >= self.every
 
     def save(self):
-        """Write last.pt, from which the run can continue with the very next step. To be called in every process, between two steps."""
+        """Write last.pt, from which the run can continue with the very next step. To be called in every process,
+        between two steps."""
         with self._timed():
             self.wait()  # one state at a time, in memory too
             self._submit([])
@@ -92,8 +98,8 @@ class RunLog:
         self.writer.wait()
 
     def epoch(self, probabilities, best, values, valid):
-        """End an epoch: write its validation `probabilities`, the weights if they are the `best` so far, its row of log.csv (the means
-        of its steps, `values` and `valid`), and the state. -> the means."""
+        """End an epoch: write its validation `probabilities`, the weights if they are the `best` so far, its row of
+        log.csv (the means of its steps, `values` and `valid`), and the state. -> the means."""
         trainer = self.trainer
         rows = [row for row in trainer.progress.steps if row["epoch"] == trainer.progress.epoch]
         if not rows:
@@ -156,7 +162,8 @@ class RunLog:
         self.seconds += time.monotonic() - started
 
     def left_out(self, trouble, rows):
-        """Log that a batch of the training `rows` was left out. Raises InputError once there are more of them than --skip-nan allows."""
+        """Log that a batch of the training `rows` was left out. Raises InputError once there are more of them than
+        --skip-nan allows."""
         trainer, ids = self.trainer, self.train_rows["Id"].iloc[rows]
         where = f"{trouble} at step {trainer.progress.step:,} (epoch {trainer.progress.epoch}) on the images {listing(ids, show=16)}"
         trainer.progress.left_out += 1
@@ -166,8 +173,8 @@ class RunLog:
         self.wait()
         last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing was saved yet"
         raise InputError(
-            f"{where}; {last}; leave such batches out with --skip-nan {trainer.progress.left_out + 4}, or train anew (--overwrite) with a "
-            "lower --lr or --amp off"
+            f"{where}; {last}; leave such batches out with --skip-nan {trainer.progress.left_out + 4}, or train anew "
+            "(--overwrite) with a lower --lr or --amp off"
         )
 
     def _write_logs(self, log, steps):
@@ -185,8 +192,8 @@ class RunLog:
 class BackgroundWriter:
     """Calls the functions it is given in their order, from one thread.
 
-    An exception of one is raised by the next method called here, and the functions after it are not called: what they write may say
-    that the failed one's file exists.
+    An exception of one is raised by the next method called here, and the functions after it are not called: what they
+    write may say that the failed one's file exists.
     """
 
     def __init__(self, device=None):

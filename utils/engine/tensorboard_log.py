@@ -1,4 +1,5 @@
-"""TensorBoard's events of a run. They are an extra: if they cannot be written, as on a full disk, one message says so and training goes on.
+"""TensorBoard's events of a run. They are an extra: if they cannot be written, as on a full disk, one message says so
+and training goes on.
 
 Written from the caller's thread: the thread of TensorBoard's own writers dies of a full disk with a traceback.
 """

@@ -29,9 +29,11 @@ COUNTER = "num_batches_tracked"  # batch norm's; files from before 2018 lack it,
 def load_start(network, config):
     """Load starting weights into `network`, in place: -> a sentence that says what was loaded.
 
-    config: RunConfig, with `weights`: ``none``, ``imagenet`` or a path. Layers are matched by name, or if the file has the same layers under other names, by their order. A first convolution
-    for RGB is widened as `stem` says; one for the same channels in another order, or for more channels, is rearranged. A last layer
-    for other classes keeps its random start. Raises InputError for the weights of another network.
+    config: RunConfig, with `weights`: ``none``,
+    ``imagenet`` or a path. Layers are matched by name, or if the file has the same layers under other names, by their
+    order. A first convolution for RGB is widened as `stem` says; one for the same channels in another order, or for
+    more channels, is rearranged. A last layer for other classes keeps its random start. Raises InputError for the
+    weights of another network.
     """
     if config.weights == "none":
         return "random weights"
@@ -54,7 +56,7 @@ def load_start(network, config):
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
     missing = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
     if misfits := wrong or missing or deeper:
-        size = origin.size if origin else config.size
+        size = (origin.size if origin else config.size)
         other = f" (it was made for images of {size} pixels)" if size != config.size else ""
         raise InputError(
             f"{source} holds the weights of another network than {name}: {listing(misfits)} do not fit{other}"
@@ -65,9 +67,9 @@ def load_start(network, config):
 
 
 def match_by_order(state, own, free):
-    """Rename the tensors of `state` to the names of `own`, if these are as many, in the same order, of the same kind (the last part of
-    the name: weight, bias, running_mean) and, except for those named in `free` (stem and last layer), of the same shapes: -> (state,
-    whether it was done)."""
+    """Rename the tensors of `state` to the names of `own`, if these are as many, in the same order, of the same kind
+    (the last part of the name: weight, bias, running_mean) and, except for those named in `free` (stem and last
+    layer), of the same shapes: -> (state, whether it was done)."""
     theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
     if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
         return state, False
@@ -80,7 +82,8 @@ def match_by_order(state, own, free):
 
 
 def _fit_channels(weight, planes, origin, config, source):
-    """A first convolution's weight (out, in, height, width) made to fit the channels that the network sees, `planes` of them."""
+    """A first convolution's weight (out, in, height, width) made to fit the channels that the network sees, `planes`
+    of them."""
     if origin is None or origin.channels is None:  # three planes are RGB
         return widen_stem(weight, planes, config.stem) if weight.shape[1] == 3 != planes else weight
     before, now = (parse_channels(part.channels) for part in (origin, config))
@@ -114,8 +117,8 @@ def moments_of_start(config):
 
 
 def imagenet_state(name, size):
-    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its own networks
-    itself, at `size` if that is fixed: it knows each file's layout."""
+    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its
+    own networks itself, at `size` if that is fixed: it knows each file's layout."""
     library, _, word = name.partition(":")
     if library == "timm":
         return _from_timm(word, size)
@@ -155,8 +158,8 @@ def _from_timm(word, size):
     overlay = {"file": str(local)} if local else {}
     WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        network = timm.create_model(word, pretrained=True, pretrained_cfg_overlay=overlay, cache_dir=WEIGHT_FOLDER,
-                                    **external.size_for(word, size))  # fmt: skip
+        options = {"pretrained_cfg_overlay": overlay, "cache_dir": WEIGHT_FOLDER, **external.size_for(word, size)}
+        network = timm.create_model(word, pretrained=True, **options)
         return local or f"timm's {word}", network.state_dict()
     except Exception as error:  # whatever a download or someone's file can bring
         if local:
@@ -166,8 +169,8 @@ def _from_timm(word, size):
 
 
 def _imagenet_urls(name, word):
-    """Where a network's ImageNet weights are published, in the order to try: as pretrainedmodels knows, else as the network's own file
-    says. The letters after the dash begin the file's SHA-256."""
+    """Where a network's ImageNet weights are published, in the order to try: as pretrainedmodels knows, else as the
+    network's own file says. The letters after the dash begin the file's SHA-256."""
     if name == "pretrainedmodels":
         import pretrainedmodels  # here, since it takes 480 MB and half a second
 
@@ -182,8 +185,8 @@ def _imagenet_urls(name, word):
 def read_state(path, own=None):
     """-> (state dict {name: tensor}, RunConfig of the run it comes from, None if the file has none).
 
-    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the network's state dict,
-    to choose by if a file holds several; without it the first is taken.
+    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the
+    network's state dict, to choose by if a file holds several; without it the first is taken.
     """
     path = Path(path)
     if not path.is_file():
@@ -206,8 +209,9 @@ USUAL = (("state_dict",), ("model",))  # keys of state dicts that come before ot
 
 
 def _states(content):
-    """The state dicts in what a file holds: itself, else the values of a dict that are, else those in dicts in it: {keys that lead
-    there: state dict}. States of an optimiser are none: their tensors have numbers for names, and lie deeper."""
+    """The state dicts in what a file holds: itself, else the values of a dict that are, else those in dicts in it:
+    {keys that lead there: state dict}. States of an optimiser are none: their tensors have numbers for names, and lie
+    deeper."""
     level, seen = {(): content}, set()
     for _ in range(3):
         if found := {where: value for where, value in level.items() if is_state(value) and (value or where in USUAL)}:
@@ -233,7 +237,8 @@ def _without_prefix(state):
 
 
 def _choose(path, states, own):
-    """Which of the state dicts {where: state dict} to take: the only one with most names of `own`, else the one with a usual key."""
+    """Which of the state dicts {where: state dict} to take: the only one with most names of `own`, else the one with
+    a usual key."""
     fitting = [where for where, state in states.items() if own and 2 * len(own.keys() & state.keys()) > len(own)]
     left = fitting or list(states)
     usual = [where for where in USUAL if where in left]
@@ -245,12 +250,12 @@ def _choose(path, states, own):
 
 def read_gapnet_authors(path):
     """GapNet-PL as published by its authors: ConvLayer-1…8 (height, width, in, out) and FC-1…3 (in, out)."""
-    own = list(models.build("gapnet_pl", len(CYTO_CLASSES), 4).state_dict())
-    sources = [f"{kind}-{i + 1}/{part}_{tail}" for kind, count, tail in (("ConvLayer", 8, "conv"), ("FC", 3, "dense"))
-               for i in range(count) for part in "Wb"]  # fmt: skip
-    arrays = read_npz(path, sources, "the GapNet-PL authors' weight file")
-    tensors = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
-    return {key: _to_torch(tensor) for key, tensor in zip(own, tensors, strict=True)}
+    own = models.build("gapnet_pl", len(CYTO_CLASSES), 4).state_dict()
+    layers = [f"ConvLayer-{i}/{{}}_conv" for i in range(1, 9)] + [f"FC-{i}/{{}}_dense" for i in range(1, 4)]
+    names = [layer.format(part) for layer in layers for part in "Wb"]
+    arrays = read_npz(path, names, "the GapNet-PL authors' weight file")
+    tensors = [_to_torch(torch.from_numpy(array.astype(np.float32))) for array in arrays]
+    return dict(zip(own, tensors, strict=True))
 
 
 def _to_torch(tensor):
@@ -262,16 +267,7 @@ def _to_torch(tensor):
 
 # How the authors trained and used their network: channel order, normalisation and patches of the published weights.
 GAPNET_AUTHORS = RunConfig(
-    model="gapnet_pl",
-    stem="mean",
-    channels="bgry",
-    planes=4,
-    size=1024,
-    fit="crop",
-    normalise="image",
-    mean=None,
-    std=None,
-    amp="off",
-    batch_size=40,
-    class_names=list(CYTO_CLASSES),
+    **{model="gapnet_pl", stem="mean", class_names=list(CYTO_CLASSES)},
+    **{channels="bgry", planes=4, size=1024, fit="crop"},
+    **{normalise="image", mean=None, std=None, amp="off", batch_size=40},
 )
