@@ -56,7 +56,7 @@ def load_start(network, config):
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
     missing = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
     if misfits := wrong or missing or deeper:
-        size = (origin.size if origin else config.size)
+        size = origin.size if origin else config.size
         other = f" (it was made for images of {size} pixels)" if size != config.size else ""
         raise InputError(
             f"{source} holds the weights of another network than {name}: {listing(misfits)} do not fit{other}"
@@ -267,7 +267,14 @@ def _to_torch(tensor):
 
 # How the authors trained and used their network: channel order, normalisation and patches of the published weights.
 GAPNET_AUTHORS = RunConfig(
-    **{model="gapnet_pl", stem="mean", class_names=list(CYTO_CLASSES)},
-    **{channels="bgry", planes=4, size=1024, fit="crop"},
-    **{normalise="image", mean=None, std=None, amp="off", batch_size=40},
+    class_names=list(CYTO_CLASSES),
+    model="gapnet_pl",
+    stem="mean",
+    channels="bgry",
+    planes=4,
+    size=1024,
+    fit="crop",
+    normalise="image",
+    amp="off",
+    batch_size=40,
 )
