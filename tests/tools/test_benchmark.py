@@ -205,7 +205,7 @@ def test_the_plain_dataset_reads_what_the_kit_reads(images):
 def test_the_plain_loop_means_four_views():
     network = models.build("gapnet_pl", 28, 4, 32).eval()
     images = torch.rand(3, 4, 32, 32)
-    said = workload.plain_predict(network, [(images, None)], [0.0] * 4, [1.0] * 4, torch.device("cpu"))
+    said = workload.plain_predict(network, [(images, None)], torch.device("cpu"), [0.0] * 4, [1.0] * 4)
     with torch.no_grad():
         views = [torch.sigmoid(network(images.flip(dims))) for dims in ([], [3], [2], [2, 3])]
     assert np.allclose(said, torch.stack(views).mean(0), atol=1e-6)
