@@ -242,10 +242,7 @@ def prepare(args, context, device, run, started):
         resume.restore(trainer, saved, run / "last.pt")
     progress = trainer.progress.epoch, trainer.progress.step
     context.check_equal(
-        images=config.rows_sha256,
-        statistics=(config.mean, config.std),
-        arithmetic=config.arithmetic,
-        progress=progress,
+        images=config.rows_sha256, statistics=(config.mean, config.std), arithmetic=config.arithmetic, progress=progress
     )
     context.barrier()  # until all have read what is there
     machine = context.describe() + describe_device(device, amp)

@@ -181,12 +181,7 @@ def test_a_run_that_was_renamed_goes_on_under_its_new_name(words, undisturbed, a
 def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbed, tmp_path):
     run = tmp_path / "mini/fold0"
     succeed("train", *words(tmp_path), "--time-limit", "0.001s")
-    for name in (
-        ".oof.csv.part",
-        "log.csv",
-        "validation/epoch009.npy",
-        "validation/.epoch001.npy.part",
-    ):
+    for name in (".oof.csv.part", "log.csv", "validation/epoch009.npy", "validation/.epoch001.npy.part"):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_bytes(b"half")
     succeed("train", *words(tmp_path))

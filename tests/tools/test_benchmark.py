@@ -42,16 +42,7 @@ def everything(images, tmp_path_factory):
         patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
         patch.setattr(subjects, "PASS_SECONDS", 0.0)
         patch.setattr(subjects, "BLOCK_SECONDS", 0.0)
-        out = succeed(
-            BENCHMARK,
-            *TINY,
-            "--images",
-            images,
-            "-o",
-            folder / "b.json",
-            "--plot",
-            folder / "b.png",
-        ).out
+        out = succeed(BENCHMARK, *TINY, "--images", images, "-o", folder / "b.json", "--plot", folder / "b.png").out
     held = measuring.resident_mb(os.getpid())["resident_mb"] / 1000
     del ballast
     return out, json.loads((folder / "b.json").read_text()), folder / "b.png", folder / "tmp", held
@@ -184,14 +175,7 @@ def test_bad_input_is_refused_beforehand(options, says, monkeypatch):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    refuse(
-        BENCHMARK,
-        "loading",
-        *TINY,
-        "--images",
-        tmp_path,
-        says="has no <Id>_<colour>.png files",
-    )
+    refuse(BENCHMARK, "loading", *TINY, "--images", tmp_path, says="has no <Id>_<colour>.png files")
 
 
 def test_the_plain_dataset_reads_what_the_kit_reads(images):
@@ -205,7 +189,7 @@ def test_the_plain_dataset_reads_what_the_kit_reads(images):
 def test_the_plain_loop_means_four_views():
     network = models.build("gapnet_pl", 28, 4, 32).eval()
     images = torch.rand(3, 4, 32, 32)
-    said = workload.plain_predict(network, [(images, None)], [0.0] * 4, [1.0] * 4, torch.device("cpu"))
+    said = workload.plain_predict(network, [(images, None)], torch.device("cpu"), [0.0] * 4, [1.0] * 4)
     with torch.no_grad():
         views = [torch.sigmoid(network(images.flip(dims))) for dims in ([], [3], [2], [2, 3])]
     assert np.allclose(said, torch.stack(views).mean(0), atol=1e-6)

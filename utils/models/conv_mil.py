@@ -6,7 +6,7 @@ compared by Rumetshofer et al., ICLR 2019, section 3.
     input          C x S x S, one S of 32 or more
     convolutions   average-pool 3 stride 2, conv 32, conv 64, max-pool 3 stride 2, conv 64, max-pool, conv 128, max-pool,
                    conv 128, max-pool                                 dropout .2 after each max-pool
-    maps           conv 1x1 1000, dropout .5, conv 1x1 classes        S/32 x S/32, one map a class
+    maps           conv 1x1 1000, dropout .5, conv 1x1 classes        S/32 x S/32, one map per class
     noisy-AND      of the mean of each map's probabilities            only trained
     head           flatten all maps, FC classes                       trained, and predicts
 
@@ -27,7 +27,7 @@ SLOPE = 5.0  # a: the best of 5, 7.5 and 10 on the paper's data
 
 class ConvMIL(nn.Module):
     stem_layers, head_layers = ("convolutions.1",), ("maps", "threshold", "head")
-    map_layer = "convolutions"  # the last one whose channels are no classes
+    map_layer = "convolutions"  # the last one whose channels are not classes
 
     def __init__(self, classes, channels, size, stem):
         super().__init__()

@@ -20,7 +20,7 @@ from utils.models.layers import convolutions, lecun_normal, selu_layers
 
 class GapNetPL(nn.Module):
     stem_layers, head_layers = ("block1.0",), ("head",)
-    map_layer = "block1"  # its map marks what the logit hangs on; the deepest block's does not (utils.notebook.grad_cam.measure_blanking)
+    map_layer = "block1"  # its map marks what the logit depends on; that of the deepest block does not (utils.notebook.grad_cam.blanking)
 
     def __init__(self, classes, channels, size, stem):
         super().__init__()

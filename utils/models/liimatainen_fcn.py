@@ -1,7 +1,7 @@
 """A fully convolutional network with a confidence map for each class, in the manner of the Cyto Challenge's winner.
 
 Liimatainen et al., "Cell organelle classification with fully convolutional neural networks", technical report 2018, which is
-not published. Rumetshofer et al. (ICLR 2019) say of it: one confidence map a class, a threshold of its own for each class
+not published. Rumetshofer et al. (ICLR 2019) say of it: one confidence map and one threshold per class
 (section 4); trained on crops with several cells at high resolution (section 3.1), or on crops of single cells (section 4),
 of which the first is followed. The layers are decided here.
 
@@ -19,7 +19,7 @@ from torch import nn
 
 class LiimatainenFCN(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("maps",)
-    map_layer = "convolutions"  # the last one whose channels are no classes
+    map_layer = "convolutions"  # the last one whose channels are not classes
 
     def __init__(self, classes, channels, size, stem):
         super().__init__()

@@ -48,7 +48,7 @@ def peak_gb(device):
     """Most memory of this process so far in GB, on a GPU that of its tensors; None if the system does not report it."""
     if device.type != "cuda":
         with contextlib.suppress(OSError, KeyError):  # getrusage would start with the memory of the parent process
-            return _kb("/proc/self/status", "VmHWM") / 1e6
+            return _read_kb("/proc/self/status")["VmHWM"] / 1e6
     peak = peak_memory(device)
     return None if np.isnan(peak) else peak
 
@@ -57,20 +57,18 @@ def resident_mb(pid):
     """MB that a process holds in memory: in all, written by it alone, shared with others (batches, pages of the parent process),
     and pages of files on the disk. None if the system does not report it."""
     try:
-        parts = {"own_mb": _kb(f"/proc/{pid}/smaps_rollup", "Private_Dirty")}
-        parts["shared_mb"] = _kb(f"/proc/{pid}/smaps_rollup", "Shared_Dirty")
-        parts["files_mb"] = _kb(f"/proc/{pid}/smaps_rollup", "Private_Clean", "Shared_Clean")
-    except (OSError, KeyError):
+        kb = _read_kb(f"/proc/{pid}/smaps_rollup")
+    except OSError:
         return None
-    parts = {name: kb * 1.024 / 1000 for name, kb in parts.items()}
-    return {"resident_mb": sum(parts.values())} | parts
+    parts = {"resident_mb": kb["Rss"], "own_mb": kb["Private_Dirty"], "shared_mb": kb["Shared_Dirty"]}
+    parts["files_mb"] = kb["Private_Clean"] + kb["Shared_Clean"]
+    return {name: value * 1.024 / 1000 for name, value in parts.items()}
 
 
-def _kb(path, *names):
-    """The sum of lines such as `VmHWM:   1234 kB`."""
-    lines = (line.partition(":") for line in Path(path).read_text().splitlines())
-    values = {name: value for name, _, value in lines}
-    return sum(int(values[name].split()[0]) for name in names)
+def _read_kb(path):
+    """The lines of a file such as `VmHWM:   1234 kB`: {name: number}."""
+    lines = (line.split() for line in Path(path).read_text().splitlines())
+    return {words[0].removesuffix(":"): int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def describe_machine(device, amp):

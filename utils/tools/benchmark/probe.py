@@ -14,23 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from utils.cli import run_script
 from utils.data.loader import batches, make_loader
 from utils.device import keep_freed_memory
 from utils.engine.inference import prepare, view_probabilities
 from utils.tools.benchmark.measuring import median_seconds, peak_gb, resident_mb
-from utils.tools.benchmark.workload import (
-    MEAN,
-    STD,
-    Feed,
-    PlainDataset,
-    Workload,
-    draw_labels,
-    plain_loader,
-    plain_predict,
-    repeated,
-)
+from utils.tools.benchmark.workload import Feed, PlainDataset, Workload, draw_labels, plain_predict, repeated
 
 WEIGHTS, PROBABILITIES = "weights.pt", "plain.npy"  # of the plain loop, in the benchmark's folder
 GLIBC_DEFAULTS = (2**25, 2**26)  # thresholds of malloc after it has seen large blocks
@@ -103,10 +94,11 @@ def plain(work):
     network.load_state_dict(torch.load(work.folder / WEIGHTS, weights_only=True))
     files = repeated(work.decoded(), work.args.predicted).files
     dataset = PlainDataset(files, draw_labels(len(files)), work.args.size, training=False)
-    loader, results = plain_loader(dataset, work.batch_size, work.workers), []
+    workers = {"num_workers": work.workers, "persistent_workers": work.workers > 0}  # their start is not compared
+    loader, results = DataLoader(dataset, work.batch_size, **workers), []
 
     def predict():
-        results.append(plain_predict(network, loader, MEAN, STD, work.device))
+        results.append(plain_predict(network, loader, work.device))
 
     seconds = median_seconds(predict, work.args.repeats, work.device)
     np.save(work.folder / PROBABILITIES, results[-1])

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import f1_score
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from utils.data.dataset import Normaliser
 from utils.data.labels import HPA_CLASSES, encode
 from utils.data.loader import AHEAD, batches, begin_epoch, make_loader
 from utils.engine import inference
@@ -31,16 +31,7 @@ from utils.scoring.metrics import best_thresholds, f1_per_class
 from utils.scoring.thresholds.chen import GRID
 from utils.tools.benchmark.measuring import arithmetic_name, take_turns
 from utils.tools.benchmark.probe import PROBABILITIES, ROOT, WEIGHTS, run_probe
-from utils.tools.benchmark.workload import (
-    MEAN,
-    STD,
-    Feed,
-    PlainDataset,
-    draw_labels,
-    draw_targets,
-    plain_loader,
-    repeated,
-)
+from utils.tools.benchmark.workload import Feed, PlainDataset, draw_labels, draw_targets, repeated
 
 # Loading: from disk to a batch in memory, by the kit packed and not, and by a plain Dataset.
 
@@ -85,7 +76,8 @@ def _loader(work, way, purpose, count):
     training = purpose == "training"
     if way == PLAIN:
         files = repeated(work.decoded(), count).files
-        return plain_loader(PlainDataset(files, draw_labels(count), work.args.size, training), BATCH, shuffle=training)
+        dataset = PlainDataset(files, draw_labels(count), work.args.size, training)
+        return DataLoader(dataset, BATCH, shuffle=training)
     samples = work.samples(repeated(KIT[way](work), count), augmented=training)
     return make_loader(samples, BATCH, 0, work.device, shuffle=training)
 
@@ -167,12 +159,12 @@ def measure_prediction(work):
     count, size, kit = work.args.predicted, work.args.size, []
     network = _with_statistics(work.network(size), work)
     torch.save(network.state_dict(), work.folder / WEIGHTS)
-    normaliser = Normaliser(None, "dataset", MEAN, STD, work.device, work.amp)
     loader = make_loader(work.samples(repeated(work.packed(), count)), work.batch_size, work.workers, work.device)
+    inputs = [network], [work.normaliser(work.amp)], loader, work.device, work.amp
     chunk = inference.pick_chunk(work.batch_size, size, work.device)
 
     def predict():
-        kit.append(inference.predict([network], [normaliser], loader, work.device, work.amp, tta=4, chunk=chunk)[1])
+        kit.append(inference.predict(*inputs, tta=4, chunk=chunk)[1])
 
     seconds = take_turns({"kit": predict}, work.args.repeats, work.device, "prediction")
     seconds["plain"] = run_probe(work, "plain")  # in its own process, since glibc's handling of memory is changed here
@@ -190,7 +182,7 @@ def _with_statistics(network, work):
     for layer in network.modules():
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             layer.momentum = None  # the plain mean of all batches
-    normaliser, batch_size = Normaliser(None, "dataset", MEAN, STD, work.device), min(work.batch_size, 8)
+    normaliser, batch_size = work.normaliser(), min(work.batch_size, 8)
     network.train()
     for batch in make_loader(work.samples(repeated(work.packed(), 4 * batch_size)), batch_size, 0, work.device):
         network(normaliser(batch))

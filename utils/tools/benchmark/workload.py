@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from utils import models
 from utils.data import augment
 from utils.data.cache import Images
-from utils.data.dataset import Samples
+from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, parse_channels, scan_folder
 from utils.data.labels import HPA_CLASSES, encode
 from utils.data.loader import pick_workers
@@ -77,6 +77,9 @@ class Workload:
         """`Samples` as train.py makes them for recipe chen, with random labels."""
         augmentation = augment.build("chen", RGBY.names) if augmented else None
         return Samples(images, RGBY, self.args.size, "resize", "dataset", draw_labels(len(images)), augmentation)
+
+    def normaliser(self, amp=None):
+        return Normaliser(None, "dataset", MEAN, STD, self.device, amp)
 
     def network(self, size):
         """With random weights, on the device, channels last."""
@@ -171,13 +174,8 @@ class PlainDataset(Dataset):
         return torch.from_numpy(image.transpose(2, 0, 1)), torch.from_numpy(self.targets[row])
 
 
-def plain_loader(dataset, batch_size, workers=0, shuffle=False):
-    """A DataLoader with default options, except that its workers stay: their start is not compared."""
-    return DataLoader(dataset, batch_size, shuffle=shuffle, num_workers=workers, persistent_workers=workers > 0)
-
-
 @torch.no_grad()
-def plain_predict(network, loader, mean, std, device):
+def plain_predict(network, loader, device, mean=MEAN, std=STD):
     """float32, one TTA view after another: -> (N, classes) float32. mean, std: (4,) on the scale 0 to 1."""
     network.eval()
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
