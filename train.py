@@ -270,7 +270,7 @@ def check_options(args):
     augment.build(args.augment, parse_channels(args.channels).names)
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
-            f"--accumulate {args.accumulate} leaves micro-batches of less than two images of --batch-size {args.batch_size}; give less"
+            f"--accumulate {args.accumulate} leaves micro-batches of less than two images of --batch-size {args.batch_size}; give fewer"
         )
     if args.bits and not 8 <= args.bits <= 16:
         raise InputError(f"--bits {args.bits} is out of range; give 8 to 16, or 0 for what the files say")

@@ -19,19 +19,23 @@ def logits_and_targets(rows=16, classes=5, seed=0):
     return logits, targets
 
 
+def inputs_of(*arguments):
+    return losses.LossInputs(*arguments)
+
+
 def test_soft_f1_of_hard_decisions_is_macro_f1():
     truth, probabilities = random_table(3, 200, 6, absent=False)
     decisions = probabilities >= 0.5
     logits = torch.where(torch.from_numpy(decisions), 200.0, -200.0)
     expected = 1 - f1_score(truth, decisions, average="macro")
-    assert float(losses.soft_f1(logits, torch.from_numpy(truth).float(), smooth=1e-9)) == pytest.approx(
+    assert float(losses.soft_f1(inputs_of(logits, torch.from_numpy(truth).float()), smooth=1e-9)) == pytest.approx(
         expected, abs=1e-6
     )
 
 
 def test_soft_f1_gives_an_absent_class_a_gradient_that_pushes_it_down():
     logits, targets = logits_and_targets()
-    losses.soft_f1(logits, targets).backward()
+    losses.soft_f1(inputs_of(logits, targets)).backward()
     assert (logits.grad[:, 0] > 0).all()
 
 
@@ -39,7 +43,7 @@ def test_soft_f1_counts_by_class_not_by_sample():
     """One class found everywhere, one nowhere: by class the mean is 1/2, by sample it would be more."""
     targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
     logits = torch.tensor([[50.0, -50.0]] * 3)
-    assert float(losses.soft_f1(logits, targets, smooth=1e-9)) == pytest.approx(0.5, abs=1e-6)
+    assert float(losses.soft_f1(inputs_of(logits, targets), smooth=1e-9)) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_bce_and_weighted_bce_by_hand():
@@ -48,9 +52,11 @@ def test_bce_and_weighted_bce_by_hand():
     t = targets.numpy()
     entropy = -(t * np.log(p) + (1 - t) * np.log(1 - p))
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 50.0])
-    assert losses.bce(logits, targets).item() == pytest.approx(entropy.mean())
-    assert losses.weighted_bce(logits, targets, weights).item() == pytest.approx((entropy * weights.numpy()).mean())
-    assert losses.positive_bce(logits, targets).item() == pytest.approx((entropy * (1 + 20 * t)).mean())
+    assert losses.bce(inputs_of(logits, targets)).item() == pytest.approx(entropy.mean())
+    assert losses.weighted_bce(inputs_of(logits, targets, weights)).item() == pytest.approx(
+        (entropy * weights.numpy()).mean()
+    )
+    assert losses.positive_bce(inputs_of(logits, targets)).item() == pytest.approx((entropy * (1 + 20 * t)).mean())
 
 
 def test_focal_by_hand_and_its_limit():
@@ -58,33 +64,35 @@ def test_focal_by_hand_and_its_limit():
     p = torch.sigmoid(logits.detach()).numpy()
     t = targets.numpy()
     p_t, a_t = np.where(t == 1, p, 1 - p), np.where(t == 1, 0.25, 0.75)
-    assert losses.focal(logits, targets).item() == pytest.approx((-a_t * (1 - p_t) ** 5 * np.log(p_t)).mean())
-    assert losses.focal(logits, targets, gamma=0, alpha=0.5).item() == pytest.approx(
-        losses.bce(logits, targets).item() / 2
+    assert losses.focal(inputs_of(logits, targets)).item() == pytest.approx(
+        (-a_t * (1 - p_t) ** 5 * np.log(p_t)).mean()
+    )
+    assert losses.focal(inputs_of(logits, targets), gamma=0, alpha=0.5).item() == pytest.approx(
+        losses.bce(inputs_of(logits, targets)).item() / 2
     )
 
 
 def test_balanced_weights_are_inverse_counts():
-    weights = losses.balanced_weights([12885, 1254, 11, 0])
+    weights = losses.class_weights([12885, 1254, 11, 0])
     assert weights.tolist() == pytest.approx([50 * 11 / 12885, 50 * 11 / 1254, 50, 50])
 
 
 def test_pos_weight_bce_is_torchs_and_weights_positives_alone():
     logits, targets = logits_and_targets()
-    weights = losses.odds_against([8, 2, 0, 16, 1], rows=16)
+    weights = losses.pos_weights([8, 2, 0, 16, 1], rows=16)
     assert weights.tolist() == pytest.approx([1, 7, 50, 1 / 50, 15]), "negatives a positive, 1/50 to 50"
     p, t = torch.sigmoid(logits.detach()).numpy(), targets.numpy()
     expected = -(weights.numpy() * t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
-    assert losses.pos_weight_bce(logits, targets, weights).item() == pytest.approx(expected)
+    assert losses.pos_weight_bce(inputs_of(logits, targets, None, weights)).item() == pytest.approx(expected)
 
 
 def test_weighted_bce_weights_negatives_too():
     """The published form: a rare class's negatives weigh as much as its positives; with pos_weight they weigh 1."""
     logits, targets = torch.zeros(4, 2, requires_grad=True), torch.tensor([[0.0, 0.0]] * 4)
-    losses.weighted_bce(logits, targets, torch.tensor([1.0, 50.0])).backward()
+    losses.weighted_bce(inputs_of(logits, targets, torch.tensor([1.0, 50.0]))).backward()
     assert (logits.grad[:, 1] / logits.grad[:, 0]).tolist() == pytest.approx([50] * 4)
     logits.grad = None
-    losses.pos_weight_bce(logits, targets, torch.tensor([1.0, 50.0])).backward()
+    losses.pos_weight_bce(inputs_of(logits, targets, None, torch.tensor([1.0, 50.0]))).backward()
     assert (logits.grad[:, 1] / logits.grad[:, 0]).tolist() == pytest.approx([1] * 4)
 
 
@@ -114,27 +122,34 @@ def test_impossible_schedules_are_refused(text):
         losses.parse_schedule(text)
 
 
-@pytest.mark.parametrize("learned", [(), ("bce",), ("soft_f1", "weighted_bce"), ("focal", "pos_weight_bce")])
-def test_curves_are_those_asked_for_with_the_gradient_of_those_learned_from(learned):
-    """Sharing one matrix changes neither the values nor the gradients of the single functions."""
+@pytest.mark.parametrize("terms", [("bce",), ("soft_f1", "weighted_bce"), ("focal", "pos_weight_bce")])
+def test_the_curves_beside_a_loss_change_neither_its_value_nor_its_gradient(terms):
+    """What all losses share is computed once; against each function alone and torch's own."""
     logits, targets = logits_and_targets()
-    weights, positives = torch.rand(5).double() * 9, torch.rand(5).double() * 9
-    names = [*losses.TERMS, "precision", "recall"]
-    curves = losses.curves(names, logits, targets, weights, positives, learned)
-    assert list(curves) == names
+    matrix = targets.numpy().astype(np.uint8)
+    subject = losses.ScheduledLoss(losses.parse_schedule("1:" + "+".join(terms)), matrix, torch.device("cpu"))
+    loss, curves = subject.with_curves([logits], targets)
+    assert list(curves) == subject.curve_names and set(terms) <= set(curves)
     predicted = (logits.detach() >= 0).numpy()
     assert float(curves["precision"]) == pytest.approx((predicted * targets.numpy()).sum() / predicted.sum())
     assert float(curves["recall"]) == pytest.approx((predicted * targets.numpy()).sum() / targets.numpy().sum())
-    alone = {
-        "bce": torch.nn.functional.binary_cross_entropy_with_logits(logits, targets), "focal": losses.focal(logits, targets),
-        "soft_f1": losses.soft_f1(logits, targets), "weighted_bce": losses.weighted_bce(logits, targets, weights),
-        "positive_bce": losses.positive_bce(logits, targets),
-        "pos_weight_bce": torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=positives),
-    }  # fmt: skip
-    for name, value in alone.items():
-        assert float(curves[name].detach()) == pytest.approx(float(value.detach()), rel=1e-12), name
-        assert curves[name].requires_grad == (name in learned)
-    if learned:
-        ours, theirs = (torch.autograd.grad(sum(part[name] for name in learned), logits)[0] for part in (curves, alone))
-        assert torch.allclose(ours, theirs, rtol=1e-10)
-    assert list(losses.curves(["recall", "focal"], logits, targets)) == ["recall", "focal"]
+    inputs = inputs_of(logits, targets, subject.class_weights, subject.pos_weights)
+    alone = {name: term.function(inputs) for name, term in losses.LOSSES.items()}
+    torchs = torch.nn.functional.binary_cross_entropy_with_logits
+    alone |= {"bce": torchs(logits, targets), "pos_weight_bce": torchs(logits, targets, pos_weight=subject.pos_weights)}
+    for name, value in curves.items():
+        assert not value.requires_grad
+        if name in alone:
+            assert float(value) == pytest.approx(float(alone[name].detach()), rel=1e-6), name
+    ours, theirs = (torch.autograd.grad(value, logits)[0] for value in (loss, sum(alone[name] for name in terms)))
+    assert torch.allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_network_with_two_outputs_learns_from_both():
+    logits, targets = logits_and_targets()
+    subject = losses.ScheduledLoss(losses.parse_schedule("1:bce 3:2*focal"), targets.numpy(), torch.device("cpu"))
+    assert subject.set_epoch(3) == 1 and subject.separable
+    loss, curves = subject.with_curves([logits, logits / 2], targets)
+    alone = [2 * losses.focal(inputs_of(each, targets)) for each in (logits, logits / 2)]
+    assert float(loss.detach()) == pytest.approx(float(sum(alone).detach()))
+    assert float(curves["focal"]) == pytest.approx(float(alone[0].detach()) / 2), "the first output's"

@@ -22,6 +22,7 @@ from utils.engine import checkpoint, losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import NotFinite, Trainer
 from utils.errors import InputError
+from utils.runs.config import RunConfig
 
 DEVICES = {"auto": "cuda:0", "cuda": "cuda:0", "cuda:1": "cuda:1", "cpu": "cpu", "cpu:3": "cpu"}
 
@@ -178,15 +179,12 @@ def test_batches_left_out_do_not_disturb_the_scaler_of_float16(monkeypatch, atla
 
 def float16_trainer(**options):
     """One on the CPU, with torch's own scaler, whose network is a linear layer of an enormous slope."""
-    config = (
-        RECIPES["chen"]
-        | {"seed": 0, "mean": [0.0], "std": [1.0], "batch_size": 4, "optimiser": "sgd", "lr": 1.0}
-        | options
-    )
+    options |= {"batch_size": 4, "optimiser": "sgd", "lr": 1.0, "mean": [0.0], "std": [1.0]}
+    config = RunConfig(**RECIPES["chen"] | options, class_names=["a", "b", "c"])
     data = Samples([], parse_channels("green"), 4, "resize", "none", np.ones((8, 3), np.uint8))
     schedule = losses.parse_schedule("1:bce")
     network = torch.nn.Linear(4, 3)
-    trainer = Trainer(network, data, config, schedule, torch.device("cpu"), torch.float16, steps_an_epoch=5)
+    trainer = Trainer(network, data, config, schedule, torch.device("cpu"), torch.float16, steps_per_epoch=5)
     trainer.normaliser = lambda batch: batch["images"]
     trainer.begin_epoch()
     return trainer
@@ -202,7 +200,7 @@ def test_a_gradient_that_overflows_by_its_scale_lowers_that_and_is_no_fault(clip
         trainer.train_step(batch)
         scales.append(float(trainer.scaler.get_scale()))
         assert len(scales) < 20
-    assert scales[0] == 2**15 and scales == sorted(scales, reverse=True) and trainer.step == len(scales)
+    assert scales[0] == 2**15 and scales == sorted(scales, reverse=True) and trainer.progress.step == len(scales)
     moved = float((trainer.network.weight - before).norm())
     assert 0 < moved <= 5.001 if clip else moved > 0, "unscaled, then clipped"
 
@@ -214,7 +212,7 @@ def test_a_gradient_that_overflows_at_any_scale_is_one(monkeypatch):
     with pytest.raises(NotFinite, match="a gradient became") as trouble:
         for _ in range(30):
             trainer.train_step(batch)
-    assert 16 <= trainer.step <= 18 and trouble.value.rows == [3, 1, 0, 2]
+    assert 16 <= trainer.progress.step <= 18 and trouble.value.rows == [3, 1, 0, 2]
 
 
 def test_processes_hand_batches_over_for_a_gpu_too(gpus, atlas, folds, tmp_path):  # noqa: F811
@@ -295,7 +293,7 @@ def test_the_benchmark_trains_there_as_train_py_does(gpus, atlas, tmp_path):  # 
     )
     trainer, feed = work.trainer(32, 4), work.noise(32, 4, count=3)
     found = [feed.step(trainer)["loss"] for _ in range(3)]
-    assert np.isfinite(found).all() and trainer.step == 3 and len(set(found)) == 3
+    assert np.isfinite(found).all() and trainer.progress.step == 3 and len(set(found)) == 3
     assert gpus.calls.count("record_stream") == 2 * 4, "images and targets of a batch more than was trained on"
     assert measuring.seconds_of(lambda: None, work.device) >= 0 and "synchronize" in gpus.calls
 
@@ -349,13 +347,13 @@ def test_a_step_waits_once_for_the_device_and_gives_it_nothing_but_the_batch(mon
     """On torch's device without data: what asks for a value there fails, and what brings one there is seen."""
     there, size = torch.device("meta"), 32
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
-    config = RECIPES["chen"] | {"seed": 0, "mean": [0.1] * 4, "std": [0.2] * 4, "batch_size": 8} | options
-    channels = parse_channels(config["channels"])
-    config |= {"mean": [0.1] * channels.planes, "std": [0.2] * channels.planes}
+    config = RunConfig(**RECIPES["chen"] | {"batch_size": 8} | options, class_names=[str(n) for n in range(28)])
+    channels = parse_channels(config.channels)
+    config.mean, config.std = [0.1] * channels.planes, [0.2] * channels.planes
     network = models.build("liimatainen_fcn", 28, channels.planes, size).to(there)
-    data = Samples([], channels, size, "resize", config["normalise"], np.ones((80, 28), np.uint8))
-    schedule = losses.parse_schedule(config["loss"])
-    trainer = Trainer(network, data, config, schedule, there, None, steps_an_epoch=10)
+    data = Samples([], channels, size, "resize", config.normalise, np.ones((80, 28), np.uint8))
+    schedule = losses.parse_schedule(config.loss)
+    trainer = Trainer(network, data, config, schedule, there, None, steps_per_epoch=10)
     trainer.begin_epoch()
     given = {"images": torch.zeros(8, 4, size, size, dtype=torch.uint8), "targets": torch.zeros(8, 28)}
     given |= {"mean": torch.zeros(8, channels.planes), "std": torch.ones(8, channels.planes)}

@@ -12,6 +12,7 @@ from utils.data.images import parse_channels
 from utils.engine import losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
+from utils.runs.config import RunConfig
 
 # Rumetshofer et al., sections 2, 3 and 3.1; the plateau from the authors' public code
 PROTOCOL = {"size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce", "optimiser": "sgd", "momentum": 0.9}
@@ -67,8 +68,8 @@ def test_one_step_lowers_the_loss(recipe):
     torch.manual_seed(0)
     channels = parse_channels(RECIPES[recipe]["channels"])
     moments = {"mean": [0.5] * channels.planes, "std": [0.3] * channels.planes}
-    config = RECIPES[recipe] | moments | {"seed": 0, "layers": "all", "max_minutes": 0}
-    network = models.build(config["model"], 6, channels.planes, 128, config["stem"])
+    config = RunConfig(**RECIPES[recipe] | moments, class_names=list("abcdef"))
+    network = models.build(config.model, 6, channels.planes, 128, config.stem)
     for layer in network.modules():
         if isinstance(layer, (torch.nn.Dropout, torch.nn.AlphaDropout)):
             layer.p = 0.0
@@ -79,8 +80,8 @@ def test_one_step_lowers_the_loss(recipe):
     batch = {"images": images, "tiles": torch.ones(4, dtype=torch.int64), "rows": torch.arange(4)}
     batch |= {"mean": torch.full((4, channels.planes), 0.5), "std": torch.full((4, channels.planes), 0.3)}
     batch["targets"] = torch.tensor(targets).float()
-    schedule = losses.parse_schedule(config["loss"])
-    trainer = Trainer(network, Labels(config["channels"], targets), config, schedule, torch.device("cpu"), None, 10)
+    schedule = losses.parse_schedule(config.loss)
+    trainer = Trainer(network, Labels(config.channels, targets), config, schedule, torch.device("cpu"), None, 10)
     trainer.begin_epoch()
     first, second = (trainer.train_step(batch)["loss"] for _ in range(2))
     assert second < first

@@ -134,7 +134,7 @@ def test_a_signal_that_is_ignored_stays_so():
         with Stop(time.time()) as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.2)
-            assert stop.why is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert stop.reason is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -14,6 +14,7 @@ import train
 from utils.data import augment
 from utils.engine import checkpoint, losses, trainer
 from utils.engine.recipes import RECIPES
+from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
 from utils.scoring.metrics import best_global_threshold
 
@@ -177,10 +178,10 @@ def test_the_loss_switches_when_the_schedule_says(atlas, folds, tmp_path):
 
 
 def make_trainer(**options):
-    config = RECIPES["chen"] | {"seed": 0, "mean": [0.0], "std": [1.0], "layers": "all", "max_minutes": 0} | options
+    config = RunConfig(**RECIPES["chen"] | options, class_names=["a", "b", "c"], mean=[0.0], std=[1.0])
     data = type("Data", (), {"channels": type("C", (), {"mix": None}), "targets": np.ones((8, 3), np.uint8)})
-    schedule = losses.parse_schedule(config["loss"])
-    return trainer.Trainer(torch.nn.Linear(4, 3), data, config, schedule, torch.device("cpu"), None, steps_an_epoch=5)
+    schedule = losses.parse_schedule(config.loss)
+    return trainer.Trainer(torch.nn.Linear(4, 3), data, config, schedule, torch.device("cpu"), None, steps_per_epoch=5)
 
 
 def test_the_plateau_starts_anew_when_the_loss_switches():
@@ -190,9 +191,13 @@ def test_the_plateau_starts_anew_when_the_loss_switches():
     subject.end_epoch(0.9)
     subject.begin_epoch()
     subject.end_epoch(0.5)
-    assert subject.plateau.num_bad_epochs == 1 and subject.lr == 0.1
+    assert subject.plateau.scheduler.num_bad_epochs == 1 and subject.lr == 0.1
     subject.begin_epoch()
-    assert subject.plateau.num_bad_epochs == 0 and subject.plateau.best == -float("inf") and subject.lr == 0.1
+    assert (
+        subject.plateau.scheduler.num_bad_epochs == 0
+        and subject.plateau.scheduler.best == -float("inf")
+        and subject.lr == 0.1
+    )
     subject.end_epoch(0.2)
     assert subject.lr == 0.1
     for score in (0.1, 0.1):
@@ -202,8 +207,8 @@ def test_the_plateau_starts_anew_when_the_loss_switches():
 
 
 def test_patience_of_a_plateau_by_steps_is_counted_in_epochs():
-    assert make_trainer(plateau="step", patience=4.0).plateau.patience == 20
-    assert make_trainer(plateau="epoch", patience=4.0).plateau.patience == 4
+    assert make_trainer(plateau="step", patience=4.0).plateau.scheduler.patience == 20
+    assert make_trainer(plateau="epoch", patience=4.0).plateau.scheduler.patience == 4
 
 
 def rates(subject, f1s):
@@ -211,13 +216,12 @@ def rates(subject, f1s):
     subject.optimiser.step = lambda *a, **k: None
     subject.normaliser = lambda _: torch.ones(1, 4)
     steps = iter(f1s)
-    true_curves = losses.curves
 
-    def curves(*arguments):
-        return true_curves(*arguments) | {"soft_f1": torch.tensor(1 - next(steps), requires_grad=True)}
+    def soft_f1(inputs):
+        return 0 * inputs.logits.sum() + 1 - next(steps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "curves", curves)
+        patch.setitem(losses.LOSSES, "soft_f1", losses.Loss(soft_f1, separable=False))
         batch = {"targets": torch.tensor([[1.0, 0.0, 0.0]]), "images": None, "rows": torch.tensor([0])}
         return [subject.train_step(batch)["lr"] for _ in f1s]
 
@@ -241,8 +245,8 @@ def test_noise_neither_halves_the_rate_of_a_rising_mean_nor_saves_that_of_a_fall
 def test_a_lucky_first_batch_is_not_the_best_for_long():
     """The mean of the first steps is one batch's value; only from step 50 (or the end of epoch 1) does the plateau look."""
     subject = make_trainer(loss="1:soft_f1", patience=1, plateau="step", min_gain=1e-4)
-    subject.steps_an_epoch = 60
-    subject.new_plateau()
+    subject.steps_per_epoch = subject.plateau.steps_per_epoch = 60
+    subject.plateau.restart()
     subject.begin_epoch()
     assert set(rates(subject, [0.9] + [0.2 + 0.002 * k for k in range(160)])) == {0.1}
 
@@ -250,8 +254,8 @@ def test_a_lucky_first_batch_is_not_the_best_for_long():
 def test_soft_f1_that_drops_at_a_switch_and_then_rises_keeps_the_rate():
     """Neither the old loss's best value nor its running mean may count as the new one's."""
     subject = make_trainer(loss="1:bce 2:soft_f1", patience=2, plateau="step", min_gain=1e-4)
-    subject.steps_an_epoch = 60
-    subject.new_plateau()
+    subject.steps_per_epoch = subject.plateau.steps_per_epoch = 60
+    subject.plateau.restart()
     subject.begin_epoch()
     assert set(rates(subject, [0.6] * 60)) == {0.1}
     subject.end_epoch(0.0)
@@ -270,7 +274,7 @@ def test_stages_beyond_the_last_epoch_are_told_and_do_not_hold_up_the_early_stop
     assert subject.finished
 
 
-@pytest.mark.parametrize("term", losses.TERMS)
+@pytest.mark.parametrize("term", losses.LOSSES)
 def test_every_term_of_the_loss_trains(atlas, folds, tmp_path, term):
     succeed("train", *train_options(atlas, folds, tmp_path, loss=f"1:2*{term}", epochs=1, limit=16))
     steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")

@@ -15,18 +15,19 @@ from utils import models
 from utils.engine import activation_checkpointing, compiling, losses, trainer
 from utils.engine.recipes import RECIPES
 from utils.errors import InputError
+from utils.runs.config import RunConfig
 
 CLASSES = 3
 
 
 def make_trainer(network, batch=10, **options):
     """A trainer in its first epoch that gets (images, targets) as they are."""
-    config = RECIPES["chen"] | {"seed": 0, "mean": [0.0], "std": [1.0], "layers": "all", "max_minutes": 0} | options
-    config |= {"batch_size": batch, "plateau": "none"}
+    options |= {"batch_size": batch, "plateau": "none", "mean": [0.0], "std": [1.0]}
+    config = RunConfig(**RECIPES["chen"] | options, class_names=["a", "b", "c"])
     targets = (np.arange(8 * CLASSES).reshape(8, CLASSES) % 5 == 0).astype(np.uint8)
     data = type("Data", (), {"channels": type("C", (), {"mix": None}), "targets": targets})
-    schedule = losses.parse_schedule(config["loss"])
-    subject = trainer.Trainer(network, data, config, schedule, torch.device("cpu"), None, steps_an_epoch=5)
+    schedule = losses.parse_schedule(config.loss)
+    subject = trainer.Trainer(network, data, config, schedule, torch.device("cpu"), None, steps_per_epoch=5)
     subject.normaliser = lambda batch: batch["images"]
     subject.begin_epoch()
     return subject
@@ -88,12 +89,12 @@ def test_the_loss_of_the_parts_alone_would_be_another():
     """What the two passes are for: soft F1 is no mean of its parts' values; every other term is."""
     logits, targets = torch.randn(8, CLASSES, dtype=torch.float64), make_batch(1, 8, torch.float64)["targets"]
     weights = torch.tensor([1.0, 3.0, 9.0], dtype=torch.float64)
-    for term in losses.TERMS:
+    for name, term in losses.LOSSES.items():
         whole, *halves = (
-            float(losses.value(term, logits[rows], targets[rows], weights, weights))
+            float(term.function(losses.LossInputs(logits[rows], targets[rows], weights, weights)))
             for rows in (slice(0, 8), slice(0, 4), slice(4, 8))
         )
-        assert (np.mean(halves) == pytest.approx(whole)) == (term not in losses.COUPLED), term
+        assert (np.mean(halves) == pytest.approx(whole)) == term.separable, name
 
 
 def test_both_passes_see_the_same_dropout_and_batch_norm_counts_once():
@@ -106,7 +107,7 @@ def test_both_passes_see_the_same_dropout_and_batch_norm_counts_once():
     other.train()
     torch.manual_seed(5)
     logits = torch.cat([other(part) for part in batch["images"].tensor_split(4)])
-    losses.soft_f1(logits, batch["targets"]).backward()
+    losses.soft_f1(losses.LossInputs(logits, batch["targets"])).backward()
     after = torch.rand(1)
     torch.manual_seed(5)
     subject.train_step(batch)
@@ -145,7 +146,7 @@ def test_scaled_gradients_are_unscaled_clipped_and_stepped_once_a_batch(loss):
     for count in (1, 4):
         network = build("gapnet_pl")
         subject = make_trainer(network, accumulate=count, l1=1e-3, clip=0.01, **standing(loss))
-        scaler = subject.scaler = Scaled()
+        scaler = subject.scaler = subject.backward.scaler = Scaled()
         subject.optimiser.step = lambda calls=scaler.calls: calls.append("step")
         subject.train_step(make_batch(32))
         assert [call for call in scaler.calls if call != "scale"] == ["unscale", "step", "update"]
@@ -179,10 +180,12 @@ class Watched(nn.Module):
 @pytest.mark.parametrize("loss", ["1:bce", "1:soft_f1"])
 def test_only_the_last_part_is_told_to_other_processes(loss):
     subject = make_trainer(build("gapnet_pl"), accumulate=3, **standing(loss))
-    subject.parallel = Watched(subject.network)
+    subject.backward.parallel = Watched(subject.network)
     subject.train_step(make_batch(32, 9))
-    assert subject.parallel.told == [False, False, True]
-    assert subject.parallel.forward_quiet == [True] * (len(subject.parallel.forward_quiet) - 1) + [False]
+    assert subject.backward.parallel.told == [False, False, True]
+    assert subject.backward.parallel.forward_quiet == [True] * (len(subject.backward.parallel.forward_quiet) - 1) + [
+        False
+    ]
 
 
 SMALLEST = {"m_cnn": 128, "deeploc": 16, "gapnet_pl": 16, "liimatainen_fcn": 16, "xception": 64}
@@ -319,7 +322,7 @@ def test_how_an_optimiser_computes_is_the_devices_and_not_the_files(name):
         for step in range(steps):
             subject.train_step(make_batch(32, seed=step))
         state = copy.deepcopy(subject.state()) | {"repeat": False}
-        own = {key: state["parts"]["optimiser"]["param_groups"][0].get(key) for key in trainer.OF_THE_DEVICE}
+        own = {key: state["parts"]["optimiser"]["param_groups"][0].get(key) for key in trainer.IMPLEMENTATIONS}
         for group in state["parts"]["optimiser"]["param_groups"]:
             group.update({"fused": True, "foreach": False} if where != "cpu" and name != "adadelta" else {})
         again = make_trainer(build("gapnet_pl"), optimiser=name, lr=0.01, loss="1:bce")
