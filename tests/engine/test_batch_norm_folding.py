@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from torch import nn
-from utils.engine.background_writer import Writer
+from utils.engine.run_log import BackgroundWriter
 
 from utils import models
 from utils.engine.batch_norm_folding import fold_batch_norm
@@ -103,7 +103,7 @@ def test_nothing_to_fold():
 
 
 def test_jobs_are_done_in_order_beside_the_caller():
-    writer, done, go = Writer(), [], threading.Event()
+    writer, done, go = BackgroundWriter(), [], threading.Event()
     writer.submit(lambda: go.wait(20) and done.append(threading.current_thread()))
     for number in range(5):
         writer.submit(lambda number=number: done.append(number))
@@ -121,7 +121,7 @@ def test_after_a_job_that_failed_none_is_done_and_the_caller_gets_its_error(erro
     def fail():
         raise error
 
-    writer, done, go = Writer(), [], threading.Event()
+    writer, done, go = BackgroundWriter(), [], threading.Event()
     writer.submit(go.wait)
     writer.submit(fail)
     writer.submit(lambda: done.append("after"))

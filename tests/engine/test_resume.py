@@ -76,7 +76,7 @@ def test_a_signal_ends_a_training_between_two_steps(words, undisturbed, tmp_path
     real, started = Trainer.train_step, []
 
     def interrupted(self, batch, *more):
-        if self.step == 4:
+        if self.progress.step == 4:
             started.append(os.kill(os.getpid(), which))
             time.sleep(0.2)  # until it was heard
         return real(self, batch, *more)
@@ -99,7 +99,7 @@ from utils.cli import run_script
 from utils.engine.trainer import Trainer
 real = Trainer.train_step
 def hangs(self, batch, *more):
-    if self.step == 4:
+    if self.progress.step == 4:
         print("in a long step", flush=True)
         time.sleep(600)
     return real(self, batch, *more)
@@ -318,7 +318,7 @@ def test_weights_that_are_no_numbers_are_not_saved(words, tmp_path, monkeypatch)
 
     def overflows(self, batch, *more):
         curves = real(self, batch, *more)
-        if self.step == 3:
+        if self.progress.step == 3:
             next(self.network.parameters()).data.fill_(float("inf"))
         return curves
 
@@ -385,5 +385,5 @@ def test_no_span_of_time_is_refused(text):
 
 def test_a_clock_and_a_limit():
     assert [clock(seconds) for seconds in (0, 59.6, 3599, 3600)] == ["0:00", "1:00", "59:59", "1:00:00"]
-    assert Stop(time.time(), 3600).why is None and Stop(time.time()).why is None
-    assert Stop(time.time() - 10, 5).why == "at the time limit"
+    assert Stop(time.time(), 3600).reason is None and Stop(time.time()).reason is None
+    assert Stop(time.time() - 10, 5).reason == "at the time limit"

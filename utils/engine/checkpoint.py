@@ -8,6 +8,7 @@ record has cannot be read beyond it (torch itself compares the two from 2.10 on 
 
 import copy
 import json
+import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -86,8 +87,10 @@ def read_file(path):
     except InputError:
         raise
     except Exception as error:  # whatever torch's unpickler meets in a damaged file
+        # torch replaces its unpickler's reason by advice for trusted files.
+        cause = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
         kind = "safetensors file" if safe else "checkpoint of tensors and plain values"
-        raise InputError(f"{path} is not a {kind} ({first_line(error)})") from None
+        raise InputError(f"{path} is not a {kind} ({first_line(cause)})") from None
 
 
 def _read_safetensors(path):

@@ -30,11 +30,14 @@ class MovingAverage:
         self.updates += 1
 
     def state_dict(self):
-        return {"updates": torch.tensor(self.updates), "network": self.module.state_dict()}
+        weights = {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        return {"updates": torch.tensor(self.updates)} | weights
 
     def load_state_dict(self, state):
         self.updates = int(state["updates"])
-        self.module.load_state_dict(state["network"])
+        self.module.load_state_dict(
+            {name.removeprefix("module."): value for name, value in state.items() if name != "updates"}
+        )
 
 
 def _tensors(network):
