@@ -437,7 +437,7 @@ def test_whatever_says_that_memory_is_short_is_understood(error):
 def test_a_prediction_without_memory_is_one_sentence(gpus, atlas, run, tmp_path, monkeypatch):  # noqa: F811
     from utils.engine import inference
 
-    monkeypatch.setattr(inference, "view_probabilities", out_of_memory)
+    monkeypatch.setattr(inference, "tta_probabilities", out_of_memory)
     words = ["--images", atlas / "test", "--device", "cuda", "--workers", 0, "-o", tmp_path / "p.csv"]
     refuse("predict", run, *words, says=["out of memory on Imitated GPU", "give --batch-size 8 or fewer folds at once"])
     refuse("predict", run / "fold0", *words, "--batch-size", 6, says="GB by other processes); give --batch-size 3")
