@@ -131,10 +131,10 @@ def predict(args, context, device, used):
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
+        views = {"tta": args.tta, "reduce": args.tta_reduce, "chunk": chunk}
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, context,
-            compiled=args.compile,
-        )  # fmt: skip
+            networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
+        )
     seconds = time.time() - started
     if context.is_main:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config.class_names)

@@ -42,9 +42,19 @@ def tta_probabilities(network, images, device, amp, tta, reduce="mean"):
 
 @torch.inference_mode()
 def predict(
-    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, context=SINGLE_PROCESS,
-    between=None, compiled=False,
-):  # fmt: skip
+    networks,
+    normalisers,
+    loader,
+    device,
+    amp=None,
+    tta=1,
+    reduce="mean",
+    chunk=64,
+    bar=None,
+    context=SINGLE_PROCESS,
+    between=None,
+    compiled=False,
+):
     """Mean of the probabilities of several networks.
 
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser. tta: views per image;
