@@ -13,7 +13,6 @@ from datetime import timedelta
 
 import numpy as np
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
@@ -51,6 +50,8 @@ class Distributed:
         """Let batch norm see all processes' samples. Only GPUs can; elsewhere each process keeps its own statistics."""
         if self.world_size == 1 or device.type != "cuda":
             return network
+        from timm.layers import convert_sync_batchnorm  # here, since timm takes seconds to import
+
         return convert_sync_batchnorm(network)  # torch's own would lose the activation in timm's layers
 
     def broadcast_buffers(self, *networks):

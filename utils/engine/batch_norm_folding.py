@@ -2,17 +2,16 @@
 
 import contextlib
 import copy
+import sys
 import weakref
 
 import torch
-from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.device import autocast
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-NORMS_WITH_ACTIVATION = (BatchNormAct2d, SyncBatchNormAct)
 TRIAL_SIZE = 128  # pixels of the image that folding is tried on; a network of a fixed size gets its own
 TOLERANCE = 1e-6  # of the largest output, in float64
 
@@ -34,6 +33,12 @@ def fold_batch_norm(network, images):
 _known = weakref.WeakKeyDictionary()  # network: pairs of names, a convolution and the batch norm behind it
 
 
+def _norms_with_activation():
+    """timm's classes of batch norm and activation in one layer; none if timm, slow to import, has not been imported."""
+    layers = sys.modules.get("timm.layers")
+    return (layers.BatchNormAct2d, layers.SyncBatchNormAct) if layers else ()
+
+
 def _folded(network, pairs):
     if not pairs:
         return network
@@ -41,13 +46,13 @@ def _folded(network, pairs):
     for convolution, norm in pairs:
         layer = folded.get_submodule(norm)
         folded.set_submodule(convolution, fuse_conv_bn_eval(folded.get_submodule(convolution), layer))
-        rest = nn.Sequential(layer.drop, layer.act) if isinstance(layer, NORMS_WITH_ACTIVATION) else nn.Identity()
+        rest = nn.Sequential(layer.drop, layer.act) if isinstance(layer, _norms_with_activation()) else nn.Identity()
         folded.set_submodule(norm, rest.eval())
     return folded
 
 
 def _find_pairs(network, shape):
-    norms = [name for name, layer in network.named_modules() if type(layer) in (*NORMS, *NORMS_WITH_ACTIVATION)]
+    norms = [name for name, layer in network.named_modules() if type(layer) in (*NORMS, *_norms_with_activation())]
     if not norms:
         return []
     # On the CPU, since not every device computes in float64.
@@ -87,7 +92,7 @@ def _trace_pairs(network, images):
             names[layer] = name
             if isinstance(layer, nn.Conv2d):
                 hooks.callback(layer.register_forward_hook(convolved).remove)
-            elif type(layer) in (*NORMS, *NORMS_WITH_ACTIVATION) and layer.running_mean is not None:
+            elif type(layer) in (*NORMS, *_norms_with_activation()) and layer.running_mean is not None:
                 hooks.callback(layer.register_forward_pre_hook(normed).remove)
         outputs = network(images)
     once = [pair for pair in pairs if all(uses[layer] == 1 for layer in pair)]

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 
 from utils import models
@@ -150,6 +149,8 @@ def _not_available(name, files):
 
 
 def _from_timm(word, size):
+    import timm  # here, since it takes seconds
+
     files = [f"{word}{ending}" for ending in (".safetensors", ".bin", ".pth")]
     local = next((path for file in files if (path := WEIGHT_FOLDER / file).is_file()), None)
     if local:

@@ -3,7 +3,6 @@
 import difflib
 import warnings
 
-import timm
 import torch
 from torch import nn
 
@@ -29,6 +28,8 @@ def build(name, classes, channels, size, stem):
 
 
 def _from_timm(word, classes, channels, size, stem):
+    import timm  # here, since it takes seconds
+
     if not timm.is_model(word):
         near = difflib.get_close_matches(word, timm.list_models(), cutoff=0.3)
         raise InputError(f"timm has no network {word!r}; did you mean {listing(near or timm.list_models())}?")
@@ -40,6 +41,8 @@ def _from_timm(word, classes, channels, size, stem):
 
 def size_for(word, size):
     """The option that makes one of timm's networks of a fixed image size fit `size`; none for the others."""
+    import timm
+
     try:
         config = timm.get_pretrained_cfg(word)
     except RuntimeError as error:  # resnet50.no_such_weights

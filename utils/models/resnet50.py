@@ -14,28 +14,28 @@ of the 16. The poster does not say what the additional convolution is: here a se
 """
 
 from torch import nn
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from utils.models.layers import widen_first
 
 IMAGENET_URLS = ("https://download.pytorch.org/models/resnet50-0676ba61.pth",)
 
 
-class EnhancedBottleneck(Bottleneck):
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        if self.downsample is None:  # an identity block
-            width = self.conv2.out_channels
-            second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-            self.conv2 = nn.Sequential(self.conv2, nn.BatchNorm2d(width), nn.ReLU(inplace=True), second)
+def build(classes, channels, size, stem, enhanced=False):
+    from torchvision.models.resnet import Bottleneck, ResNet  # here, since torchvision takes seconds to import
 
+    class EnhancedBottleneck(Bottleneck):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            if self.downsample is None:  # an identity block
+                width = self.conv2.out_channels
+                second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+                self.conv2 = nn.Sequential(self.conv2, nn.BatchNorm2d(width), nn.ReLU(inplace=True), second)
 
-def build(classes, channels, size, stem, block=Bottleneck):
-    network = ResNet(block, [3, 4, 6, 3], num_classes=classes)
+    network = ResNet(EnhancedBottleneck if enhanced else Bottleneck, [3, 4, 6, 3], num_classes=classes)
     network.conv1 = widen_first(network.conv1, channels, stem)
     network.stem_layers, network.head_layers = ("conv1",), ("fc",)
     return network
 
 
 def build_enhanced(classes, channels, size, stem):
-    return build(classes, channels, size, stem, EnhancedBottleneck)
+    return build(classes, channels, size, stem, enhanced=True)
