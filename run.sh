@@ -5,13 +5,13 @@
 #   bash run.sh real        Kaggle's own data: all folds of Chen's recipe, the submission, and the line that submits it.
 #                           bash run.sh real gapnet_pl --size 256 --fit resize: another recipe, other options of train.py;
 #                           FOLDS=5 bash run.sh real: five folds instead of ten
-#   bash run.sh chen        Chen's recipe at 128 pixels, half an hour on two cores, with its figures and tables
-#   bash run.sh losses      what the switch of the loss is worth: four losses, three seeds each, about 40 minutes
-#   bash run.sh networks    the five networks of one comparison, five minutes and three seeds each, about 40 minutes
+#   bash run.sh chen        Chen's recipe at 128 pixels with its figures and tables, half an hour on two cores
+#   bash run.sh losses      four schedules of the loss compared, three seeds each, about 40 minutes
+#   bash run.sh networks    five networks compared, five minutes and three seeds each, about 40 minutes
 #   bash run.sh --help      this text
 set -euo pipefail
 cd "$(dirname "$0")"
-trap 'exit 130' INT # train.py saves and ends well, and bash would go on with the next command
+trap 'exit 130' INT # else: train.py saves and ends with exit code 0, and bash goes on with the next command
 
 environment() {
   local wanted have=.venv/requirements.installed python
@@ -33,7 +33,7 @@ environment() {
   exit 2
 }
 
-# Print a command as a reader would type it.
+# Print a command as a user would type it.
 typed() {
   local word line=
   for word in "$@"; do
@@ -48,7 +48,7 @@ step() {
   PATH="$PWD/.venv/bin:$PATH" "$@"
 }
 
-# once FILE [SOURCE ...] -- COMMAND: the same, unless the file it makes is there already and older than none of those it is made from.
+# once FILE [SOURCE ...] -- COMMAND: the same, unless FILE, which the command writes, exists and is older than no SOURCE.
 once() {
   local file=$1 old=
   shift
@@ -64,7 +64,7 @@ once() {
   fi
 }
 
-# From a run's trained folds to its submission: decide NAME TEST-IMAGES SAMPLE [options of predict.py]
+# From a run's trained folds to its submission: decide RUN TEST-IMAGES SAMPLE [options of predict.py]
 decide() {
   local run=$1 images=$2 sample=$3
   shift 3
@@ -117,7 +117,7 @@ real() {
         ;;
     esac
   done
-  # What train.py refuses it refuses now, before anything is fetched.
+  # Let train.py check its options before anything is fetched.
   plan=$(.venv/bin/python train.py --recipe "$recipe" "$@" --fold 0 --check)
   while IFS='=' read -r key value; do
     case $key in
@@ -142,8 +142,8 @@ real() {
   step python -m utils.kaggle.submit "$run" --file "$run/submission.csv"
 }
 
-# Train these folds of a run at the same time, the cores divided among them: two threads of one training wait for each other at
-# every layer, and many times longer if anything else runs. On a machine of fewer cores than folds one after another.
+# Train these folds of a run at the same time, with the cores divided among them: two threads of one training wait for each other at
+# every layer, and far longer if anything else runs. If there are fewer cores than folds, train one after another.
 # folds_side_by_side "FOLD …" OPTIONS OF train.py
 folds_side_by_side() {
   local folds=$1 fold cores printers=()
@@ -167,7 +167,7 @@ folds_side_by_side() {
   wait "${printers[@]}"
 }
 
-# Train on one core, beside as many other trainings as there are cores; the failure of one ends everything.
+# Train on one core, at most one training per core at a time; if one fails, everything ends.
 running=()
 beside() {
   if [ "${#running[@]}" -ge "$(nproc)" ]; then
@@ -179,7 +179,7 @@ beside() {
   running+=($!)
 }
 
-# However this script ends: trainings that still run save what they have, and end.
+# However this script ends, trainings that still run save their state and end.
 end_trainings() {
   [ "${#running[@]}" -eq 0 ] || kill "${running[@]}" 2>/dev/null || true
   wait
@@ -234,7 +234,7 @@ networks() {
   step python -m utils.tools.compare runs/net_* --decide each -o runs/networks
 }
 
-{ # read to its end before it starts, so that the file may change meanwhile
+{ # bash reads this block whole before it runs it, so that the file may change meanwhile
   case "${1:-demo}" in
     demo)
       environment
