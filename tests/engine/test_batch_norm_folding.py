@@ -5,11 +5,11 @@ import threading
 import pytest
 import torch
 from torch import nn
-from utils.engine.run_log import BackgroundWriter
 
 from utils import models
 from utils.engine.batch_norm_folding import fold_batch_norm
 from utils.engine.inference import for_inference
+from utils.engine.run_log import BackgroundWriter
 
 
 def trained(network, size, channels=4):
