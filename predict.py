@@ -7,12 +7,11 @@
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
-Probabilities are averaged over flipped views (test-time augmentation), over
+Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
 Nothing of the training augmentation is loaded here.
 """
 
-import argparse
 import contextlib
 import time
 
@@ -20,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from utils import distributed
-from utils.cli import check_least, run_script
+from utils.cli import check_least, option_parser, run_script
 from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.dataset import Normaliser, Samples
@@ -30,7 +29,7 @@ from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
 from utils.engine import checkpoint, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
-from utils.engine.stage_timing import benchmark
+from utils.engine.stage_timing import print_stage_times
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, first_repeated
 from utils.runs.config import AMP, MOST_BATCH
@@ -40,32 +39,29 @@ SHARED = ("class_names", "channels", "size", "fit", "normalise", "bits")  # fold
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     arg = parser.add_argument
     arg("runs", nargs="+", metavar="RUN", help="run folder, fold folder or checkpoint; several are averaged")
     arg("--images", action="append", help="folder of images, may be repeated (default: input/test)")
     arg("--ids", metavar="CSV", help="which Ids, in which order (default: all in the folder, sorted)")
+    fold = "only rows of this fold, if --ids is a folds.csv; -2: external test set"
+    arg("--fold", type=int, metavar="K", help=fold)
+    arg("--tta", type=int, choices=inference.TTA, default=4, help="TTA views per image (default: %(default)s)")
     arg(
-        "--fold",
-        type=int,
-        metavar="K",
-        help="only rows of this fold, where --ids is a folds.csv; -2: external test set",
+        "--tta-reduce",
+        choices=["mean", "max"],
+        default="mean",
+        help="how TTA views are combined (default: %(default)s)",
     )
-    arg("--tta", type=int, choices=inference.TTA, default=4, help="views an image (default: %(default)s)")
-    arg("--tta-reduce", choices=["mean", "max"], default="mean", help="how views are combined (default: %(default)s)")
     arg("--batch-size", type=int, help="images in one forward pass (default: as in training, on a CPU fewer)")
     arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
     arg("--compile", action="store_true", help="compile the networks; takes minutes at first")
     arg("--device", default="auto", help="cuda, cuda:1, cpu, … (default: %(default)s)")
-    arg("--workers", type=int, default=-1, help="loading processes (default: by the machine)")
-    arg(
-        "--cache",
-        default=cache.DEFAULT_FOLDER,
-        metavar="FOLDER",
-        help="where packed images are kept (default: %(default)s)",
-    )
+    arg("--workers", type=int, default=-1, help="DataLoader workers (default: by the machine)")
+    packed = "where packed images are kept (default: %(default)s)"
+    arg("--cache", default=cache.DEFAULT_FOLDER, metavar="FOLDER", help=packed)
     arg("--no-cache", action="store_true", help="decode the images instead of packing them")
-    arg("--benchmark", action="store_true", help="measure seconds an image by stage instead (Chen, Table III)")
+    arg("--benchmark", action="store_true", help="measure seconds per image by stage instead (Chen, Table III)")
     arg("-o", "--out", default="predictions.csv", help="where to write (default: %(default)s)")
     return parser.parse_args()
 
@@ -85,7 +81,7 @@ def main():
 
 
 def saving_memory(networks=2, chunk=1):
-    """What to do where the memory was not enough for so many networks and images at once."""
+    """What to do when memory runs out with these networks and images at once."""
     ways = [f"--batch-size {chunk // 2}"] * (chunk > 1) + ["fewer folds at once"] * (networks > 1)
     return f"give {' or '.join(ways) or '--device cpu'}"
 
@@ -96,7 +92,7 @@ def predict(args, context, device, used):
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
         raise InputError(
-            "--benchmark measures one network and the mean of its views; name one fold, and no --tta-reduce"
+            "--benchmark measures one network and the mean of its TTA views; name one fold, and no --tta-reduce"
         )
     if args.fold is not None and args.fold >= 0:
         check_fold(configs, args.fold)
@@ -122,23 +118,23 @@ def predict(args, context, device, used):
     tiles = most_tiles(sizes, config.size, config.fit)
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
-        benchmark(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
+        print_stage_times(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
         return
     workers = pick_workers(args.workers, device, context)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)
     normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
     print(
-        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(args.tta, 'view')} each"
+        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(args.tta, 'TTA view')} each"
     )
     print(f"on {context.describe()}{describe_device(device, amp)}")
 
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
+        views = {"tta": args.tta, "reduce": args.tta_reduce, "chunk": chunk}
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, args.tta, args.tta_reduce, chunk, bar, context,
-            compiled=args.compile,
-        )  # fmt: skip
+            networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
+        )
     seconds = time.time() - started
     if context.is_main:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config.class_names)

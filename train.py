@@ -62,6 +62,11 @@ from utils.runs.run_folder import WEIGHTS
 from utils.safe_load import is_line
 from utils.scoring.metrics import best_global_threshold, f1_per_class
 
+NOT_NEGATIVE = (
+    *("limit", "lr", "momentum", "weight_decay", "l1", "clip", "patience", "min_gain"),
+    *("early_stop", "max_minutes", "seed", "skip_nan"),
+)
+
 
 def parse_args():
     parser = option_parser(__doc__, allow_abbrev=False)
@@ -218,15 +223,10 @@ def prepare(args, context, device, run, started):
         warn_of_bits(images, args.bits)
     config.skipped = skipped["Id"].tolist()
     seen = (channels, args.size, args.fit, args.normalise)
-    train_set = Samples(
-        images[: len(train_rows)],
-        *seen,
-        targets=encode(train_rows["Target"], classes),
-        augment=augmentation,
-        random_crop=True,
-        seed=args.seed,
-    )
-    valid_set = Samples(images[len(train_rows) :], *seen, targets=encode(valid_rows["Target"], classes))
+    training = {"augment": augmentation, "random_crop": True, "seed": args.seed}
+    train_images, valid_images = images[: len(train_rows)], images[len(train_rows) :]
+    train_set = Samples(train_images, *seen, targets=encode(train_rows["Target"], classes), **training)
+    valid_set = Samples(valid_images, *seen, targets=encode(valid_rows["Target"], classes))
 
     network = context.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
     workers = pick_workers(args.workers, device, context)
@@ -241,8 +241,9 @@ def prepare(args, context, device, run, started):
     if saved:
         resume.restore(trainer, saved, run / "last.pt")
     progress = trainer.progress.epoch, trainer.progress.step
+    statistics = config.mean, config.std
     context.check_equal(
-        images=config.rows_sha256, statistics=(config.mean, config.std), arithmetic=config.arithmetic, progress=progress
+        images=config.rows_sha256, statistics=statistics, arithmetic=config.arithmetic, progress=progress
     )
     context.barrier()  # until all have read what is there
     machine = context.describe() + describe_device(device, amp)
@@ -254,11 +255,9 @@ def prepare(args, context, device, run, started):
 
 def check_options(args):
     """Refuse impossible numbers before any file is opened."""
-    check_least(
-        args, fold=(0, MOST_FOLD), size=(LEAST_SIDE, MOST_SIDE), limit=0, epochs=1, batch_size=(1, MOST_BATCH), lr=0, momentum=0,
-        weight_decay=0, l1=0, clip=0, patience=0, min_gain=0, early_stop=0, max_minutes=0, seed=0, workers=-1, accumulate=1,
-        skip_nan=0,
-    )  # fmt: skip
+    ranges = dict.fromkeys(NOT_NEGATIVE, 0) | dict.fromkeys(("epochs", "accumulate"), 1) | {"workers": -1}
+    ranges |= {"fold": (0, MOST_FOLD), "size": (LEAST_SIDE, MOST_SIDE), "batch_size": (1, MOST_BATCH)}
+    check_least(args, **ranges)
     parse_span("--save-every", args.save_every)
     parse_span("--time-limit", args.time_limit)
     check_name(args.name)
@@ -328,16 +327,8 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         )
         context.broadcast_buffers(trainer.network, trainer.evaluated)
         between = checks_during_validation(trainer, valid_loader, record, stop)
-        _, probabilities = inference.predict(
-            [trainer.evaluated],
-            [trainer.normaliser],
-            valid_loader,
-            device,
-            trainer.amp,
-            chunk=chunk,
-            context=context,
-            between=between,
-        )
+        own = [trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp
+        _, probabilities = inference.predict(*own, chunk=chunk, context=context, between=between)
         threshold, score = context.broadcast(best_global_threshold(truth, probabilities))
         valid = validation_curves(truth, probabilities, threshold, config.class_names)
         values = {

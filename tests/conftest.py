@@ -25,6 +25,7 @@ from utils.cli import run_script  # noqa: E402
 from utils.data import cache  # noqa: E402
 from utils.notebook.available_data import open_data  # noqa: E402
 from utils.opencv import cv2  # noqa: E402
+from utils.runs import config  # noqa: E402
 from utils.simulator import write  # noqa: E402
 from utils.simulator.plan import Settings  # noqa: E402
 
@@ -77,7 +78,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 torch.set_num_threads(1)
-cache.DEFAULT_FOLDER = tempfile.mkdtemp(prefix="packed-")  # not the user's
+cache.DEFAULT_FOLDER = config.DEFAULTS["cache"] = tempfile.mkdtemp(prefix="packed-")  # not the user's
 atexit.register(shutil.rmtree, cache.DEFAULT_FOLDER, ignore_errors=True)
 Result = namedtuple("Result", "code out err")
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from utils import models
 from utils.engine.batch_norm_folding import fold_batch_norm
-from utils.engine.inference import for_inference
+from utils.engine.inference import copy_for_inference
 from utils.engine.run_log import BackgroundWriter
 
 
@@ -90,7 +90,7 @@ def test_weights_in_16_bits_are_those_of_autocast(name):
     """And the network that is trained keeps its own."""
     network = trained(models.build(name, 3, 4, 32), 32)
     images = torch.randn(2, 4, 32, 32).bfloat16()
-    ready = for_inference(network, images, torch.bfloat16)
+    ready = copy_for_inference(network, images, torch.bfloat16)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(ready(images), fold_batch_norm(network, images)(images))
     halves = {key for key, value in ready.state_dict().items() if value.dtype == torch.bfloat16}

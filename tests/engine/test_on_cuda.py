@@ -19,6 +19,7 @@ from utils.data.dataset import Samples
 from utils.data.images import parse_channels
 from utils.device import pick_device, prefetch_to_device
 from utils.engine import checkpoint, losses
+from utils.engine.backward import Backward
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import NotFinite, Trainer
 from utils.errors import InputError
@@ -229,10 +230,10 @@ def test_processes_hand_batches_over_for_a_gpu_too(gpus, atlas, folds, tmp_path)
 
 def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, monkeypatch):  # noqa: F811
     """In training, where the last batch of an epoch is smaller, in validation and in prediction."""
-    seen, (build, smallest) = set(), models.NETWORKS["liimatainen_fcn"]
+    seen, usual = set(), models.NETWORKS["liimatainen_fcn"]
 
     def watched(**options):
-        network = build(**options)
+        network = usual.build(**options)
 
         def look(layer, inputs):
             if not inputs[0].is_meta and inputs[0].dtype != torch.double:  # no trial of the network beforehand
@@ -241,7 +242,7 @@ def test_only_for_full_batches_does_cudnn_search(gpus, atlas, folds, tmp_path, m
         network.register_forward_pre_hook(look)
         return network
 
-    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", (watched, smallest))
+    monkeypatch.setitem(models.NETWORKS, "liimatainen_fcn", usual._replace(build=watched))
     succeed("train", *gpu_options(atlas, folds, tmp_path, "watched", **{"batch-size": 7}))
     for training in (True, False):
         searched, others = (
@@ -367,10 +368,13 @@ def test_a_step_waits_once_for_the_device_and_gives_it_nothing_but_the_batch(mon
 
 
 def test_a_wait_within_a_step_would_be_seen(monkeypatch):
-    monkeypatch.setattr(losses, "focal", lambda logits, targets, matrix: (logits.new_tensor(21.0) * targets).mean())
+    def use(focal):
+        monkeypatch.setitem(losses.LOSSES, "focal", losses.Loss(focal))
+
+    use(lambda inputs: (inputs.logits.new_tensor(21.0) * inputs.targets).mean())
     with pytest.raises(AssertionError, match="new_tensor"):
         test_a_step_waits_once_for_the_device_and_gives_it_nothing_but_the_batch(monkeypatch, {})
-    monkeypatch.setattr(losses, "focal", lambda logits, targets, matrix: logits.mean() * float(targets.sum()))
+    use(lambda inputs: inputs.logits.mean() * float(inputs.targets.sum()))
     with pytest.raises((RuntimeError, NotImplementedError)):
         test_a_step_waits_once_for_the_device_and_gives_it_nothing_but_the_batch(monkeypatch, {})
 
@@ -394,7 +398,7 @@ FULL = [
 @pytest.mark.parametrize("more, says", FULL)
 def test_a_full_gpu_is_one_sentence(gpus, atlas, folds, tmp_path, monkeypatch, more, says):  # noqa: F811
     """What was in use, and what to do; nothing half-done stays."""
-    monkeypatch.setattr(Trainer, "backward", out_of_memory)
+    monkeypatch.setattr(Backward, "__call__", out_of_memory)
     words = [*gpu_options(atlas, folds, tmp_path, normalise="none"), *more]
     memory = "out of memory on Imitated GPU, 15.0 of 16.0 GB in use (11.0 GB by other processes)"
     refuse("train", *words, says=[memory, "liimatainen_fcn at --size 32", *says])
@@ -406,7 +410,7 @@ def test_a_gpu_that_fills_up_later_goes_on_with_checkpointing(gpus, atlas, folds
     succeed("train", *words, "--time-limit", "0.001s")
     last = tmp_path / "gpu/fold0/last.pt"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "backward", out_of_memory)
+        patch.setattr(Backward, "__call__", out_of_memory)
         advice = f"give --checkpointing, with which the same command goes on from {last}"
         refuse("train", *words, says=[advice, "--accumulate 2 and another --name"])
     assert "going on from" in succeed("train", *words, "--checkpointing").out
@@ -433,7 +437,7 @@ def test_whatever_says_that_memory_is_short_is_understood(error):
 def test_a_prediction_without_memory_is_one_sentence(gpus, atlas, run, tmp_path, monkeypatch):  # noqa: F811
     from utils.engine import inference
 
-    monkeypatch.setattr(inference, "view_probabilities", out_of_memory)
+    monkeypatch.setattr(inference, "tta_probabilities", out_of_memory)
     words = ["--images", atlas / "test", "--device", "cuda", "--workers", 0, "-o", tmp_path / "p.csv"]
     refuse("predict", run, *words, says=["out of memory on Imitated GPU", "give --batch-size 8 or fewer folds at once"])
     refuse("predict", run / "fold0", *words, "--batch-size", 6, says="GB by other processes); give --batch-size 3")
@@ -442,6 +446,6 @@ def test_a_prediction_without_memory_is_one_sentence(gpus, atlas, run, tmp_path,
 
 
 def test_a_fault_of_the_kit_is_not_taken_for_a_full_gpu(atlas, folds, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "backward", lambda *_: {}["nothing"])
+    monkeypatch.setattr(Backward, "__call__", lambda *_: {}["nothing"])
     with pytest.raises(KeyError):
         kit("train", *train_options(atlas, folds, tmp_path))

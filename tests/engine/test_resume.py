@@ -210,7 +210,7 @@ def test_a_signal_in_a_validation_that_was_gone_on_with_ends_it(words, undisturb
     per_epoch = len(pd.read_csv(undisturbed / "steps.csv")) // 3
     for _ in range(per_epoch):
         succeed("train", *words(tmp_path), "--time-limit", "0.001s")
-    real, calls = inference.view_probabilities, []
+    real, calls = inference.tta_probabilities, []
 
     def interrupted(*arguments):
         calls.append(os.kill(os.getpid(), signal.SIGTERM) if not calls else None)
@@ -218,7 +218,7 @@ def test_a_signal_in_a_validation_that_was_gone_on_with_ends_it(words, undisturb
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "view_probabilities", interrupted)
+        patch.setattr(inference, "tta_probabilities", interrupted)
         out = succeed("train", *words(tmp_path)).out
     assert f"stopped by SIGTERM after step {per_epoch} (batch {per_epoch} of {per_epoch} of epoch 1)" in out
     assert not (tmp_path / "mini/fold0/log.csv").exists()

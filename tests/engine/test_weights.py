@@ -11,11 +11,13 @@ from utils import models
 from utils.engine import checkpoint, weights
 from utils.errors import InputError
 from utils.models.se_resnext50 import IMAGENET_URLS
+from utils.runs.config import RunConfig
 
 
-def start(model, file, stem="mean", channels="rgby", class_names=range(28)):
-    """The part of a run's config that `load_start` reads."""
-    return {"model": model, "weights": str(file), "stem": stem, "channels": channels, "class_names": list(class_names)}
+def start(model, file, stem="mean", channels="rgby", class_names=range(28), size=None):
+    """The config of a run that starts from a file."""
+    names = [str(name) for name in class_names]
+    return RunConfig(model=model, weights=str(file), stem=stem, channels=channels, class_names=names, size=size)
 
 
 def imagenet_like(path, seed=1):
@@ -105,7 +107,11 @@ def test_a_checkpoint_for_another_channel_order_sees_the_same(tmp_path):
 
 def test_a_checkpoint_for_other_channels_is_refused(tmp_path):
     torch.save(
-        {"config": {"channels": "rgb+y/3"}, "model": models.build("gapnet_pl", 28, 3).state_dict()}, tmp_path / "x.pt"
+        {
+            "config": {"channels": "rgb+y/3", "class_names": ["a"]},
+            "model": models.build("gapnet_pl", 28, 3).state_dict(),
+        },
+        tmp_path / "x.pt",
     )
     with pytest.raises(InputError, match="channels rgb"):
         weights.load_start(models.build("gapnet_pl", 28, 3), start("gapnet_pl", tmp_path / "x.pt", channels="rgb"))
@@ -164,7 +170,7 @@ def test_authors_weights_give_the_figure_4_network_by_hand(authors_file, tmp_pat
     path, arrays = authors_file
     succeed("utils.tools.import_weights", path, "-o", tmp_path / "run")
     network, config = checkpoint.load_network(tmp_path / "run" / "best.safetensors")
-    assert (config["channels"], config["normalise"], config["fit"], config["size"]) == ("bgry", "image", "crop", 1024)
+    assert (config.channels, config.normalise, config.fit, config.size) == ("bgry", "image", "crop", 1024)
     image = np.random.default_rng(1).normal(size=(64, 64, 4))
     with torch.inference_mode():
         got = torch.sigmoid(network(torch.tensor(image.transpose(2, 0, 1)[None], dtype=torch.float32)))[0].numpy()
@@ -338,7 +344,7 @@ def test_a_network_of_another_size_is_told(tmp_path):
     config = {"channels": "rgby", "class_names": ["a"], "size": 128}
     state = models.build("m_cnn", 1, 4, size=128).state_dict()
     checkpoint.save(tmp_path / "best.pt", {"config": config, "model": state, "epoch": 1, "score": 0.1})
-    wanted = start("m_cnn", tmp_path / "best.pt", class_names="a") | {"size": 256}
+    wanted = start("m_cnn", tmp_path / "best.pt", class_names="a", size=256)
     with pytest.raises(InputError, match="made for images of 128 pixels"):
         weights.load_start(models.build("m_cnn", 1, 4, size=256), wanted)
 
@@ -354,6 +360,6 @@ def test_conv_mil_of_another_size_does_not_lose_its_maps_unnoticed(tmp_path):
     config = {"channels": "rgby", "class_names": list("ab"), "size": 64}
     state = models.build("conv_mil", 2, 4, size=64).state_dict()
     checkpoint.save(tmp_path / "best.pt", {"config": config, "model": state, "epoch": 1, "score": 0.1})
-    wanted = start("conv_mil", tmp_path / "best.pt", class_names="ab") | {"size": 128}
+    wanted = start("conv_mil", tmp_path / "best.pt", class_names="ab", size=128)
     with pytest.raises(InputError, match="head.weight do not fit .it was made for images of 64 pixels"):
         weights.load_start(models.build("conv_mil", 2, 4, size=128), wanted)

@@ -60,14 +60,14 @@ def test_four_tta_views_are_identity_left_right_up_down_and_both(tmp_path):
     assert probabilities_of(Corner(), tmp_path, ["a"], 4, spec="green")[0, 0] == pytest.approx(0.5)
     assert probabilities_of(Corner(), tmp_path, ["a"], 4, reduce="max", spec="green")[0, 0] == pytest.approx(0.8)
     image = torch.arange(6.0).view(1, 1, 2, 3)
-    flips = [view[0, 0].tolist() for view in inference.views(image, 4)]
+    flips = [view[0, 0].tolist() for view in inference.tta_views(image, 4)]
     plain = np.arange(6).reshape(2, 3)
     assert flips == [plain.tolist(), np.fliplr(plain).tolist(), np.flipud(plain).tolist(), plain[::-1, ::-1].tolist()]
 
 
 def test_eight_tta_views_are_all_turns_and_flips():
     image = torch.arange(9.0).view(1, 1, 3, 3)
-    got = {view.numpy().tobytes() for view in inference.views(image, 8)}
+    got = {view.numpy().tobytes() for view in inference.tta_views(image, 8)}
     plain = image.numpy()[0, 0]
     assert got == {np.rot90(turn, k).copy().tobytes() for k in range(4) for turn in (plain, plain[::-1])}
 

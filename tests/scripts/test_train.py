@@ -16,11 +16,12 @@ from utils.engine import checkpoint, losses, trainer
 from utils.engine.recipes import RECIPES
 from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
+from utils.runs.run_folder import WEIGHTS
 from utils.scoring.metrics import best_global_threshold
 
 
 def weights_of(folder, name="last.pt"):
-    return torch.load(folder / name, weights_only=True)["model"]
+    return checkpoint.load(folder / name)["model"]
 
 
 def same(first, second):
@@ -29,7 +30,7 @@ def same(first, second):
 
 def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
     folder = run / "fold0"
-    files = "config.json last.pt best.pt log.csv steps.csv oof.csv rows.csv tensorboard validation"
+    files = "config.json last.pt best.safetensors log.csv steps.csv oof.csv rows.csv tensorboard validation"
     assert {path.name for path in folder.iterdir()} == set(files.split())
     config = json.loads((folder / "config.json").read_text())
     assert config["model"] == "gapnet_pl" and len(config["class_names"]) == 28 and config["versions"]["torch"]
@@ -51,7 +52,7 @@ def test_oof_is_the_validation_fold_at_the_best_epoch(run, folds, atlas):
         oof = read_predictions(run / f"fold{fold}" / "oof.csv")
         assert oof.index.tolist() == table["Id"][table["fold"] == str(fold)].tolist()
         truth = train.encode(table.set_index("Id")["Target"].loc[oof.index], oof.columns)
-        best = torch.load(run / f"fold{fold}" / "best.pt", weights_only=True)
+        best = checkpoint.load(run / f"fold{fold}" / WEIGHTS)
         assert best_global_threshold(truth, oof.to_numpy())[1] == pytest.approx(best["score"])
         log = pd.read_csv(run / f"fold{fold}" / "log.csv")
         assert best["epoch"] == log["epoch"][log["macro_f1"].idxmax()]
@@ -119,7 +120,7 @@ def test_gone_on_with_it_ends_as_if_never_stopped(atlas, folds, tmp_path, monkey
     assert "going on from" in succeed("train", *train_options(atlas, folds, tmp_path, "parts", **options)).out
     whole, parts = tmp_path / "whole" / "fold0", tmp_path / "parts" / "fold0"
     assert same(weights_of(whole), weights_of(parts)) and same(
-        weights_of(whole, "best.pt"), weights_of(parts, "best.pt")
+        weights_of(whole, "best.safetensors"), weights_of(parts, "best.safetensors")
     )
     assert (whole / "oof.csv").read_bytes() == (parts / "oof.csv").read_bytes()
     assert (whole / "steps.csv").read_bytes() == (parts / "steps.csv").read_bytes()
@@ -302,11 +303,11 @@ def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, mon
 
 def test_only_the_last_layer_on_single_label_images(run, atlas, folds, tmp_path):
     """Rumetshofer et al., section 3.2: from a trained run, all but the last layer as it was."""
-    start = run / "fold1" / "best.pt"
+    start = run / "fold1" / "best.safetensors"
     options = train_options(atlas, folds, tmp_path, fold=1, weights=start, layers="last", epochs=2, lr=0.01)
     out = succeed("train", *options, "--single-label").out
     assert "only the last layer trained" in out
-    before, after = weights_of(start.parent, "best.pt"), weights_of(tmp_path / "mini/fold1")
+    before, after = weights_of(start.parent, "best.safetensors"), weights_of(tmp_path / "mini/fold1")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"head.weight", "head.bias"}
     rows = pd.read_csv(tmp_path / "mini/fold1/rows.csv", dtype=str, keep_default_na=False)
@@ -320,9 +321,9 @@ def test_batch_norm_of_what_is_not_trained_stays(atlas, folds, tmp_path):
     """The statistics too: validation would otherwise see another network than the one that was kept."""
     options = dict(model="liimatainen_fcn", layers="last", epochs=1)
     succeed("train", *train_options(atlas, folds, tmp_path, "first", **options | {"layers": "all"}))
-    start = tmp_path / "first/fold0/best.pt"
+    start = tmp_path / "first/fold0/best.safetensors"
     succeed("train", *train_options(atlas, folds, tmp_path, **options, weights=start))
-    before, after = weights_of(start.parent, "best.pt"), weights_of(tmp_path / "mini/fold0")
+    before, after = weights_of(start.parent, "best.safetensors"), weights_of(tmp_path / "mini/fold0")
     assert {key for key in before if not torch.equal(before[key], after[key])} == {"maps.weight", "maps.bias"}
 
 
@@ -356,7 +357,7 @@ def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_p
     refuse("train", *words, "--batch-size", 8, "--limit", 1, says=says)
     refuse("train", *options, says="without an image")
     refuse("train", *options, "--max-minutes", -1, says="--max-minutes")
-    refuse("train", *options, "--layers", "last", says="name the run with --weights")
+    refuse("train", *options, "--layers", "last", says="needs pretrained weights; give --weights")
 
 
 def test_a_run_from_before_an_option_existed_goes_on(atlas, folds, tmp_path):
@@ -374,15 +375,17 @@ def test_a_run_from_before_an_option_existed_goes_on(atlas, folds, tmp_path):
 
 def test_starting_weights_that_have_seen_the_validation_images_are_refused(run, atlas, folds, tmp_path):
     """Fold 1 of one run was trained on fold 0."""
-    options = train_options(atlas, folds, tmp_path, weights=run / "fold1/best.pt", epochs=1)
-    refuse("train", *options, says=["best.pt was trained on", "to validate", "same fold"])
-    succeed("train", *train_options(atlas, folds, tmp_path, weights=run / "fold0/best.pt", epochs=1))
+    options = train_options(atlas, folds, tmp_path, weights=run / "fold1/best.safetensors", epochs=1)
+    refuse("train", *options, says=["best.safetensors was trained on", "to validate", "same fold"])
+    succeed("train", *train_options(atlas, folds, tmp_path, weights=run / "fold0/best.safetensors", epochs=1))
 
 
 def test_layers_that_stay_see_what_they_were_trained_on(run, atlas, folds, tmp_path):
     """Mean and spread of the images come along, though they are now measured on fewer."""
     before = json.loads((run / "fold1/config.json").read_text())
-    words = train_options(atlas, folds, tmp_path, fold=1, weights=run / "fold1/best.pt", layers="last", epochs=1)
+    words = train_options(
+        atlas, folds, tmp_path, fold=1, weights=run / "fold1/best.safetensors", layers="last", epochs=1
+    )
     succeed("train", *words, "--single-label")
     after = json.loads((tmp_path / "mini/fold1/config.json").read_text())
     assert after["normalise"] == "dataset" and (after["mean"], after["std"]) == (before["mean"], before["std"])
@@ -406,12 +409,12 @@ def test_killed_between_the_best_and_the_last_checkpoint_an_epoch_is_repeated_wh
     assert kit("train", *options).code == 130
     monkeypatch.setattr(checkpoint, "save", real)
     folder = tmp_path / "mini/fold0"
-    best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
+    best, last = (checkpoint.load(folder / name)["epoch"] for name in (WEIGHTS, "last.pt"))
     assert (best, last) == (2, 1)
     succeed("train", *options[:-1], 0.00001)
-    best, last = (torch.load(folder / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt"))
+    best, last = (checkpoint.load(folder / name)["epoch"] for name in (WEIGHTS, "last.pt"))
     assert (best, last) == (2, 2) and len(pd.read_csv(folder / "log.csv")) == 2
 
 
 def always_better(self, score, real=trainer.Trainer.end_epoch):
-    return real(self, float(self.epoch))
+    return real(self, float(self.progress.epoch))

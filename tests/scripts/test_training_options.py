@@ -354,7 +354,7 @@ def test_a_compiled_run_ends_with_the_same_network(atlas, folds, tmp_path, monke
     except InputError as error:
         pytest.skip(str(error))
     torch._dynamo.reset()
-    monkeypatch.setitem(models.NETWORKS, "tiny", (build_tiny, 8))
+    monkeypatch.setitem(models.NETWORKS, "tiny", models.Network(build_tiny, 8))
     graphs = torch._dynamo.utils.counters["stats"]
     before = graphs["unique_graphs"]
     best, options = [], {"model": "tiny", "epochs": 3, "ema": 0.5, "accumulate": 2, "loss": "1:bce+soft_f1"}

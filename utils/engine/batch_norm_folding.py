@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: the same network for predicting, with a pass over the activations less a layer."""
+"""Batch norm folded into the convolution before it: the same network for prediction, with one pass less over the activations."""
 
 import contextlib
 import copy
@@ -19,10 +19,10 @@ TOLERANCE = 1e-6  # of the largest output, in float64
 
 @torch.inference_mode()
 def fold_batch_norm(network, images):
-    """A copy of the network, in evaluation mode, whose convolutions do the work of the batch norm behind them.
+    """A copy of the network, in evaluation mode, whose convolutions include the batch norm that follows them.
 
-    images: inputs of the network, (B, planes, S, S), of which only the shape counts. Which convolutions are meant is found out once,
-    and tried with random statistics; if there are none, or the copy would not do the same, -> the network itself.
+    images: inputs of the network, (B, planes, S, S), of which only the shape counts. The pairs are looked for once and
+    verified with random statistics. -> the network itself if there are none, or if the copy would not give the same.
     """
     network.eval()
     if network not in _known:
@@ -54,22 +54,22 @@ def _find_pairs(network, shape):
     trial, random = copy.deepcopy(network).cpu().double(), torch.Generator().manual_seed(0)
     for name in norms:
         layer = trial.get_submodule(name)
-        for values, least, most in ((layer.running_mean, -0.5, 0.5), (layer.running_var, 0.5, 1.5), (layer.weight, 0.5, 1.5),
-                                    (layer.bias, -0.5, 0.5)):  # fmt: skip
+        centred, positive = (layer.running_mean, layer.bias), (layer.running_var, layer.weight)
+        order = [(centred[0], -0.5, 0.5), *((values, 0.5, 1.5) for values in positive), (centred[1], -0.5, 0.5)]
+        for values, least, most in order:
             if values is not None:
                 values.copy_(torch.empty(values.shape).uniform_(least, most, generator=random))
     for size in sorted({min(TRIAL_SIZE, shape[-1]), shape[-1]}):
         image = torch.rand(1, shape[1], size, size, generator=random, dtype=torch.double)
-        with contextlib.suppress(
-            RuntimeError, ValueError, AssertionError, TypeError
-        ):  # not of this size, or not in float64
-            pairs, expected = _followed(trial, image)
+        # It may not take this size, or not compute in float64.
+        with contextlib.suppress(RuntimeError, ValueError, AssertionError, TypeError):
+            pairs, expected = _trace_pairs(trial, image)
             error = (_folded(trial, pairs)(image) - expected).abs().max()
             return pairs if error <= TOLERANCE * expected.abs().max() else []
     return []
 
 
-def _followed(network, images):
+def _trace_pairs(network, images):
     """Pairs of names, a convolution and the batch norm that takes its output, both used once; and the network's outputs."""
     made, pairs, uses, names = {}, [], {}, {}
 

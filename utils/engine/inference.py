@@ -1,4 +1,4 @@
-"""Probabilities from networks: test-time views, tiles, folds. Shared by validation in train.py and by predict.py."""
+"""Probabilities from networks: test-time augmentation, tiles, folds. Shared by validation in train.py and by predict.py."""
 
 import copy
 
@@ -25,28 +25,46 @@ def pick_chunk(batch_size, size, device):
     return batch_size if device.type != "cpu" else max(1, min(batch_size, 2**20 // size**2))
 
 
-def views(images, count):
-    """The `count` (1, 4 or 8) flipped and turned copies of (N, C, H, W) images, one after another."""
+def tta_views(images, count):
+    """Yield the `count` (1, 4 or 8) flipped and transposed copies of (N, C, H, W) images."""
     for moves in TTA[count]:
         view = images.transpose(2, 3).contiguous(memory_format=torch.channels_last) if "t" in moves else images
         dims = [move for move in moves if move != "t"]
         yield view.flip(dims) if dims else view
 
 
+def tta_probabilities(network, images, device, amp, tta, reduce="mean"):
+    """(N, planes, S, S) network input -> (N, classes) float32 probabilities, over the TTA views of each image."""
+    with autocast(device, amp):
+        of_views = torch.stack([torch.sigmoid(network(view).float()) for view in tta_views(images, tta)])
+    return of_views.mean(0) if reduce == "mean" else of_views.amax(0)
+
+
 @torch.inference_mode()
 def predict(
-    networks, normalisers, loader, device, amp=None, tta=1, reduce="mean", chunk=64, bar=None, context=SINGLE_PROCESS, between=None,
+    networks,
+    normalisers,
+    loader,
+    device,
+    amp=None,
+    tta=1,
+    reduce="mean",
+    chunk=64,
+    bar=None,
+    context=SINGLE_PROCESS,
+    between=None,
     compiled=False,
-):  # fmt: skip
+):
     """Mean of the probabilities of several networks.
 
-    networks, normalisers: equally long lists; each network sees every batch through its own normaliser.
-    tta: views an image; `reduce` of the views: ``mean`` or ``max``. Tiles of a sample and networks are averaged.
-    chunk: most images in one forward pass. bar: a progress bar to move on by samples.
-    context: of the processes that the samples are divided among. between: called after every batch. compiled: by torch.compile.
-    Returns (rows (N,) int64, probabilities (N, classes) float32), in the loader's order, of all processes.
+    networks, normalisers: equally long lists; each network sees every batch through its own normaliser. tta: views per image;
+    reduce: of the views, ``mean`` or ``max``. Tiles of a sample, and networks, are averaged. chunk: most images in one forward pass.
+    bar: a progress bar that counts samples. context: of the processes that the samples are divided among. between: called after
+    every batch. compiled: use torch.compile.
+    -> (rows (N,) int64, probabilities (N, classes) float32) of all processes, in the loader's order. Raises InputError for an image
+    that gives NaN or infinity.
     """
-    ready = []  # the networks as functions, once the first images are there
+    ready = []  # the networks as functions, from the first images on
 
     def submit(batch):
         total = 0
@@ -54,35 +72,34 @@ def predict(
             with autocast(device, None):
                 parts = normaliser(batch).split(chunk)
                 if number == len(ready):
-                    ready.append(prepare(network, parts[0], amp, compiled))
-            parts = [view_probabilities(ready[number], part, device, amp, tta, reduce) for part in parts]
-            total = total + torch.cat(parts)
+                    ready.append(prepare_network(network, parts[0], amp, compiled))
+            total = total + torch.cat(
+                [tta_probabilities(ready[number], part, device, amp, tta, reduce) for part in parts]
+            )
         return batch["rows"], start_copy_to_cpu(_tile_means(total / len(networks), batch["tiles"]), device)
 
     rows, results = [], []
-    # A GPU is given the next batch before the last one's results are waited for.
+    # A GPU gets the next batch before the CPU waits for the last one's results.
     with closing(prefetch_to_device(batches(loader), device)) as source:
-        for seen, result in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
-            rows.append(seen)
+        for batch_rows, result in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
+            rows.append(batch_rows)
             results.append(result())
             if not bool(results[-1].isfinite().all()):
-                worst = int(seen[~results[-1].isfinite().all(dim=1)][0])
-                raise InputError(
-                    f"the network gives no number for {loader.dataset.files[worst][0]}; try --amp off or a lower --lr"
-                )
+                worst = loader.dataset.files[int(batch_rows[~results[-1].isfinite().all(dim=1)][0])][0]
+                raise InputError(f"the network gives no number for {worst}; try --amp off or a lower --lr")
             if between:
                 between()
             if bar is not None:
-                bar.update(min(len(seen) * context.world_size, bar.total - bar.n))
+                bar.update(min(len(batch_rows) * context.world_size, bar.total - bar.n))
     if not rows:  # fewer samples than processes
         return context.gather_rows(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     return context.gather_rows(torch.cat(rows).numpy(), torch.cat(results).numpy())
 
 
-def prepare(network, images, amp, compiled=False):
-    """-> the function from images to logits that predicts fastest; for as many images at once as these it is tuned by cuDNN, or compiled.
+def prepare_network(network, images, amp, compiled=False):
+    """-> the function from images to logits that predicts fastest, tuned by cuDNN or compiled for as many images at once as these.
     The network itself stays as it is, in evaluation mode."""
-    ready, most = for_inference(network, images, amp), len(images)
+    ready, most = copy_for_inference(network, images, amp), len(images)
     fast = torch.compile(ready, dynamic=False) if compiled else ready
 
     def logits(images):
@@ -92,22 +109,15 @@ def prepare(network, images, amp, compiled=False):
     return logits
 
 
-def for_inference(network, images, amp):
-    """A copy of the network with batch norm folded and weights in the arithmetic of `amp`; or the network, where there is nothing to do."""
+def copy_for_inference(network, images, amp):
+    """A copy of the network with batch norm folded and weights in the arithmetic of `amp`, or itself if neither applies."""
     ready = fold_batch_norm(network, images)
     if amp:
         ready = copy.deepcopy(network) if ready is network else ready
         for layer in ready.modules():
             if type(layer) in (nn.Conv2d, nn.Linear):
-                layer.to(amp)  # as autocast would at every call: it keeps nothing where no gradients are asked for
+                layer.to(amp)  # as autocast would at every call: it keeps nothing without gradients
     return ready
-
-
-def view_probabilities(network, images, device, amp, tta, reduce="mean"):
-    """(N, planes, S, S) network input -> (N, classes) float32 probabilities, the `tta` views of each combined."""
-    with autocast(device, amp):
-        seen = torch.stack([torch.sigmoid(network(view).float()) for view in views(images, tta)])
-    return seen.mean(0) if reduce == "mean" else seen.amax(0)
 
 
 def _tile_means(probabilities, counts):

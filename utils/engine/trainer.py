@@ -237,13 +237,17 @@ class Trainer:
         """All that the rest of the training follows from, besides the data: a dict with the keys `STATE`. To be called in every
         process."""
         times = {"spent": self.spent, "spent_in_epoch": self.seconds_in_epoch if self.progress.position else 0.0}
-        return self.progress.save() | times | {
-            "config": self.config.to_dict(),
-            "model": self.network.state_dict(),
-            "finished": self.finished,
-            "random": self.context.all_gather_object(random_state(self.device)),
-            "parts": {name: part.state_dict() for name, part in self._parts().items()},
-        }  # fmt: skip
+        return (
+            self.progress.save()
+            | times
+            | {
+                "config": self.config.to_dict(),
+                "model": self.network.state_dict(),
+                "finished": self.finished,
+                "random": self.context.all_gather_object(random_state(self.device)),
+                "parts": {name: part.state_dict() for name, part in self._parts().items()},
+            }
+        )
 
     def restore(self, saved):
         """Become what `state` has described. saved["repeat"]: whether one epoch must be trained before the time limit counts."""

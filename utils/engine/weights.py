@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,17 +168,17 @@ def _from_timm(word, size):
 
 
 def _imagenet_urls(name, word):
-    """Where a network's ImageNet weights are published, in the order to try: as pretrainedmodels knows, else as the
-    network's own file says. The letters after the dash begin the file's SHA-256."""
+    """Where a network's ImageNet weights are published, in the order to try: as pretrainedmodels knows, else
+    of `NETWORKS`. The letters after the dash begin the file's SHA-256."""
     if name == "pretrainedmodels":
         import pretrainedmodels  # here, since it takes 480 MB and half a second
 
         settings = pretrainedmodels.pretrained_settings[word]
         return (settings.get("imagenet", next(iter(settings.values())))["url"],)
-    file = sys.modules[models.NETWORKS[name].__module__]
-    if models.NETWORKS[name] is not file.build or not hasattr(file, "IMAGENET_URLS"):
+    urls = models.NETWORKS[name].imagenet_urls if name in models.NETWORKS else ()
+    if not urls:
         raise InputError(f"there are no ImageNet weights for {name}; use --weights none or a file")
-    return file.IMAGENET_URLS
+    return urls
 
 
 def read_state(path, own=None):

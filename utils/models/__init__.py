@@ -6,6 +6,9 @@ channels and that know the classes, for weights from elsewhere. `map_layer` may 
 if that is not the last one with a height and width.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -24,18 +27,28 @@ from utils.models import (
     xception,
 )
 
-NETWORKS = {  # name: constructor(classes, channels, size, stem), smallest image size; below, images would shrink to nothing
-    "se_resnext50_32x4d": (se_resnext50.build, 16),
-    "gapnet_pl": (gapnet_pl.GapNetPL, 16),
-    "m_cnn": (m_cnn.MCNN, 128),
-    "densenet121": (densenet121.build, 32),
-    "deeploc": (deeploc.DeepLoc, 8),
-    "conv_mil": (conv_mil.ConvMIL, 32),
-    "liimatainen_fcn": (liimatainen_fcn.LiimatainenFCN, 16),
-    "resnet50": (resnet50.build, 32),
-    "resnet50_enhanced": (resnet50.build_enhanced, 32),
-    "convnet": (convnet.ConvNet, 32),
-    "xception": (xception.build, 64),
+
+class Network(NamedTuple):
+    """build(classes, channels, size, stem) -> nn.Module. smallest: pixels below which images would shrink to nothing. imagenet_urls:
+    where ImageNet weights are published, in the order to try."""
+
+    build: Callable
+    smallest: int
+    imagenet_urls: tuple = ()
+
+
+NETWORKS = {
+    "se_resnext50_32x4d": Network(se_resnext50.build, 16, se_resnext50.IMAGENET_URLS),
+    "gapnet_pl": Network(gapnet_pl.GapNetPL, 16),
+    "m_cnn": Network(m_cnn.MCNN, 128),
+    "densenet121": Network(densenet121.build, 32, densenet121.IMAGENET_URLS),
+    "deeploc": Network(deeploc.DeepLoc, 8),
+    "conv_mil": Network(conv_mil.ConvMIL, 32),
+    "liimatainen_fcn": Network(liimatainen_fcn.LiimatainenFCN, 16),
+    "resnet50": Network(resnet50.build, 32, resnet50.IMAGENET_URLS),
+    "resnet50_enhanced": Network(resnet50.build_enhanced, 32),
+    "convnet": Network(convnet.ConvNet, 32),
+    "xception": Network(xception.build, 64, xception.IMAGENET_URLS),
 }
 
 
@@ -51,10 +64,10 @@ def build(name, classes, channels, size=512, stem="mean"):
             return external.build(name, classes, channels, size, stem)
         names = ", ".join(NETWORKS)
         raise InputError(f"no network is called {name!r}; there are {names}, timm:NAME and pretrainedmodels:NAME")
-    constructor, smallest = NETWORKS[name]
-    if size < smallest:
-        raise InputError(f"{name} takes images of {smallest} pixels or more, not {size}; give --size {smallest}")
-    return constructor(classes=classes, channels=channels, size=size, stem=stem)
+    network = NETWORKS[name]
+    if size < (least := network.smallest):
+        raise InputError(f"{name} takes images of {least} pixels or more, not {size}; give --size {least}")
+    return network.build(classes=classes, channels=channels, size=size, stem=stem)
 
 
 def parameters_of(network, layers):

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from utils.cli import run_script
 from utils.data.loader import batches, make_loader
 from utils.device import keep_freed_memory
-from utils.engine.inference import prepare, view_probabilities
+from utils.engine.inference import prepare_network, tta_probabilities
 from utils.tools.benchmark.measuring import median_seconds, peak_gb, resident_mb
 from utils.tools.benchmark.workload import Feed, PlainDataset, Workload, draw_labels, plain_predict, repeated
 
@@ -56,11 +56,11 @@ def step(work):
     training = median_seconds(lambda: feed.step(trainer), work.args.repeats, device, STEP_SECONDS)
     peak = peak_gb(device)
     with torch.inference_mode():
-        network = prepare(trainer.network, trainer.normaliser(feed.batch), work.amp)
+        network = prepare_network(trainer.network, trainer.normaliser(feed.batch), work.amp)
 
     @torch.inference_mode()
     def predict():
-        view_probabilities(network, trainer.normaliser(feed.batch), device, work.amp, 1).cpu()
+        tta_probabilities(network, trainer.normaliser(feed.batch), device, work.amp, 1).cpu()
 
     prediction = median_seconds(predict, work.args.repeats, device, STEP_SECONDS)
     milliseconds = {"training_ms": 1000 * training / count, "prediction_ms": 1000 * prediction / count}
