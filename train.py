@@ -9,9 +9,9 @@
 
 The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), skipped.csv (those that --skip-bad left out),
-last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and TensorBoard events
-(every step), oof.csv (best epoch's probabilities for the validation fold) and
-validation/ (every epoch's, in 16 bits). Interrupted in any way, the same
+last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and
+TensorBoard events (every step), oof.csv (best epoch's probabilities for the
+validation fold) and validation/ (every epoch's, in 16 bits). Interrupted in any way, the same
 command goes on with the step after the last one saved and ends with the same
 weights (on a CPU to the bit; with --max-minutes perhaps an epoch earlier).
 Ctrl+C and SIGTERM save first.

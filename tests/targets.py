@@ -124,9 +124,8 @@ def make(folder):
     _prepare_resume(folder)
     _run(PREDICT.replace("{out}/p.csv", "{predictions}"), folder)
     _run(THRESHOLD.replace("{out}/t.json", "{thresholds}"), folder)
-    torch.save(
-        checkpoint.load(folder / "run/fold0/best.safetensors"), folder / "start.pt"
-    )  # as runs of older versions hold
+    best = checkpoint.load(folder / "run/fold0/best.safetensors")
+    torch.save(best | {"config": best["config"].to_dict()}, folder / "start.pt")  # as runs of older versions hold
     _write_authors(folder / "authors.npz")
     shutil.rmtree(folder / "out", ignore_errors=True)
 

@@ -1,5 +1,7 @@
 """Cameras of fewer bits than their files have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from utils.data.images import load_sample, read_plane
 from utils.errors import InputError
 from utils.notebook import grad_cam
 from utils.opencv import cv2
+from utils.runs.config import RunConfig
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -75,17 +78,11 @@ def test_a_run_remembers_its_bits_and_predicts_8_bit_images_alike(twelve):
 
 def test_maps_are_made_of_the_same_pixels(twelve):
     """Of 12 bits as of 8."""
-    config = {
-        "channels": "rgby",
-        "size": 32,
-        "fit": "resize",
-        "normalise": "dataset",
-        "mean": [0.5] * 4,
-        "std": [0.2] * 4,
-    }
+    moments = {"normalise": "dataset", "mean": [0.5] * 4, "std": [0.2] * 4}
+    config = RunConfig(["a", "b", "c"], channels="rgby", size=32, fit="resize", **moments)
     network = models.build("liimatainen_fcn", 3, 4, 32).eval()
     found = []
     for folder, bits in (("twelve", 12), ("eight", 0)):
         files = [[twelve / f"{folder}/i0_{colour}.png" for colour in COLOURS]]
-        found.append(grad_cam.sample_maps(network, config | {"bits": bits}, files, [0])[0][0])
+        found.append(grad_cam.sample_maps(network, replace(config, bits=bits), files, [0])[0][0])
     assert np.abs(found[0] - found[1]).max() <= 0.05 * np.abs(found[1]).max() + 1e-4

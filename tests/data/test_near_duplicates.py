@@ -53,7 +53,7 @@ def test_groups_are_connected_by_images_that_are_not_predicted():
 
 def test_wrong_lists_are_refused(ensemble):
     folder, words = ensemble
-    refuse(*words, "--use-leak", folder / "train.csv", says="add --twins")
+    refuse(*words, "--use-leak", folder / "train.csv", says="needs --near-duplicates CSV")
     contents = {
         "Id,twin,bits\na,a,1\n": "row 2",
         "Id,twin,bits\na,b,x\n": "row 2",

@@ -100,7 +100,7 @@ def table():
             words += (
                 [word for word in ("folded", "compiled") if rest[word]]
                 + ([] if rest["one_pass"] else ["gradients apart"])
-                + ([] if rest["tuned"] else ["not tuned"])
+                + ([] if rest["cudnn_benchmark"] else ["without cudnn.benchmark"])
             )
             lines.append(
                 f"net {rest['what']:<6}{rest['batch']:>4} {rest['img_s']:>8.1f} img/s {rest['peak_gb'] or 0:>6.1f} GB  {' '.join(words)}"

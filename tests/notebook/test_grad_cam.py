@@ -1,5 +1,7 @@
 """Class-activation maps: against the closed form, and for images with a known answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from utils.data.images import find_files, parse_channels
 from utils.errors import InputError
 from utils.notebook import grad_cam
 from utils.opencv import cv2
+from utils.runs.config import RunConfig
 
 TIMM = ["convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "efficientnet_lite0"]
 NAMES = [name for name in models.NETWORKS if name != "m_cnn"] + [f"timm:{name}" for name in TIMM]
@@ -34,7 +37,7 @@ class Spots(nn.Module):
         return self.head(self.relu(self.pick(images)).mean(dim=(2, 3)))
 
 
-CONFIG = {"channels": "rg", "size": 32, "fit": "resize", "normalise": "none", "mean": None, "std": None}
+CONFIG = RunConfig(["a", "b"], channels="rg", size=32, fit="resize", normalise="none")
 
 
 @pytest.mark.parametrize("name", ["resnet50", "se_resnext50_32x4d", "densenet121"])
@@ -126,7 +129,7 @@ def test_the_map_marks_the_spot_that_its_class_depends_on(tmp_path):
 def test_tiles_are_put_together_where_they_lie(tmp_path):
     """A spot where tiles overlap, and one in a corner, of an image that is not square."""
     files = draw_spots(tmp_path, (48, 80), {"a": ((24, 26), (40, 70)), "b": ((0, 76), (44, 0))})
-    maps, *_ = grad_cam.sample_maps(Spots(), CONFIG | {"fit": "crop"}, files, [0, 0])
+    maps, *_ = grad_cam.sample_maps(Spots(), replace(CONFIG, fit="crop"), files, [0, 0])
     for found, (y, x) in zip(maps, ((24, 26), (0, 76)), strict=True):
         expected = np.zeros((48, 80), bool)
         expected[y : y + 4, x : x + 4] = True
@@ -137,13 +140,13 @@ def test_tiles_are_put_together_where_they_lie(tmp_path):
 def test_images_are_normalised_as_in_the_run(tmp_path):
     """Only the statistics of the run make the spot cross the threshold."""
     files = draw_spots(tmp_path, (32, 32), PLACES)
-    dataset = CONFIG | {"normalise": "dataset", "mean": [0.9, 0.9], "std": [1.0, 1.0]}
+    dataset = replace(CONFIG, normalise="dataset", mean=[0.9, 0.9], std=[1.0, 1.0])
     maps, *_ = grad_cam.sample_maps(Spots(), dataset, files, [0, 0])
     assert not np.any(maps)
-    dataset["std"] = [0.1, 0.1]
+    dataset.std = [0.1, 0.1]
     maps, *_ = grad_cam.sample_maps(Spots(), dataset, files, [0, 0])
     assert np.all([found.max() > 0 for found in maps])
-    maps, *_ = grad_cam.sample_maps(Spots(), CONFIG | {"normalise": "image"}, files, [0, 0])
+    maps, *_ = grad_cam.sample_maps(Spots(), replace(CONFIG, normalise="image"), files, [0, 0])
     assert [np.unravel_index(found.argmax(), found.shape)[0] // 4 for found in maps] == [1, 4]
 
 
@@ -158,7 +161,7 @@ def test_black_in_the_right_place_costs_what_the_spot_is_worth(tmp_path):
     everything = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=1.0, draws=1)
     assert everything["random"] == pytest.approx([0.7 * 0.78125] * 2, rel=1e-4)
     # Black is black before it is normalised: nothing of the spot, not the mean of all images.
-    shifted = CONFIG | {"normalise": "dataset", "mean": [-1.0, 0.0], "std": [1.0, 1.0]}
+    shifted = replace(CONFIG, normalise="dataset", mean=[-1.0, 0.0], std=[1.0, 1.0])
     falls = grad_cam.measure_blanking(Spots(), shifted, files, [0, 0], fraction=1.0, draws=1)
     assert falls["marked"] == pytest.approx([0.78125 * 2 - 0.3 * 0.78125] * 2, rel=1e-4)
     line = grad_cam.describe_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})

@@ -409,7 +409,7 @@ def test_the_advice_is_possible(refused, tmp_path):
 
 
 COMMANDS = """
-" make_folds train predict threshold ensemble utils.simulator.__main__ utils.simulator.sheets
+make_folds train predict threshold ensemble utils.simulator.__main__ utils.simulator.sheets
 utils.kaggle.fetch utils.kaggle.submit utils.kaggle.upload utils.tools.augment_sheet
 utils.tools.baseline utils.tools.benchmark.__main__ utils.tools.compare utils.tools.confusion
 utils.tools.find_duplicates utils.tools.evaluate utils.tools.judge_simulator utils.tools.plot

@@ -1,5 +1,7 @@
 """predict.py: TTA views, folds, tiles, ids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from utils.data.images import find_files, parse_channels
 from utils.data.loader import make_loader
 from utils.engine import checkpoint, inference
 from utils.engine.weights import GAPNET_AUTHORS
+from utils.files import write_json
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions
 
@@ -102,8 +105,8 @@ def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):
     """A network and config as utils.tools.import_weights writes them, at a quarter of the size, against patches cut by hand."""
     torch.manual_seed(0)
     network = models.build("gapnet_pl", 13, 4).eval()
-    state = {"config": GAPNET_AUTHORS | {"size": 256}, "model": network.state_dict(), "epoch": 0, "score": None}
-    checkpoint.save(tmp_path / "run/best.pt", state)
+    checkpoint.save_weights(tmp_path / "run/best.safetensors", network.state_dict(), epoch=0, score=None)
+    write_json(tmp_path / "run/config.json", replace(GAPNET_AUTHORS, size=256).to_dict())
     write_images(tmp_path / "images", ["a"], size=512)
     words = ["--images", tmp_path / "images", "--tta", 1, "-o", tmp_path / "p.csv", "--workers", 0]
     succeed("predict", tmp_path / "run", *words)

@@ -1,7 +1,8 @@
 """See what each operation of the augmentation does to an image, and its cost.
 
     python -m utils.tools.augment_sheet --images input/train -o augment.png
-    python -m utils.tools.augment_sheet --images input/train --id SOME_ID --size 512
+    python -m utils.tools.augment_sheet --images input/train --id SOME_ID \\
+        --size 512
 
 The sheet shows, of eight random draws of each operation, the one that changes
 the image most. The table shows the milliseconds of each operation on one core,

@@ -3,7 +3,8 @@ each image.
 
     python -m utils.tools.baseline --folds input/folds.csv --fold 0 \\
         --images input/train
-    python -m utils.tools.baseline --fold 0 --train-limit 1000 --name linear1000
+    python -m utils.tools.baseline --fold 0 --train-limit 1000 \\
+        --name linear1000
     python threshold.py runs/linear
 
 writes runs/<name>/fold<k>/oof.csv, probabilities of the same rows as

@@ -1,10 +1,11 @@
 """Near-duplicate images by perceptual hash, so that they never lie on both
 sides of a split.
 
-    python -m utils.tools.find_duplicates --images input/train --images input/test \\
-        -o input/twins.csv
+    python -m utils.tools.find_duplicates --images input/train \\
+        --images input/test -o input/near_duplicates.csv
 
-lists the pairs in these folders, Id,twin,bits, for ensemble.py --twins.
+lists the pairs in these folders, Id,twin,bits, for
+ensemble.py --near-duplicates.
 make_folds.py looks for those of the training set by itself.
 """
 

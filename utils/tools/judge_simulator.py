@@ -6,7 +6,8 @@ trained on real images: does it recognise the simulated classes?
         -o runs/published/fold0
     python predict.py runs/published --images input/large/train --tta 1 \\
         -o seen.csv
-    python -m utils.tools.judge_simulator seen.csv --truth input/large/train.csv
+    python -m utils.tools.judge_simulator seen.csv \\
+        --truth input/large/train.csv
 
 A table of areas under the ROC curve (AUC), one row per Cyto class: 0.5 is
 guessing, 1 is perfect. Positives are images of the class itself (Vesicles:

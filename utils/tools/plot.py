@@ -1,6 +1,6 @@
 """Redraw the figures of Chen's paper, and its Table I, from a run's files.
 
-    python -m utils.tools.plot runs/chen          # -> runs/chen/fold<k>/figures/
+    python -m utils.tools.plot runs/chen     # -> runs/chen/fold<k>/figures/
     python -m utils.tools.plot runs/chen/fold0 -o figures --human human.csv
 
 figure2.png   images of each class, training and validation

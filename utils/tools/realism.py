@@ -1,8 +1,8 @@
 """Compare simulated with real images: grey values, power spectra and file
 sizes of each channel, side by side.
 
-    python -m utils.tools.realism --real input/train --simulated input/demo/train \\
-        -o realism.png
+    python -m utils.tools.realism --real input/train \\
+        --simulated input/demo/train -o realism.png
 
 Folders hold <Id>_<red|green|blue|yellow>.png, jpg or tif; one channel of a
 sample is enough. Every plane is reduced to --size and 8 bits and written as

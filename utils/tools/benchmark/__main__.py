@@ -1,6 +1,6 @@
 """How fast is the kit? Two ways to do the same in one run, and their ratio.
 
-    python -m utils.tools.benchmark                        # everything, ten minutes
+    python -m utils.tools.benchmark              # everything, ten minutes
     python -m utils.tools.benchmark loading prediction --images input/train
     python -m utils.tools.benchmark cost --model gapnet_pl -o cost.json
     python -m utils.tools.benchmark thresholds
@@ -8,15 +8,17 @@
 loading     ms a sample: packed, from PNG, and of a plain Dataset
 training    images a second of real training, and of the network alone on
             noise that is in memory already
-prediction  with four TTA views: as predict.py does it, and a plain float32 loop
+prediction  with four TTA views: as predict.py does it, and by a plain float32
+            loop
 cost        time and memory of a step by size and batch; loading by workers
-memory      of the training process and its DataLoader workers, from packed data
+memory      of the training process and its DataLoader workers, from packed
+            data
 tables      make_folds.py and threshold.py on tables of the competition's size
 thresholds  the best threshold of each class, exactly, and by the usual loop of
             scikit-learn's f1_score over 1000 thresholds
 
 Without --images, simulated fields are drawn. The network has random weights.
-Files written on the way are in a temporary folder (TMPDIR), removed at the end.
+Temporary files are in a folder of TMPDIR that is removed at the end.
 """
 
 import signal

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from utils import models
 from utils.data import augment
-from utils.data.cache import Images
+from utils.data.cache import Images, open_images
 from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, parse_channels, scan_folder
 from utils.data.labels import HPA_CLASSES, encode
@@ -64,7 +64,7 @@ class Workload:
         """The samples packed with this codec: `Images`. Later calls find the copies of the first one."""
         cache = self.folder / codec
         with contextlib.redirect_stdout(io.StringIO()):
-            images, _ = cache.open_images(self.files, RGBY.names, self.args.size, "resize", str(cache), codec=codec)
+            images, _ = open_images(self.files, RGBY.names, self.args.size, "resize", str(cache), codec=codec)
         if (images.table["pack"] < 0).any():
             raise InputError(f"packed copies do not fit into {self.folder.parent}; set TMPDIR, or give a lower --count")
         return images
