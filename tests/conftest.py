@@ -34,7 +34,7 @@ QUICK = {  # room: files of `pytest -m quick tests`, about a minute; others star
     "scoring": ["metrics", "thresholds", "ensembling", "label_shift"],
     "models": ["models"],
     "data": ["tables", "images", "augment", "near_duplicates"],
-    "engine": ["recipes"],
+    "engine": ["recipes", "losses"],
     "scripts": ["make_folds", "train", "predict"],
 }
 LONGEST = [
