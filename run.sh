@@ -249,15 +249,16 @@ networks() {
       "$@"
       ;;
     test)
-      environment
       case "${2:-}" in
-        "") step python -m pytest -q -n 2 tests ;;
-        quick) step python -m pytest -q -n 2 -m quick tests ;;
+        "") only=() ;;
+        quick) only=(-m quick) ;;
         *)
           echo "error: unknown word '$2' after test; use: bash run.sh test, or bash run.sh test quick" >&2
           exit 2
           ;;
       esac
+      environment
+      step python -m pytest -q -n 2 "${only[@]}" tests
       ;;
     -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" ;;
     *)
