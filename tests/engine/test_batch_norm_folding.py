@@ -1,7 +1,5 @@
 """Batch norm folded into convolutions, and files written from a thread."""
 
-import threading
-
 import pytest
 import torch
 from torch import nn
@@ -9,7 +7,6 @@ from torch import nn
 from utils import models
 from utils.engine.batch_norm_folding import fold_batch_norm
 from utils.engine.inference import copy_for_inference
-from utils.engine.run_log import BackgroundWriter
 
 
 def trained(network, size, channels=4):
@@ -100,36 +97,3 @@ def test_weights_in_16_bits_are_those_of_autocast(name):
 def test_nothing_to_fold():
     network = models.build("gapnet_pl", 3, 4, 32)
     assert fold_batch_norm(network, torch.randn(1, 4, 32, 32)) is network
-
-
-def test_jobs_are_done_in_order_beside_the_caller():
-    writer, done, go = BackgroundWriter(), [], threading.Event()
-    writer.submit(lambda: go.wait(20) and done.append(threading.current_thread()))
-    for number in range(5):
-        writer.submit(lambda number=number: done.append(number))
-    assert done == []
-    go.set()
-    writer.wait()
-    assert done[1:] == [0, 1, 2, 3, 4] and done[0] is not threading.current_thread()
-    writer.submit(lambda: done.append("last"))
-    writer.close()
-    assert done[-1] == "last"
-
-
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_after_a_job_that_failed_none_is_done_and_the_caller_gets_its_error(error):
-    def fail():
-        raise error
-
-    writer, done, go = BackgroundWriter(), [], threading.Event()
-    writer.submit(go.wait)
-    writer.submit(fail)
-    writer.submit(lambda: done.append("after"))
-    writer.check()  # nothing has failed yet
-    go.set()
-    with pytest.raises(type(error)):
-        writer.wait()
-    writer.submit(lambda: done.append("later"))
-    writer.close()
-    assert done == []
-    writer.close()
