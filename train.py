@@ -11,10 +11,10 @@ The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), skipped.csv (those that --skip-bad left out),
 last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and
 TensorBoard events (every step), oof.csv (best epoch's probabilities for the
-validation fold) and validation/ (every epoch's, in 16 bits). Interrupted in any way, the same
-command goes on with the step after the last one saved and ends with the same
-weights (on a CPU to the bit; with --max-minutes perhaps an epoch earlier).
-Ctrl+C and SIGTERM save first.
+validation fold) and validation/ (every epoch's, in 16 bits). Interrupted in
+any way, the same command goes on with the step after the last one saved and
+ends with the same weights (on a CPU to the bit; with --max-minutes perhaps an
+epoch earlier). Ctrl+C and SIGTERM save first.
 """
 
 import contextlib
@@ -353,7 +353,8 @@ def fit(trainer, train_loader, valid_loader, record, stop):
 
 
 def train_epoch(trainer, loader, record, stop, core_watch, upcoming=None):
-    """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, if they are being loaded already."""
+    """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, if they are being
+    loaded already."""
     trainer.begin_epoch()
     size, images = trainer.config.batch_size, len(loader.dataset)
     done = trainer.progress.position * size

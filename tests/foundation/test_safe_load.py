@@ -225,7 +225,7 @@ def test_a_frame_that_claims_to_unpack_to_more_is_not_unpacked(packed):
     for bomb_ in (huge[: data.stat().st_size], frame):
         content = data.read_bytes()
         data.write_bytes((bomb_ + content)[: max(len(content), len(bomb_))])
-        with pytest.raises(InputError, match=r"bin is damaged where a_green.png lies; delete it"):
+        with pytest.raises(InputError, match=r"bin is damaged at a_green.png; delete it"):
             read_all(rows, cache)
 
 

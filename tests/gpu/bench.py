@@ -77,7 +77,7 @@ def wait(device):
 
 
 def timed(function, images, device, seconds=2.5, blocks=3):
-    """{img_s (median of blocks), lowest, highest, ms a call, first_s: the first two calls, with what is compiled or cudnn_benchmark in them}."""
+    """{img_s (median of blocks), lowest, highest, ms a call, first_s: the first two calls, with compiling and cuDNN's search}."""
     start = time.perf_counter()
     function()
     function()
@@ -190,7 +190,8 @@ VARIANTS = {  # part: [(what, options)], in the order of their worth
         ("infer", {"batch": 128, "folded": True}),
     ],
     "more": [
-        ("train", {"batch": 64, "amp": "fp16"}), ("infer", {"batch": 64}), ("infer", {"batch": 64, "folded": True, "cudnn_benchmark": False}),
+        ("train", {"batch": 64, "amp": "fp16"}), ("infer", {"batch": 64}),
+        ("infer", {"batch": 64, "folded": True, "cudnn_benchmark": False}),
         ("train", {"batch": 64, "cudnn_benchmark": False}), ("train", {"batch": 192}), ("infer", {"batch": 256, "folded": True}),
         ("train", {"batch": 64, "layout": "nchw"}), ("train", {"batch": 64, "model": "resnet50"}),
         ("infer", {"batch": 128, "model": "resnet50", "folded": True}), ("infer", {"batch": 128, "amp": "fp16", "folded": True}),
@@ -265,8 +266,8 @@ def net_variant(
             stack.enter_context(autocast())
         found = timed(once, used, device)
     torch.backends.cudnn.benchmark = True
-    report("net", what=what, model=model, batch=used, size=size, amp=amp, layout=layout, cudnn_benchmark=cudnn_benchmark, folded=folded, compiled=compiled,
-           one_pass=one_pass, **found, peak_gb=peak(device))  # fmt: skip
+    report("net", what=what, model=model, batch=used, size=size, amp=amp, layout=layout,
+           cudnn_benchmark=cudnn_benchmark, folded=folded, compiled=compiled, one_pass=one_pass, **found, peak_gb=peak(device))  # fmt: skip
 
 
 # --- images -----------------------------------------------------------------------------------------------------------------------
