@@ -6,42 +6,15 @@ import subprocess
 import sys
 from collections import Counter
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
+from import_graph import MODULES, ROOT, SCRIPTS, imported_by
 
-ROOT = Path(__file__).parent.parent
-SCRIPTS = ("make_folds", "train", "predict", "threshold", "ensemble")
 LEVELS = {  # a module may import modules of its own room and of lower levels
     "foundation": 0, "scoring": 1, "models": 1, "data": 1, "runs": 2, "engine": 3, "plots": 3, "scripts": 4,
     "simulator": 5, "tools": 5, "notebook": 5, "kaggle": 5,
 }  # fmt: skip
 PROGRAMS = [room for room, level in LEVELS.items() if level == 5]  # which may also use one another
-
-
-def _modules():
-    """{dotted name: path} of the scripts and of all modules in utils/."""
-    found = {name: ROOT / f"{name}.py" for name in SCRIPTS}
-    for path in sorted((ROOT / "utils").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-MODULES = _modules()
-
-
-def _imported(name):
-    """The kit's modules that one imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {
-                inner if (inner := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
-            }
-    return found & set(MODULES)
 
 
 def _room(name):
@@ -62,14 +35,14 @@ def test_every_room_has_a_level_and_says_what_lives_in_it():
 def test_imports_point_downwards(name):
     own = _room(name)
     upwards = [
-        other for other in _imported(name)
+        other for other in imported_by(name)
         if (room := _room(other)) != own and LEVELS[room] >= LEVELS[own] and not {room, own} <= set(PROGRAMS)
     ]  # fmt: skip
     assert not upwards, f"{name} ({own}) imports {upwards}"
 
 
 def test_no_circles():
-    tuple(TopologicalSorter({name: _imported(name) - {name} for name in MODULES}).static_order())  # raises CycleError
+    tuple(TopologicalSorter({name: imported_by(name) - {name} for name in MODULES}).static_order())  # raises CycleError
 
 
 def test_no_two_modules_share_a_name():

@@ -6,25 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_images
+from example_labels import COLOURS, lay_out
 
-from utils.data.images import CHANNELS
 from utils.notebook import overview
 from utils.notebook.available_data import find_data, mixed_fields, open_data
 from utils.simulator.plan import Settings
-
-COLOURS = list(CHANNELS.values())
-
-
-def lay_out(root, atlas, ids, test=True, more=()):
-    """Some samples of an atlas in the place of the competition's files, and labels of `more` that have no image."""
-    for split, names in (("train", ids), ("test", sorted({path.name[:36] for path in (atlas / "test").iterdir()}))):
-        (root / split).mkdir(parents=True, exist_ok=True)
-        for name in names if split == "train" or test else ():
-            for colour in COLOURS:
-                shutil.copy(atlas / split / f"{name}_{colour}.png", root / split)
-    table = pd.read_csv(atlas / "train.csv", dtype=str)
-    table[table["Id"].isin([*ids, *more])].to_csv(root / "train.csv", index=False)
-    return root
 
 
 @pytest.fixture(scope="module")

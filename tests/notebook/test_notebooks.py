@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT, succeed
-from test_available_data import lay_out
+from example_labels import lay_out
 
 from utils.notebook import display
 

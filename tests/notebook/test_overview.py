@@ -4,23 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import succeed, write_images
+from example_labels import COLOURS, LABELS, lay_out, real_labels
 from PIL import Image
-from test_available_data import COLOURS, lay_out
 
-from utils.data.labels import HPA_CLASSES, encode
+from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.notebook import overview
 from utils.notebook.available_data import open_data
 from utils.opencv import cv2
-from utils.simulator.plan import label_sets
-
-LABELS = encode(["0 25", "0", "25", "0 2 25", "27", "2 0"], HPA_CLASSES)
-
-
-def real_labels():
-    """The competition's label table, 31,072 rows, without its Ids."""
-    sets, counts = label_sets()
-    return np.repeat(encode([" ".join(map(str, one)) for one in sets], HPA_CLASSES), counts, axis=0)
 
 
 def test_the_real_labels_are_1171_to_1():

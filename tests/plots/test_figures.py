@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import random_table
+from example_labels import COLOURS, LABELS, real_labels
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 from PIL import Image
-from test_available_data import COLOURS
-from test_overview import LABELS, real_labels
 
 from utils.data import augment
 from utils.data.labels import HPA_CLASSES

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import refuse, succeed, train_options, write_images
-from test_rooms import _imported as imported_by
+from import_graph import imported_by
 
 from utils import models
 from utils.data.dataset import Normaliser, Samples
