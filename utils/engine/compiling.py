@@ -42,7 +42,7 @@ def _cause(error):
 
 @contextlib.contextmanager
 def explaining_compile_errors(name):
-    """Where the network called `name` is not compiled inside, raise InputError with what the compiler said."""
+    """Raise InputError with the compiler's message if the network called `name` cannot be compiled inside."""
     try:
         yield
     except Exception as error:

@@ -1,1 +1,4 @@
-"""The kit's figures. A function with a `path` draws one figure and writes it there, as PNG or JPEG."""
+"""The kit's figures. A function with a `path` draws one figure and writes it there, as PNG or JPEG.
+
+Matplotlib only: nothing here reads a run or computes a score that is not shown.
+"""
