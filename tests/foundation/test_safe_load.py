@@ -101,7 +101,7 @@ def test_a_file_of_labels_whose_name_no_file_can_have(own_files):
 
 
 def test_too_many_cells(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.labels.MOST_CELLS", 100)
+    monkeypatch.setattr("utils.data.tables.MOST_CELLS", 100)
     (tmp_path / "t.csv").write_text("Id\n" + "," * 200)
     with pytest.raises(InputError, match="more than 100 cells"):
         read_table(tmp_path / "t.csv", ["Id"])
@@ -207,7 +207,7 @@ def packed(tmp_path):
     write_images(tmp_path / "images", ["a", "b"], ("green",))
     rows = [(tmp_path / f"images/{id_}_green.png",) for id_ in "ab"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.data.packing.choose", lambda *_: "zstd")
+        patch.setattr("utils.data.cache.choose_codec", lambda *_: "zstd")
         open_images(rows, ["green"], 16, "resize", str(tmp_path / "cache"))
     (index,) = (tmp_path / "cache").glob("*.index")
     return rows, str(tmp_path / "cache"), index, index.with_suffix(".bin")
