@@ -13,7 +13,8 @@ from utils.errors import TOO_MANY_FILES, InputError
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False
 MOST_PAGES = 100  # to count: a file may chain pages endlessly
-LOSSY = "JPEG OJPEG WEBP JPEG2000 JPEG_LOSSY APERIO_JP2000_YCBC APERIO_JP2000_RGB JPEGXR JPEGXL".split()
+LOSSY = ["JPEG", "OJPEG", "WEBP", "JPEG2000", "JPEG_LOSSY", "JPEGXR", "JPEGXL"]
+LOSSY += ["APERIO_JP2000_YCBC", "APERIO_JP2000_RGB"]
 FIX = "save it as grey of 8 or 16 bits, one image per file, without compression or with LZW or deflate"
 
 
