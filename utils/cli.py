@@ -1,4 +1,4 @@
-"""The command line: parsers, ranges of options, spans of time, and how a script ends."""
+"""The command line: parsers, ranges of options, durations, and exit codes."""
 
 import argparse
 import errno
@@ -10,21 +10,20 @@ from contextlib import suppress
 
 from utils.errors import InputError, explain_system_error, more_files, one_line
 
-MOST = 2**31 - 1  # of any option: what a 32-bit integer holds
+MOST = 2**31 - 1  # of any option: the largest 32-bit integer
 UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}  # seconds
 
 
 def option_parser(doc, module=None, **kwargs):
-    """An ArgumentParser that shows `doc` as it is written. module: the dotted name by which `python -m` runs the
-    program."""
-    program = {"prog": f"python -m {module}"} if module else {}
-    return argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **program, **kwargs
-    )
+    """Return an ArgumentParser that shows `doc` verbatim. module: the program's dotted name, if `python -m` runs it."""
+    if module:
+        kwargs["prog"] = f"python -m {module}"
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
 
 def check_least(args, **least):
-    """Refuse options below their least value, above MOST, or NaN. A pair is the least and the most. None: not given."""
+    """Raise InputError for options that are NaN or out of range. least: the least value of each option, or a pair of
+    the least and the most (default MOST). Options that are None are skipped."""
     for name, limits in least.items():
         value = getattr(args, name)
         low, high = limits if isinstance(limits, tuple) else (limits, MOST)
@@ -34,32 +33,31 @@ def check_least(args, **least):
 
 
 def parse_span(option, text):
-    """Seconds of ``8h30m``, ``10min``, ``45s``, ``1d`` or ``0``. Raises InputError that names the `option`
-    otherwise."""
+    """Parse a duration such as ``8h30m``, ``10min``, ``45s``, ``1d`` or ``0``: -> seconds. option: for the message."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(d|h|min|m|s)", text)
     if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
-        raise InputError(f"{option} {text!r} is no span of time; give one as 8h30m, 10min or 45s")
+        raise InputError(f"{option} {text!r} is not a duration; give one such as 8h30m, 10min or 45s")
     return float(sum(float(number) * UNITS[unit] for number, unit in parts))
 
 
 def clock(seconds):
-    """``9:05`` or ``1:09:05``."""
+    """Format seconds as ``9:05`` or ``1:09:05``."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
 
 
 def run_script(main):
-    """Call a script's `main`; turn InputError into one line and exit code 2, Ctrl+C into exit code 130.
+    """Call a script's `main`. InputError becomes one line and exit code 2, Ctrl+C exit code 130.
 
-    Printing never ends a script: if the terminal is gone, a log's disk is full or a stream was closed before the start,
-    it goes on without; characters that the output's encoding lacks are escaped.
+    Printing never ends a script: if the terminal is gone, the disk of a log is full or a stream is closed, it continues
+    silently; characters that the output's encoding lacks are escaped.
     """
     streams = sys.stdout, sys.stderr
     _fill_closed_streams()
     sys.stdout, sys.stderr = map(_Output, streams)
     try:
         main()
-        sys.stdout.flush()  # here what cannot be printed is passed over, at the interpreter's end it would not
+        sys.stdout.flush()  # errors are ignored here, but not at the interpreter's exit
         if _under_torchrun():
             _exit_at_once(0)
     except InputError as error:
@@ -69,16 +67,14 @@ def run_script(main):
     except KeyboardInterrupt:
         print("\nstopped by Ctrl+C", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe (`| head`) went away
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has ended
         sys.stderr.close()
         sys.exit(141)
     except (OSError, RuntimeError) as error:
         if message := explain_system_error(error):
             sys.exit(_refuse(message))
         if _under_torchrun():
-            time.sleep(
-                10
-            )  # if it is only that another process has ended and reports why, torchrun ends this one meanwhile
+            time.sleep(10)  # if the cause is the failure of another process, torchrun ends this one meanwhile
         raise
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -88,8 +84,7 @@ def run_script(main):
 
 
 def _fill_closed_streams():
-    """Give the numbers of closed standard streams to the null device: libraries print there, whatever file is opened
-    later."""
+    """Open the null device for closed standard streams; else the next file opened gets their number and output."""
     with suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
@@ -97,8 +92,7 @@ def _fill_closed_streams():
 
 
 class _Output:
-    """A stream that falls silent when nothing can be written to it any more. stream: None if it was closed, as for a
-    daemon."""
+    """A stream that goes silent when writing fails. stream: None if it is closed, as for a daemon."""
 
     GONE = (errno.EIO, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -120,7 +114,7 @@ class _Output:
             if error.errno not in self.GONE:
                 raise
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.stream.fileno())  # also for what the stream still buffers
+            os.dup2(null, self.stream.fileno())  # the stream's buffer goes there, too
             os.close(null)
 
     def __getattr__(self, name):
@@ -128,9 +122,9 @@ class _Output:
 
 
 def _refuse(message):
-    """Print the message: -> exit code 2."""
+    """Print an error message: -> exit code 2."""
     if _under_torchrun() and os.environ["RANK"] != "0":
-        time.sleep(5)  # what is wrong for all processes the first reports, and torchrun ends the others
+        time.sleep(5)  # the main process reports an error of all processes, and torchrun ends the others
     sys.stdout.flush()
     if os.strerror(errno.EMFILE) in message and "ulimit" not in message:
         message = f"{message}; {more_files()}"
@@ -145,8 +139,8 @@ def _under_torchrun():
 
 
 def _exit_at_once(code):
-    """Exit without taking down the process group: after a failure that would wait for the others, who wait for this
-    process, and with torch 2.6 and gloo it was seen to wait for ever after success too."""
+    """Exit without destroying the process group: after a failure the processes would wait for each other, with torch
+    2.6 and gloo sometimes also after success."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

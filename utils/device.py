@@ -1,4 +1,4 @@
-"""The device a network runs on: choosing it, its number formats, transfers to and from it, and its memory."""
+"""The device of a network: selection, number formats, transfers and memory."""
 
 import contextlib
 import ctypes
@@ -13,30 +13,25 @@ from utils.errors import InputError, first_line, listing
 from utils.parallel import closing, cores, free_memory
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
-COMPUTED_WITH = ("images", "mean", "std", "targets")  # of a batch
+COMPUTED_WITH = ("images", "mean", "std", "targets")  # the entries of a batch to move to the device
 _ARCHITECTURE = re.compile(r"(sm|compute)_([0-9]+)([0-9])([af]?)")
 
 
 def pick_device(spec="auto"):
-    """The torch.device to compute on. spec: ``auto`` (the current CUDA GPU, else Apple's, else the CPU), ``cpu``,
-    ``cuda``, ``cuda:1`` or ``mps``.
-
-    A CUDA GPU comes with its index and becomes the current one. Raises InputError if the device is missing or does not
-    compute.
+    """Return the torch.device of `spec`: ``auto`` (a CUDA GPU, else Apple's, else the CPU), ``cpu``, ``cuda``,
+    ``cuda:1`` or ``mps``. A CUDA GPU has an index and becomes the current one. Raise InputError if it cannot be used.
     """
     if spec == "auto":
         spec = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(spec)
         if device.type not in DEVICE_TYPES:
-            raise InputError(f"--device {spec!r} is none that the kit computes on; give auto, cuda, cuda:1, mps or cpu")
+            raise InputError(f"--device {spec!r} is not supported; give auto, cuda, cuda:1, mps or cpu")
         if device.type == "cuda":
             device = _pick_gpu(device.index)
         torch.zeros(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(
-            f"device {spec!r} cannot be used ({first_line(error)}); give another --device, cpu for one"
-        ) from None
+        raise InputError(f"device {spec!r} cannot be used ({first_line(error)}); give another --device") from None
     if device.type == "cpu":
         device = torch.device("cpu")
         torch.set_num_threads(min(torch.get_num_threads(), cores()))
@@ -54,16 +49,15 @@ def _pick_gpu(index):
     device = torch.device("cuda", index)
     check_built_for(device)
     torch.cuda.set_device(device)
-    torch.backends.cudnn.benchmark = True  # batches are alike: the search for the fastest convolutions pays
+    torch.backends.cudnn.benchmark = True  # worthwhile, since all batches have the same shape
     return device
 
 
 def check_built_for(device):
     """Raise InputError if this build of torch has no code for the GPU.
 
-    A cubin (sm) runs on its own major version from its minor version on, PTX (compute) on whatever is newer (CUDA C++
-    Programming Guide, "Binary Compatibility" and "PTX Compatibility"); code for sm_90a or compute_90a only on just that
-    one.
+    A cubin (sm) runs on GPUs of its major version and the same or a newer minor one, PTX (compute) on any newer GPU
+    (CUDA C++ Programming Guide, "Binary Compatibility" and "PTX Compatibility"); sm_90a and compute_90a only on 9.0.
     """
     own, built = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
 
@@ -75,17 +69,15 @@ def check_built_for(device):
 
     known = [match for name in built if (match := _ARCHITECTURE.fullmatch(name))]
     if known and not any(runs(*match.groups()) for match in known):
-        raise InputError(
-            f"this torch ({torch.__version__}) was not built for {torch.cuda.get_device_name(device)} "
-            f"(sm_{own[0]}{own[1]}; it has {', '.join(built)}); "
-            "choose another GPU, on Kaggle T4 x2, or give --device cpu"
-        )
+        gpu = f"{torch.cuda.get_device_name(device)} (sm_{own[0]}{own[1]}; it has {', '.join(built)})"
+        fix = "choose another GPU, on Kaggle T4 x2, or give --device cpu"
+        raise InputError(f"this torch ({torch.__version__}) was not built for {gpu}; {fix}")
 
 
 @contextlib.contextmanager
 def cudnn_benchmark(allowed):
-    """Let cuDNN search for the fastest convolutions if `allowed`. Not for the smaller last batch of an epoch: on an
-    H200 the search takes 10 s for SE-ResNeXt50 at 512², as long as the training of 6,000 images."""
+    """Disable cuDNN's benchmark mode in the block unless `allowed`, as for the smaller last batch of an epoch: on an
+    H200 the search takes 10 s for SE-ResNeXt50 at 512², as long as training on 6,000 images."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before and allowed
     try:
@@ -95,9 +87,8 @@ def cudnn_benchmark(allowed):
 
 
 def keep_freed_memory(mmap_threshold=2**30, trim_threshold=2**31 - 1):
-    """Let this process keep memory that it frees. glibc returns blocks beyond 32 MB to the system each time, and
-    getting them back costs a network more than half of its speed on a CPU (SE-ResNeXt50, 512²: 4.9 images a second, or
-    12.9)."""
+    """Let this process keep memory that it frees. By default glibc returns blocks above 32 MB to the system, which
+    halves the speed on a CPU (SE-ResNeXt50, 512²: 4.9 instead of 12.9 images a second)."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, mmap_threshold)  # M_MMAP_THRESHOLD of malloc.h
@@ -105,10 +96,10 @@ def keep_freed_memory(mmap_threshold=2**30, trim_threshold=2**31 - 1):
 
 
 def amp_dtype(spec, device):
-    """The 16-bit format for autocast, or None for float32. spec: one of `AMP`.
+    """Return the dtype for autocast, None for float32. spec: ``auto``, ``off``, ``bf16`` or ``fp16``.
 
-    ``auto`` takes bfloat16 if the device has instructions for it (emulated, it is slower than float32), else float16 on
-    a GPU, else none.
+    ``auto`` is bfloat16 if the device supports it natively (emulation is slower than float32), else float16 on a CUDA
+    GPU, else None.
     """
     if spec == "auto":
         if device.type == "cuda":
@@ -130,18 +121,15 @@ def _cpu_has_bf16():
 
 
 def autocast(device, dtype):
-    """Compute in the 16-bit format, or with None in float32, also inside another autocast."""
+    """Autocast to `dtype`; None: to float32, also inside another autocast."""
     if dtype or torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, dtype, enabled=dtype is not None)
     return contextlib.nullcontext()
 
 
 def prefetch_to_device(batches, device):
-    """Yield batches (see utils/data/dataset.py) whose `COMPUTED_WITH` tensors are on the device.
-
-    They travel to a GPU from pinned memory on a stream of their own: a batch asked for while the GPU computes arrives
-    meanwhile.
-    """
+    """Yield batches (see utils/data/loader.py) with their `COMPUTED_WITH` tensors on the device. A separate CUDA stream
+    copies them from pinned memory while the GPU computes."""
     if device.type != "cuda":
         yield from batches
         return
@@ -154,13 +142,12 @@ def prefetch_to_device(batches, device):
             current = torch.cuda.current_stream(device)
             current.wait_event(arrived)
             for tensor in moved.values():
-                tensor.record_stream(current)  # or its memory could be given to the next batch too early
+                tensor.record_stream(current)  # else the allocator may reuse its memory too early
             yield batch | moved
 
 
 def start_copy_to_cpu(tensor, device):
-    """Start to copy a tensor of the device: -> function that waits for it, though not for later work, and returns the
-    copy."""
+    """Start to copy a tensor to the CPU: -> function that waits for the copy, not for later work, and returns it."""
     copy = copy_to_pinned(tensor) if device.type == "cuda" else tensor.cpu()
     wait = record_event(device)
 
@@ -172,7 +159,7 @@ def start_copy_to_cpu(tensor, device):
 
 
 def record_event(device):
-    """-> function that waits until the device has done all work queued before this call, and returns None."""
+    """Return a function that waits for all work that is queued on the device now."""
     if device.type != "cuda":
         return lambda: None
     event = torch.cuda.Event()
@@ -181,12 +168,12 @@ def record_event(device):
 
 
 def copy_to_pinned(tensor):
-    """A copy of a GPU's tensor in pinned memory, complete once the GPU has got that far."""
+    """Start to copy a GPU's tensor to pinned memory; the copy is complete after the work that is queued now."""
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def peak_memory(device):
-    """Most GB held so far: by tensors on a GPU, else by this process (not its DataLoader workers); NaN if unknown."""
+    """Return the peak GB of tensors on a GPU, else of this process without its workers; NaN if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     try:
@@ -198,7 +185,7 @@ def peak_memory(device):
 
 
 def describe_device(device, dtype):
-    """``Tesla T4, float16`` or ``2 CPU threads, float32``."""
+    """Return text such as ``Tesla T4, float16`` or ``2 CPU threads, float32``."""
     cpu = f"{torch.get_num_threads()} CPU threads"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu if device.type == "cpu" else str(device)
     return f"{name}, {str(dtype or torch.float32).removeprefix('torch.')}"
@@ -206,11 +193,11 @@ def describe_device(device, dtype):
 
 @contextlib.contextmanager
 def explain_out_of_memory(device, advice):
-    """Turn an out-of-memory error inside, of whatever allocator, into InputError: what was in use, and `advice()`."""
+    """Turn an out-of-memory error of any allocator into InputError with the memory in use and `advice()`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch has an exception of its own for CUDA's caching allocator only; other allocators differ in their message.
+        # OutOfMemoryError covers only CUDA's caching allocator; other allocators raise RuntimeError.
         cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
         words = ("out of memory", "ALLOC_FAILED")  # of CUDA and MPS; of cuDNN and cuBLAS
         if not (cpu or isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)):
@@ -220,11 +207,11 @@ def explain_out_of_memory(device, advice):
 
 
 def _describe_memory(device):
-    """``Tesla T4, 15.6 of 15.8 GB in use (1.2 GB by other processes)``."""
+    """Return text such as ``Tesla T4, 15.6 of 15.8 GB in use (1.2 GB by other processes)``."""
     if device.type != "cuda":
         name = {"cpu": "the CPU", "mps": "the Apple GPU"}.get(device.type, str(device))
         return f"{name}, {free_memory():.1f} GB of main memory free"
     free, total = torch.cuda.mem_get_info(device)
     others = total - free - torch.cuda.memory_reserved(device)
-    rest = f" ({others / 1e9:.1f} GB by other processes)" if others > 1e9 else ""  # less is this one's CUDA context
+    rest = f" ({others / 1e9:.1f} GB by other processes)" if others > 1e9 else ""  # less is our CUDA context
     return f"{torch.cuda.get_device_name(device)}, {(total - free) / 1e9:.1f} of {total / 1e9:.1f} GB in use{rest}"

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and checks of the places they go to."""
+"""Atomic writing of files and folders, and checks of output paths."""
 
 import errno
 import io
@@ -18,16 +18,16 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota or the size of one file is exhausted
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or the user's quota, or the file is too large
 
 
 @contextmanager
 def whole_file(path, mode="w"):
     """Open a file for writing (``w``: UTF-8, or ``wb``) so that readers see the old file or the complete new one.
 
-    It is written beside its place, flushed to disk, then renamed; a symbolic link stays one. On any exception in the
-    body the old file stays as it was. Raises InputError if the place cannot be written; if the disk is full, after the
-    body, since the message tells how much room the file needs.
+    A temporary file beside it is flushed to disk and renamed; a symbolic link stays one. An exception in the body keeps
+    the old file. Raise InputError if `path` cannot be written; for a full disk only after the body, to report the
+    file's size.
     """
     path, place = Path(path), destination(path)
     part = PartialFile(place)
@@ -37,30 +37,28 @@ def whole_file(path, mode="w"):
         with buffered if "b" in mode else io.TextIOWrapper(buffered, encoding="utf-8", newline="") as file:
             yield file
             file.flush()
-            destination(path)  # hours may have passed: can it still be replaced?
+            destination(path)  # check again: hours may have passed
             part.move_to(place)
         if part.error:
             raise InputError(_no_room(path, part.size, part.error)) from part.error
     except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror or error}); free the place or choose another"
-        ) from error
+        raise InputError(f"cannot write {path} ({error.strerror or error}); choose a writable place") from error
     finally:
         part.remove()
 
 
 class PartialFile(io.RawIOBase):
-    """The file `.<name>.part` that becomes `place`, written once from beginning to end.
+    """The file `.<name>.part` that becomes `place`, written sequentially.
 
-    If there is no room for it, at whatever moment, it frees what it took, sets `error` to the OSError, and goes on
-    counting the bytes given to it in `size`. It has no file descriptor: some libraries would write past it.
+    If the disk is full, it removes itself, sets `error` to the OSError, and only counts further bytes in `size`. It
+    exposes no file descriptor, so that libraries cannot bypass it.
     """
 
     def __init__(self, place):
         self.path, self.size, self.error, self._file = place.with_name(f".{place.name}.part"), 0, None, None
 
     def create(self):
-        """Make the file and the folders it lies in."""
+        """Create the file and its parent folders."""
         with self._noting_no_room():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open_locked(self.path)
@@ -72,7 +70,7 @@ class PartialFile(io.RawIOBase):
         length = memoryview(data).nbytes
         if not self.error:
             with self._noting_no_room():
-                length = self._file.write(data)  # perhaps less: then the rest comes again
+                length = self._file.write(data)  # if less, the caller writes the rest again
         self.size += length
         return length
 
@@ -106,8 +104,7 @@ class PartialFile(io.RawIOBase):
 
 
 def _open_locked(path):
-    """Open `path`, new or left by a killed process, for writing. Raises BlockingIOError if another process writes
-    it."""
+    """Open `path`, new or left by a killed process. Raise BlockingIOError if another process is writing it."""
     while True:
         file = open(path, "ab", buffering=0, opener=_open_regular)  # noqa: SIM115
         try:
@@ -124,21 +121,20 @@ def _open_locked(path):
         if ours:
             file.truncate(0)
             return file
-        file.close()  # another process has just renamed it: this may be its complete file
+        file.close()  # another process has just renamed it: this may be its complete file, try again
 
 
 def _open_regular(path, flags):
-    """An opener that follows no link and does not wait for a pipe's reader."""
+    """Open without following a link or waiting for a pipe's reader."""
     handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, f"{path} is no regular file")
+        raise OSError(errno.EINVAL, f"{path} is not a regular file")
     return handle
 
 
 def _sync_folder(folder):
-    """Flush the names in a folder to disk, if the system can."""
-    with suppress(OSError):
+    with suppress(OSError):  # not every system can
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -147,19 +143,16 @@ def _sync_folder(folder):
 
 
 def _no_room(path, size, error):
-    """The message for a file of `size` bytes that there was no room for."""
+    """Return the message for a file of `size` bytes that does not fit on the disk."""
     folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.is_dir())
-    free = data_size(shutil.disk_usage(folder).free)
-    return (
-        f"cannot write {path}: it needs {data_size(size)}, {free} are free on the disk ({error.strerror}); "
-        "free the place or choose another"
-    )
+    room = f"it needs {data_size(size)}, {data_size(shutil.disk_usage(folder).free)} are free on the disk"
+    return f"cannot write {path}: {room} ({error.strerror}); free disk space or choose another place"
 
 
 @contextmanager
 def whole_folder(path):
-    """Yield an empty folder to fill, which then replaces the one at `path`. On any exception that stays as it was; a
-    symbolic link stays one."""
+    """Yield an empty folder to fill, which then replaces `path`. An exception keeps the old folder; a symbolic link
+    stays one."""
     path = destination(path, folder=True)
     part, old = (path.with_name(f".{path.name}.{ending}") for ending in ("part", "old"))
     try:
@@ -178,29 +171,27 @@ def whole_folder(path):
 
 
 def destination(path, folder=False):
-    """The place behind all symbolic links where a file (or folder) `path` is to be written.
+    """Resolve the symbolic links of a file (or folder) `path` to write.
 
-    Raises InputError if something else is there, which a rename would destroy: a device, a pipe, what this command
-    prints to.
+    Raise InputError for anything that a rename would destroy: a device, a pipe, the file that stdout goes to.
     """
     try:
         place = Path(os.path.realpath(path))
         if place.is_symlink():
-            raise InputError(f"{path} is a link that leads back to itself; name a file to write")
+            raise InputError(f"{path} is a link to itself; name a file to write")
         state = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return place
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error
-    if not (stat.S_ISDIR if folder else stat.S_ISREG)(state.st_mode):
-        found = (
-            "a folder" if stat.S_ISDIR(state.st_mode) else "a file" if folder and place.is_file() else "no regular file"
-        )
+    is_folder, is_file = stat.S_ISDIR(state.st_mode), stat.S_ISREG(state.st_mode)
+    if not (is_folder if folder else is_file):
+        found = "a folder" if is_folder else "a file" if is_file else "not a regular file"
         raise InputError(f"{path} is {found}; name a {'folder' if folder else 'file'} to write")
     for stream in (1, 2):
         with suppress(OSError):  # it is closed
             if os.path.samestat(state, os.fstat(stream)):
-                raise InputError(f"{path} is where this command prints to; name another file to write")
+                raise InputError(f"{path} is the output stream of this command; name another file to write")
     return place
 
 
@@ -211,62 +202,55 @@ def write_json(path, content):
 
 
 def write_csv(path, frame):
-    """Write a DataFrame, floats so that they are read back as the same values."""
+    """Write a DataFrame; floats at full precision."""
     with whole_file(path) as file:
         frame.to_csv(file, index=False, lineterminator="\n")
 
 
 def check_outputs(outputs, inputs=()):
-    """`check_writable` for all `outputs`; also refuse two that are one file, and one that is among `inputs`. None: not
-    given."""
+    """Call `check_writable` for all `outputs`, and raise InputError if two are the same file or one is among `inputs`.
+    None is skipped."""
     outputs = [path for path in outputs if path is not None]
+    read = {Path(path).resolve() for path in inputs if path is not None}
     for path in outputs:
         check_writable(path)
     if repeated := first_repeated(outputs):
-        raise InputError(f"{repeated} is named for two outputs; give each a file of its own")
-    read = {Path(path).resolve() for path in inputs if path is not None}
+        raise InputError(f"{repeated} is given for two outputs; give each a different file")
     for path in outputs:
         if Path(path).resolve() in read:
             raise InputError(f"{path} is read and would be overwritten; name another file to write")
 
 
 def check_writable(path):
-    """Raise InputError now if a file at `path` could not be written later. Writes nothing that stays."""
+    """Raise InputError if no file can be written at `path`."""
     if str(path) in ("", ".") or str(path).endswith("/"):
-        raise InputError(f"{str(path)!r} is no name of a file to write; give one")
+        raise InputError(f"{str(path)!r} is not the name of a file to write; give one")
     path = Path(path)
     try:
         place = destination(path)
         folder = next(folder for folder in place.parents if folder.exists())
         if not folder.is_dir():
             raise InputError(f"cannot write {path}: {folder} is not a folder")
-        tempfile.TemporaryFile(dir=folder).close()  # os.access would allow root to write to a read-only file system
+        tempfile.TemporaryFile(dir=folder).close()  # os.access is always true for root
         place.with_name(f".{place.name}.part").exists()  # raises if the name is too long
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a writable place") from error
 
 
 def first_repeated(paths):
-    """The first path that names the same file as an earlier one, or None."""
+    """Return the first path to the same file as an earlier one, or None."""
     real = [Path(path).resolve() for path in paths]
     return next((path for number, path in enumerate(paths) if real[number] in real[:number]), None)
 
 
 def is_stem(text):
-    """Return whether files can be named `text` and an ending: printable, no folder in it, short enough for the
-    ending."""
-    return (
-        text == text.strip()
-        and text not in ("", ".", "..")
-        and text.isprintable()
-        and not set(text) & set("/\\")
-        and len(text.encode()) <= 240  # file systems allow 255
-    )
+    """Return whether `text` plus an ending is a usable file name: printable, without slashes, not too long."""
+    plain = text == text.strip() and text.isprintable() and not set(text) & set("/\\")
+    return plain and text not in ("", ".", "..") and len(text.encode()) <= 240  # file systems allow 255
 
 
 def nfc(text):
-    """`text` in composed Unicode. macOS writes é in names of files as e and an accent, tables mostly as one
-    character."""
+    """Return `text` in composed Unicode: macOS writes é in file names as e and an accent, tables mostly do not."""
     return unicodedata.normalize("NFC", text)
 
 

@@ -1,4 +1,4 @@
-"""CPU cores and main memory of this machine, and threads and processes on them."""
+"""CPU cores and main memory of this machine, and its threads and processes."""
 
 import math
 import multiprocessing
@@ -16,14 +16,13 @@ CGROUP = "/sys/fs/cgroup"
 
 
 def cores():
-    """CPU cores that this process may use: a container may restrict it to a list of cores, or to a quota of their
-    time."""
+    """Return the number of CPU cores available to this process: its affinity or the container's quota may limit it."""
     listed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(listed, _core_quota())))
 
 
 def _core_quota(cgroup=CGROUP):
-    """Cores' worth of time that the container may use, infinite without a limit."""
+    """Return the container's CPU quota in cores, infinite without one."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroups 2 and 1
         try:
             quota, period = " ".join(Path(cgroup, name).read_text() for name in names).split()
@@ -34,7 +33,7 @@ def _core_quota(cgroup=CGROUP):
 
 
 def free_memory(proc="/proc", cgroup=CGROUP):
-    """GB of main memory available in the machine and in the container; infinite if the system does not tell."""
+    """Return the GB of main memory that the machine and the container have free; infinite if unknown."""
     return min(_free_in_machine(proc), _free_in_container(cgroup)) / 1e9
 
 
@@ -61,18 +60,18 @@ def _free_in_container(cgroup):
 
 
 class CoreWatch:
-    """Watches whether this process's `threads` computing threads get CPU cores, beside `workers` processes. Linux
-    only."""
+    """Detect that this process's `threads` computing threads wait for CPU cores. workers: DataLoader workers beside
+    them. Linux only."""
 
-    INTERVAL = 10.0  # seconds to look at
-    STARVED = 0.2  # part of them that threads wait for a core before it is reported
+    INTERVAL = 10.0  # seconds between measurements
+    STARVED = 0.2  # fraction of the time that threads wait for a core from which it is reported
 
     def __init__(self, threads, workers=0, tasks="/proc/self/task"):
         self.threads, self.workers, self.tasks = threads, workers, Path(tasks)
         self.since, self.waited, self.reported = time.monotonic(), self._seconds_waited(), False
 
     def _seconds_waited(self):
-        """{thread: seconds that it could have run and had no core}."""
+        """Return {thread: seconds that it was runnable without a core}."""
         found = {}
         for path in self.tasks.glob("*/schedstat"):
             try:  # ns on a core, ns waiting for one, time slices
@@ -82,7 +81,7 @@ class CoreWatch:
         return found
 
     def starved(self):
-        """A line to print, once, if the computing threads have waited much in the last `INTERVAL`; else None."""
+        """Return a message, once, if the computing threads have waited too long since the last measurement, or None."""
         seconds = time.monotonic() - self.since
         if self.reported or seconds < self.INTERVAL:
             return None
@@ -92,17 +91,15 @@ class CoreWatch:
         self.since, self.waited, self.reported = time.monotonic(), now, part >= self.STARVED
         if not self.reported:
             return None
-        ways = ["end what else runs here"]
-        ways += ["set OMP_NUM_THREADS=1"] * (self.threads > 1) + ["give fewer --workers"] * (self.workers > 1)
-        return (
-            f"starved of CPU cores: the computing threads waited for one {part:.0%} of the time; {', or '.join(ways)}"
-        )
+        fixes = ["end other programs"]
+        fixes += ["set OMP_NUM_THREADS=1"] * (self.threads > 1) + ["give fewer --workers"] * (self.workers > 1)
+        return f"starved of CPU cores: the computing threads waited {part:.0%} of the time; {', or '.join(fixes)}"
 
 
 @contextmanager
 def closing(iterator):
-    """Close the iterator after the block, if it is a generator. One that holds threads would otherwise be closed by the
-    garbage collector, perhaps in one of these threads, and wait for itself."""
+    """Close the iterator after the block, if it is a generator. Otherwise the garbage collector may close a generator
+    that owns threads in one of these threads, which then waits for itself."""
     try:
         yield iterator
     finally:
@@ -110,7 +107,7 @@ def closing(iterator):
 
 
 def in_order(submit, items, ahead):
-    """Yield submit(item) for each item, in order, with up to `ahead` more submitted already: futures, say."""
+    """Yield submit(item), such as a future, for each item in order, with up to `ahead` more already submitted."""
     waiting = deque()
     for item in items:
         waiting.append(submit(item))
@@ -121,15 +118,15 @@ def in_order(submit, items, ahead):
 
 @contextmanager
 def starting(what, instead):
-    """Start processes in the block. If the system refuses, as without room in /dev/shm or with too many open files, end
-    those that have started and raise InputError. instead: the option that does without."""
+    """Start processes in the block. If that fails, as with a full /dev/shm or too many open files, end those that have
+    started and raise InputError. instead: the option that needs no processes."""
     try:
         yield
     except OSError as error:
         for process in multiprocessing.active_children():
             process.kill()
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-        traceback.clear_frames(error.__traceback__)  # a half-made DataLoader iterator goes here, and complains
+        traceback.clear_frames(error.__traceback__)  # deletes an incomplete DataLoader iterator, which prints an error
         sys.unraisablehook = hook
-        fix = "" if error.errno in TOO_MANY_FILES else ", or make room in /dev/shm and let it be written to"
+        fix = "" if error.errno in TOO_MANY_FILES else ", or free space in /dev/shm and make it writable"
         raise InputError(f"{what} cannot be started ({first_line(error)}); give {instead}{fix}") from None

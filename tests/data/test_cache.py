@@ -218,7 +218,7 @@ def test_a_full_disk_gets_its_room_back_and_images_are_decoded(files, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_write_all", full)
         images = opened(files, tmp_path / "cache")
-    assert "the disk became full" in capsys.readouterr().out
+    assert "the disk is full" in capsys.readouterr().out
     assert packed_rows(images) == [] and not list((tmp_path / "cache").glob("*.bin"))
     check_all(images, files, packed=False)
     if already:

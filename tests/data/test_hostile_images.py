@@ -105,7 +105,7 @@ def test_pipes_devices_and_folders_called_like_files_are_not_opened(files, tmp_p
     readers += [("x.npy", lambda path: read_npy(path, "fix it")), ("x.npz", lambda path: read_npz(path, ["a"], "it"))]
     readers += [("x.pt", read) for read in (checkpoint.load, checkpoint.load_network, checkpoint.read_file)]
     for name, read in readers:
-        with pytest.raises(InputError, match=f"{name} is (no regular file|a folder)"):
+        with pytest.raises(InputError, match=f"{name} is (not a regular file|a folder)"):
             read(tmp_path / name)
 
 
@@ -114,7 +114,7 @@ def test_a_pipe_among_the_images_of_a_command(own_files):
     path.unlink()
     os.mkfifo(path)
     for command in (targets.PICTURES, targets.HASHED.replace("--drop-corrupt", "")):
-        refuse(*targets.words(command, own_files, "png"), says=["a_green.png", "no regular file"])
+        refuse(*targets.words(command, own_files, "png"), says=["a_green.png", "not a regular file"])
 
 
 @pytest.mark.parametrize("pages", ["cyclic", "endless"])

@@ -76,7 +76,7 @@ def test_the_file_of_a_crashed_worker_is_named(atlas, folds, tmp_path, monkeypat
     harm(monkeypatch, victim, what)
     words = train_options(atlas, folds, tmp_path, workers=2)
     file = f"a DataLoader worker died while it read {atlas / 'train' / victim}"
-    refuse("train", *words, says=[*says, file, "the same command starts anew"])
+    refuse("train", *words, says=[*says, file, "the same command starts again"])
     assert not (tmp_path / "mini").exists() and none_left()
 
 
@@ -87,7 +87,7 @@ def test_a_death_in_a_later_epoch_leaves_what_the_command_goes_on_from(
     stop_in_epoch(monkeypatch, 2, words)
     with monkeypatch.context() as patch:
         harm(patch, victim, die_by(signal.SIGKILL))
-        refuse("train", *words, says=["(Killed)", victim, "goes on from"])
+        refuse("train", *words, says=["(Killed)", victim, "resumes from"])
     succeed("train", *words)
     assert same_weights(tmp_path / "mini", run)
 
@@ -269,7 +269,7 @@ def test_a_training_in_a_container_with_little_shared_memory(atlas, folds, run, 
 
 def test_shared_memory_that_runs_out_is_one_sentence(atlas, folds, tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "concatenate", lambda *_: raise_(OSError("No space left on device")))
-    says = ["no shared memory was left", "No space left", "--workers", "--batch-size", "--shm-size"]
+    says = ["no shared memory is left", "No space left", "--workers", "--batch-size", "--shm-size"]
     refuse("train", *train_options(atlas, folds, tmp_path, workers=2), says=says)
     assert none_left() and not (tmp_path / "mini").exists()
 

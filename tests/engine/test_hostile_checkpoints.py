@@ -241,7 +241,7 @@ def nested(depth, wrap):
 
 @pytest.mark.parametrize("value, says", [
     (nested(18, lambda inner: [inner] * 10), "more than"), (nested(200, lambda inner: [inner]), "nested"),
-    (nested(25, lambda inner: {"a": inner}), "nested"), (float("nan"), "nan in place"), (2**62 * 4, "64 bits"), ({1: 2}, "no text"),
+    (nested(25, lambda inner: {"a": inner}), "nested"), (float("nan"), "nan in place"), (2**62 * 4, "64 bits"), ({1: 2}, "not text"),
     ("a\x1b[2J", "control"), ("\ud800", "control"), (torch.zeros(3), "type Tensor"), ((1, 2), "type tuple"),
     ([0] * 1_000_001, "more than"),
 ])  # fmt: skip

@@ -50,7 +50,7 @@ def test_each_rank_takes_the_gpu_of_its_number(gpus, monkeypatch):  # noqa: F811
             assert found == torch.device("cuda", local) and group.local_rank == local
             assert joined.pop() == ((), {"backend": "nccl", "timeout": distributed.TIMEOUT, "device_id": found})
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    with pytest.raises(InputError, match="3 processes on a machine of 2 GPUs"):
+    with pytest.raises(InputError, match="3 processes on a machine with 2 GPUs"):
         distributed.init("auto")
 
 

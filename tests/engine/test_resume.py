@@ -379,7 +379,7 @@ def test_spans_of_time_add_up(parts):
 
 @pytest.mark.parametrize("text", ["", "10", "8h30", "h", "-1h", "1 h", "1e3s", "nan", "inf", "1h;2m", "١s"])
 def test_no_span_of_time_is_refused(text):
-    with pytest.raises(InputError, match="--x .* is no span of time; give one as"):
+    with pytest.raises(InputError, match="--x .* is not a duration; give one such as"):
         parse_span("--x", text)
 
 

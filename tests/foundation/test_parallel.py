@@ -67,7 +67,7 @@ def test_a_training_without_cores_of_its_own_says_so_once(tmp_path, monkeypatch)
     assert watch.starved() is None, "not looked at for long enough"
     now[0] += 11
     line = watch.starved()
-    assert "waited for one 30% of the time" in line and "OMP_NUM_THREADS=1, or give fewer --workers" in line
+    assert "waited 30% of the time" in line and "OMP_NUM_THREADS=1, or give fewer --workers" in line
     threads(a=30)
     now[0] += 20
     assert watch.starved() is None, "it was said"
@@ -77,4 +77,4 @@ def test_a_training_without_cores_of_its_own_says_so_once(tmp_path, monkeypatch)
     assert quiet.starved() is None and CoreWatch(1, 1, tmp_path / "no Linux").starved() is None
     threads(a=40)
     now[0] += 20
-    assert quiet.starved().endswith("; end what else runs here"), "a single thread and worker cannot do with fewer"
+    assert quiet.starved().endswith("; end other programs"), "a single thread and worker cannot do with fewer"

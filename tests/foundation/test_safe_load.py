@@ -279,7 +279,7 @@ def test_an_index_with_an_impossible_line_is_packed_anew(packed, number):
 def test_any_bytes_as_an_index_are_records_or_damage(tmp_path_factory, data):
     base = tmp_path_factory.getbasetemp() / "any"
     base.with_suffix(".bin").write_bytes(bytes(1000))
-    header = Index(base, ["green"], 16).first_line()
+    header = json.dumps(Index(base, ["green"], 16).header).encode() + b"\n"
     base.with_suffix(".index").write_bytes(header + data)
     index = Index(base, ["green"], 16)
     assert index.damaged or index.end <= 1000

@@ -153,7 +153,7 @@ def test_missing_files(refused, tmp_path, atlas, folds):
     refuse("train", *train_options(atlas, folds, tmp_path, weights=tmp_path / "no.pt"), says="no.pt does not exist")
     refused("predict {tmp}/no --images {atlas}/test -o {tmp}/p.csv", "holds no best.safetensors")
     refused("threshold {tmp}/no.csv --labels {atlas}/train.csv -o {tmp}/t.json", "no.csv does not exist")
-    refused("threshold {tmp} -o {tmp}/t.json", "holds no oof.csv")
+    refused("threshold {tmp} -o {tmp}/t.json", "has no oof.csv")
     refused("ensemble {tmp}/no.csv --thresholds 0.5 -o {tmp}/s.csv", "no.csv does not exist")
     assert not list(tmp_path.iterdir())
 

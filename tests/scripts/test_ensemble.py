@@ -155,7 +155,7 @@ def test_wrong_options_are_refused(two):
     refuse("ensemble", *both, *fitting[2:], says="--labels")
     refuse("ensemble", *both, *fitting, *deciding, says="--sample is for deciding")
     refuse("ensemble", *both, *fitting, "--match-positives", says="--match-positives is for deciding")
-    refuse("ensemble", "--oof", folder / "a.csv", "--oof", folder / "a.csv", *fitting, says="named for two networks")
+    refuse("ensemble", "--oof", folder / "a.csv", "--oof", folder / "a.csv", *fitting, says="given for two networks")
     refuse("ensemble", "--oof", folder / "no.csv", *fitting, says="no.csv does not exist")
     refuse("ensemble", "--thresholds", "0.5", says="nothing to decide")
     for words in (["--combine", "stack"], ["--labels", folder / "train.csv"], ["--seed", 0], ["--leave-out"]):

@@ -165,7 +165,7 @@ def test_nothing_is_left_after_sigterm(images, tmp_path, monkeypatch):
         (["tables", "--tables", 2], "--tables 2 is out of range"),
         (["loading", "--repeats", 0], "--repeats 0 is out of range"),
         (["thresholds", "-o", "/dev/null/b.json"], "cannot write /dev/null/b.json"),
-        (["thresholds", "-o", "b.x", "--plot", "b.x"], "b.x is named for two outputs"),
+        (["thresholds", "-o", "b.x", "--plot", "b.x"], "b.x is given for two outputs"),
         (["thresholds", "--rows", 10**8], "need too much memory"),
     ],
 )

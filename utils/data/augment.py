@@ -2,18 +2,16 @@
 
 To add an augmentation, add an entry to `AUGMENTATIONS`.
 
-Chen's augmentation (Fig. 3) is five groups, one after another. One operation of each group is chosen per image and
-epoch:
+Chen's augmentation (Fig. 3) applies five groups in sequence, with one random operation of each per image and epoch:
 
-    remove     crop or pad up to 10 % per side | holes of up to 2 % of the area, drawn anew per reference channel
+    remove     crop or pad up to 10 % per side | holes of up to 2 % of the area, different per reference channel
     move       flips and quarter turns | rotate | shear | piecewise affine
     change     references: multiply | contrast | edges; protein, gently: multiply | contrast
     sharpen    against the blur of resizing
-    negative   the protein channel empty, and the label with it
+    negative   an empty protein channel and an empty label
 
-The numbers that the figure lacks are from the author's public code (ranges in `chen`). Three things differ from that
-code: there the negative sample empties a row of pixels instead of the protein channel, one call of prediction augments
-too, and nothing is seeded.
+Ranges that the figure lacks are from the author's public code, which differs in three ways: its negative sample empties
+a row of pixels instead of the protein channel, one prediction call augments too, and nothing is seeded.
 """
 
 import os
@@ -21,7 +19,7 @@ import random
 
 import numpy as np
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import looks for a newer version on the internet
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # do not check for a newer version on import
 import albumentations as A  # noqa: E402
 
 from utils.data import transforms  # noqa: E402
@@ -35,10 +33,8 @@ EXAMPLE = "1:chen 20:chen_strong"
 
 
 def chen(channels, darkest=0.8):
-    """The groups of Fig. 3 as {group: {operation: transform}}, for images with the named channels.
-
-    darkest: least factor on the reference channels, 0.2 in later epochs.
-    """
+    """Return the groups of Fig. 3 as {group: {operation: transform}}. channels: names; darkest: least brightness factor
+    of the reference channels, 0.2 in later epochs."""
 
     def strengths(references, protein=None):
         return [protein if name == PROTEIN else references for name in channels]
@@ -71,11 +67,11 @@ def chen(channels, darkest=0.8):
 
 
 def pipeline(groups):
-    """One transform that applies one operation of each group in turn."""
+    """Return a transform that applies one operation of each group in sequence."""
     return A.Compose([A.OneOf(list(group.values()), p=1) for group in groups.values()])
 
 
-# Name -> (function from channel names to a transform, share of negative samples).
+# Name -> (function from channel names to a transform, fraction of negative samples).
 AUGMENTATIONS = {
     "none": (lambda channels: None, 0.0),
     "d4": (lambda channels: A.D4(p=1), 0.0),  # flips and quarter turns, all eight equally likely
@@ -85,7 +81,7 @@ AUGMENTATIONS = {
 
 
 def parse(text):
-    """Read an augmentation schedule: a name of `AUGMENTATIONS`, or stages like "1:chen 20:chen_strong"."""
+    """Parse an augmentation schedule: a name of `AUGMENTATIONS`, or stages like "1:chen 20:chen_strong"."""
     stages = parse_stages(text if ":" in text else f"1:{text}", "augmentation", EXAMPLE)
     for _, name in stages:
         if name not in AUGMENTATIONS:
@@ -94,21 +90,15 @@ def parse(text):
 
 
 def seed_transform(transform, seed):
-    """Let all random choices of a transform follow from `seed`: -> the random.Random that it draws from.
-
-    Its parts share one stream. albumentations' `set_random_seed` would start each part at the same number, so that the
-    first operation of one group would always come with the first of the others.
-    """
+    """Seed a transform: -> its random.Random, which all its parts share. albumentations' `set_random_seed` would seed
+    all parts alike, so that the first operation of one group always occurs with the first of the others."""
     stream = random.Random(seed)
     transform.set_random_state(np.random.default_rng(seed), stream)
     return stream
 
 
 class Augmentation:
-    """The training augmentation of a run; can be pickled for DataLoader workers.
-
-    stages: from `parse`. channels: names of the image's channels, in order.
-    """
+    """The training augmentation of a run, picklable. stages: from `parse`. channels: list of names, in order."""
 
     def __init__(self, stages, channels):
         self.stages = stages
@@ -117,8 +107,8 @@ class Augmentation:
         self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
 
     def __call__(self, image, targets, epoch, seed):
-        """(H, W, C) uint8 or float32 in [0, 1] and labels (classes,), or None -> the same two, augmented. All random
-        choices follow from `seed`; without labels there is no negative sample."""
+        """Augment (H, W, C) uint8 or float32 in [0, 1] and labels (classes,): -> both. `seed` determines all random
+        choices. Without labels (None) no sample becomes negative."""
         stage, _ = stage_at(self.stages, max(epoch, 1))
         transform = self.transforms[stage]
         if transform is None:
@@ -132,6 +122,6 @@ class Augmentation:
 
 
 def build(text, channels):
-    """The augmentation of a schedule such as "1:chen 20:chen_strong" for images with the named channels, or None."""
+    """Return the Augmentation of a schedule such as "1:chen 20:chen_strong", or None if it does nothing."""
     stages = parse(text)
     return None if all(name == "none" for _, name in stages) else Augmentation(stages, list(channels))

@@ -1,11 +1,10 @@
 """The pixels of a list of samples: decoded from their files, or read from a packed copy that needs no decoding.
 
-A packed copy holds the samples of one image folder as they are read (these channels, in this order, at this size), one
-after another in a memory-mapped file: a sample is one copy of about 1 MB at 512² instead of four PNGs to decode.
-Samples are stored raw, or compressed by zstd if the disk is short of room; without room for that they are decoded each
-time. A copy is only appended to, under a lock, and its index is written after the pixels that it lists are on the disk:
-two trainings that start together pack once, and a kill at any moment costs the samples of the last seconds and nothing
-else.
+A packed copy stores the samples of one image folder with the channels and size asked for, one after another in a
+memory-mapped file: reading a sample of 512² copies 1 MB instead of decoding four PNGs. Samples are stored raw, or
+compressed by zstd if disk space is short; if even that does not fit, they are decoded each time. A copy only grows,
+under a lock, and the index is written after the pixels: two trainings that start together pack once, and a kill loses
+only the samples of the last seconds.
 """
 
 import hashlib
@@ -37,15 +36,15 @@ CODECS = ("raw", "zstd")
 RECORD = np.dtype("i2, i1, i1, i2, i4, i4, i8, i8")
 RECORD.names = ("pack", "codec", "kind", "channels", "height", "width", "offset", "length")
 MOST_INDEX = 2**30  # bytes
-SPARE = 2 * 10**9  # bytes of the disk that packing leaves free for checkpoints and logs
-COMMIT = 2**26  # bytes after which pixels and index are made safe on the disk
-PROBES = 8  # samples decoded beforehand to estimate how many bytes the others will take
-LEVEL = 1  # of zstd: higher ones write four times slower, take as much room and are no faster to read
-KEPT = 2**28  # bytes read before mapped pages are dropped: they would count as this process's memory
+SPARE = 2 * 10**9  # bytes of disk space that stay free for checkpoints and logs
+COMMIT = 2**26  # bytes after which pixels and index are flushed to disk
+PROBES = 8  # samples decoded beforehand to estimate the size of the others
+LEVEL = 1  # of zstd: higher levels write four times slower, save no space and read no faster
+KEPT = 2**28  # bytes read before mapped pages are dropped, which add to this process's memory
 
 
 class Images:
-    """The samples of a list of tuples of paths: `read(row)` gives `load_sample(files[row], size, bits)`, to the bit.
+    """The samples of a list of tuples of paths: `read(row)` returns exactly `load_sample(files[row], size, bits)`.
 
     table: (N,) RECORD, the place of each sample in the packed files `maps` (pack −1: not packed); None: none is packed.
     """
@@ -58,12 +57,12 @@ class Images:
         return len(self.files)
 
     def __getitem__(self, part):
-        """A slice of the samples, or those of a list of rows."""
+        """Return the Images of a slice or of a list of rows."""
         files = self.files[part] if isinstance(part, slice) else [self.files[row] for row in part]
         return Images(files, self.size, None if self.table is None else self.table[part], self.maps, self.bits)
 
     def read(self, row):
-        """(H, W, channels) uint8, or float32 in [0, 1] if a file has 16 bits. Read-only: it may be the mapped file."""
+        """-> (H, W, channels) uint8, or float32 in [0, 1] if a file has 16 bits; perhaps a read-only view."""
         if self.table is None or self.table[row]["pack"] < 0:
             return load_sample(self.files[row], self.size, self.bits)
         pack, codec, kind, channels, height, width, offset, length = self.table[row].tolist()
@@ -81,19 +80,21 @@ class Images:
             return join_planes(list(planes.reshape(channels, height, width)))
         except (zstandard.ZstdError, ValueError, MemoryError):
             name = self.files[row][0].name
-            raise InputError(f"{self.maps[pack].path} is damaged at {name}; delete it, it is written again") from None
+            raise InputError(
+                f"{self.maps[pack].path} is damaged at {name}; delete it, and it is packed again"
+            ) from None
 
     def itemsize(self):
-        """Bytes per pixel and channel, at most, of the packed samples; 1 if none is packed."""
+        """Return the bytes per pixel and channel of the packed samples, at most; 1 if none is packed."""
         return 1 if self.table is None or KINDS[self.table["kind"].max(initial=0)] == "uint8" else 4
 
     def decoded(self):
-        """The rows that are not packed and are decoded each time."""
+        """Return the rows that are not packed and are decoded each time."""
         rows = np.arange(len(self))
         return rows if self.table is None else rows[self.table["pack"] < 0]
 
     def will_need(self, rows):
-        """Let the system fetch these samples from the disk together, unless it has them in memory."""
+        """Let the system read these samples from disk ahead."""
         if self.table is not None:
             for record in self.table[rows]:
                 if record["pack"] >= 0:
@@ -101,14 +102,14 @@ class Images:
 
 
 def _unpacked(content, length):
-    """Decompress zstd to `length` bytes. Raises ValueError or ZstdError for a content of another length."""
+    """Decompress zstd to `length` bytes. Raise ValueError or ZstdError if the length differs."""
     if zstandard.frame_content_size(content) not in (-1, length):
         raise ValueError("another length")
     return zstandard.ZstdDecompressor().decompress(content, max_output_size=length)
 
 
 class Map:
-    """A packed file, mapped into memory read-only. Pickled as its path, and mapped again when unpickled."""
+    """A packed file, mapped into memory read-only. It is pickled as its path and mapped again when unpickled."""
 
     def __init__(self, path):
         self.path = Path(path)
@@ -126,11 +127,11 @@ class Map:
             raise InputError(f"{self.path} was replaced while it was in use; run the command again")
 
     def bytes(self, offset, length):
-        """(length,) uint8, a view. Shorter if the file was cut off since: touching the map there ends the process."""
+        """-> (length,) uint8, a view; shorter if the file was truncated: reading past its end kills the process."""
         return self._array[offset : min(offset + length, self._map.size())]
 
     def let_go(self):
-        """Drop the mapped pages from this process's memory; the system keeps them as long as it has room."""
+        """Drop the mapped pages from this process's memory; the system's page cache keeps them."""
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -141,12 +142,10 @@ class Map:
 
 
 class Index:
-    """What a packed file contains: `<base>.index`, a header in JSON and a line of JSON per sample, written after its
-    pixels.
+    """The index of a packed file: `<base>.index`, a header in JSON and a line of JSON per sample.
 
     Attributes: `records` {file name of the first channel: (stamps, place, source size)}, `end` (bytes of data that the
-    records cover), `bytes` (of the index, without an incomplete last line), `damaged` (index or data are not as
-    written).
+    records cover), `bytes` (of the index without an incomplete last line), `damaged` (index or data are invalid).
     """
 
     def __init__(self, base, channels, size, bits=0):
@@ -155,7 +154,7 @@ class Index:
         self.read()
 
     def read(self):
-        """Read the index from the disk. One with another header, or not as it was written, counts as empty."""
+        """Read the index from disk. An invalid one, or one with another header, is treated as empty."""
         self.records, self.end, self.bytes, self.damaged, self._inode = {}, 0, 0, True, None
         try:
             file_size(self.path, MOST_INDEX)
@@ -172,7 +171,7 @@ class Index:
         self.end = max((sum(place[-2:]) for _, place, _ in records.values()), default=0)
 
     def _parsed(self, line, available):
-        """A line -> name, record. Raises ValueError unless it fits the header and `available` bytes of data."""
+        """Parse a line: -> name, record. Raise ValueError unless it fits the header and `available` bytes of data."""
         name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
         numbers = [offset, length, *shape, kind, codec, *source]
         if not isinstance(name, str) or not all(type(number) is int and number >= 0 for number in numbers):
@@ -185,18 +184,15 @@ class Index:
             raise ValueError("not a record of these data")
         return name, (stamps, (codec, kind, channels, height, width, offset, length), tuple(source))
 
-    def first_line(self):
-        return json.dumps(self.header).encode() + b"\n"
-
     def unchanged(self):
-        """Return whether the index on the disk is still the file that was read."""
+        """Return whether the index on disk is still the file that was read."""
         with suppress(OSError):
             return self.path.stat().st_ino == self._inode
         return False
 
     def remove(self):
-        """Delete index and data. Whoever has the old data mapped keeps them."""
-        for path in (self.path, self.data):  # in this order: an index without data would be wrong
+        """Delete index and data. Processes that have mapped the old data keep them."""
+        for path in (self.path, self.data):  # in this order: an index needs its data
             try:
                 destination(path).unlink(missing_ok=True)  # a symbolic link stays
             except InputError as error:  # for example a pipe
@@ -205,7 +201,7 @@ class Index:
 
 
 def open_images(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
-    """`open_and_check` that raises InputError for unusable samples: -> Images, sizes (N, 2) of height, width."""
+    """Call `open_and_check` and raise InputError for unusable samples: -> Images, sizes (N, 2) of height, width."""
     images, sizes, bad = open_and_check(files, channels, size, fit, cache, bits, codec)
     if bad:
         raise InputError(describe_problems(bad))
@@ -213,18 +209,16 @@ def open_images(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=
 
 
 def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, codec=None):
-    """Check the files of samples and pack what is not packed yet: -> Images, sizes (N, 2), {row: [problem]} of bad
-    samples.
+    """Check the files of samples and pack the new ones: -> Images, sizes (N, 2), {row: [problem]} of bad samples.
 
     files: list of tuples of paths. channels: names of their channels. size, fit: as for `Samples`. cache: folder of
-    packed copies; None packs nothing. bits: as for `images.read_plane`. codec: one of CODECS, None: by the room on the
-    disk. Damage inside a file is found only in samples that are to be packed. A copy that cannot be written is no
-    error: a message says so, and the samples are decoded each time. Raises InputError for missing files and images
-    smaller than the crop.
+    packed copies; None: pack nothing. bits: as for `images.read_plane`. codec: one of CODECS; None: by disk space.
+    Only packing finds damage inside a file. If a copy cannot be written, a message is printed and the samples are
+    decoded each time. Raise InputError for missing files and images smaller than the crop.
     """
     size, crop = (size, 0) if fit == "resize" else (None, size)
     if cache is not None and (not cache or "\0" in cache):
-        raise InputError(f"--cache {cache!r} is no name of a folder; give one, or --no-cache")
+        raise InputError(f"--cache {cache!r} is not the name of a folder; give one, or --no-cache")
     folders = {}
     for row, paths in enumerate(files if cache else []):
         folders.setdefault(paths[0].parent.resolve(), []).append(row)
@@ -244,10 +238,9 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
 
 
 def choose_codec(raw, compressed, free):
-    """Codec for samples of `raw` bytes, or `compressed`, with `free` bytes on the disk: "raw", "zstd", or None to pack
-    nothing.
+    """Return "raw" or "zstd" for samples of `raw` or `compressed` bytes and `free` bytes on disk, None if neither fits.
 
-    Raw if it fits: a sample of 4x512x512 is then read in 0.06 ms instead of 0.75, and only the disk pays for it.
+    Raw is preferred: reading a sample of 4x512x512 takes 0.06 ms instead of 0.75.
     """
     room = free - SPARE
     return "raw" if raw <= room else "zstd" if compressed <= room else None
@@ -265,20 +258,20 @@ class _Folder:
         self.index = Index(self.base, channels, size, bits)
 
     def packed(self):
-        """{row: record} of the samples whose files are still those that were packed."""
+        """Return {row: record} of the samples whose files have not changed since they were packed."""
         records = {row: self.index.records.get(self.files[row][0].name, [None]) for row in self.rows}
         return {row: record for row, record in records.items() if self.stamps[row] and record[0] == self.stamps[row]}
 
     def fill(self, sizes, bad):
-        """Pack what is missing: -> Map, {row: record} of all samples that are packed then; None, {} if there are none.
+        """Pack the missing samples: -> Map, {row: record} of all packed samples, or None, {} without any.
 
-        bad: {row: [problem]}: samples to skip; those that cannot be decoded are added.
+        bad: {row: [problem]} of samples to skip; samples that cannot be decoded are added.
         """
         self.bad, self.rows = bad, [row for row in self.rows if row not in bad]
         try:
             with _locked(f"{self.base}.lock", self.folder):
                 self.index.read()
-                if len(self.packed()) < len(self.rows):
+                if self._missing():
                     self._pack(sizes)
                 return self._mapped()
         except (OSError, NotImplementedError) as error:  # the second: a file system without locks
@@ -292,7 +285,7 @@ class _Folder:
         records, mapped = self.packed(), None
         with suppress(OSError, ValueError):
             mapped = Map(self.index.data) if records else None
-        # Without the lock, the data may be newer than the index that was read.
+        # Without the lock, another process may have replaced both files since the index was read.
         return (mapped, records) if mapped and self.index.unchanged() else (None, {})
 
     def _report_unpacked(self, why):
@@ -306,7 +299,7 @@ class _Folder:
         stale = {self.files[row][0].name for row in self._missing()}
         live = sum(place[-1] for name, (_, place, _) in self.index.records.items() if name not in stale)
         if self.index.damaged or live < 0.75 * self.index.end:
-            self.index.remove()  # start anew rather than keep what is out of date
+            self.index.remove()  # too much is out of date: pack everything again
         missing = self._missing()
         raw, compressed = self._estimate(missing, sizes)
         free = shutil.disk_usage(self.base.parent).free
@@ -314,7 +307,7 @@ class _Folder:
         if codec is None:
             need = f"{data_size(raw)}, or {data_size(compressed)} compressed"
             return self._report_unpacked(f"it needs {need}, and {data_size(free)} of the disk are free")
-        size = data_size(raw) if codec == "raw" else f"about {data_size(compressed)}, compressed to save room"
+        size = data_size(raw) if codec == "raw" else f"about {data_size(compressed)}, compressed to save disk space"
         what = f"{plural(len(missing), 'image')} of {self.folder} into {self.base}.bin"
         print(f"packing {what}: {size}; {data_size(free)} free", flush=True)
         try:
@@ -322,13 +315,13 @@ class _Folder:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            self.index.remove()  # free the room, for checkpoints among others
-            self._report_unpacked("the disk became full")
+            self.index.remove()  # checkpoints need the space
+            self._report_unpacked("the disk is full")
         finally:
             self.index.read()
 
     def _estimate(self, missing, sizes):
-        """Bytes that the missing samples take raw and compressed, judged by a few of them."""
+        """Estimate the bytes of the missing samples, raw and compressed, from a few of them."""
         images = []
         for place in np.unique(np.linspace(0, len(missing) - 1, PROBES).astype(int)):
             try:
@@ -337,13 +330,13 @@ class _Folder:
                 self.bad[missing[place]] = [str(error)]
         pixels = len(missing) * self.size**2 if self.size else int(sizes[missing].prod(axis=1).sum())
         if not images:
-            return (pixels * len(self.files[missing[0]]),) * 2  # as 8 bits that do not compress
+            return (pixels * len(self.files[missing[0]]),) * 2  # 8 bits, incompressible
         per_pixel = sum(image.nbytes for image in images) / sum(image.shape[0] * image.shape[1] for image in images)
         ratio = sum(len(_encode(image, "zstd")) for image in images) / sum(image.nbytes for image in images)
         return round(pixels * per_pixel), round(pixels * per_pixel * ratio * 1.1)
 
     def _append(self, missing, codec, sizes):
-        """Append records to both files, the pixels of a record always before its line."""
+        """Append samples to both files, the pixels of a sample always before its line."""
 
         def encoded(row):
             image = load_sample(self.files[row], self.size, self.bits)
@@ -359,10 +352,10 @@ class _Folder:
         pending, offset, committed = [], self.index.end, self.index.end
         progress = tqdm(missing, desc="packing", unit="img", disable=None, leave=False)
         with open(self.index.data, "ab", buffering=0) as data, open(self.index.path, "ab", buffering=0) as lines:
-            os.ftruncate(data.fileno(), self.index.end)  # without what a kill left unfinished
+            os.ftruncate(data.fileno(), self.index.end)  # drop what a killed process left unfinished
             os.ftruncate(lines.fileno(), self.index.bytes)
             if not self.index.bytes:
-                _write_all(lines, self.index.first_line())
+                _write_all(lines, json.dumps(self.index.header).encode() + b"\n")
             with ThreadPoolExecutor(cores()) as pool:
                 results = in_order(lambda row: pool.submit(encoded, row), missing, ahead)
                 for row, result in zip(progress, results, strict=True):
@@ -383,14 +376,14 @@ class _Folder:
 
 
 def _encode(image, codec):
-    """(H, W, C) pixels -> bytes as `Images.read` expects them: zstd compresses one channel after another."""
+    """Encode (H, W, C) pixels as `Images.read` expects them: zstd compresses one channel after another."""
     if codec == "raw":
         return np.ascontiguousarray(image).reshape(-1).view(np.uint8)
     return zstandard.ZstdCompressor(level=LEVEL).compress(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _stamps(paths):
-    """Size and times of change of each file (ctime too: a date may be set back), None if one is missing."""
+    """Return size, mtime and ctime (an mtime can be set back) of each file, None if one is missing."""
     try:
         return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in map(os.stat, paths)]
     except OSError:
@@ -405,22 +398,20 @@ def _write_all(file, content):
 
 @contextmanager
 def _locked(path, folder):
-    """Hold the lock of a packed copy. It is released when the process ends, in whatever way."""
+    """Hold the lock of a packed copy; the system releases it if the process is killed."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=1)
+        held = lock.acquire(timeout=1)
     except Timeout:
         print(f"another process is packing {folder}; waiting for it", flush=True)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def warn_of_bits(images, bits, advice="give --bits", most=64):
-    """Warn if no pixel of up to `most` 16-bit `images` exceeds 12 bits: the camera's white level is unknown then."""
+    """Warn if no pixel of up to `most` 16-bit `images` exceeds 12 bits: the camera's white level is then unknown."""
     rows = np.unique(np.linspace(0, len(images) - 1, most).astype(int)) if len(images) and not bits else []
     largest = 0
     for row in rows:

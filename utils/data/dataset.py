@@ -1,4 +1,4 @@
-"""From files to samples, all that is random from (seed, epoch, row) alone, and their normalisation on the device."""
+"""From files to samples, whose randomness depends on (seed, epoch, row) only, and normalisation on the device."""
 
 import numpy as np
 import torch
@@ -12,16 +12,15 @@ from utils.opencv import cv2
 
 FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
-IDLE = -1  # the row of a DataLoader worker that is between two samples
+IDLE = -1  # instead of a row, while a DataLoader worker reads no sample
 
 
 class Samples(Dataset):
-    """Samples of one list of files, addressed by (epoch, row), or (epoch, ~row) for one that does not count.
+    """Samples of a list of files, indexed by (epoch, row), or (epoch, ~row) for padding (see distributed.py).
 
     images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
     fit: ``resize`` the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that
-    cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: an `Augmentation`, which
-    may change the label too, or None.
+    cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: `Augmentation` or None.
     """
 
     def __init__(self, images, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
@@ -35,16 +34,16 @@ class Samples(Dataset):
         return len(self.files)
 
     def bytes_each(self):
-        """Bytes per image of a batch."""
+        """Return the bytes per image of a batch."""
         return self.size**2 * len(self.channels.names) * self.images.itemsize()
 
     def __getitems__(self, keys):
-        """A whole batch, as a DataLoader asks for it."""
+        """Return the samples of a batch; a DataLoader calls this."""
         self.images.will_need([max(row, ~row) for _, row, *_ in keys])
         return [self[key] for key in keys]
 
     def __getitem__(self, key):
-        """A sample, or an InputError, which the main process raises."""
+        """Return a sample, or an InputError for the main process to raise."""
         epoch, row, *whole = key
         position = max(row, ~row)
         if self.reading is not None:
@@ -67,14 +66,14 @@ class Samples(Dataset):
         return self.prepare(self.images.read(row), epoch, row)
 
     def prepare(self, image, epoch, row):
-        """Decoded pixels -> a sample for `collate`, its images (tiles, S, S, C), perhaps the given array itself."""
+        """Make a sample for `collate` from decoded pixels. Its images (tiles, S, S, C) may share their memory."""
         sample, whole = {"rows": row}, image
         rng = np.random.default_rng((self.seed, epoch, row))
         if self.fit == "crop":
             height, width = image.shape[:2]
             if min(height, width) < self.size:
-                smaller = f"smaller than the crop; give --size {min(height, width)} or less"
-                raise InputError(f"{self.files[row][0]} is {width}x{height}, {smaller}")
+                fix = f"give --size {min(height, width)} or less"
+                raise InputError(f"{self.files[row][0]} is {width}x{height}, smaller than the crop; {fix}")
             image = random_crop(image, self.size, rng)[None] if self.random_crop else tiles(image, self.size)
         else:
             image = image[None]
@@ -99,14 +98,14 @@ def random_crop(image, size, rng):
 
 
 def _empty_channels_alike(whole, before, after):
-    """The whole image without the channels that augmentation has emptied in its crop: at test time the mean and
-    deviation of an empty channel are 0. A crop that was dark before keeps the statistics of the whole image."""
+    """Return the whole image without the channels that augmentation has emptied in its crop, as the statistics of an
+    empty channel are 0 at test time. Channels whose crop was empty before stay."""
     emptied = before.any(axis=(0, 1)) & ~after.any(axis=(0, 1))
     return whole * ~emptied if emptied.any() else whole
 
 
 def moments(image, mix=None):
-    """Mean and standard deviation of each input plane of one image, scaled to [0, 1]: two (planes,) float32."""
+    """Return mean and standard deviation of each input plane of an image, scaled to [0, 1]: two (planes,) float32."""
     pixels = image.reshape(-1, image.shape[-1])
     if mix:
         pixels = pixels.astype(np.float32) @ np.asarray(mix, np.float32).T
@@ -116,25 +115,23 @@ def moments(image, mix=None):
 
 
 def dataset_moments(samples, count=500):
-    """Mean and std of each input plane over up to `count` samples, evenly spread over the list: two lists of floats."""
+    """Return mean and std of each input plane over up to `count` evenly spaced samples: two lists of floats."""
     rows = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
-    firsts, seconds = [], []
-    for row in tqdm(rows, desc="measuring mean and deviation", unit="img", disable=None, leave=False):
+    means, squares = [], []
+    for row in tqdm(rows, desc="measuring mean and std", unit="img", disable=None, leave=False):
         mean, std = (values.astype(np.float64) for values in moments(samples.images.read(row), samples.channels.mix))
-        firsts.append(mean)
-        seconds.append(std**2 + mean**2)
-    mean = np.mean(firsts, axis=0)
-    std = np.sqrt(np.maximum(np.mean(seconds, axis=0) - mean**2, 1e-8))
+        means.append(mean)
+        squares.append(std**2 + mean**2)
+    mean = np.mean(means, axis=0)
+    std = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 1e-8))
     return mean.tolist(), std.tolist()
 
 
 class Normaliser:
-    """Turns a batch's images into the network's input on the device: mix channels, subtract the mean, divide by the
-    deviation.
+    """Makes the network's input from a batch's images on the device: mix channels, subtract mean, divide by std.
 
-    mix: a ChannelSet's. normalise: one of NORMALISATIONS. mean, std: lists (planes,) on the scale 0 to 1, for
-    ``dataset``; with ``image`` each sample has its own, with ``none`` pixels stay in [0, 1]. dtype: that of the
-    network's arithmetic, None for float32; the result is rounded to it once.
+    mix: a ChannelSet's. normalise: one of NORMALISATIONS. mean, std: lists (planes,) in [0, 1] for ``dataset``; with
+    ``image`` each sample has its own, with ``none`` pixels stay in [0, 1]. dtype: of the result, None for float32.
     """
 
     def __init__(self, mix, normalise, mean, std, device, dtype=None):
@@ -153,11 +150,11 @@ class Normaliser:
         if self.mix is not None:
             images = torch.einsum("pc,nchw->nphw", self.mix, images.float())
         images = images.contiguous(memory_format=torch.channels_last)
-        # One pass over the pixels: a multiplication, an addition, and the conversion of the dtype.
+        # One pass over the pixels multiplies, adds and converts the dtype.
         return torch.addcmul(shift, images, factor, out=torch.empty_like(images, dtype=self.dtype))
 
 
 def _linear(mean, std):
-    """(N, planes) each -> factor and shift (N, planes, 1, 1) that subtract the mean and divide by the deviation."""
-    factor = torch.where(std > 1e-6, 1 / std, 0.0)[..., None, None]  # a channel of one grey value becomes zero, not NaN
+    """Return factor and shift (N, planes, 1, 1) that normalise by `mean` and `std` (N, planes)."""
+    factor = torch.where(std > 1e-6, 1 / std, 0.0)[..., None, None]  # a constant channel becomes zero, not NaN
     return factor, -mean[..., None, None] * factor

@@ -1,4 +1,4 @@
-"""Finding, checking and reading microscope images: one file a channel, `<Id>_<red|green|blue|yellow>.<ending>`.
+"""Finding, checking and reading microscope images: one file per channel, `<Id>_<red|green|blue|yellow>.<ending>`.
 
 To read another file format, add a row to `FORMATS`.
 """
@@ -25,22 +25,22 @@ from utils.files import is_stem, nfc
 from utils.opencv import MOST_PIXELS, cv2
 from utils.safe_load import file_size
 
-# Pillow's warnings about damaged files: image_size raises one error instead.
+# Silence Pillow's warnings about damaged files: image_size raises an error for them.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
-LEAST_SIDE = 16  # pixels that a network sees
+LEAST_SIDE = 16  # pixels of the smallest network input
 MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
 MOST_BYTES = 2**30  # of a file: the largest image with four channels of 16 bits has half of it
-MOST_SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; encoders write ten
+MOST_SCANS = 100  # of a progressive JPEG: each decodes all pixels, and encoders write ten
 # What Pillow may raise for a damaged file.
 UNREADABLE = (OSError, LookupError, SyntaxError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError)
 UNREADABLE += (MemoryError, struct.error)
 
 
-# Each format has a function for the size, (path, open file, its length) -> (height, width), and one for the pixels,
-# (path, bytes (N,) uint8) -> Decoded, None for a damaged file. pixels: (H, W) or (H, W, planes), RGB; bits: of a 16-bit
-# pixel that the camera used, 0: unknown; lossy: colour is blurred; ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
+# A format has two functions: `size`, (path, open file, its length) -> (height, width), and `decode`, (path, bytes (N,)
+# uint8) -> Decoded, or None for a damaged file. pixels: (H, W) or (H, W, planes), RGB; bits: significant bits of a
+# 16-bit pixel, 0: unknown; lossy: the compression blurs colour; ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
 Decoded = namedtuple("Decoded", "pixels bits lossy ycc", defaults=[None])
 
 
@@ -77,7 +77,7 @@ def _decode_jpeg(path, data):
     if pixels is None:
         return None
     ycc = None
-    if pixels.ndim == 3:  # luma and chroma before they are rounded to RGB and clipped at black
+    if pixels.ndim == 3:  # luma and chroma, before the conversion to RGB rounds and clips them
         with suppress(*UNREADABLE), Image.open(io.BytesIO(data)) as image:
             image.draft("YCbCr", None)
             ycc = np.asarray(image) if image.mode == "YCbCr" else None
@@ -85,7 +85,7 @@ def _decode_jpeg(path, data):
 
 
 def _opencv_pixels(data):
-    """The pixels of a PNG or JPEG, None if OpenCV cannot decode it."""
+    """Decode a PNG or JPEG; return None if OpenCV cannot."""
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.ndim == 2:
@@ -107,7 +107,7 @@ def _decode_tiff(path, data):
         return Decoded(tiff.pixels(page), tiff.significant_bits(page), tiff.is_lossy(page))
 
 
-# starts: the first bytes. end: bytes among the last 64 of a complete file, None if `size` checks that it is complete.
+# starts: the first bytes. end: bytes among the last 64 of a complete file; None: `size` checks for truncation.
 Format = namedtuple("Format", "endings starts end size decode")
 FORMATS = (
     Format(("png",), (b"\x89PNG\r\n\x1a\n",), b"IEND", _png_size, _decode_png),
@@ -115,7 +115,7 @@ FORMATS = (
     Format(("tif", "tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), None, _tiff_size, _decode_tiff),
 )
 ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
-# Formats that are recognised only to name them in the error message.
+# Unsupported formats, to name them in the error message.
 OTHER_FORMATS = re.compile(
     rb"(?P<WebP>RIFF....WEBP)|(?P<GIF>GIF8)|(?P<BMP>BM)|(?P<PNM>P[1-6]\s)|(?P<JPEG_2000>\0\0\0\x0cjP|\xff\x4f\xff\x51)"
     rb"|(?P<HDF5_or_Imaris>\x89HDF)|(?P<Nikon_ND2>\xda\xce\xbe\x0a)|(?P<Zeiss_CZI>ZISRAWFILE)"
@@ -125,7 +125,7 @@ OTHER_FORMATS = re.compile(
 
 
 def _format_of(path, head):
-    """The row of `FORMATS` whose files start like `head`."""
+    """Return the row of `FORMATS` whose files start like `head`."""
     found = next((format_ for format_ in FORMATS if head.startswith(format_.starts)), None)
     if found is None:
         raise _not_an_image(path, head)
@@ -139,8 +139,8 @@ def _not_an_image(path, head=b""):
 
 
 def image_size(path):
-    """(height, width) from the header, after a check that the end of the file is there. Raises InputError for anything
-    but a PNG, JPEG or TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
+    """Read (height, width) from the header. Raise InputError for a truncated file and for anything but a PNG, JPEG or
+    TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
     length = file_size(path, MOST_BYTES)
     with _reading(path), open(path, "rb") as file:
         format_ = _format_of(path, file.read(24))
@@ -157,13 +157,13 @@ def _reading(path):
     try:
         yield
     except OSError as error:
-        if error.errno in TOO_MANY_FILES:  # nothing is wrong with the file itself
+        if error.errno in TOO_MANY_FILES:  # the file itself is fine
             raise
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _end_of(file, length):
-    """The last 64 bytes of a file before the zeros that some file systems append."""
+    """Return the last 64 bytes of a file, without the zeros that some file systems append."""
     for block in (2**12, length):
         file.seek(max(0, length - block))
         end = file.read().rstrip(b"\0")[-64:]
@@ -179,12 +179,11 @@ def _check_pixel_count(path, height, width):
 
 
 def read_plane(path, bits=0):
-    """One channel as a 2-D array, uint8 or uint16 over their whole range, 0 is black.
+    """Read one channel: -> (H, W) uint8 or uint16, scaled to the whole range; 0 is black.
 
-    bits: how many of 16 the camera used, 8 to 16; 0: as many as the file names (PNG's sBIT, OME-XML's SignificantBits),
-    else 16. A colour image is accepted if it shows a single channel (see `grey_of`), as in the Cyto Challenge. Raises
-    InputError for whatever `image_size` refuses, for damaged pixels, for other colour images and for values that exceed
-    `bits`.
+    bits: significant bits of 16-bit pixels, 8 to 16; 0: from the file (PNG's sBIT, OME-XML's SignificantBits), else 16.
+    A colour image of a single channel is accepted (see `grey_of`), as in the Cyto Challenge. Raise InputError for what
+    `image_size` refuses, damaged pixels, other colour images and values that exceed `bits`.
     """
     file_size(path, MOST_BYTES)
     with _reading(path):
@@ -206,16 +205,15 @@ def read_plane(path, bits=0):
         raise InputError(
             f"{path} has pixels up to {largest:,}, above the {most:,} of {bits} bits; train with more --bits"
         )
-    if largest > most:  # the bits that the file names are wrong
+    if largest > most:  # the file's own number of bits is wrong
         return plane
     return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
 
 
 def load_sample(paths, size=None, bits=0):
-    """Read one sample: (H, W, len(paths)), uint8, or float32 in [0, 1] if any channel has 16 bits.
+    """Read one sample: -> (H, W, len(paths)) uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    size: resize to size x size pixels (area average to shrink, linear to enlarge); None: as it is. bits: see
-    `read_plane`.
+    size: resize to size x size pixels (by area to shrink, linearly to enlarge); None: do not. bits: as `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
@@ -234,14 +232,14 @@ def _unequal(paths, shapes):
 
 
 def join_planes(planes):
-    """A list of (H, W) arrays -> (H, W, len(planes)), ten times faster than numpy's."""
+    """Stack a list of (H, W) arrays: -> (H, W, len(planes)), ten times faster than np.stack."""
     return cv2.merge(planes).reshape(*planes[0].shape, len(planes))
 
 
 @dataclass(frozen=True)
 class ChannelSet:
-    """Channels read from disk, in order, and `mix`: None if they are the network's input planes, else a matrix (planes,
-    len(names)) that makes each plane a weighted sum of them."""
+    """The channels to read, in order. mix: matrix (planes, len(names)) whose rows weight the channels of each input
+    plane; None: the channels are the planes."""
 
     names: tuple
     mix: tuple | None = None
@@ -252,7 +250,7 @@ class ChannelSet:
 
 
 def parse_channels(spec):
-    """Read a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction
+    """Parse a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction
     of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B")."""
     if spec in CHANNELS.values():
         return ChannelSet((spec,))
@@ -270,12 +268,12 @@ def parse_channels(spec):
 HIDDEN = "._"  # macOS writes "._x_red.png" beside x_red.png
 _COLOURS = "|".join(CHANNELS.values())
 _NAME = re.compile(rf"(.+)_({_COLOURS})\.({'|'.join(ENDINGS)})", re.IGNORECASE)
-# Several channels in one colour image, X_blue_red_green.jpg, as the Human Protein Atlas publishes them too.
+# Several channels in one colour image, X_blue_red_green.jpg, as the Human Protein Atlas also publishes.
 _COMPOSITE = re.compile(rf".+_({_COLOURS})_(?!\1\.)({_COLOURS})\.\w+", re.IGNORECASE)
 
 
 def scan_folder(folder):
-    """All images of a folder: {Id in composed Unicode: {channel: path}}, without composites of several channels."""
+    """List the images of a folder, without composites: -> {Id in composed Unicode: {channel: path}}."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it should contain <Id>_<red|green|blue|yellow>.png files")
@@ -298,7 +296,7 @@ def scan_folder(folder):
 
 
 def scan_folders(folders):
-    """`scan_folder` over several folders. Raises InputError for an Id in two of them: it could mean either image."""
+    """Call `scan_folder` on several folders and merge the results. Raise InputError for an Id in two of them."""
     merged = {}
     for folder in folders:
         found = scan_folder(folder)
@@ -309,25 +307,26 @@ def scan_folders(folders):
 
 
 def find_files(folders, ids, channels, found=None):
-    """Paths of each id's channels, in the order of `channels.names`: a list of tuples, one per id. found:
-    `scan_folders(folders)`, if the caller has it already. Raises InputError for ids without an image or channel."""
+    """Find each id's channels, in the order of `channels.names`: -> a list of tuples of paths, one per id.
+
+    found: the result of `scan_folders(folders)`, if known. Raise InputError for ids without an image or channel.
+    """
     found = scan_folders(folders) if found is None else found
     where = listing(folders)
     ids = [nfc(id_) for id_ in ids]
     if absent := [id_ for id_ in ids if id_ not in found]:
-        note = f"; files named {HIDDEN}… are skipped as macOS's own, rename the images"
-        note = note if any(id_.startswith(HIDDEN) for id_ in absent) else ""
+        hidden = any(id_.startswith(HIDDEN) for id_ in absent)
+        note = f"; files named {HIDDEN}… are skipped as macOS's own, rename the images" if hidden else ""
         what = f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}"
         raise InputError(what + note)
-    lacking = [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]
-    if lacking:
+    if lacking := [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]:
         raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}")
     return [tuple(found[id_][name] for name in channels.names) for id_ in ids]
 
 
 def check_files(files, crop=0):
-    """Sizes (N, 2) of height, width of `files`, a list of tuples of paths. Raises InputError for samples that
-    `look_at_files` or `check_crop` refuses: before long work starts."""
+    """Check `files`, a list of tuples of paths: -> sizes (N, 2) of height, width. Raise InputError for unusable samples
+    and for those smaller than `crop`."""
     sizes, bad = look_at_files(files)
     if bad:
         raise InputError(describe_problems(bad))
@@ -336,16 +335,16 @@ def check_files(files, crop=0):
 
 
 def look_at_files(files, known=None):
-    """Check header and end of every file: -> sizes (N, 2) of height, width, {row: [problem]} of the unusable samples.
+    """Check header and end of every file: -> sizes (N, 2) of height, width, {row: [problem]} of unusable samples.
 
-    Unusable are files that cannot be read, are cut short or no images of a supported kind, and channels that differ in
-    size. Damage inside a file shows only when it is decoded. known: {row: (height, width)} of samples that need no
-    check. Raises InputError for a missing file: the folder may be the wrong one.
+    A sample is unusable if a file cannot be read, is truncated or has an unsupported format, or if its channels differ
+    in size; only decoding finds damage inside a file. known: {row: (height, width)} of samples to skip. Raise
+    InputError for a missing file: the folder may be wrong.
     """
     sizes, bad = dict(known or {}), {}
     rows = [row for row in range(len(files)) if row not in sizes]
-    quiet = None if len(rows) > 2000 else True
-    for row in tqdm(rows, desc="checking images", unit="img", disable=quiet, leave=False):
+    disable = None if len(rows) > 2000 else True  # None: unless on a terminal
+    for row in tqdm(rows, desc="checking images", unit="img", disable=disable, leave=False):
         shapes, problems = {}, []
         for path in files[row]:
             try:
@@ -363,7 +362,7 @@ def look_at_files(files, known=None):
 
 
 def describe_problems(bad):
-    """The problems of unusable samples, {row: [problem]}, in one sentence: how many files, and the first few."""
+    """Describe the problems of unusable samples, {row: [problem]}, in one sentence."""
     problems = [problem for row in bad.values() for problem in row]
     if len(problems) == 1:
         return problems[0]
@@ -371,7 +370,7 @@ def describe_problems(bad):
 
 
 def check_crop(files, sizes, crop):
-    """Raise InputError for a sample of these `sizes` (N, 2) that is smaller than `crop` pixels."""
+    """Raise InputError if any of the `sizes` (N, 2) is smaller than `crop` pixels."""
     if len(small := np.flatnonzero(sizes.min(axis=1) < crop)):
         height, width = sizes[small[0]]
         smaller = f"--size {sizes.min()} or less, or " if sizes.min() >= LEAST_SIDE else ""
@@ -384,14 +383,14 @@ def check_crop(files, sizes, crop):
 def tiles(image, size):
     """Cut (H, W, C) into the fewest size x size tiles that cover it, evenly spaced: (T, size, size, C).
 
-    A 2048² image gives the 2 x 2 patches of Rumetshofer et al., section 3.1, a 1728² image four that overlap.
+    With size 1024, a 2048² image gives the 2 x 2 patches of Rumetshofer et al., section 3.1; those of 1728² overlap.
     """
     rows, columns = (tile_starts(length, size) for length in image.shape[:2])
     return np.stack([image[y : y + size, x : x + size] for y in rows for x in columns])
 
 
 def most_tiles(sizes, size, fit):
-    """Tiles of the largest image: `sizes` (N, 2) of height, width. One if whole images are resized."""
+    """Return the number of tiles of the largest image. sizes: (N, 2) of height, width."""
     return 1 if fit == "resize" else int(np.prod(-(-sizes.max(axis=0) // size)))
 
 

@@ -1,11 +1,13 @@
 """Class lists, label tables and folds; `Target` strings as a 0/1 matrix and back."""
 
+import re
+
 import numpy as np
 
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, listing, plural
 
-# The HPA classes by number, and the Cyto class that each is or belongs to: the Human Protein Atlas' hierarchy of
+# The HPA classes in the order of their numbers, each with its Cyto class: the Human Protein Atlas' hierarchy of
 # compartments (proteinatlas.org, subcellular section; Thul et al. 2017).
 HIERARCHY = {
     "Nucleoplasm": "Nucleus",
@@ -40,36 +42,36 @@ HIERARCHY = {
 HPA_CLASSES, HPA_TO_CYTO = tuple(HIERARCHY), tuple(HIERARCHY.values())
 CYTO_CLASSES = tuple(sorted(set(HPA_TO_CYTO)))
 CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES}
-TEST_FOLD = -2  # rows of an external test set, which are never trained nor validated on; −1: always trained on
+TEST_FOLD = -2  # rows of an external test set, never used in training or validation; −1: always trained on
 
 
 def load_classes(spec):
-    """Class names in the order of their numbers.
+    """Return class names in the order of their numbers.
 
     spec: ``hpa`` (28 classes of the Kaggle competition), ``cyto`` (13 of the Cyto Challenge 2017) or the path of a CSV
-    with the columns ``class,name``, whose numbers run from 0 without gaps.
+    with the columns ``class,name``, numbered from 0 without gaps.
     """
     if spec in CLASS_LISTS:
         return list(CLASS_LISTS[spec])
     table = read_table(spec, ["class", "name"], what=f"a class list (or one of {', '.join(CLASS_LISTS)})")
     numbers = [_class_number(text.strip(), len(table)) for text in table["class"]]
     if None in numbers or len(set(numbers)) < len(table):
-        raise InputError(f"{spec}: the column 'class' must hold the numbers 0 to {len(table) - 1}, each once")
+        raise InputError(f"{spec}: the column 'class' must contain the numbers 0 to {len(table) - 1}, each once")
     names = [name.strip() for _, name in sorted(zip(numbers, table["name"], strict=True))]
     if len(set(names)) < len(names) or not all(name.isprintable() and name not in ("", "Id") for name in names):
-        raise InputError(f"{spec}: every class needs a printable name of its own, other than Id")
+        raise InputError(f"{spec}: every class needs a unique printable name other than Id")
     return names
 
 
 def _class_number(text, num_classes):
-    """The class number in `text`, None if it is none below `num_classes`."""
+    """Parse a class number below `num_classes`; return None for anything else."""
     plain = text.isascii() and text.isdecimal() and len(text) < 6
     return int(text) if plain and int(text) < num_classes else None
 
 
 def read_labels(path, classes, column="Target"):
     """Read an `Id,Target` table: -> DataFrame with `Id`, `Target` (class numbers ascending, may be empty) and any other
-    columns, all str. Raises InputError that names the first bad rows."""
+    columns, all str. Raise InputError with the first bad rows."""
     table = read_table(path, ["Id", column], what="a label table")
     check_ids(path, table["Id"])
     targets, bad = [], []
@@ -79,27 +81,25 @@ def read_labels(path, classes, column="Target"):
             bad.append(f"row {row} ({text!r})")
         targets.append(" ".join(map(str, sorted(numbers))))
     if bad:
-        raise InputError(
-            f"{path}: {plural(len(bad), 'row')} with something other than different class numbers 0 to "
-            f"{len(classes) - 1} in {column}: {listing(bad)}; write them with spaces between, as 0 2"
-        )
+        allowed = f"distinct class numbers 0 to {len(classes) - 1}"
+        what = f"{plural(len(bad), 'row')} whose {column} is not {allowed}: {listing(bad)}"
+        raise InputError(f"{path}: {what}; separate the numbers by spaces, as in 0 2")
     return table.assign(**{column: targets})
 
 
 def read_truth(path, classes, ids, of):
-    """Labels of `ids`, in their order: (N, C) uint8. Raises InputError if the table lacks one. of: the name of what has
-    them."""
+    """Read the labels of `ids`, in their order: -> (N, C) uint8. Raise InputError for a missing Id. of: the name of
+    what has these Ids, for the message."""
     targets = read_labels(path, classes).set_index("Id")["Target"]
     known = set(targets.index)
     if unknown := [id_ for id_ in ids if id_ not in known]:
-        raise InputError(
-            f"{path} lacks {plural(len(unknown), 'Id')} of {of}: {listing(unknown)}; give the labels they belong to"
-        )
+        missing = f"{plural(len(unknown), 'Id')} of {of}: {listing(unknown)}"
+        raise InputError(f"{path} lacks {missing}; give the labels of these images")
     return encode(targets.loc[list(ids)], classes)
 
 
 def encode(targets, classes):
-    """`Target` strings (N,) -> (N, C) uint8 of 0 and 1."""
+    """Encode `Target` strings (N,) as (N, C) uint8 of 0 and 1."""
     matrix = np.zeros((len(targets), len(classes)), np.uint8)
     for row, text in enumerate(targets):
         matrix[row, [int(word) for word in text.split()]] = 1
@@ -107,55 +107,48 @@ def encode(targets, classes):
 
 
 def decode(matrix):
-    """The inverse of `encode`: (N, C) 0/1 -> list of N strings, class numbers ascending."""
+    """Invert `encode`: (N, C) of 0 and 1 -> list of N strings, class numbers ascending."""
     return [" ".join(map(str, np.flatnonzero(row))) for row in np.asarray(matrix)]
 
 
 def part_name(fold, parts):
-    """A fold's name in tables: f0, f1, …, or in a split into three: train, valid, test."""
+    """Return a fold's name in tables: f0, f1, …, or for a three-way split train, valid, test."""
     return {-1: "train", 0: "valid", TEST_FOLD: "test"}[fold] if -1 in parts else f"f{fold}"
 
 
 def read_folds(path, classes):
-    """Read a folds.csv: as `read_labels`, with `fold` as int (−1: always trained on, `TEST_FOLD`: never)."""
+    """Read a folds.csv like `read_labels`, with `fold` as int (−1: always trained on, `TEST_FOLD`: never)."""
     rows = read_labels(path, classes)
     if "fold" not in rows.columns:
         raise InputError(f"{path} lacks the column fold; make it with make_folds.py")
-    bad = [f"row {row + 2} ({text!r})" for row, text in rows["fold"].items() if not _is_fold(text)]
-    if bad:
-        raise InputError(
-            f"{path}: {plural(len(bad), 'row')} whose fold is no whole number from -2 to 99999: "
-            f"{listing(bad)}; fix them"
-        )
+    valid = re.compile("-1|-2|[0-9]{1,5}")
+    if bad := [f"row {row + 2} ({text!r})" for row, text in rows["fold"].items() if not valid.fullmatch(text)]:
+        what = f"{plural(len(bad), 'row')} whose fold is not an integer from -2 to 99999"
+        raise InputError(f"{path}: {what}: {listing(bad)}; fix them")
     return rows.assign(fold=rows["fold"].astype(int))
 
 
-def _is_fold(text):
-    return text in ("-1", "-2") or (text.isascii() and text.isdecimal() and len(text) < 6)
-
-
 def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False):
-    """Rows of a folds file to train on (all other folds, and −1) and to validate on: two DataFrames.
+    """Split the rows of a folds file: -> two DataFrames, to train on (all other folds, and −1) and to validate on.
 
-    At most `limit` of each, and at most `train_limit` to train on (0: all), the first of one random order, so that the
-    rows of a smaller limit are among those of a larger one. single: only rows of exactly one class. Raises InputError
-    if there is no such fold, or no other, or if a row has a near-duplicate in the external test set.
+    limit: the most rows of each; train_limit: the most rows to train on (0: all). They are the first in one
+    random order, so that a smaller limit selects a subset. single: only rows of exactly one class. Raise InputError if
+    the fold or another one is missing, or if a row has a near-duplicate in the external test set.
     """
     rows = read_folds(path, classes)
     _check_apart_from_test(path, rows)
     rows = rows[rows["fold"] != TEST_FOLD].reset_index(drop=True)
     existing = sorted(set(rows["fold"]) - {-1})
     if fold not in existing:
-        raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'none but -1'}")
+        raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'only -1'}")
     parts = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
     if not len(parts[0]):
-        raise InputError(f"{path} has no rows outside fold {fold} to train on; make two folds or more")
+        raise InputError(f"{path} has no rows outside fold {fold} to train on; make at least two folds")
     if single:
         parts = tuple(part[part["Target"].str.fullmatch(r"\d+")] for part in parts)
         if not all(map(len, parts)):
-            raise InputError(
-                f"{path} has no image of exactly one class in fold {fold}, or none outside it; take another --fold"
-            )
+            lacks = f"has no image of exactly one class in fold {fold}, or none outside it"
+            raise InputError(f"{path} {lacks}; give another --fold")
     order = np.random.default_rng(seed).permutation(len(rows))
     most = min(limit or len(rows), train_limit or len(rows)), limit or len(rows)
     return tuple(
@@ -171,8 +164,6 @@ def _check_apart_from_test(path, rows):
     test = rows["fold"] == TEST_FOLD
     shared = rows[~test & rows["group"].isin(set(rows["group"][test]))]
     if len(shared):
-        named = listing([f"row {row + 2} ({id_})" for row, id_ in shared["Id"].items()])
-        raise InputError(
-            f"{path}: {plural(len(shared), 'row')} to train on with a near-duplicate in the external test set "
-            f"(fold {TEST_FOLD}): {named}; make the folds with make_folds.py --test"
-        )
+        names = listing([f"row {row + 2} ({id_})" for row, id_ in shared["Id"].items()])
+        what = f"{plural(len(shared), 'row')} to train on with a near-duplicate in the external test set"
+        raise InputError(f"{path}: {what} (fold {TEST_FOLD}): {names}; make the folds with make_folds.py --test")

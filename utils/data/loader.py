@@ -1,13 +1,12 @@
-"""Batches of samples: made by DataLoader workers for training, by threads for prediction; and what to do when a worker
-dies.
+"""Batches of samples, from DataLoader workers for training and from threads for prediction; crashes of workers.
 
 A batch is a dict:
     images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] if a file has 16 bits; channels last in memory
-    tiles    (B,) int64, how many consecutive tiles of `images` belong to each sample
+    tiles    (B,) int64, the number of tiles of each sample
     mean,std (sum of tiles, planes) float32, the statistics of each tile's whole image (per-image normalisation only)
-    rows     (B,) int64, positions in the list of files; ~position of a sample that does not count (distributed.py)
-    targets  (B, classes) float32 (if labels were given)
-    whole    int, samples of the batch in all processes together (if there are several)
+    rows     (B,) int64, positions in the list of files; ~position for padding (see distributed.py)
+    targets  (B, classes) float32 (only with labels)
+    whole    int, samples of the batch over all processes (only with several)
 """
 
 import functools
@@ -29,11 +28,11 @@ from utils.distributed import SINGLE_PROCESS, DistributedBatchSampler
 from utils.errors import InputError, data_size, explain_system_error, first_line, listing, plural
 from utils.parallel import closing, cores, free_memory, in_order, starting
 
-AHEAD = 2  # batches that a worker, or the threads, prepare ahead
+AHEAD = 2  # batches prepared ahead, by each worker or by all threads together
 
 
 class EpochOrder(Sampler):
-    """Yields the keys (epoch, row) of `rows`: shuffled from (seed, epoch) if `shuffle`, without the first `skip`.
+    """Yield keys (epoch, row) of `rows` after the first `skip`; `shuffle` seeds the order with (seed, epoch).
 
     Set `epoch` and `skip` before each pass.
     """
@@ -52,17 +51,17 @@ class EpochOrder(Sampler):
 
 
 def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS):
-    """Batches of `samples` in an `EpochOrder` (the loader's `.order`), or one rank's shard of them.
+    """Make a loader of the batches of `samples`, or of this process's shards. Its `order` is an `EpochOrder`.
 
-    Samples that are augmented or shuffled come from at most `workers` processes that stay between epochs (0: from this
-    one), others from as many threads: reading and decoding release the interpreter lock, and a process would have to
-    hand each batch over. If shuffled, a last batch of one image is dropped: another image each epoch.
+    At most `workers` persistent processes load samples that are augmented or shuffled (0: this process), and `workers`
+    threads all others: reading and decoding release the interpreter lock, and threads need not copy batches between
+    processes. With `shuffle`, a last batch of a single image is dropped, a different image each epoch.
     """
     if not samples.augment and not shuffle:
         rows = range(context.rank, len(samples), context.world_size)
         return ThreadedLoader(samples, batch_size, EpochOrder(rows), workers, device)
     order = EpochOrder(range(len(samples)), samples.seed, shuffle)
-    # Batch norm learns nothing from a batch of one image.
+    # Batch norm needs more than one image.
     drop_last = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
     batches = BatchSampler(order, batch_size, drop_last)
     workers, prefetch = fit_workers(
@@ -78,7 +77,7 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, context=SIN
         persistent_workers=workers > 0,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=functools.partial(init_worker, reading, os.getpid()) if workers else None,
-        generator=torch.Generator(),  # its own, or the loader would draw from the one that dropout uses
+        generator=torch.Generator(),  # the default one is for dropout
     )
     # reading: (workers, 2), each worker's process id and the row that it reads, or IDLE
     loader.order, loader.reading, loader.processes = order, reading, set()
@@ -86,17 +85,17 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, context=SIN
 
 
 def begin_epoch(loader, epoch, skip=0):
-    """Start an epoch of the training loader, after its first `skip` samples: -> iterator over the batches."""
+    """Start an epoch of the training loader after its first `skip` samples: -> iterator over the batches."""
     loader.order.epoch, loader.order.skip = epoch, skip
     return batches(loader)
 
 
 def batches(loader):
-    """Start to load: -> iterator over the batches, which raises in the main process the InputError of a worker."""
+    """Start to load: -> iterator over the batches. It raises a worker's InputError in the main process."""
     before = set(multiprocessing.active_children())
     with starting("DataLoader workers", "--workers 0"), ignored_signals():  # the processes start here
         iterator = iter(loader)
-    if hasattr(loader, "processes"):  # one of make_loader, whose workers stay for all epochs
+    if hasattr(loader, "processes"):  # persistent workers of make_loader
         loader.processes |= set(multiprocessing.active_children()) - before
     return _checked(iterator, loader)
 
@@ -112,23 +111,23 @@ def _checked(iterator, loader):
                 yield as_tensors(batch, pinned) if isinstance(batch, dict) else batch
     except Exception:
         processes = getattr(loader, "processes", ())
-        if processes and all(process.is_alive() for process in processes):  # else the dead are reported first
+        if processes and all(process.is_alive() for process in processes):  # else the crash is reported first
             _end_workers(loader)
         raise
 
 
 def _end_workers(loader):
-    """End the workers after an exception. Torch waits 5 s for each: its traceback is a reference cycle, and when that is
-    collected, the queues that would tell the workers to end are closed before the iterator is."""
-    if hasattr(signal, "sigtimedwait"):  # so that SIGTERM is an ordinary end, see `_end_with_parent`
+    """End the workers after an exception. Otherwise torch waits 5 s for each: the traceback is a reference cycle, and
+    its collection closes the queues that stop the workers before it closes the iterator."""
+    if hasattr(signal, "sigtimedwait"):  # the workers then exit on SIGTERM, see `_end_with_parent`
         for process in loader.processes:
             process.terminate()
     loader.processes = set()
 
 
 class ThreadedLoader:
-    """A DataLoader for samples in order: `threads` read samples, so that `AHEAD` batches are ready or in progress (0: a
-    batch is read when it is asked for). For a GPU batches are in pinned memory."""
+    """A DataLoader without shuffling: `threads` prepare up to `AHEAD` batches ahead (0: the caller reads each batch).
+    Batches for a GPU are in pinned memory."""
 
     def __init__(self, samples, batch_size, order, threads, device):
         self.dataset, self.order, self.threads, self.pinned = samples, order, threads, device.type == "cuda"
@@ -152,16 +151,15 @@ class ThreadedLoader:
             for batch in in_order(submit, self.batches, AHEAD):
                 yield batch.result()
         finally:
-            for pool in (readers, joiner):  # nobody asks for the batches in progress
+            for pool in (readers, joiner):
                 pool.shutdown(cancel_futures=True)
 
 
 def collate(samples, pinned=False):
-    """List of samples -> batch (see the top of this file), or the first InputError among them. pinned: in pinned
-    memory.
+    """Join samples: -> batch (see the top of this file), or the first InputError among them. pinned: in pinned memory.
 
-    A DataLoader worker puts the images into shared memory and leaves small values as numpy arrays, which are pickled:
-    `batches` makes tensors of them.
+    A DataLoader worker puts the images into shared memory and pickles small values as numpy arrays; `batches` makes
+    tensors of them.
     """
     for sample in samples:
         if isinstance(sample, InputError):
@@ -185,19 +183,19 @@ def collate(samples, pinned=False):
         if not in_worker:
             raise
         room = "give fewer --workers or a smaller --batch-size, or enlarge /dev/shm (docker run --shm-size 8g)"
-        why = f"no shared memory was left for a batch ({first_line(error)}); {room}"
+        why = f"no shared memory is left for a batch ({first_line(error)}); {room}"
         return InputError(explain_system_error(error) or why)
     return batch | (small if in_worker else as_tensors(small, pinned))
 
 
 def as_tensors(batch, pinned):
-    """A batch with its numpy arrays as tensors."""
+    """Convert the numpy arrays of a batch to tensors."""
     arrays = {key: torch.from_numpy(value) for key, value in batch.items() if isinstance(value, np.ndarray)}
     return batch | {key: value.pin_memory() if pinned else value for key, value in arrays.items()}
 
 
 def concatenate(images, pinned=False):
-    """[(tiles, S, S, C)] arrays -> (sum of tiles, C, S, S) tensor, channels last; in a worker in shared memory."""
+    """Concatenate [(tiles, S, S, C)] arrays: -> (sum of tiles, C, S, S) tensor, channels last; a worker's is shared."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
     dtype = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
     in_worker = get_worker_info() is not None
@@ -207,11 +205,10 @@ def concatenate(images, pinned=False):
 
 
 def shared_tensor(shape, dtype):
-    """An uninitialised tensor that processes share. Raises OSError or RuntimeError if there is no room.
+    """Return an uninitialised tensor in shared memory. Raise OSError or RuntimeError if memory is short.
 
-    Torch's own shared tensors are files in /dev/shm, of which containers have 64 MB by default, less than one batch of
-    64 four-channel images of 512². This one is an anonymous file, which only a private function of torch makes a tensor
-    of.
+    Torch's own shared tensors are files in /dev/shm, 64 MB by default in containers: less than 64 four-channel images
+    of 512². This one is an anonymous file, for which torch has only a private function.
     """
     size = math.prod(shape) * dtype.itemsize
     if not size or not hasattr(os, "memfd_create"):  # not Linux
@@ -226,8 +223,8 @@ def shared_tensor(shape, dtype):
 
 
 def pick_workers(wanted, device, context=SINGLE_PROCESS):
-    """DataLoader workers of each rank: `wanted`, or for -1 the rank's part of all cores but one beside a GPU; beside
-    training on the CPU, which needs the cores itself, one or two."""
+    """Return the number of DataLoader workers per process: `wanted`, or for -1 the process's part of the cores less one
+    with a GPU, and one or two on a CPU, where training needs the cores."""
     if wanted >= 0:
         return wanted
     own = cores() // context.local_world_size
@@ -235,10 +232,10 @@ def pick_workers(wanted, device, context=SINGLE_PROCESS):
 
 
 def fit_workers(workers, batch_bytes, trainings=1):
-    """Reduce the number of DataLoader workers, and of batches that each prepares ahead, until those batches fit into
-    half of the free memory: -> (workers, batches each). `trainings` processes on this machine do the same. Prints it."""
+    """Limit DataLoader workers and the batches that each prepares ahead to half of the free memory, which `trainings`
+    processes share: -> (workers, batches ahead). Print a reduction."""
     room = free_memory() * 1e9 / 2
-    most = max(0, room / trainings / batch_bytes - 1)  # one more is on its way out
+    most = max(0, room / trainings / batch_bytes - 1)  # one more batch is in use
     if not workers or workers * AHEAD <= most:
         return workers, AHEAD
     fewer = min(workers, int(most))
@@ -249,19 +246,19 @@ def fit_workers(workers, batch_bytes, trainings=1):
 
 
 def init_worker(reading, parent, worker):
-    """What a DataLoader calls first in each worker."""
+    """Prepare a DataLoader worker. reading: see make_loader; parent: process id of the main process."""
     reading[worker, 0] = os.getpid()
     get_worker_info().dataset.reading = reading[worker]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = lambda *_: None  # the thread that hands memory over would complain when the main process ends
+    sys.excepthook = lambda *_: None  # torch's thread for shared memory prints a traceback at the end
     if hasattr(signal, "sigtimedwait"):
         threading.Thread(target=_end_with_parent, args=[parent], daemon=True).start()
 
 
 @contextmanager
 def ignored_signals():
-    """Processes started in the block ignore Ctrl+C and the signals of a batch system. These reach all processes of a
-    training, whose main one may want to finish its step with the others alive. SIGTERM from the parent ends them."""
+    """Let processes started in the block ignore Ctrl+C and a batch system's signals, so that the main process can
+    finish its step. SIGTERM from the parent still ends them."""
     if not hasattr(signal, "sigtimedwait"):  # as on macOS
         yield
         return
@@ -273,7 +270,7 @@ def ignored_signals():
 
 
 def _end_with_parent(parent):
-    """End this process, whatever it does, on SIGTERM from the parent or when the parent is gone."""
+    """End this process on SIGTERM from the parent or when the parent has ended."""
     while os.getppid() == parent:
         sent = signal.sigtimedwait({signal.SIGTERM}, 2)
         if sent and sent.si_pid == parent:
@@ -289,8 +286,8 @@ ADVICE = {  # by the signal that ended a worker
 
 @contextmanager
 def naming_file_of_crashed_worker(loader, last):
-    """Raise InputError with the file that a worker of `loader` was reading if it dies in the block: torch raises
-    RuntimeError for that at any point. last: path of the state to go on from, which may not exist yet."""
+    """If a worker of `loader` dies in the block, raise InputError with the file that it was reading (torch raises
+    RuntimeError at any point). last: path of the checkpoint to resume from, which may not exist."""
     try:
         yield
     except RuntimeError:
@@ -303,6 +300,7 @@ def naming_file_of_crashed_worker(loader, last):
         files = listing([loader.dataset.files[row][0] for row in rows]) or "no image"
         _end_workers(loader)
         advice = ADVICE.get(-code, "memory may have run out: give fewer --workers")
-        again = f"goes on from {last}" if last.is_file() else "starts anew"
-        died = f"a DataLoader worker died while it read {files} ({how})"
-        raise InputError(f"{died}; {advice}; the same command {again}") from None
+        again = f"resumes from {last}" if last.is_file() else "starts again"
+        raise InputError(
+            f"a DataLoader worker died while it read {files} ({how}); {advice}; the same command {again}"
+        ) from None

@@ -1,4 +1,4 @@
-"""Near-duplicate images: their perceptual hashes, pairs, groups; averaged predictions and leaked labels."""
+"""Near-duplicate images: perceptual hashes, pairs, groups, averaged predictions and leaked labels."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +19,10 @@ BITS = 64  # per channel
 
 
 def perceptual_hash(plane):
-    """64 bits of an image's coarse structure: (H, W) of any dtype -> (64,) bool.
+    """Hash an image's coarse structure: (H, W) of any dtype -> (64,) bool.
 
-    The image shrunk to 32², its 8 x 8 lowest frequencies except the constant (discrete cosine transform), each compared
-    with their median: robust to brightness, contrast, noise and compression (Zauner 2010, "pHash").
+    The image is shrunk to 32², and the 64 lowest frequencies of its discrete cosine transform except the constant are
+    compared with their median: robust to brightness, contrast, noise and compression (Zauner 2010, "pHash").
     """
     small = cv2.resize(plane.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small)[:9, :9].ravel()[1 : BITS + 1]
@@ -30,19 +30,20 @@ def perceptual_hash(plane):
 
 
 def hash_samples(files, progress="hashing images"):
-    """Hashes of samples: list of N tuples of paths -> (N, 64 x channels) bool. Reads on all cores."""
+    """Hash samples on all cores: list of N tuples of paths -> (N, 64 x channels) bool."""
 
-    def one(paths):
+    def hash_sample(paths):
         return np.concatenate([perceptual_hash(read_plane(path)) for path in paths])
 
     with ThreadPoolExecutor(cores()) as pool:  # decoding and resizing release the interpreter lock
-        return np.stack(list(tqdm(pool.map(one, files), desc=progress, total=len(files), unit="img", disable=None)))
+        hashes = pool.map(hash_sample, files)
+        return np.stack(list(tqdm(hashes, desc=progress, total=len(files), unit="img", disable=None)))
 
 
 def close_pairs(hashes, distance, block=512):
-    """All pairs of rows that differ in at most `distance` bits: (N, B) bool -> first, second, bits: three (P,) int.
+    """Find all pairs of rows that differ in at most `distance` bits: (N, B) bool -> first, second, bits: (3, P) int.
 
-    As signs ±1 two rows' product is B − 2 x (bits that differ), so matrix products give all distances exactly.
+    With bits as ±1, the product of two rows is B − 2 x (bits that differ): matrix products give exact distances.
     """
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     length, found = signs.shape[1], []
@@ -57,35 +58,35 @@ def close_pairs(hashes, distance, block=512):
 
 
 def groups_from_pairs(count, first, second):
-    """Number the connected groups of `count` rows: -> (count,) int; a row without a near-duplicate is its own group."""
+    """Number the connected components of `count` rows: -> (count,) int. A row in no pair is its own group."""
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
 def read_pairs(path, ids):
-    """Pairs of near-duplicates, nearest first: DataFrame Id, twin (str), bits (float). Raises InputError if none of the
-    pairs has an image among `ids`."""
+    """Read pairs of near-duplicates: -> DataFrame Id, twin (str), bits (float), nearest first. Raise InputError if no
+    pair has an image among `ids`."""
     table = read_table(path, ["Id", "twin", "bits"], what="a list of near-duplicates", least=0)[["Id", "twin", "bits"]]
     bits = [as_number(text) for text in table["bits"]]
     for row, (own, other, number) in enumerate(zip(table["Id"], table["twin"], bits, strict=True), start=2):
         if not own or not other or own == other or number is None or not 0 <= number < math.inf:
-            wanted = "should be two different Ids and how many bits differ"
-            raise InputError(f"{path}: row {row} ({own!r}, {other!r}) {wanted}")
+            wanted = "two different Ids and the number of bits that differ"
+            raise InputError(f"{path}: row {row} ({own!r}, {other!r}) should be {wanted}")
     if len(table) and not (table["Id"].isin(ids) | table["twin"].isin(ids)).any():
         fix = "look for near-duplicates among the test images too"
-        raise InputError(f"{path} has no pair with an image that is predicted; {fix}")
+        raise InputError(f"{path} has no pair with a predicted image; {fix}")
     return table.assign(bits=bits).sort_values("bits", kind="stable").reset_index(drop=True)
 
 
 def read_known_labels(path, classes):
-    """{Id: (C,) 0/1} of a label table."""
+    """Read a label table: -> {Id: (C,) uint8 of 0 and 1}."""
     table = read_labels(path, classes)
     return dict(zip(table["Id"], encode(table["Target"], classes), strict=True))
 
 
 def average_scores(ids, scores, pairs):
-    """Scores (N, C) with those of each group of near-duplicates replaced by their mean. Any chain of pairs makes a
-    group, also through images that are not among `ids`."""
+    """Replace the scores (N, C) of each group of near-duplicates by their mean. A chain of pairs makes a group, also
+    through images that are not among `ids`."""
     names = {name: number for number, name in enumerate(dict.fromkeys([*ids, *pairs["Id"], *pairs["twin"]]))}
     first, second = ([names[name] for name in pairs[column]] for column in ("Id", "twin"))
     group = groups_from_pairs(len(names), first, second)[: len(ids)]
@@ -99,11 +100,8 @@ def average_scores(ids, scores, pairs):
 
 
 def carry_over_labels(ids, decisions, pairs, known):
-    """Decisions with the labels of each image's nearest known near-duplicate, and which images got some: (N, C), (N,)
-    bool.
-
-    pairs: of `read_pairs`; known: {Id: labels (C,), which may be all 0}.
-    """
+    """Replace each image's decisions by the labels of its nearest near-duplicate with known labels, if any: -> (N, C),
+    (N,) bool of the images replaced. pairs: of `read_pairs`; known: {Id: labels (C,), perhaps all 0}."""
     place = {name: number for number, name in enumerate(ids)}
     decisions, done = decisions.copy(), set()
     for pair in zip(pairs["Id"], pairs["twin"], strict=True):  # the nearest first
@@ -111,5 +109,5 @@ def carry_over_labels(ids, decisions, pairs, known):
             if own in place and own not in done and own not in known and other in known:
                 decisions[place[own]] = known[other]
                 done.add(own)
-    print(f"leak used: {plural(len(done), 'row')} got the labels of a near-duplicate")
+    print(f"label leak: {plural(len(done), 'row')} got the labels of a near-duplicate")
     return decisions, np.array([name in done for name in ids])

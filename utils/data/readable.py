@@ -1,4 +1,4 @@
-"""Unusable images are found before a training or a split begins, which stops with a list of them or leaves them out."""
+"""Finding unusable images before a training or a split, which then stops with a list of them or skips them."""
 
 from collections import Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +16,12 @@ Readable = namedtuple("Readable", "train valid images sizes skipped")
 
 
 def open_readable(train, valid, channels, options, before, context):
-    """Open the images to train and validate on, and check that every one can be read; the same on all context.
+    """Open the images to train and validate on and check that all are readable; same result in all processes.
 
     train, valid: rows (DataFrames). channels: ChannelSet. options: of train.py, a dict. before: Ids that a resumed run
-    has left out at its beginning, None for a new run; they are left out unseen, and no others with them. -> namedtuple:
-    the remaining rows of `train` and `valid`, `images` and `sizes` (N, 2) of both, one after the other, as of
-    `open_images`, and `skipped`, a DataFrame Id, part, reason. Raises InputError for images that cannot be read or are
-    missing, and if none are left.
+    skipped at its start, which are skipped unchecked, and no others; None for a new run. -> namedtuple: the remaining
+    rows of `train` and `valid`, `images` and `sizes` (N, 2) of both as of `open_images`, train first, and `skipped`, a
+    DataFrame Id, part, reason. Raise InputError for missing or unreadable images, and if none are left.
     """
     rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")], ignore_index=True)
     absent = rows["Id"].isin(before or ())
@@ -49,26 +48,19 @@ def open_readable(train, valid, channels, options, before, context):
 
 
 def _open_and_decode(files, channels, options, context):
-    """Images, sizes, {row: [problem]}. The context of a machine share the decoding of what is not packed."""
+    """Return images, sizes and {row: [problem]}. A machine's processes share the decoding of unpacked samples."""
     cache = None if options["no_cache"] else options["cache"]
     images, sizes, bad = context.local_main_first(
         lambda: open_and_check(files, channels.names, options["size"], options["fit"], cache, options["bits"])
     )
-    unseen = [row for row in images.decoded().tolist() if row not in bad]
-    return (
-        images,
-        sizes,
-        context.merge_dicts(
-            bad | find_undecodable(files, unseen[context.local_rank :: context.local_world_size], options["bits"])
-        ),
-    )
+    unchecked = [row for row in images.decoded().tolist() if row not in bad]
+    own = unchecked[context.local_rank :: context.local_world_size]
+    return images, sizes, context.merge_dicts(bad | find_undecodable(files, own, options["bits"]))
 
 
 def find_undecodable(files, rows, bits=0):
-    """Decode the samples `rows` of `files`, tuples of paths: -> {row: [problem]} of those that cannot be decoded.
-
-    JPEG cannot tell damage inside its pixels: there only a file that is cut short is found.
-    """
+    """Decode the samples `rows` of `files`, tuples of paths: -> {row: [problem]} of those that cannot be decoded. In a
+    JPEG only truncation is found, since its pixels have no checksum."""
 
     def problem(row):
         try:
@@ -89,10 +81,10 @@ def find_undecodable(files, rows, bits=0):
 
 
 def find_unusable(found, ids):
-    """Decode every channel of the samples `ids`: -> {Id: problem} if one is missing, damaged or of another size.
+    """Decode the samples `ids`: -> {Id: problem} for missing or damaged channels and channels that differ in size.
 
-    found: {Id: {channel: path}} of `scan_folders`; ids: samples of one source, each with a file there. A channel counts
-    as missing if most of them have it.
+    found: {Id: {channel: path}} of `scan_folders`; ids: samples of one source, all in `found`. Channels that most of
+    them have are required.
     """
     available = Counter(name for id_ in ids for name in found[id_])
     wanted = [name for name in CHANNELS.values() if 2 * available[name] > len(ids)]
@@ -105,7 +97,7 @@ def find_unusable(found, ids):
 
 
 def write_skipped(run, skipped):
-    """Write the images that a run leaves out, and why, to its directory; if there are none, remove an older list."""
+    """Write the skipped images of a run and why to its folder; without any, remove an older list."""
     path = run / "skipped.csv"
     if len(skipped):
         write_csv(path, skipped)

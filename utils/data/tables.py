@@ -1,4 +1,4 @@
-"""CSV tables in any common form: gzipped or not, UTF-8, -16 or -32, separated by commas, semicolons, tabs or bars."""
+"""CSV tables in any common form: optionally gzipped, UTF-8, -16 or -32, with commas, semicolons, tabs or bars."""
 
 import csv
 import gzip
@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -33,15 +34,12 @@ OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "packed with zstd",
 }
 GZIP = b"\x1f\x8b"
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # a first line that Excel reads and does not show
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # an optional first line for Excel
 
 
 def read_table(path, columns, what="a table", least=1):
-    """Read a CSV: -> DataFrame of str, its Ids in composed Unicode.
-
-    Raises InputError unless it is a well-formed CSV that has `columns` and at least `least` rows. what: what the file
-    should be, for that message.
-    """
+    """Read a CSV: -> DataFrame of str, its Ids in composed Unicode. Raise InputError unless it is well-formed and has
+    `columns` and at least `least` rows. what: the expected content, for the message."""
     path, names = Path(path), ",".join(columns)
     _check_exists(path, f"{what} with the columns {names}")
     header, rows = _read_rows(path, columns)
@@ -53,18 +51,14 @@ def read_table(path, columns, what="a table", least=1):
                 f"{path} has the columns ID,Label of the single-cell competition of 2021; name them {names}, "
                 "put spaces in place of the bars between class numbers, and name its 19 classes with --classes"
             )
-        commas = ", with commas between" if len(header) == 1 < len(columns) else ""
-        raise InputError(
-            f"{path} lacks the column {' and '.join(missing)} (it has: {listing(header, show=6)}); "
-            f"name its columns {names}{commas}"
-        )
+        fix = f"name its columns {names}" + (", with commas between" if len(header) == 1 < len(columns) else "")
+        found = listing(header, show=6)
+        raise InputError(f"{path} lacks the column {' and '.join(missing)} (it has: {found}); {fix}")
     if len(set(header)) < len(header):
         raise InputError(f"{path} has two columns of the same name ({listing(header, show=6)}); rename one")
     if ragged := [f"row {number} ({len(row)})" for number, row in enumerate(rows, 2) if len(row) != len(header)]:
-        raise InputError(
-            f"{path} has {plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer: "
-            f"{listing(ragged)}"
-        )
+        count = f"{plural(len(header), 'column')}, but {plural(len(ragged), 'row')} with more or fewer"
+        raise InputError(f"{path} has {count}: {listing(ragged)}")
     if len(rows) < least:
         raise InputError(f"{path} has a header but no rows")
     frame = pd.DataFrame(rows, columns=header, dtype=object)
@@ -78,15 +72,15 @@ def _check_exists(path, expected):
         mode = os.stat(path).st_mode
     except PermissionError as error:
         raise InputError(explain_system_error(error)) from None
-    except (OSError, ValueError):  # also a name that is too long or holds NUL
+    except (OSError, ValueError):  # also a name that is too long or contains NUL
         raise InputError(f"{path} does not exist; it should be {expected}") from None
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise InputError(f"{path} is {kind}; it should be {expected}")
 
 
 def _read_rows(path, columns):
-    """The header and the rows of a CSV that should have `columns`: lists of str, without blank lines at the end."""
+    """Read header and rows of a CSV that should have `columns`: lists of str, without blank lines at the end."""
     file_size(path, MOST_BYTES)
     rows, cells = [], 0
     try:
@@ -99,17 +93,16 @@ def _read_rows(path, columns):
         name = getattr(error, "encoding", "utf-8").upper()
         raise InputError(f"{path} is not text in {name} ({first_line(error)}); save it in UTF-8") from None
     except (csv.Error, OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            explain_system_error(error) or f"{path} is not a CSV file ({first_line(error)}); fix it, or save it as CSV"
-        ) from None
+        damage = f"{path} is not a CSV file ({first_line(error)}); fix it, or save it as CSV"
+        raise InputError(explain_system_error(error) or damage) from None
     while len(rows) > 1 and not rows[-1]:
         rows.pop()
     return ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
 
 
 def _reader(path, columns):
-    """An iterator over the rows of a CSV. The separator is what a first line `sep=;` names, else the one with which the
-    header has `columns`, commas before others."""
+    """Return an iterator over the rows of a CSV. The separator is that of a first line `sep=;`, or else the first of
+    SEPARATORS that splits the header into `columns`."""
     content = path.read_bytes()
     if kind := _kind(content, OTHER_FORMATS):
         raise InputError(f"{path} is {kind}; unpack it, or save it as CSV")
@@ -139,20 +132,18 @@ def _parse(lines, separator):
 
 
 def _find_separator(header, columns):
-    """The separator with which the header has `columns`; else, for the message about that, the one that makes most
-    columns."""
+    """Return the first separator that splits the header into `columns`, or if none does, into most columns."""
     found = {}
     for separator in SEPARATORS:
-        try:
+        found[separator] = []
+        with suppress(csv.Error):
             found[separator] = [name.strip() for name in next(_parse([header], separator), [])]
-        except csv.Error:
-            found[separator] = []
-    fitting = [separator for separator, names in found.items() if set(columns) <= set(names)]
+    fitting = [separator for separator in SEPARATORS if set(columns) <= set(found[separator])]
     return fitting[0] if fitting else max(SEPARATORS, key=lambda separator: len(found[separator]))
 
 
 def as_number(text):
-    """The number in a cell, with a decimal point or comma; None if it is none."""
+    """Parse a number with a decimal point or comma; return None if the text is not a number."""
     try:
         return float(text.replace(",", "."))
     except ValueError:
@@ -162,10 +153,8 @@ def as_number(text):
 def check_ids(path, ids):
     """Raise InputError unless each of the Ids, a Series in row order, is unique and usable as a file name."""
     if bad := [f"row {row + 2} ({id_!r})" for row, id_ in ids.items() if not is_stem(id_)]:
-        raise InputError(
-            f"{path}: {plural(len(bad), 'Id')} empty or not usable as a file name: {listing(bad)}; fix the column Id"
-        )
+        unusable = f"{plural(len(bad), 'Id')} empty or not usable as a file name"
+        raise InputError(f"{path}: {unusable}: {listing(bad)}; fix the column Id")
     if len(repeated := ids[ids.duplicated()].unique()):
-        raise InputError(
-            f"{path}: {plural(len(repeated), 'Id')} more than once: {listing(repeated)}; keep one row of each"
-        )
+        count = plural(len(repeated), "Id")
+        raise InputError(f"{path}: {count} more than once: {listing(repeated)}; keep one row of each")

@@ -1,4 +1,4 @@
-"""TIFF images by tifffile: one plane of grey, or colour that `utils.data.images` reduces to one plane."""
+"""TIFF images by tifffile: one grey plane, or colour that `utils.data.images` reduces to one plane."""
 
 import logging
 import math
@@ -12,30 +12,21 @@ from utils.errors import TOO_MANY_FILES, InputError
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False
-MOST_PAGES = 100  # counted; a file may chain them without end
-LOSSY = [
-    "JPEG",
-    "OJPEG",
-    "WEBP",
-    "JPEG2000",
-    "JPEG_LOSSY",
-    "APERIO_JP2000_YCBC",
-    "APERIO_JP2000_RGB",
-    "JPEGXR",
-    "JPEGXL",
-]
-FIX = "save it as grey of 8 or 16 bits, one image a file, without compression or with LZW or deflate"
+MOST_PAGES = 100  # to count: a file may chain pages endlessly
+LOSSY = ["JPEG", "OJPEG", "WEBP", "JPEG2000", "JPEG_LOSSY", "JPEGXR", "JPEGXL"]
+LOSSY += ["APERIO_JP2000_YCBC", "APERIO_JP2000_RGB"]
+FIX = "save it as grey of 8 or 16 bits, one image per file, without compression or with LZW or deflate"
 
 
 @contextmanager
 def opened(path, source, length):
-    """The tifffile page of `source`, a path or a binary file of `length` bytes. Raises InputError naming `path` for
-    damage, also found inside the block, and for anything but one image of unsigned integers of 1 to 16 bits in a
-    supported compression."""
+    """Yield the tifffile page of `source`, a path or a binary file of `length` bytes. Raise InputError for damage, also
+    if the block finds it, and for anything but one image of unsigned integers of 1 to 16 bits in a supported
+    compression."""
     import tifffile  # here, since only TIFFs need it
 
     try:
-        # Not as OME: that would look for planes in other files. Pages are the same.
+        # is_ome=False: do not look for planes in other files.
         with tifffile.TiffFile(source, is_ome=False) as file:
             if problem := _problem(tifffile, file, file.pages[0], length):
                 raise InputError(f"{path} {problem}")
@@ -50,7 +41,7 @@ def opened(path, source, length):
 
 
 def _problem(tifffile, file, page, length):
-    """Why the image cannot be used, or ""."""
+    """Return why the image is unusable, or ""."""
     images = _count_images(file, page)
     if images > 1:
         return f"has {images} images; save each channel as one image"
@@ -76,18 +67,18 @@ def _problem(tifffile, file, page, length):
     if orientation is not None and orientation.value not in (0, 1):
         return f"is stored rotated or mirrored (orientation {orientation.value}); save it upright"
     ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    return "is cut short; fetch it again" if not ends or max(ends) > length else ""
+    return "is cut short; fetch it again" if max(ends, default=math.inf) > length else ""
 
 
 def _count_images(file, page):
-    """Images of full size: not pages flagged as a reduced copy or a mask, but all images of a stack behind one page."""
+    """Count full-size images: pages that are neither a reduced copy nor a mask, or the images of a stack in one page."""
     full, seen = 0, set()
     for number in range(MOST_PAGES):
         try:
             other = file.pages[number]
         except IndexError:
             break
-        if other.offset in seen:  # a chain that leads back to itself
+        if other.offset in seen:  # a cyclic chain
             break
         seen.add(other.offset)
         full += number == 0 or not int(other.subfiletype) & 5  # 1: reduced, 4: a mask
@@ -108,27 +99,27 @@ def _name(value, names):
 
 
 def size(page):
-    """(height, width) of a page."""
+    """Return (height, width) of a page."""
     return operator.index(page.imagelength), operator.index(page.imagewidth)
 
 
 def is_lossy(page):
-    """Return whether colours come from a lossy compression."""
+    """Return whether the compression is lossy."""
     import tifffile
 
     return _name(page.compression, tifffile.COMPRESSION) in LOSSY
 
 
 def significant_bits(page):
-    """The bits of a pixel that OME-XML names (`SignificantBits` of Pixels), 0 if it names none."""
+    """Return the SignificantBits of OME-XML's Pixels, 0 without them."""
     found = re.search(r'SignificantBits="(\d{1,2})"', page.description or "")
     return int(found[1]) if found else 0
 
 
 def pixels(page):
-    """(H, W) grey or (H, W, S) RGB and alpha, uint8 or uint16 over their whole range, 0 is black."""
+    """Read (H, W) grey or (H, W, S) RGB and alpha, uint8 or uint16 scaled to the whole range; 0 is black."""
     data = page.asarray()
-    if page.samplesperpixel > 1 and data.shape[-1] != page.samplesperpixel:  # planes one after another
+    if page.samplesperpixel > 1 and data.shape[-1] != page.samplesperpixel:  # planar
         data = np.moveaxis(data, 0, -1)
     data = data.reshape(*size(page), -1)
     if int(page.photometric) == 3:  # PALETTE

@@ -1,9 +1,8 @@
-"""Image operations with a separate strength for each channel, as albumentations transforms.
+"""albumentations transforms with a separate strength per channel.
 
-Fluorescence channels are independent measurements: the stains of the reference channels vary from plate to plate, and
-the protein is the subject of the question. albumentations treats the channels of an image alike. Images are (H, W, C),
-uint8 or float32 in [0, 1]; `strengths` has, per channel, the range (low, high) a strength is drawn from, or None for no
-change.
+Fluorescence channels are independent measurements: the stains of the reference channels vary between plates, the
+protein is what the network classifies. albumentations' own transforms treat all channels alike. Images are (H, W, C)
+uint8 or float32 in [0, 1]. `strengths` has one range (low, high) per channel to draw from, or None for no change.
 """
 
 import albumentations as A
@@ -28,7 +27,7 @@ class PerChannel(A.ImageOnlyTransform):
 
 
 def _linear(plane, slope, offset=0.0):
-    """slope x plane + offset (of full scale), clipped to the range of the pixels."""
+    """Return slope x plane + offset (as a fraction of full scale), clipped to the range of the dtype."""
     if plane.dtype == np.uint8:
         return cv2.LUT(plane, np.clip(np.arange(256) * slope + 255 * offset + 0.5, 0, 255).astype(np.uint8))
     return np.clip(plane * np.float32(slope) + np.float32(offset), 0, 1)
@@ -88,10 +87,10 @@ class Holes(PerChannel):
 
 
 class PiecewiseAffine(A.ImageOnlyTransform):
-    """The centres of 4 x 4 equal parts move by a normal deviate each, the pixels between them follow linearly.
+    """Move the centres of 4 x 4 equal parts by normal deviates and interpolate linearly between them.
 
-    scale: range (low, high) of the deviates' standard deviation, as a fraction of the image's side. The operation of
-    this name in albumentations takes seconds, this one about a millisecond.
+    scale: range (low, high) of the standard deviation, as a fraction of the image's side. albumentations' own operation
+    takes seconds, this one about a millisecond.
     """
 
     def __init__(self, scale, nodes=4):

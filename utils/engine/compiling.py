@@ -1,4 +1,4 @@
-"""torch.compile, where it works: whether it does here, and one sentence where it does not."""
+"""torch.compile: whether it works on this machine, and a one-sentence error if it does not."""
 
 import contextlib
 
@@ -8,14 +8,14 @@ from torch import nn
 from utils.engine import activation_checkpointing
 from utils.errors import InputError, first_line
 
-COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "triton")  # whose errors are meant
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "triton")  # modules of its errors
 
 
 def check_compiles(device, checkpointing=False):
-    """Raise InputError where torch.compile does not work on this machine, or not together with --checkpointing."""
+    """Raise InputError if torch.compile does not work on this machine, or not together with --checkpointing."""
     try:
         torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=device))
-    except Exception as error:  # a compiler that is missing or broken brings one of many
+    except Exception as error:  # a missing or broken compiler raises one of many
         raise InputError(
             f"--compile does not work on this machine ({type(error).__name__}: {_cause(error)}); leave it out, or install "
             f"{'a C++ compiler' if device.type == 'cpu' else 'triton and a C compiler'}"
@@ -28,7 +28,7 @@ def check_compiles(device, checkpointing=False):
 
 
 def _counts_once(device):
-    """Does a compiled layer whose activations are computed again update batch norm's statistics once a step? (Not in torch 2.6.)"""
+    """Whether a compiled layer with checkpointing updates batch norm's statistics once per step. (Not in torch 2.6.)"""
     layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()).to(device).train()
     activation_checkpointing.checkpoint_blocks(layers)
     torch.compile(layers)(torch.ones(2, 1, 4, 4, device=device)).sum().backward()
@@ -36,7 +36,7 @@ def _counts_once(device):
 
 
 def _cause(error):
-    """What went wrong, of an exception that may only say which backend of torch.compile raised another."""
+    """The cause of an exception that may only name the backend of torch.compile that failed."""
     return first_line(getattr(error, "inner_exception", error), 120)
 
 

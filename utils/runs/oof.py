@@ -1,4 +1,4 @@
-"""Out-of-fold predictions and their labels, from runs or from files."""
+"""Reading out-of-fold predictions and their labels from runs or files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LAST = 5  # epochs that Chen's smoothing uses; the paper says "a few"
 
 
 def add_oof_options(parser):
-    """The options that name out-of-fold predictions and their labels."""
+    """Add the options for out-of-fold predictions and their labels."""
     arg = parser.add_argument
     arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
@@ -23,11 +23,11 @@ def add_oof_options(parser):
 
 
 def find_predictions(paths, labels=None):
-    """-> (prediction files, the file of labels, the class list of a run, or None if only files were given).
+    """Return prediction files, the file of labels, and the class list of a run, None if there is no run.
 
     paths: run folders, fold folders, prediction files. labels: the file of labels; None: that of a run.
     """
-    files, of_run, classes = [], None, None
+    files, classes = [], None
     for path in map(Path, paths):
         if not path.exists():
             raise InputError(f"{path} does not exist; name a run's folder or a file of predictions")
@@ -36,18 +36,18 @@ def find_predictions(paths, labels=None):
             continue
         found = fold_files(path, "oof.csv", itself=True)
         if not found:
-            raise InputError(f"{path} holds no oof.csv and no fold<k>/oof.csv; train a fold first")
+            raise InputError(f"{path} has no oof.csv and no fold<k>/oof.csv; train a fold first")
         files += found
         config = read_config(found[0].parent, "folds")
-        of_run, classes = of_run or config.folds, classes or config.class_names
-    if not (labels or of_run):
-        raise InputError("prediction files come without labels; add --labels CSV")
-    return files, labels or of_run, classes
+        labels, classes = labels or config.folds, classes or config.class_names
+    if not labels:
+        raise InputError("prediction files have no labels; add --labels CSV")
+    return files, labels, classes
 
 
 def read_oof(files, labels_file, classes):
-    """One table over all files, its labels, matched by Id, and the last epochs' predictions of the same rows: (N, C)
-    float64, (N, C) uint8, (K, N, C) float64 or None."""
+    """Read the predictions of all files, their labels by Id, and the last epochs' predictions of the same rows: ->
+    (N, C) float64, (N, C) uint8, (K, N, C) float64 or None."""
     tables = read_all_predictions(files, classes)
     oof = pool(tables, classes)
     if len(oof) < 2:
@@ -56,29 +56,25 @@ def read_oof(files, labels_file, classes):
 
 
 def truth_of(labels_file, classes, ids):
-    """Labels of the rows (N, C). Raises InputError if none has a class."""
+    """Read the labels of the rows: -> (N, C) uint8. Raise InputError if none has a class."""
     truth = read_truth(labels_file, classes, ids, "the predictions")
     if not truth.any():
-        raise InputError(
-            f"{labels_file}: none of the {len(truth):,} rows has a class, so there is nothing to fit; give their labels"
-        )
+        raise InputError(f"{labels_file}: none of the {len(truth):,} rows has a class to fit; give their labels")
     return truth
 
 
 def pool(tables, classes):
-    """Concatenate the rows of all files, {path: DataFrame}; each Id may be in one file only."""
+    """Concatenate {path: DataFrame}. Raise InputError for an Id in two files or other classes than `classes`."""
     oof = pd.concat(tables.values())
     check_classes(next(iter(tables)), oof, classes)
     if twice := oof.index[oof.index.duplicated()].unique().tolist():
-        raise InputError(
-            f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; "
-            "give each row once, or combine networks with ensemble.py --oof"
-        )
+        fix = "give each row once, or combine networks with ensemble.py --oof"
+        raise InputError(f"{plural(len(twice), 'Id')} in more than one prediction file: {listing(twice)}; {fix}")
     return oof
 
 
 def _gather_epochs(tables):
-    """(K, N, C): as many last epochs as every fold has; None unless all files are oof.csv of runs that kept them."""
+    """Return the last epochs that all folds have, (K, N, C); None unless all files are a run's oof.csv with epochs."""
     if not all(Path(path).name == "oof.csv" for path in tables):
         return None
     parts = [read_last_epochs(Path(path).parent, table.to_numpy()) for path, table in tables.items()]
@@ -89,46 +85,42 @@ def _gather_epochs(tables):
 
 
 def read_last_epochs(fold, oof):
-    """A fold's validation probabilities of the `LAST` epochs up to its best one: (K, N, C); None if it did not keep
-    them.
+    """Read a fold's validation probabilities of the `LAST` epochs up to its best one: -> (K, N, C), None without them.
 
-    fold: Path of its folder. oof: (N, C), its oof.csv. The best epoch's weights are kept: thresholds of a later epoch,
-    as in the paper, would belong to other weights. Raises InputError if the kept epochs do not end at oof.csv.
+    fold: Path of its folder. oof: (N, C), its oof.csv. A run keeps the best epoch's weights, so thresholds of
+    later epochs, as in the paper, would not fit. Raise InputError if oof.csv is of another epoch.
     """
     best = best_epoch(fold)
-    last = range(max(1, (best or 0) - LAST + 1), (best or 0) + 1)
-    if best is None or not all(epoch_file(fold, epoch).is_file() for epoch in last):
+    if best is None:
+        return None
+    last = range(max(1, best - LAST + 1), best + 1)
+    if not all(epoch_file(fold, epoch).is_file() for epoch in last):
         return None
     epochs = read_epochs(fold, last, oof.shape)
     if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
-        raise InputError(
-            f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; "
-            "let the training end first, or name oof.csv elsewhere"
-        )
+        fix = "let the training end first, or name oof.csv elsewhere"
+        raise InputError(f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; {fix}")
     return epochs
 
 
 def read_members(paths, labels, classes=None):
-    """Several networks' out-of-fold predictions of the same images.
+    """Read several networks' out-of-fold predictions of the same images.
 
-    paths: a run's folder (all its folds' oof.csv, each row by the network that did not train on it) or one prediction
-    file each. labels: the file of labels. classes: names; None: those of the first run, else hpa. -> members (M, N, C)
-    float64, truth (N, C) uint8, classes, a message about rows that some networks lack, or None.
+    paths: per network a run's folder (the oof.csv of all folds) or a prediction file. labels: the file of labels.
+    classes: names; None: those of the first run, else hpa. -> members (M, N, C) float64, truth (N, C) uint8, classes, a
+    message about rows that some networks lack, or None.
     """
     found = [find_predictions([path], labels) for path in paths]
     if repeated := first_repeated([file for files, *_ in found for file in files]):
-        raise InputError(f"{repeated} is named for two networks; give each network once")
-    known = next((names for *_, names in found if names), None)
-    classes = classes or known or load_classes("hpa")
+        raise InputError(f"{repeated} is given for two networks; give each network once")
+    classes = classes or next((names for *_, names in found if names), None) or load_classes("hpa")
     tables = [pool(read_all_predictions(files, classes), classes) for files, *_ in found]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared[shared.isin(table.index)]
     if len(shared) < 2:
-        raise InputError(
-            f"{plural(len(shared), 'Id')} in all of {listing(paths)}; "
-            "two or more are needed, so predict the same images with each"
-        )
+        fix = "predict two or more of the same images with each"
+        raise InputError(f"{plural(len(shared), 'Id')} in all of {listing(paths)}; {fix}")
     most = max(map(len, tables))
     note = f"{len(shared):,} rows that all networks have, of {most:,}" if len(shared) < most else None
     members = np.stack([table.loc[shared].to_numpy() for table in tables])

@@ -1,7 +1,7 @@
-"""Prediction tables: `Id` and one column per class, its name or number, with probabilities at full precision.
+"""Prediction tables: `Id` and one column of probabilities per class, its name or number.
 
-A run also keeps the validation probabilities of every epoch compactly: `validation/epoch<number>.npy`, float16 (rows,
-classes), rows in the order of its oof.csv.
+A run also keeps the validation probabilities of every epoch: `validation/epoch<number>.npy`, float16 (rows, classes),
+rows in the order of its oof.csv.
 """
 
 from pathlib import Path
@@ -18,15 +18,15 @@ EPOCHS_FOLDER = "validation"  # in a run
 
 
 def write_predictions(path, ids, probabilities, classes):
-    """Write (N, C) probabilities in the order of `ids`."""
+    """Write (N, C) probabilities at full precision, in the order of `ids`."""
     table = pd.DataFrame(probabilities, columns=list(classes))
     table.insert(0, "Id", list(ids))
     write_csv(path, table)
 
 
 def read_predictions(path, classes=None):
-    """Read a predictions CSV: -> DataFrame of float64 indexed by Id, a column per class. Columns that are the class
-    numbers get the names `classes`, if given."""
+    """Read a predictions CSV: -> DataFrame of float64 indexed by Id, one column per class. Class numbers as columns are
+    replaced by the names `classes`, if given."""
     cells = read_table(path, ["Id"], what="a predictions CSV")
     check_ids(path, cells["Id"])
     table = cells.drop(columns="Id").set_axis(pd.Index(cells["Id"], name="Id"))
@@ -37,30 +37,27 @@ def read_predictions(path, classes=None):
     if wrong.any():
         places = list(zip(*np.nonzero(wrong), strict=True))
         shown = [f"row {row + 2}, {table.columns[c]}: {table.iloc[row, c]!r}" for row, c in places[:3]]
-        raise InputError(
-            f"{path}: {plural(len(places), 'value')} other than a probability from 0 to 1: "
-            f"{listing(shown, count=len(places))}; fix the file"
-        )
+        what = f"{plural(len(places), 'value')} other than a probability from 0 to 1"
+        raise InputError(f"{path}: {what}: {listing(shown, count=len(places))}; fix the file")
     table = pd.DataFrame(values, index=table.index, columns=table.columns)
     return table if classes is None else name_classes(table, classes)
 
 
 def _to_floats(cells):
-    """Strings to float64 exactly as written (pandas' own reader may be off in the last digit); NaN if it is no
-    number."""
+    """Convert strings to float64, exactly (pandas' reader may round the last digit); NaN for anything but a number."""
     try:
         return cells.astype(np.float64)
     except ValueError:
-        return np.array([[as_number(cell) for cell in row] for row in cells], np.float64)  # None becomes NaN
+        return np.array([[as_number(cell) for cell in row] for row in cells], np.float64)
 
 
 def numbers_of(classes):
-    """The class numbers as a table writes them: ``['0', '1', …]``."""
+    """Return the class numbers as text: ``['0', '1', …]``."""
     return [str(number) for number in range(len(classes))]
 
 
 def name_classes(table, classes):
-    """The table with the columns `classes`, in their order, if its columns are the class numbers; else as it is."""
+    """Return the table with its class numbers replaced by `classes`, in their order; unchanged if it has names."""
     numbers = numbers_of(classes)
     if set(table.columns) != set(numbers) or (set(classes) == set(numbers) and list(classes) != numbers):
         return table
@@ -75,8 +72,8 @@ def check_classes(path, table, classes, expected="expected", fix="name the class
 
 
 def read_all_predictions(paths, classes=None):
-    """Read several prediction files of one class list: -> {path: DataFrame}. Columns that are the class numbers get the
-    names `classes`, or those in the other files. Refuses a file given twice."""
+    """Read prediction files with the same classes: -> {path: DataFrame}. Class numbers as columns are replaced by
+    `classes` or the names in another file. Raise InputError for a file given twice."""
     if repeated := first_repeated(paths):
         raise InputError(f"{repeated} is given twice; name each file once")
     tables = {path: read_predictions(path) for path in paths}
@@ -102,7 +99,7 @@ def epoch_file(run, epoch):
 
 
 def epoch_files(run):
-    """[(epoch, path)] of the epochs kept."""
+    """Return [(epoch, path)] of the epochs kept."""
     found = [(path.stem.removeprefix("epoch"), path) for path in (Path(run) / EPOCHS_FOLDER).glob("epoch*.npy")]
     return [(int(number), path) for number, path in found if number.isdecimal()]
 
@@ -114,13 +111,10 @@ def write_epoch(run, epoch, probabilities):
 
 
 def read_epochs(run, epochs, shape):
-    """The validation probabilities of several epochs: (len(epochs), *shape) float64. Raises InputError if one is
-    missing."""
+    """Read the validation probabilities of `epochs`: -> (len(epochs), *shape) float64."""
     values = []
     for path in (epoch_file(run, epoch) for epoch in epochs):
-        values.append(read_npy(path, "train the fold anew"))
-        if values[-1].shape != shape:
-            raise InputError(
-                f"{path} has the shape {values[-1].shape}, the fold's oof.csv {shape}; train the fold anew"
-            )
+        values.append(read_npy(path, "train the fold again"))
+        if (found := values[-1].shape) != shape:
+            raise InputError(f"{path} has the shape {found}, the fold's oof.csv {shape}; train the fold again")
     return np.stack(values).astype(np.float64)

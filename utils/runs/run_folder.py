@@ -1,4 +1,4 @@
-"""The files of a trained fold beside its weights: writing its rows, reading the rest."""
+"""The files of a trained fold other than its weights."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -15,21 +15,19 @@ from utils.runs.predictions import read_predictions
 from utils.safe_load import read_json
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
-RETRAIN = "train the fold anew, with --overwrite"
-
-
+RETRAIN = "train the fold again with --overwrite"
 WEIGHTS = "best.safetensors"  # of the best epoch
-ANY_WEIGHTS = (WEIGHTS, "best.pt")  # runs of older versions hold the second
+ANY_WEIGHTS = (WEIGHTS, "best.pt")  # the second: from older versions
 
 
 def first_file(folder, *names):
-    """The first of the files `names` in a folder, or None."""
+    """Return the first existing file of `names` in a folder, or None."""
     return next((path for name in names if (path := Path(folder) / name).is_file()), None)
 
 
 def fold_files(run, *names, itself=False):
-    """The first of the files `names` in each of a run's folders fold0, fold1, …, in the order of their numbers; with
-    `itself` only the one in the folder given, if that is a fold's folder already."""
+    """Return the first existing file of `names` in each of a run's folders fold0, fold1, …, in numerical order. With
+    `itself`, `run` may be a fold's folder, and the result is only the file in it."""
     if itself and (own := first_file(run, *names)):
         return [own]
     folders = [path for path in Path(run).glob("fold*") if path.name[4:].isdecimal()]
@@ -38,13 +36,13 @@ def fold_files(run, *names, itself=False):
 
 
 def write_rows(path, train, valid):
-    """Write which images a fold was trained and validated on, and their labels."""
+    """Write the images of a fold, their labels and whether it trains or validates on them."""
     rows = pd.concat([train.assign(part="train"), valid.assign(part="valid")])
     write_csv(path, rows[["Id", "Target", "part"]])
 
 
 def read_config(folder, *names):
-    """The RunConfig in a fold's config.json, in which the fields `names` are recorded."""
+    """Read the RunConfig of a fold's config.json. Raise InputError unless it has the fields `names`."""
     path = Path(folder) / "config.json"
     content = read_json(path, "a run's config", RETRAIN)
     if not isinstance(content, dict) or "class_names" not in content:
@@ -55,14 +53,13 @@ def read_config(folder, *names):
 
 
 def read_fold(folder, *names):
-    """A fold's validation: a `Fold` of folder (Path), config (RunConfig in which the fields `names` are recorded),
-    classes (names), ids (list, N), oof (N, C) float64, truth (N, C) uint8, and train (M, C) uint8, the labels it was
-    trained on."""
+    """Read a fold's validation: -> Fold with folder (Path), config (RunConfig that has the fields `names`), classes
+    (names), ids (list, N), oof (N, C) float64, truth (N, C) uint8 and the training labels train (M, C) uint8."""
     folder = Path(folder)
     config = read_config(folder, *names)
     classes = config.class_names
     if not (folder / "rows.csv").is_file():
-        raise InputError(f"{folder} has no rows.csv with the images of the fold, as older runs; {RETRAIN}")
+        raise InputError(f"{folder} has no rows.csv with the images of the fold, like older runs; {RETRAIN}")
     rows = read_labels(folder / "rows.csv", classes)
     if "part" not in rows.columns:
         raise InputError(f"{folder / 'rows.csv'} lacks the column part; {RETRAIN}")
@@ -72,33 +69,29 @@ def read_fold(folder, *names):
         raise InputError(f"{folder / 'oof.csv'} does not fit config.json and rows.csv beside it; {RETRAIN}")
     truth = encode(targets.loc[oof.index], classes)
     if not truth.any():
-        raise InputError(
-            f"{folder / 'rows.csv'}: no validation image has a class, so there is nothing to measure; validate on more"
-        )
+        raise InputError(f"{folder / 'rows.csv'}: no validation image has a class to measure; validate on more")
     train = encode(rows["Target"][rows["part"] == "train"], classes)
     return Fold(folder, config, classes, oof.index.tolist(), oof.to_numpy(), truth, train)
 
 
 def read_numbers(path, columns):
-    """Columns of steps.csv or log.csv as floats. Raises InputError if one is missing or holds no finite number."""
+    """Read columns of steps.csv or log.csv as floats. Raise InputError for missing columns and non-finite numbers."""
     table = read_table(path, columns, what="a table of train.py")[columns]
     numbers = table.apply(pd.to_numeric, errors="coerce")
     if len(bad := np.argwhere(~np.isfinite(numbers.to_numpy(float)))):
         row, column = bad[0]
-        raise InputError(
-            f"{path}: row {row + 2} has no finite number in {columns[column]} ({table.iloc[row, column]!r}); {RETRAIN}"
-        )
+        cell = f"{columns[column]} ({table.iloc[row, column]!r})"
+        raise InputError(f"{path}: row {row + 2} has no finite number in {cell}; {RETRAIN}")
     return numbers
 
 
 def best_epoch(folder):
-    """The epoch of highest validation macro F1 in log.csv, whose weights and predictions a fold keeps; None without a
-    log."""
+    """Return the epoch of highest validation macro F1 in log.csv, which a fold keeps; None without a log."""
     path = Path(folder) / "log.csv"
     if not path.is_file():
         return None
     log = read_numbers(path, ["epoch", "macro_f1"])
     best = float(log["epoch"][log["macro_f1"].idxmax()])
     if not best.is_integer() or not 0 < best < 10**6:
-        raise InputError(f"{path}: the best epoch {best:g} is no number of an epoch; {RETRAIN}")
+        raise InputError(f"{path}: the best epoch {best:g} is not a valid epoch; {RETRAIN}")
     return int(best)
