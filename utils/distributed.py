@@ -50,13 +50,9 @@ class Distributed:
         """Synchronise batch norm over all processes, on GPUs only; on CPUs each process keeps its own statistics."""
         if self.world_size == 1 or device.type != "cuda":
             return network
-<<<<<<< HEAD
         from timm.layers import convert_sync_batchnorm  # here, since timm takes seconds to import
 
         return convert_sync_batchnorm(network)  # torch's own would lose the activation in timm's layers
-=======
-        return convert_sync_batchnorm(network)  # torch's own drops the activation of timm's layers
->>>>>>> h_reada
 
     def broadcast_buffers(self, *networks):
         """Copy the main process's buffers to all processes: without synchronised batch norm they differ."""
