@@ -1,4 +1,4 @@
-"""Kaggle: fetching the competition's files, and running the kit where there is no internet."""
+"""Kaggle: download the competition's files, upload the kit, and run it there without internet."""
 
 COMPETITION = "human-protein-atlas-image-classification"
-TABLES = ("train.csv", "sample_submission.csv")  # that it comes with
+TABLES = ("train.csv", "sample_submission.csv")  # of the competition
