@@ -1,4 +1,4 @@
-"""The measurements of `python -m utils.tools.benchmark` in one figure."""
+"""The figure of `python -m utils.tools.benchmark`."""
 
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
@@ -8,7 +8,7 @@ from utils.plots.style import BLUE, COLOURS, GREY, ORANGE
 
 
 def draw_benchmark(found, path):
-    """found: {subject: the result of its `measure`} and "machine"; a subject that was not measured has no panel."""
+    """found: {subject: result of its `measure_…`}, and "machine". Each measured subject has one panel or more."""
     chosen = [(draw, name) for name, draws in PANELS.items() if name in found for draw in draws]
     if not chosen:
         return
@@ -26,7 +26,7 @@ def _title(axis, text):
 
 
 def _draw_rows(axis, names, values, labels, colours):
-    """Horizontal bars from top to bottom on a log axis, each with its label at the end."""
+    """Draw horizontal bars on a log axis, from top to bottom, each with a label at its end."""
     axis.bar_label(axis.barh(range(len(names)), values, 0.7, color=colours), labels, padding=3, fontsize=9)
     axis.set_xscale("log")
     axis.set_xlim(min(values) / 3, max(values) * 6)
@@ -35,7 +35,7 @@ def _draw_rows(axis, names, values, labels, colours):
 
 
 def _draw_columns(axis, names, values, colours, title, unit="images per second"):
-    """Vertical bars, each with its value above."""
+    """Draw vertical bars, each with its value above."""
     labels = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
     axis.bar_label(axis.bar(range(len(names)), values, 0.6, color=colours), labels, fontsize=9)
     axis.set_xticks(range(len(names)), names, fontsize=9)
@@ -65,10 +65,8 @@ def _loading(axis, found):
 
 def _training(axis, found):
     ratio = f"{found['ratio']:.3f} of the speed without loading ({found['lowest']:.3f} to {found['highest']:.3f})"
-    names = ["packed, augmented", "noise in memory"]
-    _draw_columns(
-        axis, names, [found["loaded"], found["in_memory"]], [BLUE, GREY], f"Training, {found['size']}²: {ratio}"
-    )
+    names, values = ["packed, augmented", "noise in memory"], [found["loaded"], found["in_memory"]]
+    _draw_columns(axis, names, values, [BLUE, GREY], f"Training, {found['size']}²: {ratio}")
 
 
 def _prediction(axis, found):
@@ -78,7 +76,7 @@ def _prediction(axis, found):
 
 
 def _draw_batches(axis, found, lines, unit, title):
-    """Values against image size, one colour per batch size. lines: {column: (name, line style)}."""
+    """Plot columns of the rows against image size, one colour per batch size. lines: {column: (name, line style)}."""
     named = [(name, look) for name, look in lines.values() if name]
     handles = [axis.plot([], [], look, color="black", markersize=4, label=name)[0] for name, look in named]
     for colour, batch in zip(COLOURS, sorted({row["batch"] for row in found["rows"]})):
@@ -133,10 +131,9 @@ def _memory(axis, found):
 
 
 def _tables(axis, found):
-    rows = found["rows"]
-    names = [f"{row['command']}\n{row['rows']:,} rows" for row in rows]
-    values = [row["seconds"] for row in rows]
-    colours = [BLUE if row["command"] == "make_folds.py" else ORANGE for row in rows]
+    names = [f"{row['command']}\n{row['rows']:,} rows" for row in found["rows"]]
+    values = [row["seconds"] for row in found["rows"]]
+    colours = [BLUE if row["command"] == "make_folds.py" else ORANGE for row in found["rows"]]
     _draw_rows(axis, names, values, [f"{value:.1f} s" for value in values], colours)
     axis.set_xlabel("seconds (log scale)")
     _title(axis, "Whole commands on tables")
@@ -150,7 +147,7 @@ def _thresholds(axis, found):
     _title(axis, f"Best thresholds of {found['classes']} classes, {found['rows']:,} rows")
 
 
-PANELS = {  # subject: its panels
+PANELS = {  # of each subject
     "loading": [_loading],
     "training": [_training],
     "prediction": [_prediction],
