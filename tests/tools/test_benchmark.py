@@ -166,7 +166,7 @@ def test_nothing_is_left_after_sigterm(images, tmp_path, monkeypatch):
         (["loading", "--repeats", 0], "--repeats 0 is out of range"),
         (["thresholds", "-o", "/dev/null/b.json"], "cannot write /dev/null/b.json"),
         (["thresholds", "-o", "b.x", "--plot", "b.x"], "b.x is named for two outputs"),
-        (["thresholds", "--rows", 10**8], "needs too much memory"),
+        (["thresholds", "--rows", 10**8], "is out of range; give at most 100,000,000"),
     ],
 )
 def test_bad_input_is_refused_beforehand(options, says, monkeypatch):

@@ -25,9 +25,8 @@ def find(top):
     competition = [folder for folder, names in found if names >= {*TABLES, "test"}]
     dataset = [folder for folder, names in found if names >= {MANIFEST, "kit"}]
     files = f"the files of the competition ({', '.join(TABLES)}, train/, test/) are"
-    competition = _only(
-        competition, top, files, f"attach the competition {COMPETITION} (Add Input) and accept its rules"
-    )
+    fix = f"attach the competition {COMPETITION} (Add Input) and accept its rules"
+    competition = _only(competition, top, files, fix)
     dataset = _only(dataset, top, "the kit is", "attach the data set that utils.kaggle.upload made")
     return competition, dataset, tuple(folder for folder, names in found if "runs" in names)
 

@@ -53,14 +53,9 @@ def take_over(sources, runs, names):
 def write_validation_labels(runs, names, path):
     """Write the labels of the runs' validation images, from their rows.csv, as a table Id,Target to fit thresholds on.
     Raises InputError if two runs have different labels for an image."""
-    parts = []
-    for name in names:
-        for file in fold_files(Path(runs) / name, "rows.csv"):
-            table = read_table(file, ["Id", "Target", "part"], what="a fold's rows.csv")
-            parts.append(table.loc[table["part"] == "valid", ["Id", "Target"]])
-    table = pd.concat(parts).drop_duplicates()
+    files = [file for name in names for file in fold_files(Path(runs) / name, "rows.csv")]
+    rows = pd.concat([read_table(file, ["Id", "Target", "part"], what="a fold's rows.csv") for file in files])
+    table = rows.loc[rows["part"] == "valid", ["Id", "Target"]].drop_duplicates()
     if twice := table["Id"][table["Id"].duplicated()].unique().tolist():
-        raise InputError(
-            f"the runs {', '.join(names)} have different labels for {listing(twice)}; predict with each run alone"
-        )
+        raise InputError(f"{', '.join(names)} have different labels for {listing(twice)}; predict with each run alone")
     write_csv(path, table)

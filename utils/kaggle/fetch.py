@@ -118,7 +118,7 @@ def unpack(archive, folder):
         with zipfile.ZipFile(archive) as packed:
             members = [(member, _place(member, archive, folder)) for member in packed.infolist()]
             members = [(member, place) for member, place in members if place]
-            todo = [(member, place) for member, place in members if not _is_whole(place, member.file_size)]
+            todo = [(m, place) for m, place in members if not place.is_file() or place.stat().st_size != m.file_size]
             _check_room(folder, archive, sum(member.file_size for member, _ in todo))
             for member, place in tqdm(todo, desc=f"unpacking {archive.name}", unit="file", disable=None):
                 _extract(packed, member, place)
@@ -132,9 +132,7 @@ def unpack(archive, folder):
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{archive} is damaged ({first_line(error)}); delete it and fetch it again") from None
     except OSError as error:
-        raise InputError(
-            f"{archive} cannot be unpacked ({error.strerror or error}); fix that and run this again"
-        ) from None
+        raise InputError(f"{archive} cannot be unpacked ({error.strerror or error}); fix that and try again") from None
     print(f"{archive} unpacked, {plural(len(members), 'file')}; it can be deleted")
 
 
@@ -156,10 +154,6 @@ def _unfinished(folder):
     """-> the folder that collects images until all are unpacked: beside their folder, or beside the target if that is a link."""
     folder = destination(folder, folder=True)
     return folder.with_name(f".{folder.name}.unpacking")
-
-
-def _is_whole(path, size):
-    return path.is_file() and path.stat().st_size == size
 
 
 def _check_room(folder, what, need):

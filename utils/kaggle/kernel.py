@@ -46,9 +46,7 @@ def tell_errors_in_one_line():
     from IPython import get_ipython
 
     def show(shell, kind, value, traceback, tb_offset=None):
-        text = (
-            f"error: {value}" if kind is InputError else f"error: exit code {value.returncode}, see the message above"
-        )
+        text = f"error: {value}" if kind is InputError else f"error: exit code {value.returncode}, see above"
         print(text, file=sys.stderr)
         return [text]
 

@@ -33,16 +33,9 @@ from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = ("*.py", "utils/**/*.py", "utils/**/*.csv", "requirements.txt")
-KEPT = (
-    *ANY_WEIGHTS,
-    "config.json",
-    "rows.csv",
-    "oof.csv",
-    "log.csv",
-    "skipped.csv",
-    "validation/*.npy",
-)  # files of a fold
-TO_GO_ON = ("last.pt", "steps.csv")  # further files of an unfinished fold
+# Files of a fold, and further ones of an unfinished fold:
+KEPT = (*ANY_WEIGHTS, "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")
+TO_RESUME = ("last.pt", "steps.csv")
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 NOTEBOOK = "kaggle_kernel.ipynb"
 # From github.com/Kaggle/kaggle-cli, docs/datasets_metadata.md and docs/kernels_metadata.md. The client (2.2) requires
@@ -52,7 +45,7 @@ KERNEL = "-kernel"  # suffix of the kernel's name
 LEAST, MOST = 6, 50 - len(KERNEL)
 
 
-def parse_args():
+def main():
     parser = option_parser(__doc__, "utils.kaggle.upload")
     arg = parser.add_argument
     several = {"action": "append", "default": []}
@@ -60,27 +53,16 @@ def parse_args():
     arg("--user", required=True, metavar="NAME", help="your name on Kaggle")
     arg("--weights", metavar="FILE", help="file of pretrained weights; may be repeated", **several)
     arg("--folds", metavar="CSV", help="folds.csv to upload (default: the kernel makes one)")
-    arg(
-        "--wheel",
-        metavar="PACKAGE",
-        help="further package that is missing or outdated on Kaggle; may be repeated",
-        **several,
-    )
+    arg("--wheel", metavar="PACKAGE", help="further package to upload as a wheel; may be repeated", **several)
     arg("--name", default="hpa-kit", help="name of the data set on Kaggle (default: %(default)s)")
     arg("--go-on-from", metavar="USER/KERNEL", help="attach that kernel's output; may be repeated", **several)
     arg("--overwrite", action="store_true", help="replace an earlier output of this command")
     arg("-o", "--out", default="kaggle_upload", help="folder to write (default: %(default)s)")
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
+    args = parser.parse_args()
     build(**vars(args))
     print_contents(Path(args.out))
     if not args.weights and not args.runs:
-        print(
-            'no weights: recipes that start from ImageNet need --weights here, or OPTIONS = "--weights none" in the kernel'
-        )
+        print('no weights: recipes with pretrained weights need --weights, or OPTIONS = "--weights none" in the kernel')
     print_commands(Path(args.out), f"{args.user}/{args.name}")
 
 
@@ -111,9 +93,7 @@ def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overw
             write_notebook(kernel / NOTEBOOK)
             write_json(kernel / "kernel-metadata.json", kernel_metadata(user, name, go_on_from))
     except OSError as error:
-        raise InputError(
-            f"cannot write {out} ({error.strerror or error}); free disk space or choose another --out"
-        ) from error
+        raise InputError(f"cannot write {out} ({error.strerror or error}); free space or change --out") from error
 
 
 def check_names(user, name, kernels=()):
@@ -135,9 +115,8 @@ def check_place(out, overwrite):
         return
     strange = sorted({path.name for path in out.iterdir()} - {"dataset", "kernel"})
     if strange or not (out / "dataset" / MANIFEST).is_file():
-        raise InputError(
-            f"{out} contains {listing(strange) or 'files'} that this command did not write; choose another --out"
-        )
+        found = listing(strange) or "files"
+        raise InputError(f"{out} contains {found} that this command did not write; choose another --out")
     if not overwrite:
         raise InputError(f"{out} exists; give --overwrite to replace it, or choose another --out")
 
@@ -176,18 +155,16 @@ def run_files(runs):
             read_fold(path.parent)
         unfinished = [path for path in last if not checkpoint.load(path).get("finished")]
         if not best + unfinished:
-            raise InputError(
-                f"{run} contains no fold<k>/best.safetensors; give the folder of a run that train.py wrote"
-            )
+            raise InputError(f"{run} contains no fold<k>/best.safetensors; give a run's folder that train.py wrote")
         for folder in dict.fromkeys(path.parent for path in best + unfinished):
-            patterns = KEPT + (TO_GO_ON if folder / "last.pt" in unfinished else ())
+            patterns = KEPT + (TO_RESUME if folder / "last.pt" in unfinished else ())
             for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):
                 files[f"runs/{name}/{folder.name}/{path.relative_to(folder).as_posix()}"] = path
     return files
 
 
 def dataset_metadata(user, name):
-    """-> the content of dataset-metadata.json, which must name exactly one licence. The data set is private."""
+    """-> the content of dataset-metadata.json, with exactly one licence. The client creates it private by default."""
     title = name.replace("-", " ")  # Kaggle derives the address from it
     return {"title": title, "id": f"{user}/{name}", "licenses": [{"name": "other"}]}
 

@@ -74,9 +74,7 @@ def install(requirements, folder, target):
     new = [name for name in known if canonicalize_name(name) in packed and not _fits(name, known)]
     if without := [name for name in known if name not in new and installed(name) is None]:
         fix = " ".join(f"--wheel {name}" for name in without if name not in LACKED) or "the wheels"
-        raise InputError(
-            f"the image lacks {listing(without, 20)}, and there is no wheel of it; upload again with {fix}"
-        )
+        raise InputError(f"the image lacks {listing(without, 20)}, and no wheel was uploaded; upload again with {fix}")
     if new:
         env = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
         env["PIP_CONFIG_FILE"] = os.devnull  # Kaggle's settings may name another target folder

@@ -61,9 +61,8 @@ def find_data(root="input", small=SMALL):
     root = Path(root)
     missing = f"no train.csv with samples of all four channels in train/ in {root}"
     data = open_data(root, "the competition's files", True)
-    if data is None:
-        data = open_data(root / "demo", f"{missing}, so the simulated atlas of bash run.sh")
-    if data is None:
+    data = data or open_data(root / "demo", f"{missing}, so the simulated atlas of bash run.sh")
+    if not data:
         write_atlas(root / "explore", small, workers=cores())
         data = open_data(root / "explore", f"{missing}, so a small simulated atlas")
     print(data.summary)

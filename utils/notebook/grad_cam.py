@@ -34,9 +34,8 @@ def grad_cam(network, images, columns, layer=None):
     layer's output is spatial."""
     chosen = layer or getattr(network, "map_layer", None)
     if not chosen and hasattr(network, "num_prefix_tokens") and hasattr(network, "blocks"):
-        chosen = (
-            f"blocks.{len(network.blocks) - 1}.norm1"  # timm's vision transformers: later, only the class token matters
-        )
+        # In timm's vision transformers, only the class token matters after this layer.
+        chosen = f"blocks.{len(network.blocks) - 1}.norm1"
     outputs, handles = [], []
     for name, part in network.named_modules():
         if name and chosen in (None, name):

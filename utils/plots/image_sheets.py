@@ -10,12 +10,7 @@ from utils.plots.dataset_figures import STAINS
 from utils.plots.style import BLUE
 
 RGB = ("red", "green", "blue")
-LIGHT = {
-    "red": (1, 0, 0),
-    "green": (0, 1, 0),
-    "blue": (0.15, 0.25, 1),
-    "yellow": (1, 1, 0),
-}  # colours of single channels
+LIGHT = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0.15, 0.25, 1), "yellow": (1, 1, 0)}  # of a single channel
 STAIN_COLOURS = "Nucleus blue, microtubules red, protein green"
 
 

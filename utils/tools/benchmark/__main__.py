@@ -99,9 +99,7 @@ def check_args(args):
         if (smallest := min(getattr(args, name))) < least:
             raise InputError(f"--{name} {smallest} is out of range; give {least} or more")
     if args.rows * args.classes > 10**8:
-        raise InputError(
-            f"--rows {args.rows} x --classes {args.classes} needs too much memory; give at most 100,000,000"
-        )
+        raise InputError(f"--rows {args.rows} x --classes {args.classes} is out of range; give at most 100,000,000")
     check_outputs([args.out, args.plot])
     if args.images:
         if not scan_folder(args.images):

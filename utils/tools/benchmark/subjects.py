@@ -232,9 +232,7 @@ def _measure_workers(work):
 
 
 def print_cost(found):
-    what = (
-        "ms per image of a training step and of a prediction (one TTA view); peak memory of a process training on noise"
-    )
+    what = "ms per image of a training step and of a prediction (one TTA view); peak memory while training on noise"
     _print_title(f"cost: {found['model']}, {what}")
     rows = [["size", "batch", "training", "prediction", "memory"]]
     for row in found["rows"]:

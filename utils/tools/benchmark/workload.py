@@ -28,10 +28,7 @@ from utils.simulator import write
 from utils.simulator.plan import Settings, label_sets
 
 RGBY = parse_channels("rgby")
-MEAN, STD = (
-    [0.081, 0.053, 0.055, 0.083],
-    [0.137, 0.101, 0.153, 0.138],
-)  # published, of the competition's training images
+MEAN, STD = [0.081, 0.053, 0.055, 0.083], [0.137, 0.101, 0.153, 0.138]  # of the competition's images, published
 DEFAULT_COUNT = 64  # samples: at 512² too large for a processor's cache
 
 
