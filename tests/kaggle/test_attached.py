@@ -42,9 +42,9 @@ def test_what_is_attached_is_found_without_opening_folders_of_images(tmp_path, p
 
 
 def test_a_folder_of_very_many_files_is_not_listed_to_its_end(tmp_path):
-    touch(*(tmp_path / "images" / f"{number:04}" for number in range(attached.MOST + 50)))
+    touch(*(tmp_path / "images" / f"{number:04}" for number in range(attached.MAX_ENTRIES + 50)))
     found = {folder.name: len(names) for folder, names in attached.look(tmp_path)}
-    assert found["images"] == attached.MOST
+    assert found["images"] == attached.MAX_ENTRIES
 
 
 def test_what_is_missing_or_attached_twice_is_named(tmp_path):
@@ -66,7 +66,7 @@ def test_a_data_set_that_has_not_arrived_whole_is_refused(tmp_path):
     (tmp_path / "upload.json").write_text(json.dumps({"files": attached.sizes_below(tmp_path)}))
     attached.check_arrived(tmp_path)
     (tmp_path / "kit/train.py").write_text("print(1)")
-    with pytest.raises(InputError, match="1 file .*kit/train.py; upload the data set anew"):
+    with pytest.raises(InputError, match="1 file .*kit/train.py; upload the data set again"):
         attached.check_arrived(tmp_path)
     (tmp_path / "upload.json").write_text("[]")
     with pytest.raises(InputError, match="upload.json is not the list"):

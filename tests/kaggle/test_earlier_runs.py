@@ -1,4 +1,4 @@
-"""Folds of earlier kernels are taken over from where they have got furthest."""
+"""Each fold of earlier kernels is copied from the source with the most progress."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_of_each_fold_what_is_furthest_is_taken_over(unfinished, tmp_path, capsy
     working = tmp_path / "runs"
     assert earlier_runs.take_over([early, late], working, ["mini"]) == [late]
     assert (working / "mini/fold0/last.pt").read_bytes() == (late / "runs/mini/fold0/last.pt").read_bytes()
-    assert f"mini/fold0 taken over from {late}: epoch 3" in capsys.readouterr().out
+    assert f"mini/fold0 copied from {late}: epoch 3" in capsys.readouterr().out
     assert earlier_runs.take_over([early, late], working, ["mini"]) == []  # it is as far already
     assert earlier_runs.take_over([early], working, ["other"]) == []
     assert earlier_runs.progress(working / "mini/fold0").epoch == 3

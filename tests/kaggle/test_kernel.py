@@ -206,7 +206,7 @@ def test_a_second_kernel_goes_on_with_the_first_ones_output_to_the_bit(tmp_path,
     second = layout(tmp_path / "second", atlas, without_runs, earlier=first / "working")
     text, succeeded, figures = run_kernel(second, image, confined, **settings, OPTIONS=TINY)
     assert succeeded and figures == 2, text
-    assert "tiny/fold1 taken over from" in text and "folds.csv taken over" in text and "going on from" in text
+    assert "tiny/fold1 copied from" in text and "folds.csv copied" in text and "going on from" in text
     assert "attach this kernel's output" not in text
 
     options = ["--recipe", "gapnet_pl", "--fold", 1, "--name", "whole", "--folds", first / "working/folds.csv"]
@@ -227,7 +227,7 @@ def test_a_kernel_only_predicts_from_uploaded_checkpoints(tmp_path, atlas, made,
     settings = {"MODE": "predict", "NAME": "mini", "OPTIONS": "--device cpu"}
     text, succeeded, figures = run_kernel(kaggle, image, confined, **settings)
     assert succeeded and figures == 2, text
-    assert "mini/fold0 taken over" in text and "mini/fold1 taken over" in text and "train.py" not in text
+    assert "mini/fold0 copied" in text and "mini/fold1 copied" in text and "train.py" not in text
     check_submission(kaggle / "working/submission.csv", atlas)
     own = tmp_path / "own.csv"
     succeed("predict", run, "--images", atlas / "test", "--ids", atlas / "sample_submission.csv", "-o", own)

@@ -27,14 +27,14 @@ def test_which_folds_are_to_be_trained(run, folds, tmp_path):
 
 def test_which_folds_are_trained_to_the_end(run, folds, tmp_path):
     options = ["--trained", "--folds", folds]
-    refuse("utils.kaggle.submit", run, *options, says=["1 fold of 3 not trained to the end (2)", "goes on"])
+    refuse("utils.kaggle.submit", run, *options, says=["1 fold of 3 unfinished (2)", "to resume"])
     assert "fold0: trained" in succeed("utils.kaggle.submit", run, *options, "--fold", 0).out
     copy = tmp_path / "run/fold0"
     copy.mkdir(parents=True)
     state = torch.load(run / "fold0/last.pt", weights_only=True)
     torch.save(state | {"finished": False}, copy / "last.pt")
     call = ["utils.kaggle.submit", copy.parent, *options, "--fold", 0]
-    refuse(*call, says=["1 fold of 1 not trained to the end (0)"])
+    refuse(*call, says=["1 fold of 1 unfinished (0)"])
     config = state["config"] | {"max_minutes": state["spent"] / 60}  # no time left for one more epoch
     torch.save(state | {"finished": False, "config": config}, copy / "last.pt")
     assert "--max-minutes used up" in succeed(*call).out
@@ -51,7 +51,7 @@ def test_a_submission_of_other_rows_is_not_offered(run, thresholds, predictions,
     assert line.startswith(f"kaggle competitions submit -c {COMPETITION} -f {submission} -m 'run, 2 folds, macro F1 0.")
     table = pd.read_csv(submission, dtype=str)
     table.iloc[::-1].to_csv(submission, index=False)
-    refuse(*call, says=["another order", "ensemble.py --sample"])
+    refuse(*call, says=["differ in rows or their order", "ensemble.py --sample"])
     table.assign(Predicted="28").to_csv(submission, index=False)
     refuse(*call, says=["class numbers 0 to 27"])
 

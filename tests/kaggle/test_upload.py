@@ -40,8 +40,8 @@ REFUSED = {
     "--name a/../bcdefg": ["--name"],
     f"--name {'a' * 44}": ["--name"],
     "--go-on-from kernel": ["--go-on-from", "user/name"],
-    "--wheel tensorflow": ["--wheel tensorflow", "does not ask"],
-    "no_such_run": ["no_such_run", "holds no fold<k>/best.safetensors"],
+    "--wheel tensorflow": ["--wheel tensorflow", "not a package of the kit"],
+    "no_such_run": ["no_such_run", "contains no fold<k>/best.safetensors"],
     "--weights no.pth": ["no.pth cannot be read"],
     "--folds no.csv": ["no.csv"],
 }
@@ -66,7 +66,7 @@ def test_weights_that_kaggle_would_unpack_or_hide_are_refused(tmp_path):
 
 def test_runs_that_are_damaged_or_of_one_name_are_refused(tmp_path, run):
     other = shutil.copytree(run, tmp_path / "other/mini")
-    refused(tmp_path, run, other, says="two runs are called mini")
+    refused(tmp_path, run, other, says="two runs are named mini")
     (other / "fold1" / WEIGHTS).write_bytes(b"PK")
     refused(tmp_path, other, says=f"fold1/{WEIGHTS}")
     shutil.copyfile(run / "fold1" / WEIGHTS, other / "fold1" / WEIGHTS)

@@ -24,7 +24,7 @@ def test_a_package_without_a_wheel_is_named_with_its_fix(install):
 
 
 def test_an_outdated_package_is_replaced_if_there_is_a_wheel(install):
-    with pytest.raises(InputError, match="pip cannot install numpy .*upload the wheels anew"):  # the wheel is empty
+    with pytest.raises(InputError, match="pip cannot install numpy .*upload the wheels again"):  # the wheel is empty
         install("numpy>=99,<100\n", "numpy-99.0-py3-none-any.whl")
 
 

@@ -92,9 +92,9 @@ def test_the_layer_is_the_last_one_with_places_or_the_one_named():
     network = models.build("gapnet_pl", classes=2, channels=3, size=96)
     assert grad_cam.grad_cam(network, images, [0], "block3").maps.shape == (1, 6, 6)
     for wrong in ("block4", "head"):
-        with pytest.raises(InputError, match=f"no layer '{wrong}' whose output has places"):
+        with pytest.raises(InputError, match=f"no layer '{wrong}' with a spatial output"):
             grad_cam.grad_cam(network, images, [0], wrong)
-    with pytest.raises(InputError, match="Sequential.* has no layer whose"):
+    with pytest.raises(InputError, match="Sequential.* has no layer with"):
         grad_cam.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.randn(1, 3, 2, 2), [0])
 
 

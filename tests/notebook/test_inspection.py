@@ -38,13 +38,13 @@ def test_thresholds_of_other_predictions_and_a_wrong_class_are_refused(run, thre
     content = json.loads(thresholds.read_text())
     content["per_class"]["f1_in_sample"][0] += 0.01
     (tmp_path / "t.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="t.json was fitted on other predictions"):
+    with pytest.raises(InputError, match="t.json was not fitted on the predictions"):
         inspection.read_judged(run, tmp_path / "t.json")
     content["per_class"]["positives"] = content["per_class"]["positives"][:-1]
     (tmp_path / "t.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="t.json lacks .* no list of 28 numbers"):
         inspection.read_judged(run, tmp_path / "t.json")
-    with pytest.raises(InputError, match="'Nucleus' is no class"):
+    with pytest.raises(InputError, match="'Nucleus' is not a class"):
         inspection.samples_of(judged, "Nucleus")
 
 

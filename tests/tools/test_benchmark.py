@@ -123,7 +123,7 @@ def test_subjects_without_images_draw_none(monkeypatch):
     assert "samples" not in out and "loading" not in out
 
 
-def test_simulated_fields_are_drawn_where_no_images_are_named(tmp_path, monkeypatch):
+def test_fields_are_simulated_without_images(tmp_path, monkeypatch):
     monkeypatch.setattr(subjects, "PASS_SECONDS", 0.0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     out = succeed(BENCHMARK, "loading", *TINY, "--count", 3, "-o", tmp_path / "b.json").out
@@ -154,7 +154,7 @@ def test_nothing_is_left_after_sigterm(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, says",
     [
-        (["speed"], "there is no subject 'speed' to measure; there are loading, training"),
+        (["speed"], "unknown subject 'speed'; the subjects are loading, training"),
         (["loading", "--images", "nowhere"], "nowhere is not a folder"),
         (["loading", "--size", 16], "--size 16 is out of range"),
         (["training", "--model", "xception", "--size", 32], ["xception", "32"]),
@@ -166,7 +166,7 @@ def test_nothing_is_left_after_sigterm(images, tmp_path, monkeypatch):
         (["loading", "--repeats", 0], "--repeats 0 is out of range"),
         (["thresholds", "-o", "/dev/null/b.json"], "cannot write /dev/null/b.json"),
         (["thresholds", "-o", "b.x", "--plot", "b.x"], "b.x is given for two outputs"),
-        (["thresholds", "--rows", 10**8], "need too much memory"),
+        (["thresholds", "--rows", 10**8], "is out of range; give at most 100,000,000"),
     ],
 )
 def test_bad_input_is_refused_beforehand(options, says, monkeypatch):

@@ -1,4 +1,4 @@
-"""Taking over what earlier kernels, or a training at home, have trained: of each fold what has got furthest."""
+"""Continue earlier kernels or uploaded runs: copy the most advanced state of each fold."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -12,14 +12,12 @@ from utils.files import write_csv
 from utils.kaggle.attached import copy_folder
 from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 
-Progress = namedtuple("Progress", "finished epoch step score")  # in this order one is further than another
+Progress = namedtuple("Progress", "finished epoch step score")  # compared in this order
 
 
 def progress(folder):
-    """How far the fold in `folder` is: Progress, or None without a checkpoint. Weights without last.pt are of a trained fold.
-
-    Raises InputError on a damaged checkpoint.
-    """
+    """-> Progress of the fold in `folder`, or None without a checkpoint. A fold with weights but without last.pt is finished.
+    Raises InputError for a damaged checkpoint."""
     for name in ("last.pt", *ANY_WEIGHTS):
         if (Path(folder) / name).is_file():
             state = checkpoint.load(Path(folder) / name)
@@ -29,10 +27,8 @@ def progress(folder):
 
 
 def take_over(sources, runs, names):
-    """Copy each fold of the runs `names` into `runs` from where it has got furthest, unless it is as far there already.
-
-    sources: folders with a runs/ in them. Returns those that something was copied from, and prints what.
-    """
+    """Copy each fold of the runs `names` from the source with the most progress into `runs`, unless that is as far already.
+    Prints what it copies. sources: folders that contain runs/. -> the sources used."""
     used = []
     for name in names:
         found = {}
@@ -44,27 +40,22 @@ def take_over(sources, runs, names):
                 except InputError as error:
                     raise InputError(f"{error}; or detach that input") from None
         for fold, candidates in sorted(found.items()):
-            far, source, folder = max(candidates, key=lambda candidate: candidate[0][:3])
-            here = progress(Path(runs) / name / fold)
-            if here is None or here[:3] < far[:3]:
+            best, source, folder = max(candidates, key=lambda candidate: candidate[0][:3])
+            present = progress(Path(runs) / name / fold)
+            if present is None or present[:3] < best[:3]:
                 copy_folder(folder, Path(runs) / name / fold)
                 used.append(source)
-                stage = "trained" if far.finished else f"epoch {far.epoch}, step {far.step:,}"
-                print(f"{name}/{fold} taken over from {source}: {stage}")
+                stage = "trained" if best.finished else f"epoch {best.epoch}, step {best.step:,}"
+                print(f"{name}/{fold} copied from {source}: {stage}")
     return list(dict.fromkeys(used))
 
 
 def write_validation_labels(runs, names, path):
-    """Write the labels of all validation images of the runs, from their rows.csv, as a table Id,Target to fit thresholds on.
-
-    So the folds.csv of a run need not be known. Raises InputError if two runs have different labels for an image.
-    """
-    parts = []
-    for name in names:
-        for file in fold_files(Path(runs) / name, "rows.csv"):
-            table = read_table(file, ["Id", "Target", "part"], what="a fold's rows.csv")
-            parts.append(table.loc[table["part"] == "valid", ["Id", "Target"]])
-    table = pd.concat(parts).drop_duplicates()
+    """Write the labels of the runs' validation images, from their rows.csv, as a table Id,Target to fit thresholds on.
+    Raises InputError if two runs have different labels for an image."""
+    files = [file for name in names for file in fold_files(Path(runs) / name, "rows.csv")]
+    rows = pd.concat([read_table(file, ["Id", "Target", "part"], what="a fold's rows.csv") for file in files])
+    table = rows.loc[rows["part"] == "valid", ["Id", "Target"]].drop_duplicates()
     if twice := table["Id"][table["Id"].duplicated()].unique().tolist():
-        raise InputError(f"the runs {', '.join(names)} have other labels for {listing(twice)}; predict with each alone")
+        raise InputError(f"{', '.join(names)} have different labels for {listing(twice)}; predict with each run alone")
     write_csv(path, table)

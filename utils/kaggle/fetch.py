@@ -1,13 +1,13 @@
-"""Check that the competition's files are in input/, and fetch what is missing
+"""Check that the competition's files are in input/, and download missing ones
 
-    python -m utils.kaggle.fetch              # checks, fetches what is missing
-    python -m utils.kaggle.fetch --check      # only checks
+    python -m utils.kaggle.fetch              # check, download missing files
+    python -m utils.kaggle.fetch --check      # only check
 
-Wanted are train.csv, sample_submission.csv, and the folders train/ and test/
-with four channels of each Id in them. Archives that lie there (train.zip,
-test.zip, or the whole competition's) are unpacked; others are fetched with the
-official client (pip install kaggle; kaggle auth login), from an account that
-has accepted the competition's rules. Unpacking goes on where it was stopped.
+The files are train.csv, sample_submission.csv, and the folders train/ and test/
+with four channels of each Id. Archives in input/ (train.zip, test.zip, or that
+of the whole competition) are unpacked. Others are downloaded with the official
+client (pip install kaggle; kaggle auth login); the account must have accepted
+the competition's rules. Interrupted unpacking resumes.
 """
 
 import os
@@ -27,17 +27,17 @@ from utils.errors import InputError, data_size, first_line, listing, plural
 from utils.files import destination
 from utils.kaggle import COMPETITION, TABLES
 
-ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # bytes, about; the images in them take as much again
+ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # approximate bytes; the unpacked images need the same again
 IMAGE_ENDS = tuple(f"_{channel}.{ending}" for channel in CHANNELS.values() for ending in ENDINGS)
 RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
-FETCHING = ".fetching"  # the folder of downloads that are not complete: the client goes on with them
-BY_HAND = "or put Kaggle's files there yourself, as input/README.md says"
+FETCHING = ".fetching"  # folder of incomplete downloads, which the client resumes
+BY_HAND = "or put Kaggle's files there yourself, see input/README.md"
 
 
 def main():
     parser = option_parser(__doc__, "utils.kaggle.fetch")
-    parser.add_argument("--to", default="input", metavar="FOLDER", help="where they belong (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="fetch nothing, only check")
+    parser.add_argument("--to", default="input", metavar="FOLDER", help="folder of the files (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="check only, download nothing")
     args = parser.parse_args()
     folder = Path(args.to)
     if not args.check:
@@ -49,7 +49,7 @@ def main():
 
 
 def find_missing(folder):
-    """The names of those of the four files and folders wanted that are missing."""
+    """-> the names of missing tables and image folders."""
     return [name for name in (*TABLES, "train/", "test/") if not _exists(folder / name)]
 
 
@@ -58,7 +58,7 @@ def _exists(path):
 
 
 def check(folder):
-    """Return how many samples train and test have. Raises InputError if an Id of the tables lacks a channel."""
+    """-> number of samples in train and in test. Raises InputError if an Id of the tables lacks a channel."""
     labels = read_labels(folder / "train.csv", load_classes("hpa"))
     sample = read_table(folder / "sample_submission.csv", ["Id", "Predicted"], what="Kaggle's sample submission")
     check_ids(folder / "sample_submission.csv", sample["Id"])
@@ -72,7 +72,7 @@ def check(folder):
 
 
 def provide(folder):
-    """Unpack the archives that are found and fetch what is missing then."""
+    """Unpack existing archives and download what is still missing."""
     whole = folder / f"{COMPETITION}.zip"
     if find_missing(folder) and whole.is_file():
         unpack(whole, folder)
@@ -81,22 +81,22 @@ def provide(folder):
         archives = [path for path in (folder / name, folder / f"{name}.zip") if path.suffix == ".zip"]
         if not _exists(wanted) and not any(path.is_file() for path in archives):
             download(name, folder)
-        for archive in archives:  # the client packs some tables
+        for archive in archives:  # the client zips some tables
             if not _exists(wanted) and archive.is_file():
                 unpack(archive, folder)
         if not _exists(wanted):
-            raise InputError(f"{folder / name} holds no {wanted.name}; delete it and fetch it again, {BY_HAND}")
+            raise InputError(f"{folder / name} does not contain {wanted.name}; delete it and fetch it again, {BY_HAND}")
 
 
 def download(name, folder):
-    """Fetch one of the competition's files with the official client, which shows its progress. Raises InputError."""
+    """Download one of the competition's files with the official client. Raises InputError if that fails."""
     client = shutil.which("kaggle")
     if not client:
         install = "pip install kaggle, kaggle auth login"
         raise InputError(f"{folder} lacks {name} and there is no kaggle client to fetch it; {install}, {BY_HAND}")
     partial = folder / FETCHING
     partial.mkdir(parents=True, exist_ok=True)
-    _check_room(folder, f"{name} and what is in it", 2 * ARCHIVES.get(name, 0))
+    _check_room(folder, f"{name} with its content", 2 * ARCHIVES.get(name, 0))
     command = ["kaggle", "competitions", "download", "-c", COMPETITION, "-f", name, "-p", str(partial)]
     print("$", *command, flush=True)
     done = subprocess.run([client, *command[1:]])
@@ -111,16 +111,14 @@ def download(name, folder):
 
 
 def unpack(archive, folder):
-    """Unpack Kaggle's archive: tables and further archives into `folder`, images into its train/ or test/.
-
-    Whatever folder they have in the archive. What exists is not replaced; train/ and test/ appear whole, and what a
-    stopped unpacking has finished is kept. Raises InputError if the archive is damaged or the disk too small.
-    """
+    """Unpack Kaggle's archive: tables and inner archives into `folder`, images into its train/ or test/, whatever the archive's
+    folders. Existing files are kept. train/ and test/ appear when complete; interrupted unpacking resumes. Raises InputError
+    if the archive is damaged or the disk too small."""
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [(member, _place(member, archive, folder)) for member in packed.infolist()]
             members = [(member, place) for member, place in members if place]
-            todo = [(member, place) for member, place in members if not _is_whole(place, member.file_size)]
+            todo = [(m, place) for m, place in members if not place.is_file() or place.stat().st_size != m.file_size]
             _check_room(folder, archive, sum(member.file_size for member, _ in todo))
             for member, place in tqdm(todo, desc=f"unpacking {archive.name}", unit="file", disable=None):
                 _extract(packed, member, place)
@@ -134,12 +132,12 @@ def unpack(archive, folder):
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{archive} is damaged ({first_line(error)}); delete it and fetch it again") from None
     except OSError as error:
-        raise InputError(f"{archive} cannot be unpacked ({error.strerror or error}); fix that, then go on") from None
+        raise InputError(f"{archive} cannot be unpacked ({error.strerror or error}); fix that and try again") from None
     print(f"{archive} unpacked, {plural(len(members), 'file')}; it can be deleted")
 
 
 def _place(member, archive, folder):
-    """Where to unpack a member of an archive: a path, or None for what is not wanted or exists already."""
+    """-> the path to which a member of an archive is unpacked; None if it is not needed or exists."""
     parts = PurePosixPath(member.filename.replace("\\", "/")).parts
     if member.is_dir() or not parts:
         return None
@@ -153,13 +151,9 @@ def _place(member, archive, folder):
 
 
 def _unfinished(folder):
-    """Where images are gathered until all are there: beside their folder, or beside what it leads to if it is a link."""
+    """-> the folder that collects images until all are unpacked: beside their folder, or beside the target if that is a link."""
     folder = destination(folder, folder=True)
     return folder.with_name(f".{folder.name}.unpacking")
-
-
-def _is_whole(path, size):
-    return path.is_file() and path.stat().st_size == size
 
 
 def _check_room(folder, what, need):
@@ -171,7 +165,7 @@ def _extract(packed, member, place):
     place = destination(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.name}.part")
-    with packed.open(member) as source, open(part, "wb") as file:  # checked against its checksum at its end
+    with packed.open(member) as source, open(part, "wb") as file:  # zipfile verifies the checksum at the end
         shutil.copyfileobj(source, file, 2**20)
     os.replace(part, place)
 

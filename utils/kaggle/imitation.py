@@ -1,4 +1,4 @@
-"""Kaggle's folders imitated at home: a few simulated images instead of the competition's, and the data set to upload."""
+"""Imitate Kaggle's folders: the data set to upload, and a few simulated images as the competition's files."""
 
 import contextlib
 import io
@@ -14,16 +14,13 @@ SETTINGS = Settings(800, 40, size=64, seed=4, power=0.5)
 
 
 def imitate(kaggle, settings=SETTINGS):
-    """Make the folder `kaggle` anew: input/ with the competition and the data set, read-only, and an empty working/.
-
-    There are no wheels: at home no package is missing.
-    """
+    """Replace the folder `kaggle`: read-only input/ with the competition and the data set (without wheels), and empty working/."""
     kaggle = Path(kaggle)
     shutil.rmtree(kaggle, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
         write_atlas(kaggle / "input/competitions" / COMPETITION, settings, workers=cores())
     upload.build(kaggle / "upload", "you", "hpa-kit", with_wheels=False)
-    (kaggle / "upload/dataset/dataset-metadata.json").unlink()  # Kaggle's client keeps it
+    (kaggle / "upload/dataset/dataset-metadata.json").unlink()  # Kaggle's client does not upload it
     (kaggle / "input/datasets/you").mkdir(parents=True)
     (kaggle / "upload/dataset").rename(kaggle / "input/datasets/you/hpa-kit")
     shutil.rmtree(kaggle / "upload")

@@ -1,6 +1,6 @@
-"""The steps of the kernel notebook, one function a cell: open, install, prepare folds, train, submit, close.
+"""The steps of the kernel notebook, one function per cell: open, install, prepare folds, train, submit, close.
 
-Until `install` only the standard library, packaging and OpenCV are imported, and of utils/ what needs no more.
+Before `install`, only the standard library, packaging, OpenCV and modules of utils/ that need no more may be imported.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from utils.files import check_name
 from utils.kaggle import attached, wheels
 from utils.notebook.display import run
 
-BEFORE = 180  # seconds that a session may be older than the first cell's clock
-LEAST = 60  # seconds of training that are worth a start
-SCRATCH = "hpa-kit-scratch"  # the folder for what is no output
+BEFORE = 180  # seconds between the session's start and the first cell, at most
+LEAST = 60  # seconds of training below which it does not start
+SCRATCH = "hpa-kit-scratch"  # folder for temporary files
 
 
 @dataclass(frozen=True)
 class Session:
-    """Where things are, and until when (seconds of time.time()) training may go on."""
+    """Folders, and when training has to end (seconds of time.time())."""
 
     competition: Path
     dataset: Path
-    outputs: tuple  # folders with the runs/ of earlier kernels, or of the data set
+    outputs: tuple  # folders that contain runs/: earlier kernels' output, the data set
     working: Path
     scratch: Path
     ends: float
@@ -42,11 +42,11 @@ class Session:
 
 
 def tell_errors_in_one_line():
-    """Let a failing cell of the notebook show what went wrong instead of a traceback; it fails all the same."""
+    """Make a failing cell of the notebook show one line instead of a traceback; the cell still fails."""
     from IPython import get_ipython
 
     def show(shell, kind, value, traceback, tb_offset=None):
-        text = f"error: {value}" if kind is InputError else f"error: exit code {value.returncode}, for the reason above"
+        text = f"error: {value}" if kind is InputError else f"error: exit code {value.returncode}, see above"
         print(text, file=sys.stderr)
         return [text]
 
@@ -54,12 +54,12 @@ def tell_errors_in_one_line():
 
 
 def check_settings(mode, name, options):
-    """Raise InputError on settings of the first cell that would only show hours later."""
+    """Raise InputError for bad settings in the first cell, before hours of training."""
     if mode not in ("train", "predict"):
-        raise InputError(f"MODE {mode!r} is neither 'train' nor 'predict'; give one of these")
+        raise InputError(f"MODE {mode!r} is neither 'train' nor 'predict'; give one of them")
     names = name.split()
     if not names or mode == "train" and len(names) > 1:
-        raise InputError(f"NAME {name!r} names {len(names)} runs; give one, or with MODE 'predict' one or more")
+        raise InputError(f"NAME {name!r} names {len(names)} runs; give one, or several with MODE 'predict'")
     for one in names:
         check_name(one)
     try:
@@ -69,12 +69,10 @@ def check_settings(mode, name, options):
 
 
 def open_session(kaggle, started, session, reserve):
-    """Find what is attached below `kaggle`/input, and copy the kit to a place for what is no output: -> Session.
+    """Find the inputs below `kaggle`/input, copy the kit to the scratch folder and change into the copy: -> Session.
 
-    The copy becomes the working directory, with the uploaded weights in its place for them. started: when the first
-    cell ran, seconds of time.time(). session, reserve: spans such as 9h: how long a kernel may run, and how much of it
-    is kept for predicting.
-    """
+    started: time.time() of the first cell. session, reserve: spans such as 9h: the kernel's time limit, and the part of it
+    reserved for prediction."""
     kaggle = Path(kaggle)
     length, kept = parse_span("SESSION", session), parse_span("RESERVE", reserve)
     if kept >= length:
@@ -94,7 +92,7 @@ def open_session(kaggle, started, session, reserve):
     os.chdir(kit)
     os.environ |= {"TMPDIR": str(scratch / "tmp"), "HF_HUB_OFFLINE": "1"}
     os.environ |= dict.fromkeys(("MPLCONFIGDIR", "TORCH_HOME", "HF_HOME"), home)
-    tempfile.tempdir = None  # to be found anew, from TMPDIR
+    tempfile.tempdir = None  # makes tempfile read TMPDIR again
     found = Session(competition, dataset, outputs, working, scratch, started - BEFORE + length - kept)
     for what, folder in {"competition": competition, "kit": dataset, "output": working, "scratch": scratch}.items():
         print(f"{what:12}{folder}")
@@ -107,9 +105,9 @@ def open_session(kaggle, started, session, reserve):
 
 
 def pick_scratch(kaggle):
-    """A folder for what is no output; in the working folder, 20 GB on Kaggle, only if nothing else can be written."""
+    """-> a folder for temporary files; the working folder, limited to 20 GB on Kaggle, only if no other is writable."""
     places = [kaggle / "temp"]
-    if kaggle == Path("/kaggle"):  # an imitation stays in its own folder
+    if kaggle == Path("/kaggle"):  # an imitation stays in its folder
         places.append(Path(tempfile.gettempdir()))
     for place in places:
         try:
@@ -122,12 +120,12 @@ def pick_scratch(kaggle):
 
 
 def install(session):
-    """Install the packages that the image lacks from the data set's wheels, into the scratch folder."""
+    """Install packages that the image lacks from the data set's wheels, into the scratch folder."""
     wheels.install(session.dataset / "kit/requirements.txt", session.dataset / "wheels", session.scratch / "packages")
 
 
 def count_gpus(options=""):
-    """The number of GPUs to train on, 0 if the options ask for the CPU. Raises InputError on one that torch cannot use."""
+    """-> the number of GPUs to train on (0: the CPU). Raises InputError for a GPU that torch does not support."""
     import torch
 
     from utils.device import check_built_for
@@ -143,20 +141,20 @@ def count_gpus(options=""):
 
 
 def device_of(options):
-    """The --device in train.py's `options`, a text."""
+    """-> the --device in train.py's `options` (str)."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--device", default="auto")
     return parser.parse_known_args(shlex.split(options))[0].device
 
 
 def python(gpus, *words):
-    """Run a script of the kit and show what it prints, with a process for each GPU if there are several."""
+    """Run a script of the kit and show its output; with several GPUs, start one process per GPU."""
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", gpus] if gpus > 1 else []
     run(*several, *words)
 
 
 def take_over(session, names):
-    """Take over the folds of the runs `names`, and folds.csv, from earlier outputs and the data set."""
+    """Copy the folds of the runs `names`, and folds.csv, from earlier outputs and the data set."""
     from utils.kaggle import earlier_runs
 
     used = earlier_runs.take_over(session.outputs, session.runs, names)
@@ -164,18 +162,18 @@ def take_over(session, names):
     for folder in (*used, *session.outputs, session.dataset):
         if (folder / "folds.csv").is_file() and not table.exists():
             shutil.copyfile(folder / "folds.csv", table)
-            print(f"folds.csv taken over from {folder}")
+            print(f"folds.csv copied from {folder}")
 
 
 def make_folds(session):
-    """Make folds.csv in the output if none was taken over."""
+    """Make folds.csv in the output unless one was copied."""
     table, data = session.working / "folds.csv", session.competition
     if not table.exists():
         run("make_folds.py", "--labels", data / "train.csv", "--images", data / "train", "-o", table)
 
 
 def train(session, recipe, fold, name, options="", gpus=0):
-    """Train one fold, or go on with it, until the session's time for training is over."""
+    """Train one fold, or resume it, until the session's time for training ends."""
     from utils.kaggle.earlier_runs import progress
 
     so_far, left = progress(session.runs / name / f"fold{fold}"), session.ends - time.time()
@@ -191,10 +189,8 @@ def train(session, recipe, fold, name, options="", gpus=0):
 
 
 def submit(session, names, options="", gpus=0):
-    """Predict the test set with all trained folds of the runs `names` and write submission.csv: -> its path.
-
-    Thresholds are fitted on the runs' out-of-fold predictions. None if a run has no finished epoch yet.
-    """
+    """Predict the test set with all trained folds of the runs `names`, fit thresholds on their out-of-fold predictions and
+    write submission.csv: -> its path, or None if a run has no finished epoch."""
     from utils.kaggle.earlier_runs import write_validation_labels
     from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 
@@ -219,11 +215,11 @@ def submit(session, names, options="", gpus=0):
 
 
 def close(session, names):
-    """Remove what is no output, list the rest, and print how to go on with folds that are not finished."""
+    """Remove the scratch folder, list the output, and print how to resume unfinished folds."""
     from utils.kaggle.earlier_runs import progress
 
     folders = [folder for name in names for folder in sorted((session.runs / name).glob("fold*"))]
-    # before the scratch folder goes: networks are built of packages in it
+    # read before the scratch folder is removed, which contains packages that the networks need
     unfinished = {folder: found for folder in folders if (found := progress(folder)) and not found.finished}
     os.chdir(session.working)
     shutil.rmtree(session.scratch, ignore_errors=True)
@@ -231,13 +227,12 @@ def close(session, names):
         if path.is_file() and path.suffix in (".csv", ".pt", ".safetensors"):
             print(f"{data_size(path.stat().st_size):>10}  {path.relative_to(session.working)}")
     for folder, so_far in unfinished.items():
-        print(
-            f"{folder.parent.name}/{folder.name} is not finished (epoch {so_far.epoch}, step {so_far.step:,}): attach this kernel's "
-            "output (Add Input, Your Work) and run the notebook again with the same settings; it goes on from here"
-        )
+        state = f"{folder.parent.name}/{folder.name} is not finished (epoch {so_far.epoch}, step {so_far.step:,})"
+        fix = "attach this kernel's output (Add Input, Your Work) and run the notebook again with the same settings"
+        print(f"{state}: {fix}; training resumes from here")
 
 
 def names_of(predicted, classes, most=3):
-    """A submission's "16 0" as lines of class names: at most `most`, the last then counts the rest."""
+    """A submission's "16 0" as at most `most` lines: class names, or the number of further ones in the last line."""
     names = [classes[int(number)] for number in predicted.split()]
     return "\n".join(names if len(names) <= most else [*names[: most - 1], f"and {len(names) - most + 1} more"])

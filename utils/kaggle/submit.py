@@ -1,14 +1,14 @@
-"""From a run of all folds to the command that submits it
+"""Check a run and its submission, and print the command that submits it
 
     python -m utils.kaggle.submit runs/chen --list
     python -m utils.kaggle.submit runs/chen --trained
     python -m utils.kaggle.submit runs/chen --file runs/chen/submission.csv
 
---list prints the numbers of the folds in --folds, and refuses a run that has
-other folds. --trained prints how far each is, and ends with exit code 2 if one
-is not trained to its end (train.py ends well when a time limit stops it).
---file checks the rows of a submission against --sample and prints the command
-of Kaggle's client that submits it, with the macro F1 to expect.
+--list prints the fold numbers of --folds, and refuses a run that has others.
+--trained prints the state of each fold, with exit code 2 if one is unfinished
+(train.py itself exits with 0 when a time limit stops it). --file checks the
+rows of a submission against --sample, and prints the command of Kaggle's
+client that submits it, with the expected macro F1.
 """
 
 import shlex
@@ -25,24 +25,20 @@ from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 from utils.safe_load import read_json
 
 
-def parse_args():
+def main():
     parser = option_parser(__doc__, "utils.kaggle.submit")
     arg = parser.add_argument
-    arg("run", help="a run's folder, with fold<k>/ in it")
-    arg("--list", action="store_true", help="print which folds are to be trained")
-    arg("--wanted", type=int, default=0, metavar="N", help="how many folds there should be; 0: any number")
-    arg("--trained", action="store_true", help="check that all folds are trained")
-    arg("--fold", type=int, help="only this one")
+    arg("run", help="folder of a run, with fold<k>/ in it")
+    arg("--list", action="store_true", help="print the fold numbers of --folds")
+    arg("--wanted", type=int, default=0, metavar="N", help="required number of folds; 0: any")
+    arg("--trained", action="store_true", help="check that all folds are finished")
+    arg("--fold", type=int, help="check only this fold")
     arg("--file", metavar="CSV", help="the submission that ensemble.py wrote")
     arg("--folds", default="input/folds.csv", help="table made by make_folds.py (default: %(default)s)")
     arg("--sample", default="input/sample_submission.csv", help="Kaggle's sample submission (default: %(default)s)")
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
+    args = parser.parse_args()
     if not (args.list or args.trained or args.file):
-        raise InputError("nothing is asked for; give --list, --trained or --file runs/chen/submission.csv")
+        raise InputError("no action; give --list, --trained or --file runs/chen/submission.csv")
     run = Path(args.run)
     if args.list:
         print(*list_folds(run, args.folds, args.wanted))
@@ -55,49 +51,45 @@ def main():
 
 
 def fold_numbers(path):
-    """The folds of a folds.csv, ascending, without the rows that are always or never trained on."""
+    """-> the fold numbers of a folds.csv, ascending, without those of rows that are always or never trained on."""
     return sorted({int(fold) for fold in read_folds(path, load_classes("hpa"))["fold"] if fold >= 0})
 
 
 def list_folds(run, path, wanted=0):
-    """`fold_numbers`. Raises InputError unless there are `wanted` (0: any), and if the run has others, which predict.py
-    would average in.
-    """
+    """-> `fold_numbers`. Raises InputError unless there are `wanted` (0: any), and if the run has other folds, which
+    predict.py would average too."""
     folds = fold_numbers(path)
     if not folds:
         raise InputError(f"{path} has no fold to validate on; make it with make_folds.py")
     if wanted and wanted != len(folds):
-        found = plural(len(folds), "fold")
-        raise InputError(f"{path} has {found}, not {wanted}; delete it to distribute the images anew")
-    others = [file.parent for file in fold_files(run, *ANY_WEIGHTS) if int(file.parent.name[4:]) not in folds]
-    if others:
+        raise InputError(f"{path} has {plural(len(folds), 'fold')}, not {wanted}; delete it to make new folds")
+    if others := [file.parent for file in fold_files(run, *ANY_WEIGHTS) if int(file.parent.name[4:]) not in folds]:
         raise InputError(f"{listing(others)}: no fold of {path} has this number; delete or move the folder")
     return folds
 
 
 def check_trained(run, folds):
-    """Print how far each fold is. Raises InputError if one is not trained to its end."""
+    """Print the state of each fold. Raises InputError if one is unfinished."""
     unfinished = []
     for fold in folds:
         path = run / f"fold{fold}" / "last.pt"
-        finished, text = how_far(path) if path.is_file() else (False, "not begun")
+        finished, text = how_far(path) if path.is_file() else (False, "not started")
         print(f"{path.parent}: {text}")
         if not finished:
             unfinished.append(fold)
     if unfinished:
         count = f"{plural(len(unfinished), 'fold')} of {len(folds)}"
-        found = listing(unfinished, 10)
-        raise InputError(f"{run}: {count} not trained to the end ({found}); the same command goes on")
+        raise InputError(f"{run}: {count} unfinished ({listing(unfinished, 10)}); run the same command again to resume")
 
 
 def how_far(path):
-    """Whether the training of a last.pt is at its end, and a text how far."""
+    """-> whether the training of a last.pt is finished, and a description of its state."""
     state = checkpoint.load(path)
     if "finished" not in state:
-        raise InputError(f"{path} does not hold how far its training is; give one that train.py wrote")
+        raise InputError(f"{path} lacks the state of its training; give one that train.py wrote")
     config, epoch = state["config"], state["epoch"]
     used_up = not state["position"] and out_of_time(config.max_minutes, state["spent"], state["log"])
-    how = "trained" if state["finished"] else "--max-minutes used up" if used_up else "not at its end"
+    how = "trained" if state["finished"] else "--max-minutes used up" if used_up else "unfinished"
     score = f", best macro F1 {state['score']:.4f} in epoch {state['best_epoch']}" if state["best_epoch"] else ""
     return state["finished"] or used_up, f"{how}, epoch {epoch} of {config.epochs}{score}"
 
@@ -107,11 +99,11 @@ def check_rows(path, sample):
     ids = read_labels(path, load_classes("hpa"), column="Predicted")["Id"]
     wanted = read_table(sample, ["Id"], what="Kaggle's sample submission")["Id"]
     if ids.tolist() != wanted.tolist():
-        raise InputError(f"{path} has other rows, or another order, than {sample}; run ensemble.py --sample again")
+        raise InputError(f"{path} and {sample} differ in rows or their order; run ensemble.py --sample again")
 
 
 def describe(run):
-    """The message of a submission: the run, and the macro F1 to expect by its thresholds.json."""
+    """-> the message of a submission: the run, and the macro F1 of its thresholds.json."""
     path = run / "thresholds.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; make it with threshold.py {run}")

@@ -1,17 +1,17 @@
-"""Make what is to be uploaded to Kaggle: kit, wheels, weights, runs; a notebook
+"""Prepare an upload to Kaggle: a data set with the kit, and a notebook
 
     python -m utils.kaggle.upload --user NAME
     python -m utils.kaggle.upload runs/chen --user NAME
     python -m utils.kaggle.upload --user NAME --folds input/folds.csv \\
         --weights input/weights/se_resnext50_32x4d-a260b3a4.pth
 
-kaggle_upload/dataset/ becomes a data set of yours: kit/ (the scripts), wheels/
-(the packages that Kaggle's image lacks), weights/, runs/<name>/fold<k>/ of the
-RUNs, folds.csv. kaggle_upload/kernel/ becomes the kernel that uses it. Each
-has its metadata file, and the commands that upload them are printed.
+kaggle_upload/dataset/ is the data set: kit/ (the scripts), wheels/ (packages
+that Kaggle's image lacks), weights/, runs/<name>/fold<k>/ of each RUN, and
+folds.csv. kaggle_upload/kernel/ is the kernel that uses it. Each has its
+metadata file; the commands that upload them are printed.
 
-Of a run what predicting and thresholds need is taken along, and of a fold that
-is not finished also what it needs to go on there.
+From a run, files for prediction and thresholds are included, and from an
+unfinished fold also those to resume its training.
 """
 
 import json
@@ -33,47 +33,42 @@ from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = ("*.py", "utils/**/*.py", "utils/**/*.csv", "requirements.txt")
-KEPT = (*ANY_WEIGHTS, "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")  # of a fold
-TO_GO_ON = ("last.pt", "steps.csv")  # of one that is not finished
+# Files of a fold, and further ones of an unfinished fold:
+KEPT = (*ANY_WEIGHTS, "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")
+TO_RESUME = ("last.pt", "steps.csv")
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 NOTEBOOK = "kaggle_kernel.ipynb"
-# Of github.com/Kaggle/kaggle-cli, docs/datasets_metadata.md and docs/kernels_metadata.md. The client itself (2.2) wants
-# at least six characters for a data set's name, where the page says three; the kernel's name must fit into 50 too.
+# From github.com/Kaggle/kaggle-cli, docs/datasets_metadata.md and docs/kernels_metadata.md. The client (2.2) requires
+# at least six characters for a data set's name, although the page says three; a kernel's name has at most 50 too.
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-KERNEL = "-kernel"  # at the end of the kernel's name
+KERNEL = "-kernel"  # suffix of the kernel's name
 LEAST, MOST = 6, 50 - len(KERNEL)
 
 
-def parse_args():
+def main():
     parser = option_parser(__doc__, "utils.kaggle.upload")
     arg = parser.add_argument
     several = {"action": "append", "default": []}
-    arg("runs", nargs="*", metavar="RUN", help="folders of runs: their trained folds, to predict with or to go on")
+    arg("runs", nargs="*", metavar="RUN", help="folders of runs whose folds to predict with or to resume")
     arg("--user", required=True, metavar="NAME", help="your name on Kaggle")
-    arg("--weights", metavar="FILE", help="pretrained weights that --weights looks for; may be repeated", **several)
-    arg("--folds", metavar="CSV", help="a folds.csv to use there (default: the kernel makes one)")
-    arg("--wheel", metavar="PACKAGE", help="one more package, missing or outdated there; may be repeated", **several)
-    arg("--name", default="hpa-kit", help="of the data set on Kaggle (default: %(default)s)")
+    arg("--weights", metavar="FILE", help="file of pretrained weights; may be repeated", **several)
+    arg("--folds", metavar="CSV", help="folds.csv to upload (default: the kernel makes one)")
+    arg("--wheel", metavar="PACKAGE", help="further package to upload as a wheel; may be repeated", **several)
+    arg("--name", default="hpa-kit", help="name of the data set on Kaggle (default: %(default)s)")
     arg("--go-on-from", metavar="USER/KERNEL", help="attach that kernel's output; may be repeated", **several)
-    arg("--overwrite", action="store_true", help="replace what this command made before")
+    arg("--overwrite", action="store_true", help="replace an earlier output of this command")
     arg("-o", "--out", default="kaggle_upload", help="folder to write (default: %(default)s)")
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
+    args = parser.parse_args()
     build(**vars(args))
     print_contents(Path(args.out))
     if not args.weights and not args.runs:
-        print('no weights: recipes that start from ImageNet need --weights here, or OPTIONS = "--weights none" there')
+        print('no weights: recipes with pretrained weights need --weights, or OPTIONS = "--weights none" in the kernel')
     print_commands(Path(args.out), f"{args.user}/{args.name}")
 
 
 def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overwrite=False, wheel=(), with_wheels=True):
-    """Make the folder `out`, whole or not at all. Arguments as the command's options.
-
-    with_wheels: False for an environment that has all packages. Raises InputError on what cannot be uploaded.
-    """
+    """Write the folder `out`, complete or not at all. The arguments are the command's options; with_wheels: False if no package
+    is missing. Raises InputError for files and names that cannot be uploaded."""
     out = Path(out)
     check_names(user, name, go_on_from)
     check_place(out, overwrite)
@@ -98,85 +93,84 @@ def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overw
             write_notebook(kernel / NOTEBOOK)
             write_json(kernel / "kernel-metadata.json", kernel_metadata(user, name, go_on_from))
     except OSError as error:
-        raise InputError(f"cannot write {out} ({error.strerror or error}); free the place or choose another") from error
+        raise InputError(f"cannot write {out} ({error.strerror or error}); free space or change --out") from error
 
 
 def check_names(user, name, kernels=()):
-    """Raise InputError unless these can be names on Kaggle: of a user, a data set, and kernels as user/name."""
+    """Raise InputError unless these are valid names on Kaggle: of a user, a data set, and kernels (user/name)."""
     if not (SLUG.fullmatch(user) and 2 <= len(user) <= 50):
-        raise InputError(f"--user {user!r} is no name of a Kaggle user; give what stands in kaggle.com/<user>")
+        raise InputError(f"--user {user!r} is not a valid Kaggle user name; give the one in kaggle.com/<user>")
     if not (SLUG.fullmatch(name) and LEAST <= len(name) <= MOST):
-        rule = f"{LEAST} to {MOST} small letters and digits, words joined by -"
-        raise InputError(f"--name {name!r} cannot be a data set's name on Kaggle; give {rule}")
+        rule = f"{LEAST} to {MOST} lower-case letters and digits, words joined by -"
+        raise InputError(f"--name {name!r} is not a valid data set name on Kaggle; give {rule}")
     for kernel in kernels:
         if not re.fullmatch(f"{SLUG.pattern}/{SLUG.pattern}", kernel):
-            address = "give user/name as in its address, kaggle.com/code/user/name"
-            raise InputError(f"--go-on-from {kernel!r} is no kernel; {address}")
+            raise InputError(f"--go-on-from {kernel!r} is not a kernel; give user/name as in kaggle.com/code/user/name")
 
 
 def check_place(out, overwrite):
-    """Raise InputError unless `out` can be written, and holds at most what this command wrote if `overwrite` is set."""
+    """Raise InputError unless `out` is new and writable, or, with `overwrite`, an earlier output of this command."""
     check_writable(out / MANIFEST)
     if not out.exists():
         return
     strange = sorted({path.name for path in out.iterdir()} - {"dataset", "kernel"})
     if strange or not (out / "dataset" / MANIFEST).is_file():
         found = listing(strange) or "files"
-        raise InputError(f"{out} holds {found} that this command did not write; choose another --out")
+        raise InputError(f"{out} contains {found} that this command did not write; choose another --out")
     if not overwrite:
         raise InputError(f"{out} exists; give --overwrite to replace it, or choose another --out")
 
 
 def commit():
-    """The kit's commit, with -dirty after it if files that git tracks were changed since; None without git."""
+    """-> the kit's git commit, with -dirty appended if tracked files have changed; None without git."""
     with suppress(OSError):
         words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         return subprocess.run(words, capture_output=True, errors="replace").stdout.strip() or None
 
 
 def weight_files(paths):
-    """{weights/<name>: file} of files of weights."""
+    """-> {weights/<name>: file}."""
     files = {}
     for path in map(Path, paths):
         file_size(path)  # raises InputError if it cannot be read
         if not is_stem(path.name) or path.name.startswith(".") or path.suffix.lower() in UNPACKED:
-            raise InputError(f"{path} cannot be uploaded: Kaggle hides or unpacks files of such names; rename it")
+            raise InputError(f"{path} cannot be uploaded: Kaggle hides or unpacks files with such names; rename it")
         if f"weights/{path.name}" in files:
-            raise InputError(f"two files of weights are called {path.name}; rename one")
+            raise InputError(f"two files of weights are named {path.name}; rename one")
         files[f"weights/{path.name}"] = path
     return files
 
 
 def run_files(runs):
-    """{runs/<name>/fold<k>/<file>: file} of all folds of the runs that can predict or go on."""
+    """-> {runs/<name>/fold<k>/<file>: file} of all folds that can predict or resume."""
     files = {}
     for run in map(Path, runs):
         name = run.resolve().name
         check_name(name)
         if any(place.startswith(f"runs/{name}/") for place in files):
-            raise InputError(f"two runs are called {name}; rename the folder of one")
+            raise InputError(f"two runs are named {name}; rename the folder of one")
         best, last = fold_files(run, *ANY_WEIGHTS), fold_files(run, "last.pt")
         for path in best:
             checkpoint.load(path)
             read_fold(path.parent)
         unfinished = [path for path in last if not checkpoint.load(path).get("finished")]
         if not best + unfinished:
-            raise InputError(f"{run} holds no fold<k>/best.safetensors; give the folder of a run that train.py wrote")
+            raise InputError(f"{run} contains no fold<k>/best.safetensors; give a run's folder that train.py wrote")
         for folder in dict.fromkeys(path.parent for path in best + unfinished):
-            patterns = KEPT + (TO_GO_ON if folder / "last.pt" in unfinished else ())
+            patterns = KEPT + (TO_RESUME if folder / "last.pt" in unfinished else ())
             for path in (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()):
                 files[f"runs/{name}/{folder.name}/{path.relative_to(folder).as_posix()}"] = path
     return files
 
 
 def dataset_metadata(user, name):
-    """The content of dataset-metadata.json. Private unless it is created with --public; exactly one licence is asked for."""
-    title = name.replace("-", " ")  # Kaggle makes the name in the address of it
+    """-> the content of dataset-metadata.json, with exactly one licence. The client creates it private by default."""
+    title = name.replace("-", " ")  # Kaggle derives the address from it
     return {"title": title, "id": f"{user}/{name}", "licenses": [{"name": "other"}]}
 
 
 def kernel_metadata(user, name, sources=()):
-    """The content of kernel-metadata.json: a private notebook with GPUs and without internet, and what is attached to it."""
+    """-> the content of kernel-metadata.json: a private notebook with GPUs and without internet, and its inputs."""
     return {
         "id": f"{user}/{name}{KERNEL}",
         "title": (name + KERNEL).replace("-", " "),
@@ -186,7 +180,7 @@ def kernel_metadata(user, name, sources=()):
         "is_private": True,
         "enable_gpu": True,
         "enable_internet": False,
-        "machine_shape": "NvidiaTeslaT4",  # Kaggle's word for its T4 x2; the default is a P100, too old for newer torch
+        "machine_shape": "NvidiaTeslaT4",  # T4 x2; the default is a P100, too old for recent torch
         "dataset_sources": [f"{user}/{name}"],
         "competition_sources": [COMPETITION],
         "kernel_sources": list(sources),
@@ -194,7 +188,7 @@ def kernel_metadata(user, name, sources=()):
 
 
 def write_notebook(path):
-    """Write the kernel's notebook without what it printed here."""
+    """Write the kernel's notebook without outputs."""
     notebook = json.loads((ROOT / "notebooks" / NOTEBOOK).read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -216,12 +210,12 @@ def print_contents(out):
 def print_commands(out, name):
     dataset, kernel = out / "dataset", out / "kernel"
     print(f"""
-MODE, RECIPE and FOLD stand in the first cell of {kernel / NOTEBOOK}; then, with Kaggle's client (pip install kaggle;
-kaggle auth login), and the competition's rules accepted:
+Set MODE, RECIPE and FOLD in the first cell of {kernel / NOTEBOOK}, accept the competition's rules, and run with Kaggle's
+client (pip install kaggle; kaggle auth login):
 
 kaggle datasets create -p {dataset} --dir-mode zip          # the first time; later:
 kaggle datasets version -p {dataset} --dir-mode zip -m new
-kaggle datasets status {name}                               # until it says ready
+kaggle datasets status {name}                               # repeat until ready
 kaggle kernels push -p {kernel}
 kaggle kernels status {name}{KERNEL}
 kaggle kernels output {name}{KERNEL} -p kaggle_output""")

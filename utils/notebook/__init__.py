@@ -1,1 +1,1 @@
-"""What the notebooks compute and show: available data, galleries, a labelling form, a look into runs. No script imports it."""
+"""Helpers of the notebooks: data overview, near-duplicates, a labelling form, inspection of runs. No script imports them."""

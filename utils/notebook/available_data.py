@@ -1,4 +1,4 @@
-"""Which data a notebook shows: the competition's files if they are available, else a simulated atlas."""
+"""The data that a notebook shows: the competition's files if available, else a simulated atlas."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,14 @@ from utils.simulator.plan import Settings, plan_image
 from utils.simulator.sample import draw_sample
 from utils.simulator.write import write_atlas
 
-SMALL = Settings(train=300, test=100, size=192, power=0.5, duplicates=0.06)  # simulated if there are no data
+SMALL = Settings(train=300, test=100, size=192, power=0.5, duplicates=0.06)  # simulated without data
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data to show.
-
-    folder: of train.csv, train/ and test/. real: whether they are the competition's. labels: DataFrame Id, Target (str) of all
-    labelled samples, with images or without. train, test: {Id: {channel: path}} of the samples with all four channels, in
-    train only labelled ones. summary: what was found and what is missing, in one line.
-    """
+    """folder: contains train.csv, train/ and test/. real: whether the data are the competition's. labels: DataFrame Id, Target
+    (str) of all labelled samples, with or without images. train, test: {Id: {channel: path}} of samples with all four
+    channels; those of train are labelled. summary: one line about available and missing data."""
 
     folder: Path
     real: bool
@@ -34,23 +31,21 @@ class Data:
     summary: str
 
     def targets(self):
-        """{Id: Target} of all labelled samples."""
+        """-> {Id: Target} of all labelled samples."""
         return dict(zip(self.labels["Id"], self.labels["Target"], strict=True))
 
     def with_images(self):
-        """The rows of `labels` that have images."""
+        """-> the rows of `labels` with images."""
         return self.labels[self.labels["Id"].isin(set(self.train))].reset_index(drop=True)
 
     def image(self, id_, size=None):
-        """One sample, red to yellow: of `utils.data.images.load_sample`."""
+        """-> one sample of `utils.data.images.load_sample`, channels red, green, blue, yellow."""
         found = self.train.get(id_) or self.test[id_]
         return load_sample([found[name] for name in CHANNELS.values()], size)
 
     def sample(self, split, count, seed=0):
-        """At most `count` samples of "train" or "test", drawn without replacement: -> {Id: (path, …)}, red to yellow.
-
-        Samples with a damaged or foreign file, or with channels of unequal size, are left out.
-        """
+        """Draw at most `count` samples of "train" or "test" without replacement: -> {Id: (path, …)}, red to yellow. Samples with
+        unreadable files, or with channels of unequal size, are left out."""
         found = getattr(self, split)
         ids = np.random.default_rng(seed).choice(sorted(found), min(count, len(found)), replace=False).tolist()
         files = [tuple(found[id_][name] for name in CHANNELS.values()) for id_ in ids]
@@ -59,18 +54,15 @@ class Data:
 
 
 def find_data(root="input", small=SMALL):
-    """The competition's files in `root` if it has train.csv and at least one sample of it, else `root`/demo if `bash run.sh` has
-    made it, else a small atlas, which is simulated into `root`/explore. -> Data; prints its summary.
+    """Open the competition's files in `root` if available, else the atlas of `bash run.sh` in `root`/demo, else simulate a small
+    atlas into `root`/explore: -> Data; prints its summary. Opens no image.
 
-    Lists folders and reads tables, but opens no image. Raises InputError for a bad table, and if `root`/explore holds another
-    atlas.
-    """
+    Raises InputError for a bad table, and if `root`/explore contains a different atlas."""
     root = Path(root)
     missing = f"no train.csv with samples of all four channels in train/ in {root}"
     data = open_data(root, "the competition's files", True)
-    if data is None:
-        data = open_data(root / "demo", f"{missing}, so the simulated atlas of bash run.sh")
-    if data is None:
+    data = data or open_data(root / "demo", f"{missing}, so the simulated atlas of bash run.sh")
+    if not data:
         write_atlas(root / "explore", small, workers=cores())
         data = open_data(root / "explore", f"{missing}, so a small simulated atlas")
     print(data.summary)
@@ -78,12 +70,11 @@ def find_data(root="input", small=SMALL):
 
 
 def open_data(folder, what, real=False):
-    """The Data in a folder, None unless it has train.csv and one labelled sample with all four channels."""
-    table = folder / "train.csv"
+    """-> the Data in a folder, or None without train.csv or without a labelled sample with all four channels."""
     found = {part: scan_folder(folder / part) if (folder / part).is_dir() else {} for part in ("train", "test")}
-    if not table.exists() or not found["train"]:
+    if not (folder / "train.csv").exists() or not found["train"]:
         return None
-    labels = read_labels(table, HPA_CLASSES)[["Id", "Target"]]
+    labels = read_labels(folder / "train.csv", HPA_CLASSES)[["Id", "Target"]]
     known = set(labels["Id"])
     whole = {
         part: {id_: files for id_, files in samples.items() if len(files) == len(CHANNELS)}
@@ -102,16 +93,16 @@ def open_data(folder, what, real=False):
     if len(labels) > len(train):
         notes.append(f"{plural(len(train), 'labelled sample')} with all four images")
     if lacking:
-        few = listing(lacking, show=2, sep="; ")
-        notes.append(f"{plural(len(lacking), 'sample')} left out for a missing channel ({few})")
+        examples = listing(lacking, show=2, sep="; ")
+        notes.append(f"{plural(len(lacking), 'sample')} left out for a missing channel ({examples})")
     if unlabelled := len(whole["train"]) - len(train):
         notes.append(f"{plural(unlabelled, 'sample')} of train/ without a label")
     return Data(folder, real, labels, train, whole["test"], "; ".join(notes))
 
 
 def mixed_fields(data, count=16, size=256, seed=0):
-    """Fields to be told apart: up to `count` of the competition's, if the Data are real, and as many simulated ones, else `count`
-    simulated ones, in random order -> [("real" or "simulated", (size, size, 4))]."""
+    """-> [("real" or "simulated", (size, size, 4))] in random order: up to `count` real fields of Data and the same number of
+    simulated ones, or only `count` simulated ones if the Data are not real."""
     files = data.sample("train", count, seed).values() if data.real else ()
     fields = [("real", load_sample(paths, size)) for paths in files]
     settings = Settings(train=1000, test=1, size=size, seed=5)

@@ -1,4 +1,4 @@
-"""Showing a figure of the kit in a notebook, and running a command in it."""
+"""Show the kit's figures in a notebook, and run its commands there."""
 
 import io
 import subprocess
@@ -9,11 +9,11 @@ from pathlib import Path
 import PIL.Image
 from IPython.display import Image, display
 
-WIDEST = 1000  # pixels of a figure: what a code host shows, and a notebook stays small
+MAX_WIDTH = 1000  # pixels of a figure, for small notebooks
 
 
 def show(draw, *arguments, **options):
-    """Show the figure that a function of `utils.plots` draws. It is called with `path`."""
+    """Call `draw`, a function of `utils.plots`, with a temporary `path`, and show the figure."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "figure.png")
         draw(*arguments, path=path, **options)
@@ -24,7 +24,7 @@ def show_file(path):
     """Show an image file as a small JPEG."""
     with PIL.Image.open(path) as file:
         image = file.convert("RGB")
-    image.thumbnail((WIDEST, 100 * WIDEST), PIL.Image.Resampling.LANCZOS)
+    image.thumbnail((MAX_WIDTH, 100 * MAX_WIDTH), PIL.Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "jpeg", quality=65, optimize=True, progressive=True)
     display(Image(data.getvalue(), format="jpeg"))
@@ -32,9 +32,7 @@ def show_file(path):
 
 def run(*words):
     """Run a script or a module of the kit and show its output: run("train.py", "--fold", 0), run("-m", "utils.tools.score", …).
-
-    Raises CalledProcessError if it fails, so that a notebook stops there.
-    """
+    Raises CalledProcessError if it fails."""
     words = [str(word) for word in words]
     print("$ python", *(f'"{word}"' if " " in word else word for word in words), flush=True)
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", bufsize=1)

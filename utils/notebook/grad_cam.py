@@ -1,11 +1,11 @@
-"""Grad-CAM: the places of a feature map that increase a class's logit.
+"""Grad-CAM: maps of the image regions that increase a class's logit.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, equations 1
-and 2: each channel of the last feature map with places is weighted by the mean over places of the logit's gradient; the
-weighted sum is clipped at 0. For a network that ends in a global average and one linear layer this is the class-activation
-map of Zhou et al., CVPR 2016, clipped at 0 and divided by the number of places. For any other, such as those that end in
-fully connected layers on the flattened map (deeploc, m_cnn) or whose head reads several depths (gapnet_pl), it is an
-approximation. `measure_blanking` tests how much a map means.
+and 2: the weight of each channel of the last spatial feature map is the spatial mean of the logit's gradient; the weighted
+sum is clipped at 0. If a network ends in global average pooling and one linear layer, this is the class activation map of
+Zhou et al., CVPR 2016, clipped at 0 and divided by the number of positions. For other networks it is an approximation: some
+end in fully connected layers on the flattened map (deeploc, m_cnn), some read several depths (gapnet_pl).
+`measure_blanking` tests how meaningful the maps are.
 """
 
 import contextlib
@@ -22,47 +22,39 @@ from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 
 Maps = namedtuple("Maps", "maps logits layer")
-PIXELS = 2**21  # in one forward and backward pass: eight images of 512²
+PIXELS = 2**21  # per forward and backward pass: eight images of 512²
 
 
 def grad_cam(network, images, columns, layer=None):
-    """Maps of one class for each image, in evaluation mode; the network's state is not changed.
+    """Compute a map of one class for each image, in evaluation mode, without changing the network.
 
-    images: (N, planes, S, S) float network input on the network's device. columns: (N,) int, the class of each. layer: the
-    name of a layer (default: the network's `map_layer`, else the last one whose output has places that the logits depend on).
-    -> Maps: maps (N, h, w) float32, 0 or more; logits (N,) float32 of these classes; the layer's name. Raises InputError
-    if no layer's output has places.
-    """
-    chosen = layer or getattr(network, "map_layer", None) or _last_tokens(network)
+    images: (N, planes, S, S) float, network input on the network's device. columns: (N,) int, the class for each. layer: name
+    of a layer (default: the network's `map_layer`, else the last one with a spatial output that influences the logits).
+    -> Maps: maps (N, h, w) float32 >= 0; logits (N,) float32 of these classes; the layer's name. Raises InputError if no
+    layer's output is spatial."""
+    chosen = layer or getattr(network, "map_layer", None)
+    if not chosen and hasattr(network, "num_prefix_tokens") and hasattr(network, "blocks"):
+        # In timm's vision transformers, only the class token matters after this layer.
+        chosen = f"blocks.{len(network.blocks) - 1}.norm1"
     outputs, handles = [], []
     for name, part in network.named_modules():
         if name and chosen in (None, name):
             handles.append(part.register_forward_hook(lambda _, inputs, out, name=name: outputs.append((name, out))))
     try:
         with _evaluation(network), torch.inference_mode(False), torch.enable_grad():
-            # A graph even if all weights are frozen, and no leaf, which an in-place operation could not change.
+            # Requires gradients even if all weights are frozen; + 0 makes it a non-leaf, which in-place operations may change.
             logits = network(images.detach().clone().requires_grad_() + 0)
             logits = logits[0] if isinstance(logits, tuple) else logits
             own = logits.float()[torch.arange(len(images)), torch.as_tensor(columns, device=logits.device)]
-            name, features, slopes = _last_that_counts(network, own, outputs)
+            name, features, slopes = _last_spatial(network, own, outputs)
     finally:
         for handle in handles:
             handle.remove()
     if name is None:
         what = f"no layer {chosen!r}" if chosen else "no layer"
-        kind = type(network).__name__
-        raise InputError(
-            f"the network ({kind}) has {what} whose output has places, so it has no map; name another layer"
-        )
+        raise InputError(f"the network ({type(network).__name__}) has {what} with a spatial output; name another layer")
     maps = (slopes.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0)
     return Maps(maps.cpu().numpy(), own.detach().cpu().numpy(), name)
-
-
-def _last_tokens(network):
-    """In timm's vision transformers: the last layer before which patches count, not only the class token."""
-    if hasattr(network, "num_prefix_tokens") and hasattr(network, "blocks"):
-        return f"blocks.{len(network.blocks) - 1}.norm1"
-    return None
 
 
 @contextlib.contextmanager
@@ -76,26 +68,26 @@ def _evaluation(network):
             module.training = training
 
 
-def _last_that_counts(network, own, outputs):
-    """-> (name, features, gradients), both (N, channels, h, w) float32, of the last layer with a gradient that is not 0, else
-    of the last with any; three None if no output has places."""
+def _last_spatial(network, own, outputs):
+    """-> (name, features, gradients), both (N, channels, h, w) float32, of the last spatial output with a nonzero gradient, else
+    of the last with any gradient; (None, None, None) without a spatial output."""
     last = None, None, None
     for name, output in reversed(outputs):
-        if _places(network, output, len(own)) is None:
+        if _spatial(network, output, len(own)) is None:
             continue
         slopes = torch.autograd.grad(own.sum(), output, retain_graph=True, allow_unused=True)[0]
         if slopes is None:  # not on the path to the logits
             continue
-        found = name, *(_places(network, part.detach().float(), len(own)) for part in (output, slopes))
+        found = name, *(_spatial(network, part.detach().float(), len(own)) for part in (output, slopes))
         if slopes.any():
             return found
         last = last if last[0] else found
     return last
 
 
-def _places(network, output, count):
-    """A layer's output as (N, channels, h, h), or None if it has no places. Channels may also be last (N, h, h, channels), and
-    places may be tokens (N, number, channels) after the prefix tokens."""
+def _spatial(network, output, count):
+    """-> a layer's output as (N, channels, h, h), or None if it is not spatial. It may also be channels-last (N, h, h, channels),
+    or tokens (N, number, channels) after the prefix tokens."""
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or len(output) != count:
         return None
     if output.ndim == 3 and (prefix := getattr(network, "num_prefix_tokens", None)) is not None:
@@ -110,12 +102,11 @@ def _places(network, output, count):
 
 
 def sample_maps(network, config, files, columns):
-    """Grad-CAM of whole samples, which are read, cropped and normalised as the run's config says.
+    """Compute Grad-CAM of whole samples, which are read, cropped and normalised by the run's config.
 
-    files: list of tuples of paths, one for each of the config's channels. columns: (N,) int, the class of each sample.
-    -> list of (H, W) float32 maps of each whole image as the network sees it, enlarged bilinearly, tiles joined (the mean
-    where they overlap); the layer's name and its (h, w).
-    """
+    files: list of tuples of paths, one for each of the config's channels. columns: (N,) int, the class for each sample.
+    -> list of (H, W) float32 maps at the size of the network's image, upsampled bilinearly, with the tiles' mean where they
+    overlap; the layer's name and its (h, w)."""
     maps, place = [], None
     for inputs in _inputs(network, config, files, columns):
         found = grad_cam(network, inputs.images, inputs.columns)
@@ -127,16 +118,16 @@ def sample_maps(network, config, files, columns):
 
 
 class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
-    """The network's input for a few samples. rows: of the samples; tiles: their numbers of tiles, both (B,). Of all tiles (T):
-    images and the same all black (T, planes, S, S), the protein's channel (T, S, S), None if it is not read, and the class."""
+    """The network's input for B samples with T tiles. rows (B,): of the samples; tiles (B,): their numbers of tiles; images,
+    blank (black images): (T, planes, S, S); protein: (T, S, S) or None if not read; columns (T,): the class for each tile."""
 
     def split(self, values):
-        """One array per sample."""
+        """Split an array (T, …) by sample."""
         return np.split(values, np.cumsum(self.tiles)[:-1])
 
 
 def _inputs(network, config, files, columns):
-    """Yield the Inputs, a few samples at a time."""
+    """Yield Inputs in batches of `PIXELS`."""
     device = next(network.parameters()).device
     channels = parse_channels(config.channels)
     images = Images(files, config.size if config.fit == "resize" else None, bits=config.bits)
@@ -146,19 +137,18 @@ def _inputs(network, config, files, columns):
         black = batch | {"images": torch.zeros_like(batch["images"])}
         protein = batch["images"][:, channels.names.index("green")].numpy() if "green" in channels.names else None
         rows, tiles = batch["rows"].numpy(), batch["tiles"].numpy()
-        yield Inputs(
-            rows, tiles, normaliser(batch), normaliser(black), protein, np.repeat(np.asarray(columns)[rows], tiles)
-        )
+        own = np.repeat(np.asarray(columns)[rows], tiles)
+        yield Inputs(rows, tiles, normaliser(batch), normaliser(black), protein, own)
 
 
 def _enlarge(maps, size):
-    """(N, h, w) -> (N, size, size) float32, bilinear."""
+    """Upsample bilinearly: (N, h, w) -> (N, size, size) float32."""
     maps = torch.from_numpy(np.asarray(maps, np.float32))[:, None]
     return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
 def _join_tiles(maps, shape):
-    """The maps (T, S, S) of `utils.data.images.tiles` -> (H, W) of the whole image, the mean where tiles overlap."""
+    """Join maps of `utils.data.images.tiles`: (T, S, S) -> (H, W), the mean where tiles overlap."""
     size = maps.shape[1]
     total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     starts = ((y, x) for y in tile_starts(shape[0], size) for x in tile_starts(shape[1], size))
@@ -169,14 +159,13 @@ def _join_tiles(maps, shape):
 
 
 def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, seed=0):
-    """How much a class's logit falls when a part of the image is blanked, black in all channels. Blanking the area that a
-    meaningful map marks lowers the logit most.
+    """Measure how much a class's logit falls when a part of the image is black in all channels. If a map is meaningful, blanking
+    the area that it marks lowers the logit most.
 
-    -> {name: (N,) float32 logit before − after}: `marked`, the fraction of the pixels with the highest map; `random`, an area of
-    the same size and shape, turned and moved at random (the mean of `draws`); `brightest`, an equal area where the protein
-    is brightest, at the map's resolution (left out if the protein is not read). NaN for an empty map. Tiles are blanked one
-    by one; a sample's value is the mean over its tiles with a map that is not empty.
-    """
+    -> {name: (N,) float32, logit before − after}: `marked` blanks this fraction of the pixels, those with the highest map;
+    `random` the same shape, rotated and moved at random (mean of `draws`); `brightest` an equal area with the brightest
+    protein, at the map's resolution (left out if the protein is not read). NaN for an empty map. Each tile is blanked on its
+    own; a sample's value is the mean over tiles with a nonempty map."""
     rng = np.random.default_rng(seed)
     falls = {}
     for inputs in _inputs(network, config, files, columns):
@@ -196,7 +185,7 @@ def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, see
 
 
 def _highest(maps, fraction):
-    """(N, S, S) -> bool, true for this fraction of each one's pixels, the highest."""
+    """(N, S, S) -> bool, true for the highest `fraction` of the pixels of each map."""
     flat = maps.reshape(len(maps), -1)
     order = np.argsort(-flat, axis=1, kind="stable")[:, : round(fraction * flat.shape[1])]
     chosen = np.zeros(flat.shape, bool)
@@ -205,14 +194,14 @@ def _highest(maps, fraction):
 
 
 def _move(masks, rng):
-    """Each mask turned, and moved around the image's edges, at random."""
+    """Rotate each mask and shift it cyclically, at random."""
     size = masks.shape[1]
     return np.stack([np.roll(np.rot90(mask, rng.integers(4)), rng.integers(size, size=2), (0, 1)) for mask in masks])
 
 
 @torch.inference_mode()
 def _blanked_logits(network, inputs, masks):
-    """Logits (N,) of the inputs' classes with black where the masks (N, S, S) are true."""
+    """-> logits (N,) of the inputs' classes, with the masks (N, S, S) black."""
     masks = torch.from_numpy(masks)[:, None].to(inputs.images.device)
     with _evaluation(network):
         logits = network(torch.where(masks, inputs.blank, inputs.images))
@@ -220,15 +209,14 @@ def _blanked_logits(network, inputs, masks):
 
 
 def describe_blanking(falls, fraction=0.1):
-    """The result of `measure_blanking` in one line: means ± standard deviations over images."""
+    """Describe the result of `measure_blanking` in one line: means ± standard deviations over images."""
     kept = np.isfinite(falls["marked"])
     if not kept.any():
-        return f"all of {len(kept):,} maps are empty, so there is nothing to blank"
+        return f"all {len(kept):,} maps are empty: nothing to blank"
     names = {"marked": "by the map", "random": "elsewhere, same shape", "brightest": "where the protein is brightest"}
     spread = min(1, kept.sum() - 1)
-    parts = [
-        f"{fall[kept].mean():.2f} ± {fall[kept].std(ddof=spread):.2f} {names[name]}" for name, fall in falls.items()
-    ]
-    more = int((falls["marked"] > falls["random"])[kept].sum())
-    text = f"{fraction:.0%} blanked, logit falls by {', '.join(parts)}; more by the map than elsewhere: {more:,} of {kept.sum():,}"
+    own = {names[name]: fall[kept] for name, fall in falls.items()}
+    parts = ", ".join(f"{fall.mean():.2f} ± {fall.std(ddof=spread):.2f} {name}" for name, fall in own.items())
+    more = f"more by the map than elsewhere: {(falls['marked'] > falls['random'])[kept].sum():,} of {kept.sum():,}"
+    text = f"{fraction:.0%} blanked, logit falls by {parts}; {more}"
     return text if kept.all() else f"{text}; {(~kept).sum():,} maps are empty"

@@ -1,4 +1,4 @@
-"""A run's validation images one by one: true positives, false negatives and false positives, and where the network looked."""
+"""Inspect a run's validation images: true positives, false negatives and false positives of each class, with Grad-CAM maps."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -21,9 +21,9 @@ from utils.scoring.metrics import f1_per_class
 from utils.tools.compare import read_runs
 
 # probabilities, truth (N, C); thresholds (C,); known: columns of thresholds.json; fold (N,): each row's index in `folds`; files:
-# of each row, as the network reads them; shown, names: the files to show, and their channels.
+# each row's files for the network; shown, names: each row's files to show, and their channels.
 Judged = namedtuple("Judged", "folds classes ids truth probabilities thresholds known fold files shown names")
-# One image and one class. image (H, W, 3) in [0, 1]; protein (H, W) in [0, 1] and map (H, W), 0 or more, or None.
+# One image and one class. image (H, W, 3) in [0, 1]; protein (H, W) in [0, 1] and map (H, W) >= 0, or None.
 Sample = namedtuple("Sample", "probability true_classes image protein map", defaults=(None, None))
 Rare = namedtuple("Rare", "name threshold positives average_precision f1 ranks samples false_positive")
 KINDS = ("found, highest probability first", "missed, lowest first", "wrongly predicted, highest first")
@@ -32,11 +32,11 @@ SHOWN_SIDE = 256  # pixels
 
 
 def read_judged(run, thresholds, images=None):
-    """All validation images of a run's folder, or of one fold's, decided with a thresholds.json that was fitted on the run:
-    -> Judged. images: folders of the images (default: those of the run's config)."""
+    """Read the validation predictions in a folder of a run or fold, and the thresholds.json fitted on the run: -> Judged.
+    images: image folders (default: those of the run's config)."""
     runs = read_runs([run])
     if len(runs) > 1:
-        raise InputError(f"{run}: its folds were trained with different options; name one fold's folder")
+        raise InputError(f"the folds of {run} were trained with different options; name one fold's folder")
     pooled, config = runs[0], runs[0].folds[0].config
     chosen, known = read_thresholds(thresholds, pooled.classes), read_per_class(thresholds, pooled.classes, KNOWN)
     check_fitted(thresholds, known, chosen, pooled)
@@ -51,31 +51,28 @@ def read_judged(run, thresholds, images=None):
 
 
 def check_fitted(path, known, thresholds, pooled):
-    """Raise InputError if a thresholds.json was fitted on other predictions, or on earlier ones. It may have been fitted on more
-    folds than those of `pooled`."""
+    """Raise InputError if a thresholds.json was not fitted on these predictions. It may be fitted on further folds too."""
     content = read_json(path, "a thresholds.json", "run threshold.py again")
     fitted_on, own = content.get("fitted_on"), {str((fold.folder / "oof.csv").resolve()) for fold in pooled.folds}
     positives = pooled.truth.sum(axis=0)
     if isinstance(fitted_on, list) and own < set(map(str, fitted_on)):
         same = (known["positives"] >= positives).all()
-    else:  # the same files, perhaps of a run that was moved: compare the numbers
+    else:  # the same files, unless the run was moved: compare the numbers
         same = np.array_equal(known["positives"], positives)
-        if content.get("shares") is None:  # else its F1 are those of other thresholds
+        if content.get("shares") is None:  # with "shares", its F1 belongs to other thresholds
             f1 = f1_per_class(pooled.truth, pooled.probabilities >= thresholds)
             same = same and np.allclose(known["f1_in_sample"], f1, atol=1e-6)
     if not same:
-        raise InputError(
-            f"{path} was fitted on other predictions than those of {pooled.folder}; run threshold.py again"
-        )
+        raise InputError(f"{path} was not fitted on the predictions of {pooled.folder}; run threshold.py again")
 
 
 def load_networks(judged):
-    """The network of each fold: list of (network, config)."""
+    """-> [(network, config)], one per fold."""
     return [load_network(first_file(fold.folder, *ANY_WEIGHTS), pick_device("auto")) for fold in judged.folds]
 
 
 def rows_by_kind(truth, probabilities, threshold):
-    """All rows of one class by `KINDS`: dict of arrays. truth, probabilities: (N,)."""
+    """Sort the rows of one class into `KINDS`: -> dict of arrays. truth, probabilities: (N,)."""
     positive, predicted = np.asarray(truth, bool), probabilities >= threshold
     rising, falling = (np.argsort(sign * probabilities, kind="stable") for sign in (1, -1))
     orders = (falling, positive & predicted), (rising, positive & ~predicted), (falling, ~positive & predicted)
@@ -83,10 +80,10 @@ def rows_by_kind(truth, probabilities, threshold):
 
 
 def samples_of(judged, name, count=6, networks=None):
-    """Arguments of `utils.plots.samples.class_samples`: a class, its threshold, and {kind with its number of images: up to
-    `count` Samples}. With `networks` (of `load_networks`) the Samples have maps, by the network of each image's own fold."""
+    """-> arguments of `utils.plots.samples.class_samples`: a class, its threshold, and {kind with its number of images: up to
+    `count` Samples}. With `networks` of `load_networks`, the Samples have maps, computed by `maps_of_rows`."""
     if name not in judged.classes:
-        raise InputError(f"{name!r} is no class of {judged.folds[0].folder}; it has {', '.join(judged.classes)}")
+        raise InputError(f"{name!r} is not a class of {judged.folds[0].folder}; it has {', '.join(judged.classes)}")
     column = judged.classes.index(name)
     groups, threshold = {}, float(judged.thresholds[column])
     for kind, rows in rows_by_kind(judged.truth[:, column], judged.probabilities[:, column], threshold).items():
@@ -97,7 +94,7 @@ def samples_of(judged, name, count=6, networks=None):
 
 
 def maps_of_rows(judged, networks, rows, column):
-    """The map of one class for each of the rows, by the network that did not train on it: list of (H, W) float32."""
+    """Compute the map of one class for each row, with the network that did not train on it: -> list of (H, W) float32."""
     maps = {}
     for number, (network, config) in enumerate(networks):
         if own := [row for row in rows if judged.fold[row] == number]:
@@ -107,20 +104,19 @@ def maps_of_rows(judged, networks, rows, column):
 
 
 def read_sample(judged, row, column, map_=None):
-    """The Sample of one row and class."""
+    """-> the Sample of one row and class."""
     height, width = image_size(judged.shown[row][0])
     planes = load_sample(judged.shown[row], None if height == width <= SHOWN_SIDE else SHOWN_SIDE)
     protein = None
     if map_ is not None:
         protein = stretch(planes[..., judged.names.index("green") if "green" in judged.names else 0])
     true_classes = [name for name, true in zip(judged.classes, judged.truth[row], strict=True) if true]
-    return Sample(
-        float(judged.probabilities[row, column]), true_classes, in_colour(planes, judged.names), protein, map_
-    )
+    image, probability = in_colour(planes, judged.names), float(judged.probabilities[row, column])
+    return Sample(probability, true_classes, image, protein, map_)
 
 
 def blank_hits(judged, networks, most=100, seed=0):
-    """`grad_cam.measure_blanking` of up to `most` true positives (an image and a class), drawn by `seed`."""
+    """Run `grad_cam.measure_blanking` on up to `most` random true positives (an image and a class)."""
     hits = np.argwhere((judged.truth > 0) & (judged.probabilities >= judged.thresholds))
     hits = hits[np.sort(np.random.default_rng(seed).permutation(len(hits))[:most])]
     falls = [{"marked": np.zeros(0, np.float32), "random": np.zeros(0, np.float32)}] if not len(hits) else []
@@ -133,11 +129,10 @@ def blank_hits(judged, networks, most=100, seed=0):
 
 
 def rarest(judged, count=5, most=5):
-    """The `count` rarest classes that have validation images, the rarest first: list of `Rare`, each with up to `most` of its images
-    by falling probability, and the most likely image without the class (None if every image has it).
+    """-> list of `Rare`: the `count` rarest classes with validation images, rarest first. Each has up to `most` of its images by
+    descending probability, and the most probable image without the class (None if every image has it).
 
-    A rank is the number of validation images that are at least as likely, itself included: so many have to be viewed to find it.
-    """
+    An image's rank is the number of validation images whose probability is at least as high, including itself."""
     found, positives = [], judged.truth.sum(axis=0, dtype=int)
     for column in [column for column in np.argsort(positives, kind="stable") if positives[column]][:count]:
         truth, values = judged.truth[:, column] > 0, judged.probabilities[:, column]
@@ -153,7 +148,7 @@ def rarest(judged, count=5, most=5):
 
 
 def rare_table(rare, images):
-    """The result of `rarest` as a DataFrame, one row per class. images: how many are ranked."""
+    """-> the result of `rarest` as a DataFrame, one row per class. images: the number of ranked images."""
     rows = [
         {
             "class": one.name,
@@ -170,6 +165,6 @@ def rare_table(rare, images):
 
 
 def default_thresholds(run):
-    """The thresholds.json that threshold.py writes for a run's folder, or for the run of a fold's folder."""
+    """-> the path of thresholds.json, which threshold.py writes into the run's folder. run: folder of a run or of a fold."""
     run = Path(run)
     return (run.parent if (run / "oof.csv").is_file() else run) / "thresholds.json"

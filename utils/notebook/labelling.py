@@ -1,4 +1,4 @@
-"""For human_vs_machine.ipynb: a form to label images in, and a made-up machine and person if there are none yet."""
+"""For human_vs_machine.ipynb: a form to label images, and simulated predictions and answers as an example."""
 
 from pathlib import Path
 
@@ -19,12 +19,10 @@ from utils.simulator.write import write_atlas
 
 
 class Labeller:
-    """Shows one image after another, with one button per class; `form` is the widget to display.
+    """Shows one image after another, with one button per class; `form` is the widget to display. No class is an answer too.
 
-    ids: the images, in order. folders: of the images. classes: names. path: the CSV `Id,Target`, written after each image;
-    images that it names already are not shown again. channels: as in train.py, green among them. An image may be saved
-    without a class.
-    """
+    ids: the images, in order. folders: image folders. classes: names. path: the CSV `Id,Target`, written after each image;
+    images that it already contains are skipped. channels: as in train.py, with green."""
 
     def __init__(self, ids, folders, classes, path, pixels=512, channels="rgby"):
         check_writable(path)
@@ -52,7 +50,7 @@ class Labeller:
         self.show()
 
     def show(self):
-        """Show the next image, or that there is none."""
+        """Show the next image, or a message after the last one."""
         for button in self.buttons:
             button.value = False
         done = f"{len(self.answers):,} labelled, {len(self.left):,} to go"
@@ -66,7 +64,7 @@ class Labeller:
         self.note.value = f"{done}. Left: nucleus blue, microtubules red, protein green; right: the protein alone"
 
     def keep(self):
-        """Save the clicked classes and go on."""
+        """Save the selected classes and show the next image."""
         if self.left:
             clicked = [str(number) for number, button in enumerate(self.buttons) if button.value]
             answers = self.answers | {self.left[0]: " ".join(clicked)}
@@ -75,7 +73,7 @@ class Labeller:
             self.show()
 
     def postpone(self):
-        """Put the image at the end of the queue."""
+        """Move the image to the end of the queue."""
         self.left = [*self.left[1:], *self.left[:1]]
         self.show()
 
@@ -87,7 +85,7 @@ def _png(image):
 
 
 def made_up_machine(folder, images=120, seed=0):
-    """Simulated images, and predictions that are often right: -> folder of images, labels, predictions, thresholds."""
+    """Simulate images, and draw mostly correct predictions: -> folder of images, labels, predictions, threshold (str)."""
     folder, rng = Path(folder), np.random.default_rng(seed)
     write_atlas(folder, Settings(train=8, test=images, size=128, power=0.5), workers=cores())
     table = read_labels(folder / "solution.csv", HPA_CLASSES)
@@ -98,10 +96,8 @@ def made_up_machine(folder, images=120, seed=0):
 
 
 def made_up_person(truth, path, seed=0):
-    """Write the answers of somebody who finds every second label and guesses in one image of four: -> path.
-
-    truth: DataFrame Id, Target of the images judged.
-    """
+    """Write answers that contain about half of the true labels, and a guess in a quarter of the images: -> path. truth: DataFrame
+    Id, Target of these images."""
     rng = np.random.default_rng(seed)
     right = encode(truth["Target"], HPA_CLASSES)
     answers = right & (rng.random(right.shape) < 0.5)

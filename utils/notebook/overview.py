@@ -1,4 +1,4 @@
-"""Facts about a data set before training: imbalance, co-occurrence, folds, brightness, file formats."""
+"""Statistics of a data set: imbalance, co-occurrence, folds, brightness, file formats."""
 
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -12,37 +12,31 @@ from utils.data.labels import TEST_FOLD, encode, read_folds
 from utils.errors import InputError, plural
 from utils.parallel import cores
 
-# Means of all pixels of the competition's images, grey values 0 to 1, as its competitors published them.
+# Published means of all pixels of the competition's images, grey values in [0, 1].
 PUBLISHED = {
     "train": dict(zip(CHANNELS.values(), (0.0807, 0.0526, 0.0549, 0.0828), strict=True)),
     "test": dict(zip(CHANNELS.values(), (0.0591, 0.0454, 0.0407, 0.0593), strict=True)),
 }
-COLOUR_TYPES = {
-    0: "grey",
-    2: "colour",
-    3: "palette",
-    4: "grey with opacity",
-    6: "colour with opacity",
-}  # PNG, table 11.1
+# PNG specification, table 11.1
+COLOUR_TYPES = {0: "grey", 2: "colour", 3: "palette", 4: "grey with opacity", 6: "colour with opacity"}
 
 
 def imbalance(counts):
-    """Ratio of the most common class's images to those of the rarest that has any: (C,) int -> float, NaN without images."""
+    """-> largest class count / smallest nonzero one. counts: (C,) int. NaN without images."""
     some = np.asarray(counts)[np.asarray(counts) > 0]
     return float(some.max() / some.min()) if len(some) else float("nan")
 
 
 def co_occurrence(labels):
-    """Percent of the images of each class (row) that have each class (column): (N, C) 0/1 -> (C, C), NaN in rows of classes
-    without an image."""
+    """-> (C, C): percent of the images of a class (row) that have another class (column); NaN for a row without images."""
     labels = np.asarray(labels, float)
     with np.errstate(invalid="ignore"):
         return 100 * (labels.T @ labels) / labels.sum(axis=0)[:, None]
 
 
 def plainest_of_each(labels, ids, seed=0):
-    """For each class the image with the fewest other classes: (N, C) 0/1 and N ids -> [(class, id, number of others)], common
-    to rare; ties are broken at random. Classes without an image are left out."""
+    """For each class, find the image with the fewest other classes: (N, C) 0/1 and N ids -> [(class, id, number of others)], from
+    common to rare; ties are broken at random. Classes without an image are left out."""
     labels = np.asarray(labels)
     size = labels.sum(axis=1) + np.random.default_rng(seed).random(len(labels))
     order = [number for number in np.argsort(-labels.sum(axis=0), kind="stable") if labels[:, number].any()]
@@ -51,10 +45,8 @@ def plainest_of_each(labels, ids, seed=0):
 
 
 def read_split(path, classes):
-    """A folds.csv as arguments of `fold_split`: -> labels (N, C) 0/1, fold (N,) int, dealt (N,) bool, {fold: fraction}.
-
-    Fold 0 alone is the validation part of make_folds.py --split; the fractions are then those of its parts.
-    """
+    """Read a folds.csv as arguments of `fold_split`: -> labels (N, C) 0/1, fold (N,) int, dealt (N,) bool, {fold: fraction}.
+    If fold 0 is the only one, it is the validation part of make_folds.py --split, and the fractions are those of its parts."""
     table = read_folds(path, classes)
     labels, fold = encode(table["Target"], classes), table["fold"].to_numpy()
     numbers = sorted(set(fold[fold >= 0].tolist()))
@@ -65,8 +57,8 @@ def read_split(path, classes):
 
 
 def fold_options(data, out, folds=5, most=5000):
-    """Options of make_folds.py that split the labels of the Data (utils.notebook.available_data) into the table `out`. Near-
-    duplicates are looked for among at most `most` samples, if all have the two channels that this needs."""
+    """-> options of make_folds.py that split the Data (utils.notebook.available_data) into the table `out`. It searches for near-
+    duplicates only if there are at most `most` samples and all have a green and a blue channel."""
     options = ["--labels", data.folder / "train.csv", "--folds", folds, "--seed", 0, "-o", out]
     found = scan_folder(data.folder / "train")
     complete = all({"green", "blue"} <= set(found.get(id_, ())) for id_ in data.labels["Id"])
@@ -76,19 +68,19 @@ def fold_options(data, out, folds=5, most=5000):
 
 
 def channel_means(files):
-    """Mean grey value of each channel of each sample: N tuples of paths -> (N, channels) float64 in [0, 1], (0,) of none."""
+    """-> mean grey value of each channel and sample: N tuples of paths -> (N, channels) float64 in [0, 1]; (0,) if N is 0."""
 
     def read_means(paths):
         image = load_sample(paths)
         return image.mean(axis=(0, 1), dtype=np.float64) / (255 if image.dtype == np.uint8 else 1)
 
-    with ThreadPoolExecutor(cores()) as pool:  # decoding releases the interpreter lock
+    with ThreadPoolExecutor(cores()) as pool:  # decoding releases the GIL
         return np.array(list(pool.map(read_means, files)))
 
 
 def brightness_table(means, published=None):
-    """Each channel's mean over images, in train and in test, and the change in percent: {"train": (N, 4), "test": (M, 4)} -> a
-    DataFrame; a part without images is left out. published: `PUBLISHED`, for columns with its numbers."""
+    """Average each channel over images: {"train": (N, 4), "test": (M, 4)} -> DataFrame with the means and their change in percent;
+    a part without images is left out. published: `PUBLISHED`, to add its columns."""
     parts = [part for part in means if len(means[part])]
     table = pd.DataFrame({part: means[part].mean(axis=0) for part in parts}, index=list(CHANNELS.values()))
     if len(parts) == 2:
@@ -97,15 +89,15 @@ def brightness_table(means, published=None):
 
 
 def file_formats(files):
-    """How many files have each size, depth and format, from their headers: N tuples of paths -> DataFrame width, height (pixels),
-    depth (text), ending, files, the most common first."""
+    """Count files by the size, depth and format in their headers: N tuples of paths -> DataFrame width, height (pixels), depth
+    (str), ending, files, the most common first."""
     rows = [(*image_size(path)[::-1], depth(path), path.suffix[1:].lower()) for paths in files for path in paths]
     table = pd.DataFrame(rows, columns=["width", "height", "depth", "ending"])
     return table.value_counts().rename("files").reset_index()
 
 
 def depth(path):
-    """Bits and colour of a PNG, JPEG or TIFF from its header: ``8-bit grey``. Raises InputError if it is none of these."""
+    """Read bits and colour from the header of a PNG, JPEG or TIFF: -> such as "8-bit grey". Raises InputError for other files."""
     with open(path, "rb") as file:
         head = file.read(26)
     if head.startswith(b"\x89PNG") and len(head) == 26:
@@ -120,7 +112,7 @@ def depth(path):
 
 
 def describe_formats(formats):
-    """The one format, or how many there are, in words: of `file_formats` -> a sentence without its full stop."""
+    """Describe the result of `file_formats`: its only format, or the number of formats."""
     total = plural(int(formats["files"].sum()), "file")
     if len(formats) == 1:
         one = formats.iloc[0]

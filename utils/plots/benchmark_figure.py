@@ -1,4 +1,4 @@
-"""The measurements of `python -m utils.tools.benchmark` in one figure."""
+"""The figure of `python -m utils.tools.benchmark`."""
 
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
@@ -8,7 +8,7 @@ from utils.plots.style import BLUE, COLOURS, GREY, ORANGE
 
 
 def draw_benchmark(found, path):
-    """found: {subject: the result of its `measure`} and "machine"; a subject that was not measured has no panel."""
+    """found: {subject: result of its `measure_…`}, and "machine". Each measured subject has one panel or more."""
     chosen = [(draw, name) for name, draws in PANELS.items() if name in found for draw in draws]
     if not chosen:
         return
@@ -21,27 +21,22 @@ def draw_benchmark(found, path):
     style.arrange_and_save(figure, path, h_pad=2, w_pad=2)
 
 
-def _title(axis, text):
-    axis.set_title(text, loc="left", fontsize=10)
-
-
-def _draw_rows(axis, names, values, labels, colours):
-    """Horizontal bars from top to bottom on a log axis, each with its label at the end."""
+def _draw_rows(axis, names, values, labels, colours, title, unit):
+    """Draw horizontal bars on a log axis, from top to bottom, each with a label at its end."""
     axis.bar_label(axis.barh(range(len(names)), values, 0.7, color=colours), labels, padding=3, fontsize=9)
     axis.set_xscale("log")
     axis.set_xlim(min(values) / 3, max(values) * 6)
     style.name_rows(axis, names, fontsize=9)
-    style.tidy(axis, "x")
+    style.tidy(axis, "x", title, 10, xlabel=f"{unit} (log scale)")
 
 
 def _draw_columns(axis, names, values, colours, title, unit="images per second"):
-    """Vertical bars, each with its value above."""
+    """Draw vertical bars, each with its value above."""
     labels = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
     axis.bar_label(axis.bar(range(len(names)), values, 0.6, color=colours), labels, fontsize=9)
     axis.set_xticks(range(len(names)), names, fontsize=9)
     axis.set(xlim=(-0.7, len(names) - 0.3), ylim=(0, 1.18 * max(values)), ylabel=unit)
-    _title(axis, title)
-    style.tidy(axis, "y")
+    style.tidy(axis, "y", title, 10)
 
 
 def _loading(axis, found):
@@ -53,22 +48,19 @@ def _loading(axis, found):
             values.append(value)
             labels.append(f"{value:.2f}" + ("" if plain else f"  ({row[f'{purpose}_ms_ratio']:.1f}×)"))
             colours.append(GREY if plain else colour)
-    _draw_rows(axis, names, values, labels, colours)
+    title = f"Loading (×: speed-up over {found['compared_with']})"
+    _draw_rows(axis, names, values, labels, colours, title, f"ms per sample of {found['size']}² on one core")
     half = len(found["rows"])
     axis.axhline(half - 0.5, color="black", linewidth=0.6)
     look = dict(transform=axis.get_yaxis_transform(), ha="right", va="center", style="italic", fontsize=9)
     axis.text(0.99, 0, "prediction", **look)
     axis.text(0.99, half, "training", **look)
-    axis.set_xlabel(f"ms per sample of {found['size']}² on one core (log scale)")
-    _title(axis, f"Loading (×: speed-up over {found['compared_with']})")
 
 
 def _training(axis, found):
     ratio = f"{found['ratio']:.3f} of the speed without loading ({found['lowest']:.3f} to {found['highest']:.3f})"
-    names = ["packed, augmented", "noise in memory"]
-    _draw_columns(
-        axis, names, [found["loaded"], found["in_memory"]], [BLUE, GREY], f"Training, {found['size']}²: {ratio}"
-    )
+    names, values = ["packed, augmented", "noise in memory"], [found["loaded"], found["in_memory"]]
+    _draw_columns(axis, names, values, [BLUE, GREY], f"Training, {found['size']}²: {ratio}")
 
 
 def _prediction(axis, found):
@@ -78,7 +70,7 @@ def _prediction(axis, found):
 
 
 def _draw_batches(axis, found, lines, unit, title):
-    """Values against image size, one colour per batch size. lines: {column: (name, line style)}."""
+    """Plot columns of the rows against image size, one colour per batch size. lines: {column: (name, line style)}."""
     named = [(name, look) for name, look in lines.values() if name]
     handles = [axis.plot([], [], look, color="black", markersize=4, label=name)[0] for name, look in named]
     for colour, batch in zip(COLOURS, sorted({row["batch"] for row in found["rows"]})):
@@ -96,8 +88,7 @@ def _draw_batches(axis, found, lines, unit, title):
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
     axis.legend(handles=handles, loc="upper left", fontsize=9, frameon=False, ncols=3)
-    _title(axis, title)
-    style.tidy(axis)
+    style.tidy(axis, "both", title, 10)
 
 
 def _cost(axis, found):
@@ -126,31 +117,27 @@ def _memory(axis, found):
         left += values
     style.name_rows(axis, [row["process"] for row in rows], fontsize=9)
     axis.set_ylim(len(rows) + 0.2, -0.6)  # room for the legend
-    axis.set_xlabel("MB resident")
-    _title(axis, f"Memory while training, {found['size']}², batches of {found['batch']}")
     axis.legend(loc="lower right", ncols=3, fontsize=9, frameon=False)
-    style.tidy(axis, "x")
+    title = f"Memory while training, {found['size']}², batches of {found['batch']}"
+    style.tidy(axis, "x", title, 10, xlabel="MB resident")
 
 
 def _tables(axis, found):
-    rows = found["rows"]
-    names = [f"{row['command']}\n{row['rows']:,} rows" for row in rows]
-    values = [row["seconds"] for row in rows]
-    colours = [BLUE if row["command"] == "make_folds.py" else ORANGE for row in rows]
-    _draw_rows(axis, names, values, [f"{value:.1f} s" for value in values], colours)
-    axis.set_xlabel("seconds (log scale)")
-    _title(axis, "Whole commands on tables")
+    names = [f"{row['command']}\n{row['rows']:,} rows" for row in found["rows"]]
+    values = [row["seconds"] for row in found["rows"]]
+    colours = [BLUE if row["command"] == "make_folds.py" else ORANGE for row in found["rows"]]
+    labels = [f"{value:.1f} s" for value in values]
+    _draw_rows(axis, names, values, labels, colours, "Whole commands on tables", "seconds")
 
 
 def _thresholds(axis, found):
     values = [found["exact_ms"], found["loop_ms"]]
     labels = [f"{values[0]:.1f} ms  ({found['ratio']:,.0f}×)", f"{values[1]:,.0f} ms"]
-    _draw_rows(axis, ["exact", "f1_score at\n1000 thresholds"], values, labels, [BLUE, GREY])
-    axis.set_xlabel("ms (log scale)")
-    _title(axis, f"Best thresholds of {found['classes']} classes, {found['rows']:,} rows")
+    title = f"Best thresholds of {found['classes']} classes, {found['rows']:,} rows"
+    _draw_rows(axis, ["exact", "f1_score at\n1000 thresholds"], values, labels, [BLUE, GREY], title, "ms")
 
 
-PANELS = {  # subject: its panels
+PANELS = {  # of each subject
     "loading": [_loading],
     "training": [_training],
     "prediction": [_prediction],

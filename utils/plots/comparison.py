@@ -1,4 +1,4 @@
-"""Figures that compare methods, or a network and a person."""
+"""Figures that compare methods, or a network with a person."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,10 +8,9 @@ from utils.plots.style import ABOVE, BLUE, COLOURS, GREY, ORANGE
 
 
 def methods_by_class(table, positives, path):
-    """F1 of each class by every method, common classes first; the best method of a class is filled.
+    """Plot F1 of each class and method, common classes first; the marker of a class's best method is filled.
 
-    table: `Comparison.by_class_f1`. positives: (C,) images of each class.
-    """
+    table: `Comparison.by_class_f1`. positives: (C,) images per class."""
     names = [column for column in table.columns if column not in ("class", "winner")]
     order = style.common_first(positives)
     places = np.arange(len(order))
@@ -32,18 +31,15 @@ def methods_by_class(table, positives, path):
 
 
 def learning_curves(logs, path):
-    """Macro F1 of every run against the time that its training and validation took.
+    """Plot macro F1 of every run against the time of its training and validation.
 
-    logs: {method: [DataFrame with the columns seconds and macro_f1, one row per epoch]}, one table per run, the best method
-    first.
-    """
+    logs: {method: [DataFrame with columns seconds and macro_f1, one row per epoch]}, one table per run, the best method first."""
     figure, axis = plt.subplots(figsize=(9, 4.5))
     for number, (name, tables) in enumerate(logs.items()):
         line = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
         look = dict(color=COLOURS[number % len(COLOURS)], linestyle=line, marker=".", linewidth=1.2)
         for place, log in enumerate(tables):
-            label = None if place else name
-            axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], label=label, **look)
+            axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], label=None if place else name, **look)
     axis.set(xlabel="minutes of training and validation", ylabel="macro F1 at the best single threshold")
     axis.legend(frameon=False)
     style.tidy(axis, title="Every run, epoch by epoch")
@@ -51,16 +47,13 @@ def learning_curves(logs, path):
 
 
 def confusion_matrices(matrices, classes, path):
-    """Confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5); side by side if they are small.
+    """Draw confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5), side by side if they are small.
 
-    matrices: {title: (C, C) counts, rows true, columns predicted}, all of the same images.
-    """
+    matrices: {title: (C, C) counts, rows true, columns predicted}, all of the same images."""
     side = 0.3 * len(classes)
-    fit = len(matrices) * side + 2.2 < 10.5
-    columns = len(matrices) if fit else 1
-    figure, axes = style.panels(
-        len(matrices), columns, max(5.0 / columns, side + 0.2 + 2.2 / columns), side + 2.4, sharey=True
-    )
+    columns = len(matrices) if len(matrices) * side + 2.2 < 10.5 else 1
+    width = max(5.0 / columns, side + 0.2 + 2.2 / columns)
+    figure, axes = style.panels(len(matrices), columns, width, side + 2.4, sharey=True)
     for number, (axis, (title, counts)) in enumerate(zip(axes, matrices.items(), strict=True)):
         sums = counts.sum(axis=1)
         fractions = counts / np.maximum(sums, 1)[:, None]
@@ -72,13 +65,10 @@ def confusion_matrices(matrices, classes, path):
 
 
 def mistakes(counts, missed, wrong, classes, path):
-    """Which classes are wrongly predicted when another one is missed: rows, the class missed; columns, the false positives.
-    Colours: fraction of the row's misses; numbers: images. Classes without a miss have no row, those without a false
-    positive no column.
+    """Show which classes are wrongly predicted when another is missed. Rows: false negatives; columns: false positives; classes
+    without any are left out. Colour: fraction of the row's misses; numbers: images.
 
-    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) images with each class as a false negative, as
-    a false positive.
-    """
+    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) false negatives and false positives per class."""
     left, top = np.flatnonzero(missed), np.flatnonzero(wrong)
     if not len(left) or not len(top):
         left = top = np.arange(len(classes))
@@ -94,13 +84,12 @@ def mistakes(counts, missed, wrong, classes, path):
 
 
 def person_and_machine(classes, positives, machine, person, path, images, least=3):
-    """Chen, Fig. 9: each class's "accuracy", a person's beside the machine's. The paper does not define accuracy; this
-    draws IoU, which its abstract calls accuracy, F1, and the fraction of images decided correctly.
+    """Chen, Fig. 9: "accuracy" of each class, of the machine and of a person. The paper does not define accuracy; this draws IoU
+    (accuracy in its abstract), F1, and the fraction of images decided correctly.
 
-    machine, person: dicts {accuracy, f1, iou: (C,)}; person may be None. positives: (C,) images of each class that the
-    person labelled; a class with fewer than `least` of them has no point of the person's (as in the paper). images: what
-    each judged, {"machine": text, "person": text}.
-    """
+    machine, person: dicts {accuracy, f1, iou: (C,)}; person may be None. positives: (C,) images of each class that the person
+    labelled; as in the paper, a class with fewer than `least` has no point. images: {"machine": text, "person": text} that
+    describes the images of each."""
     order = np.argsort(-machine["iou"], kind="stable")
     places = np.arange(len(order))
     figure, *axes = style.rows([classes[number] for number in order], 10.5, columns=3)

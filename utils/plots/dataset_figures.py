@@ -1,4 +1,4 @@
-"""Figures of a data set: classes, folds, brightness, file formats, real against simulated images."""
+"""Figures of a data set: classes, folds, brightness, file formats, real and simulated images."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,8 +12,7 @@ STRIPES = {"red": "#D62728", "green": "#2CA02C", "blue": "#1F4FD6", "yellow": "#
 
 
 def class_distribution(counts, classes, images, ratio, path):
-    """Images of each class, common to rare. counts: (C,) int. images: their number. ratio: of the most common class to the
-    rarest that has any image."""
+    """Plot class counts, from common to rare. counts: (C,) int. images: number of images. ratio: largest count / smallest."""
     order = style.common_first(counts)
     figure, axis = style.rows([classes[number] for number in order], 9.5)
     style.log_bars(axis, counts[order], color=BLUE)
@@ -22,24 +21,22 @@ def class_distribution(counts, classes, images, ratio, path):
 
 
 def classes_per_image(sizes, path):
-    """How many classes the images have. sizes: (N,) int, the number of classes of each image."""
+    """Plot a histogram of the number of classes per image. sizes: (N,) int."""
     counts = np.bincount(sizes)
     figure, axis = plt.subplots(figsize=(8, 3))
     percent = [f"{part:.0f}" if part >= 1 else f"{part:.2g}" for part in 100 * counts / len(sizes)]
     texts = [f"{count:,}\n{part} %" if count else "" for count, part in zip(counts, percent, strict=True)]
     axis.bar_label(axis.bar(range(len(counts)), counts, color=BLUE, width=0.7), texts, fontsize=9)
-    axis.set(
-        xticks=range(len(counts)), xlim=(-0.6 if counts[0] else 0.4, len(counts) - 0.4), ylim=(0, 1.22 * counts.max())
-    )
+    limits = dict(xlim=(-0.6 if counts[0] else 0.4, len(counts) - 0.4), ylim=(0, 1.22 * counts.max()))
+    axis.set(xticks=range(len(counts)), xlabel="classes per image", ylabel="images", **limits)
     axis.yaxis.set_major_formatter("{x:,.0f}")
-    title = f"{np.mean(sizes):.2f} classes per image on average"
-    style.tidy(axis, "y", title, xlabel="classes per image", ylabel="images")
+    style.tidy(axis, "y", f"{np.mean(sizes):.2f} classes per image on average")
     style.save(figure, path)
 
 
 def co_occurrence(percent, counts, classes, path, least=10):
-    """Percent of the images of a row's class that also have a column's class: (C, C), NaN for a class without images.
-    counts: (C,) images of each class. Both axes run from common to rare; cells of `least` percent or more show their value."""
+    """Draw the percent (C, C) of the images of a row's class that also have a column's class, NaN for a class without images.
+    counts: (C,) images per class, which order both axes. Cells of `least` percent or more show their value."""
     order = style.common_first(counts)
     table = percent[np.ix_(order, order)].astype(float)
     np.fill_diagonal(table, np.nan)
@@ -48,17 +45,17 @@ def co_occurrence(percent, counts, classes, path, least=10):
     texts = {(y, x): f"{table[y, x]:.0f}" for y, x in np.argwhere(np.nan_to_num(table) >= least)}
     names = [classes[number] for number in order]
     shades = plt.get_cmap("Blues").with_extremes(bad="#E8E8E8")
-    slanted = dict(rotation=60, ha="left", rotation_mode="anchor")
     named = style.with_counts(names, np.asarray(counts)[order])
-    drawn = style.draw_matrix(axis, table, texts, named, names, shades, top, **slanted)
+    font = dict(rotation=60, ha="left", rotation_mode="anchor")
+    drawn = style.draw_matrix(axis, table, texts, named, names, shades, top, **font)
     axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0, labelsize=9)
     figure.colorbar(drawn, ax=axis, fraction=0.03, pad=0.015, label="percent of the row's images")
     style.arrange_and_save(figure, path)
 
 
 def intensity_shift(means, names, path, published=None):
-    """Mean grey value of the images of train and test, one panel per channel. means: {"train": (N, C), "test": (M, C)} in
-    [0, 1], one may be empty. published: {part: {channel: mean}}, drawn as triangles."""
+    """Plot histograms of the images' mean grey values, one panel per channel. means: {"train": (N, C), "test": (M, C)} in [0, 1];
+    one may be empty. published: {part: {channel: mean}}, drawn as triangles."""
     parts = [(part, colour) for part, colour in (("train", BLUE), ("test", ORANGE)) if len(means[part])]
     every = np.concatenate([means[part] for part, _ in parts])
     figure, axes = style.panels(len(names), 2, 5, 3.2)
@@ -76,8 +73,8 @@ def intensity_shift(means, names, path, published=None):
             look = dict(color=colour, markeredgecolor="black", markersize=11, linestyle="", clip_on=False, zorder=4)
             axis.plot(published[part][name], 0, "^", label=label, **look)
             top = max(top, 1.05 * published[part][name])
-        stripe = plt.Rectangle((0, 1.0), 1, 0.035, transform=axis.transAxes, color=STRIPES[name], clip_on=False)
-        axis.add_patch(stripe)
+        look = dict(transform=axis.transAxes, color=STRIPES[name], clip_on=False)
+        axis.add_patch(plt.Rectangle((0, 1.0), 1, 0.035, **look))
         axis.set_title(f"{name}: {STAINS[name]}", loc="left", fontsize=11, pad=9)
         axis.set(xlim=(0, top), ylim=(0, 1.3 * axis.get_ylim()[1]))  # room for the legend
         axis.legend(frameon=False, fontsize=9, loc="upper right")
@@ -86,7 +83,7 @@ def intensity_shift(means, names, path, published=None):
 
 
 def image_sizes(formats, path):
-    """How many files have each size and depth: of `utils.notebook.overview.file_formats`."""
+    """Plot the number of files of each format. formats: result of `utils.notebook.overview.file_formats`."""
     names = [f"{row.width} x {row.height}, {row.depth}, {row.ending}" for row in formats.itertuples()]
     figure, axis = style.rows(names, 8)
     axis.bar_label(axis.barh(range(len(names)), formats["files"], color=BLUE), fmt="{:,.0f}", padding=3, fontsize=9)
@@ -95,11 +92,10 @@ def image_sizes(formats, path):
 
 
 def fold_split(labels, fold, dealt, parts, classes, path):
-    """Class distribution, and how evenly the folds divide each class (Chen, Fig. 2).
+    """Plot the class distribution, and how evenly the folds divide each class (Chen, Fig. 2).
 
-    labels: (N, C) 0/1. fold: (N,) int. dealt: (N,) bool, rows that were split; the others are always trained on, or never.
-    parts: {fold: fraction} of the rows that were split.
-    """
+    labels: (N, C) 0/1. fold: (N,) int. dealt: (N,) bool, rows that were split; other rows are always or never trained on.
+    parts: {fold: fraction} of the split rows."""
     counts = [labels[(fold == part) & (dealt | (part >= 0))].sum(axis=0) for part in parts]
     table = np.stack(counts, axis=1)  # (C, parts)
     total, always = table.sum(axis=1), labels[~dealt & (fold == -1)].sum(axis=0)
@@ -129,8 +125,7 @@ def fold_split(labels, fold, dealt, parts, classes, path):
 
 
 def class_frequencies(classes, predicted, labelled, path):
-    """How often each class is predicted in the test set, beside its frequency in the training labels: two arrays (C,) in
-    [0, 1]."""
+    """Compare each class's frequency in test predictions with that in the training labels: two arrays (C,) in [0, 1]."""
     order = np.argsort(-np.asarray(labelled), kind="stable")
     predicted, labelled = (100 * np.asarray(values)[order] for values in (predicted, labelled))
     figure, axis = style.rows([classes[number] for number in order], 9, height=0.22)
@@ -142,11 +137,10 @@ def class_frequencies(classes, predicted, labelled, path):
 
 
 def realism(curves, size, path):
-    """Real against simulated images. Rows: channels; columns: grey values, power spectra, file sizes.
+    """Compare real with simulated images. Rows: channels; columns: grey values, power spectra, file sizes.
 
-    curves: {channel: {"real" or "simulated": (histograms (3, 256), powers (3, size // 2), kilobytes (N,)), or None}}; the
-    three are the 10th, 50th and 90th percentile over images.
-    """
+    curves: {channel: {"real" or "simulated": (histograms (3, 256), powers (3, size // 2), kilobytes (N,)) or None}}; axis 0 of
+    both: 10th, 50th and 90th percentile over images."""
     colours = {"real": BLUE, "simulated": ORANGE}
     figure, axes = plt.subplots(len(curves), 3, figsize=(13, 2.9 * len(curves) + 0.7), squeeze=False)
     for row, (channel, sides) in zip(axes, curves.items(), strict=True):
@@ -171,9 +165,9 @@ def realism(curves, size, path):
 
 
 def _draw_side(row, place, histograms, powers, kilobytes, colour):
-    """The bands, lines and box of real or of simulated images in the three panels of a channel."""
+    """Draw bands, lines and box of real or simulated images in the three panels of a channel."""
     for axis, x, values in ((row[0], range(256), histograms), (row[1], range(1, powers.shape[1] + 1), powers)):
-        if np.isnan(values).any():  # only constant planes: no spectrum
+        if np.isnan(values).any():  # constant planes have no spectrum
             continue
         low, middle, high = np.maximum(values, 1e-12)  # a logarithmic axis has no 0
         axis.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)

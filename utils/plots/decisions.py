@@ -1,4 +1,4 @@
-"""Figures of decisions: F1, precision and recall of each threshold, the chosen thresholds, calibration."""
+"""Figures of thresholds and calibration: F1, precision and recall of each threshold, the chosen thresholds, reliability."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,15 +10,13 @@ from utils.plots.style import ABOVE, BLUE, GREY, ORANGE
 from utils.scoring.calibration import logit, sigmoid
 from utils.scoring.metrics import f1_steps
 
-CLIP = 1e-9  # probabilities 0 and 1 lie at the ends of an axis of log odds
+CLIP = 1e-9  # finite positions of 0 and 1 on a log-odds axis
 
 
 def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
-    """One small panel per class, common classes first: F1 of every threshold, the chosen one, and the range of the best.
+    """Plot F1 against the threshold, one panel per class, common classes first, with the chosen thresholds (C,).
 
-    thresholds: (C,). intervals: C pairs or None, the shaded range. The axis of thresholds is linear in log odds and shows
-    98 % of a class's positives.
-    """
+    intervals: C pairs or None, shaded. The x axis is linear in log odds and shows 98 % of a class's positives."""
 
     def draw(axis, number, positive, values):
         interval, chosen = intervals[number] or [], thresholds[number]
@@ -36,32 +34,30 @@ def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
         axis.set_xticks(ticks, names, fontsize=8.5)
         return "no images" if not len(own) else "all equal" if len(steps) == 1 else ""
 
-    title = "F1 of each threshold (images). Black: the chosen one; orange: the best of 95 % of bootstrap samples"
+    title = "F1 of each threshold (images). Black: chosen threshold; orange: 95 % bootstrap interval of the best one"
     _by_class(draw, classes, truth, probabilities, "threshold", "F1", title, path)
 
 
 def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
-    """One small panel per class, common classes first: precision against recall, with the chosen threshold (C,) as a dot."""
+    """Plot precision against recall, one panel per class, common classes first, with the chosen thresholds (C,) as dots."""
 
     def draw(axis, number, positive, values):
         if positive.any():
             precision, recall, _ = precision_recall_curve(positive, values)
             axis.step(recall, precision, where="post", color=BLUE, linewidth=1.2)
-            _mark_threshold(
-                axis, positive, values, thresholds[number], "o", color="black", markersize=4.5, clip_on=False
-            )
+            look = dict(color="black", markersize=4.5, clip_on=False)
+            _mark_threshold(axis, positive, values, thresholds[number], "o", **look)
         axis.axhline(positive.mean(), color=GREY, linewidth=0.8, linestyle="--")
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
         axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=8.5)
         return "" if positive.any() else "no images"
 
-    title = "Precision and recall of every threshold (images). Dot: the chosen one; dashed: guessing at random"
+    title = "Precision and recall of every threshold (images). Dot: chosen threshold; dashed: random guessing"
     _by_class(draw, classes, truth, probabilities, "recall", "precision", title, path)
 
 
 def _by_class(draw, classes, truth, probabilities, x, y, title, path, columns=4):
-    """One panel per class. draw: function of an axis, the class number, and the class's (N,) bool truth and (N,)
-    probabilities; it returns a remark or ""."""
+    """Draw one panel per class. draw(axis, class number, truth (N,) bool, probabilities (N,)) -> a remark or ""."""
     count = len(classes)
     figure, axes = style.panels(count, columns, 2.55, 1.6, extra=0.8)
     for place, (axis, number) in enumerate(zip(axes, style.common_first(truth.sum(axis=0)), strict=True)):
@@ -81,7 +77,7 @@ def _by_class(draw, classes, truth, probabilities, x, y, title, path, columns=4)
 
 
 def _mark_threshold(axis, positive, values, threshold, marker, **look):
-    """A marker at the recall and precision of one threshold, if any value reaches it. positive: bool, values: floats."""
+    """Mark the recall and precision of one threshold, if any value reaches it."""
     predicted = values >= threshold
     if predicted.any():
         hits = (predicted & positive).sum()
@@ -89,8 +85,8 @@ def _mark_threshold(axis, positive, values, threshold, marker, **look):
 
 
 def precision_recall(truth, probabilities, threshold, path):
-    """Chen, Fig. 8: precision against recall, each class faint, all labels pooled strong, with two thresholds marked:
-    `threshold`, the best for these images, and 0.5."""
+    """Chen, Fig. 8: plot precision against recall of each class (faint) and of all labels pooled (strong). Marked: `threshold`,
+    the best for these images, and 0.5."""
     figure, axis = plt.subplots(figsize=(6.2, 5.6))
     recall_at = np.linspace(0.005, 1, 200)
     for f1 in (0.2, 0.4, 0.6, 0.8):
@@ -117,11 +113,8 @@ def precision_recall(truth, probabilities, threshold, path):
 
 
 def reliability(truth, raw, calibrated, path, bins=15):
-    """Calibration curves of all classes pooled: the fraction of positives against the predicted probability.
-
-    Left: bins of equal size on log scales; right: `bins` bins of equal width. raw, calibrated: (N, C) probabilities; the
-    calibrated ones should come from rows that the calibration was not fitted on.
-    """
+    """Plot calibration curves of all classes pooled. Left: quantile bins, log scales; right: `bins` bins of equal width.
+    raw, calibrated: (N, C) probabilities; the calibrated ones should be cross-fitted."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6))
     hits = np.asarray(truth).ravel()
     for values, colour, name in ((raw, GREY, "as predicted"), (calibrated, BLUE, "calibrated, held out")):
@@ -142,10 +135,8 @@ def reliability(truth, raw, calibrated, path, bins=15):
 
 
 def class_thresholds(classes, positives, chosen, in_sample, cross_fitted, path):
-    """Each class's threshold, and its F1 in sample and cross-fitted: the gap is the cost of fitting on few images.
-
-    All arguments except `classes` (names) and `path` are (C,) numbers; common classes come first.
-    """
+    """Plot each class's threshold, and its F1 in sample and cross-fitted; the gap shows overfitting to few images.
+    positives, chosen, in_sample, cross_fitted: (C,) numbers. Common classes come first."""
     order = style.common_first(positives)
     places = np.arange(len(order))
     chosen, in_sample, cross_fitted = (np.asarray(values)[order] for values in (chosen, in_sample, cross_fitted))
@@ -156,7 +147,7 @@ def class_thresholds(classes, positives, chosen, in_sample, cross_fitted, path):
     left.scatter(logit(chosen, 10**lowest), places, s=24, color=BLUE)
     left.set_xticks(logit(ticks), [f"{tick:g}" for tick in ticks], fontsize=8.5)
     limits = logit(0.7 * 10**lowest), logit(0.995)
-    style.tidy(left, title="Fitted thresholds", xlim=limits, xlabel="threshold (axis of log odds)")
+    style.tidy(left, title="Fitted thresholds", xlim=limits, xlabel="threshold (log-odds axis)")
     right.hlines(places, cross_fitted, in_sample, color=GREY, linewidth=1.5)
     right.scatter(in_sample, places, s=24, facecolors="white", edgecolors=ORANGE, label="in sample", zorder=3)
     right.scatter(cross_fitted, places, s=24, color=ORANGE, label="cross-fitted", zorder=3)

@@ -1,4 +1,4 @@
-"""Microscope images in colour, alone and in sheets."""
+"""Microscope images in colour, and figures with several of them."""
 
 from textwrap import wrap
 
@@ -10,39 +10,32 @@ from utils.plots.dataset_figures import STAINS
 from utils.plots.style import BLUE
 
 RGB = ("red", "green", "blue")
-LIGHT = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0.15, 0.25, 1), "yellow": (1, 1, 0)}  # a channel shown alone
+LIGHT = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0.15, 0.25, 1), "yellow": (1, 1, 0)}  # of a single channel
 STAIN_COLOURS = "Nucleus blue, microtubules red, protein green"
 
 
 def overlay(image):
-    """Four channels as an image in the microscope's colours: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1].
-
-    Nucleus blue, microtubules red, protein green; the reticulum's yellow is left out, it would hide the protein. Each
-    channel is stretched to its 99.7th percentile.
-    """
+    """Convert four channels to RGB: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1]. Nucleus blue, microtubules red,
+    protein green; yellow (reticulum) is left out, since it would hide the protein. Channels are stretched as by `stretch`."""
     return stretch(image[..., :3])
 
 
 def in_colour(image, names, top=None):
-    """Any channels as an image in the microscope's colours: (H, W, C) -> (H, W, 3) in [0, 1].
-
-    names: of the C channels; yellow is left out. top: as of `stretch`.
-    """
+    """Convert any channels to RGB as `overlay` does: (H, W, C) -> (H, W, 3) in [0, 1]. names: C channels. top: of `stretch`."""
     planes, names = stretch(image, top), list(names)
     empty = np.zeros(image.shape[:2], np.float32)
     return np.stack([planes[..., names.index(name)] if name in names else empty for name in RGB], axis=-1)
 
 
 def stretch(image, top=None):
-    """Each channel of (H, W) or (H, W, C) divided by `top`, the grey value that becomes 1 (default: its 99.7th percentile):
-    float32 in [0, 1]."""
+    """Divide each channel of (H, W) or (H, W, C) by `top` (default: its 99.7th percentile) and clip: -> float32 in [0, 1]."""
     planes = image.astype(np.float32)
     top = np.percentile(planes, 99.7, axis=(0, 1)) if top is None else top
     return np.clip(planes / np.maximum(top, 1e-6), 0, 1)
 
 
 def _sheet(images, titles, columns, width, height, fontsize, pad):
-    """RGB images in a grid, with a title above each: -> (figure, axes)."""
+    """Draw RGB images in a grid, with a title above each: -> (figure, axes)."""
     figure, axes = style.panels(len(images), columns, width, height)
     for axis, image, title in zip(axes, images, titles, strict=True):
         axis.imshow(image)
@@ -52,17 +45,12 @@ def _sheet(images, titles, columns, width, height, fontsize, pad):
 
 
 def contact_sheet(images, truth, decisions, classes, path, columns=4):
-    """Images with the names of their classes: true positives, false negatives and false positives.
-
-    images: list of (H, W, 4). truth, decisions: (N, C) 0/1.
-    """
+    """Draw images with their true positives, false negatives and false positives.
+    images: list of (H, W, 4). truth, decisions: (N, C) 0/1."""
     figure, axes = _sheet([overlay(image) for image in images], [""] * len(images), columns, 3, 4.25, 9, 0)
     for axis, true, predicted in zip(axes, truth.astype(bool), decisions.astype(bool), strict=True):
-        kinds = (
-            ("✓ ", true & predicted, "#00734f"),
-            ("missed: ", true & ~predicted, BLUE),
-            ("wrong: ", predicted & ~true, "#B34700"),
-        )
+        kinds = [("✓ ", true & predicted, "#00734f"), ("missed: ", true & ~predicted, BLUE)]
+        kinds.append(("wrong: ", predicted & ~true, "#B34700"))
         lines = [(mark + classes[number], colour) for mark, which, colour in kinds for number in np.flatnonzero(which)]
         if len(lines) > 6:
             lines = [*lines[:5], (f"and {len(lines) - 5} more", "black")]
@@ -77,18 +65,16 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
 
 
 def gallery(images, titles, path, columns=6):
-    """Images side by side in the microscope's colours. images: list of (H, W, 4). titles: one per image, of one line or more."""
-    font = max(9, 1.5 * columns)  # readable however wide the sheet
+    """Draw images in colour in a grid. images: list of (H, W, 4). titles: one per image, possibly of several lines."""
+    font = max(9, 1.5 * columns)  # readable in a wide figure too
     height = 1.95 + (1.8 + 1.5 * max(title.count("\n") for title in titles)) * font / 72
     figure, _ = _sheet([overlay(image) for image in images], titles, columns, 1.95, height, font, 2)
     style.arrange_and_save(figure, path, dpi=90, pad=0.3)
 
 
 def operations(images, names, path, columns=4):
-    """What each operation of an augmentation does to one sample: [(title, (H, W, C))], names of the C channels -> a sheet.
-
-    All images have the same scale of brightness, the first one's, so that changes of brightness show.
-    """
+    """Draw the results of an augmentation's operations on one sample: [(title, (H, W, C))], names of C channels. All images have
+    the brightness scale of the first, so that changes of brightness are visible."""
     top = np.percentile(images[0][1].astype(np.float32), 99.7, axis=(0, 1))
     shown = [in_colour(image, names, top) for _, image in images]
     figure, _ = _sheet(shown, [title for title, _ in images], columns, 3.1, 3.35, max(9, 2.7 * columns), 3)
@@ -96,13 +82,10 @@ def operations(images, names, path, columns=4):
 
 
 def channels(image, names, title, path):
-    """One sample: each channel in its own colour, the overlay of red, green and blue, and that of all. image: (H, W, C)."""
-    rgb = in_colour(image, names)
-    shown = {
-        f"{name}: {STAINS[name]}": stretch(image[..., place, None]) * np.array(LIGHT[name])
-        for place, name in enumerate(names)
-    }
-    shown["overlay of red, green and blue"] = rgb
+    """Draw one sample (H, W, C): each channel in its colour, the overlay of red, green and blue, and that of all channels."""
+    planes = {name: stretch(image[..., place, None]) for place, name in enumerate(names)}
+    shown = {f"{name}: {STAINS[name]}": plane * np.array(LIGHT[name]) for name, plane in planes.items()}
+    shown["overlay of red, green and blue"] = rgb = in_colour(image, names)
     if "yellow" in names:
         yellow = shown[f"yellow: {STAINS['yellow']}"]
         shown["overlay of all four, yellow at half"] = np.clip(rgb + 0.5 * yellow, 0, 1)
@@ -112,10 +95,8 @@ def channels(image, names, title, path):
 
 
 def near_duplicate_pairs(pairs, path, columns=2):
-    """Near-duplicates side by side in the microscope's colours.
-
-    pairs: [(two images (H, W, 4), two names to stand below them, (a heading, a text of up to two lines) to stand above)].
-    """
+    """Draw near-duplicates side by side in colour.
+    pairs: [(two images (H, W, 4), two names below them, (heading, text of up to two lines) above them)]."""
     rows = -(-len(pairs) // columns)
     figure = plt.figure(figsize=(5.3 * columns, 3.35 * rows))
     blocks = figure.subfigures(rows, columns, squeeze=False).ravel()

@@ -1,4 +1,4 @@
-"""Single images of a class: found, missed and wrongly predicted, the network's attention maps, and the rare classes."""
+"""Images of one class: true positives, false negatives, false positives, their Grad-CAM maps, and images of rare classes."""
 
 import textwrap
 
@@ -14,10 +14,8 @@ FRAME = "#D55E00"
 
 
 def class_samples(name, threshold, groups, path, columns=6):
-    """Images of one class, one row per kind, each with its probability against the threshold and its true classes.
-
-    groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`}.
-    """
+    """Draw images of one class, one row per kind, each with its probability and its true classes.
+    groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`}."""
     figure, axes = _grid(len(groups), columns)
     for row, (kind, samples) in zip(axes, groups.items(), strict=True):
         _write_heading(row, kind, not samples)
@@ -28,10 +26,8 @@ def class_samples(name, threshold, groups, path, columns=6):
 
 
 def class_maps(name, threshold, groups, path, columns=2):
-    """Where the network looked for one class: each image in colour, its protein in grey, and the map over it.
-
-    groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`, with protein and map}. Each map has its own scale.
-    """
+    """Draw Grad-CAM maps of one class: each image in colour, its protein in grey, and its map over the protein, scaled to its
+    maximum. groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`, with protein and map}."""
     figure, axes = _grid(len(groups), 3 * columns, bottom=0.65)
     for row, (kind, samples) in zip(axes, groups.items(), strict=True):
         _write_heading(row, kind, not samples)
@@ -50,8 +46,7 @@ def class_maps(name, threshold, groups, path, columns=2):
 
 
 def map_over_protein(protein, map_, strength=0.85):
-    """A map over the protein in grey: (H, W) in [0, 1], (h, w) of 0 or more -> (H, W, 3) in [0, 1]. The higher the map, the
-    more its colour covers the grey."""
+    """Blend a map over the grey protein: (H, W) in [0, 1], (h, w) >= 0 -> (H, W, 3) in [0, 1]. Opacity rises with the map."""
     height, width = protein.shape
     scaled = cv2.resize(map_ / max(float(map_.max()), 1e-12), (width, height), interpolation=cv2.INTER_LINEAR)
     colours = plt.get_cmap(MAP_COLOURS)(scaled)[..., :3]
@@ -60,11 +55,8 @@ def map_over_protein(protein, map_, strength=0.85):
 
 
 def rare_classes(rare, images, path, columns=6):
-    """The rarest classes, one row each: their images by falling probability, with rank and probability, and framed at the
-    right the most likely image without the class.
-
-    rare: of `utils.notebook.inspection.rarest`, with fewer than `columns` samples each. images: how many are ranked.
-    """
+    """Draw one row per rare class: its images by descending probability, and the most probable image without the class, framed.
+    rare: of `utils.notebook.inspection.rarest`, with fewer than `columns` samples each. images: number of ranked images."""
     figure, axes = _grid(len(rare), columns)
     for row, one in zip(axes, rare, strict=True):
         count = f"{one.positives:,} image{'s' if one.positives > 1 else ''}"
@@ -78,13 +70,13 @@ def rare_classes(rare, images, path, columns=6):
             row[-1].spines[:].set(color=FRAME, linewidth=3)
         for axis, rank, sample in shown:
             _show_sample(axis, sample, f"rank {rank:,}: {as_text(sample.probability)}", one.name)
-    note = f"ranks among {images:,} images; framed: the most likely image without the class"
+    note = f"ranks among {images:,} images; framed: the most probable image without the class"
     style.title(figure, f"{STAIN_COLOURS}; {note}")
     style.save(figure, path, dpi=75)
 
 
 def as_text(probability):
-    """0.123, but 1e-05 instead of 0.000."""
+    """Format a probability: 0.123, or 1e-05 instead of 0.000."""
     return f"{probability:.3f}" if probability >= 0.0005 or probability == 0 else f"{probability:.0e}"
 
 
@@ -93,8 +85,8 @@ def _compare(probability, threshold):
 
 
 def _grid(rows, columns, width=10.0, bottom=0.0):
-    """Square images in rows, with inches for a title, for a line above each row and for names below. bottom: inches left
-    free. -> (figure, axes (rows, columns))."""
+    """Lay out square images with space for a title, a line above each row, names below, and `bottom` free inches.
+    -> (figure, axes (rows, columns))."""
     gap, title, above, below = 0.1, 0.3, 0.5, 0.62
     side = (width - (columns + 1) * gap) / columns
     height = title + rows * (above + side + below) + bottom
@@ -109,7 +101,7 @@ def _grid(rows, columns, width=10.0, bottom=0.0):
 
 
 def _annotate(axis, text, corner, points, **font):
-    """A text at an offset in points from a corner of the axis."""
+    """Write a text at an offset in points from a corner of the axis."""
     options = dict(xycoords="axes fraction", textcoords="offset points", annotation_clip=False)
     axis.annotate(text, corner, points, **options, **font)
 
@@ -126,7 +118,7 @@ def _show(axis, image, title):
 
 
 def _show_sample(axis, sample, title, name, most=4):
-    """An image with a title and, below, the names of its true classes, the class in question bold."""
+    """Draw an image with a title, and below it its true classes; class `name` is bold."""
     _show(axis, sample.image, title)
     lines = [(part, true == name) for true in sample.true_classes for part in textwrap.wrap(true, 26)]
     if len(lines) > most:

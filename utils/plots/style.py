@@ -1,4 +1,4 @@
-"""How every figure of the kit looks, and how it is written."""
+"""Common style of the kit's figures, and writing them."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from matplotlib.text import Text
 
 from utils.files import whole_file
 
-BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # from Okabe and Ito's palette, safe for colour-blind readers
-COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442"]  # in this order
-# A legend off the data:
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"  # Okabe and Ito's colour-blind-safe palette
+COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442"]
+# Legend above the panel:
 ABOVE = dict(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, frameon=False, fontsize=9)
 
 
 def save(figure, path, dpi=110):
-    """Write a figure as JPEG if the file's name ends so, else as PNG."""
+    """Write a figure as JPEG if the file name ends in .jpg or .jpeg, else as PNG."""
     kind = "jpg" if Path(path).suffix in (".jpg", ".jpeg") else "png"
     _disable_formulas(figure)
     with whole_file(path, "wb") as file:
@@ -24,14 +24,14 @@ def save(figure, path, dpi=110):
 
 
 def arrange_and_save(figure, path, dpi=110, **spacing):
-    """`save` after matplotlib's tight layout. spacing: options of `tight_layout`."""
+    """Call `tight_layout` with the options `spacing`, then `save`."""
     _disable_formulas(figure)
     figure.tight_layout(**spacing)
     save(figure, path, dpi)
 
 
 def _disable_formulas(figure):
-    """Show a $ as a $: names come from files. The numbers of logarithmic axes are formulas of matplotlib's own."""
+    """Draw $ in names literally, except for numbers on log axes, which matplotlib writes as formulas."""
     axes = [axis for part in figure.axes for axis in (part.xaxis, part.yaxis)]
     numbers = {text for axis in axes if axis.get_scale() == "log" for text in axis.findobj(Text)}
     for text in figure.findobj(Text):
@@ -39,7 +39,7 @@ def _disable_formulas(figure):
 
 
 def tidy(axis, grid="both", title=None, size=None, **properties):
-    """No frame above and to the right, a faint grid behind the data. properties: of the axis, such as its labels and limits."""
+    """Remove the frame above and at the right, and draw a faint grid behind the data. properties: of `Axes.set`."""
     axis.set(**properties)
     if title:
         axis.set_title(title, loc="left", fontsize=size)
@@ -49,12 +49,12 @@ def tidy(axis, grid="both", title=None, size=None, **properties):
 
 
 def title(figure, text, size=10):
-    """A title at the top left of the whole figure."""
+    """Write a title at the top left of the figure."""
     figure.suptitle(text, x=0.01, y=1 - 0.05 / figure.get_figheight(), ha="left", va="top", fontsize=size)
 
 
 def panels(count, columns, width, height, extra=0.0, **options):
-    """A grid of panels of width x height inches. extra: inches above them. -> (figure, list of `count` axes)."""
+    """Make a grid of panels of width x height inches, with `extra` inches above: -> (figure, `count` axes)."""
     columns = min(count, columns)
     rows = -(-count // columns)
     size = width * columns, height * rows + extra
@@ -65,7 +65,7 @@ def panels(count, columns, width, height, extra=0.0, **options):
 
 
 def common_first(counts):
-    """Class numbers from the most to the fewest images; classes with equal counts stay in order."""
+    """-> class numbers in descending order of image counts (stable)."""
     return np.argsort(-np.asarray(counts, int), kind="stable")
 
 
@@ -74,20 +74,20 @@ def with_counts(names, counts):
 
 
 def name_rows(axis, names, **font):
-    """Name the rows 0, 1, … from top to bottom."""
+    """Label the rows 0, 1, … from top to bottom."""
     axis.set_yticks(range(len(names)), names, **font)
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
 def rows(names, width, columns=1, height=0.27):
-    """Panels side by side that share rows with names from top to bottom: -> (figure, axis, …)."""
+    """Make panels side by side with common row labels, from top to bottom: -> (figure, axis, …)."""
     figure, axes = plt.subplots(1, columns, figsize=(width, height * len(names) + 1.4), sharey=True, squeeze=False)
     name_rows(axes[0, 0], names)
     return figure, *axes[0]
 
 
 def draw_matrix(axis, table, texts, rows, columns, shades="Blues", top=1, **font):
-    """A table in shades of blue from 0 to `top`, with the texts {(row, column): text} in its cells and named rows and columns."""
+    """Draw a table as a heat map from 0 to `top`, with row and column labels. texts: {(row, column): text} for its cells."""
     drawn = axis.imshow(table, cmap=shades, vmin=0, vmax=top, aspect="auto")
     for (y, x), text in texts.items():
         colour = "white" if table[y, x] > 0.55 * top else "black"
@@ -98,8 +98,8 @@ def draw_matrix(axis, table, texts, rows, columns, shades="Blues", top=1, **font
 
 
 def log_bars(axis, values, shift=0.0, height=0.8, room=3.0, **options):
-    """Horizontal bars on a logarithmic axis of image counts, each with its count at the end, `shift` rows off their rows. room:
-    the axis ends at this multiple of the largest value."""
+    """Draw horizontal bars of image counts on a log axis, each with its count at the end, shifted by `shift` rows. The axis ends
+    at `room` times the largest value."""
     axis.barh(np.arange(len(values)) + shift, values, height, **options)
     for place, value in enumerate(values):
         axis.text(max(value, 1) * 1.1, place + shift, f"{int(value):,}", va="center", fontsize=9 if height > 0.5 else 8)

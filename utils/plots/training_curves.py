@@ -1,4 +1,4 @@
-"""The course of a training run: Figs. 2 and 5 to 7 of Chen, drawn from any run's tables."""
+"""Figures of a training run: Chen's Figs. 2 and 5 to 7, from the tables of any run."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from utils.plots import style
 from utils.plots.style import ABOVE, BLUE, GREY, ORANGE
 
-STEP_CURVES = {  # column of steps.csv: title of its panel
+STEP_CURVES = {  # column of steps.csv: title of the panel
     "loss": "total loss",
     "bce": "BCE",
     "weighted_bce": "weighted BCE",
@@ -20,7 +20,7 @@ STEP_CURVES = {  # column of steps.csv: title of its panel
 
 
 def train_validation_split(train, valid, classes, fold, path):
-    """Fig. 2: images of each class to train on and to validate on. train, valid: (C,) counts."""
+    """Fig. 2: plot the training and validation images of each class. train, valid: (C,) counts."""
     figure, axis = style.rows(classes, 8, height=0.3)
     style.log_bars(axis, train, -0.2, 0.4, color=BLUE, label="training")
     style.log_bars(axis, valid, 0.2, 0.4, color=ORANGE, label="validation")
@@ -30,7 +30,7 @@ def train_validation_split(train, valid, classes, fold, path):
 
 
 def _mark_changes(axis, switches, names=False):
-    """A dashed line at each change of the loss. switches: [(x, text)]."""
+    """Draw a dashed line at each change of the loss. switches: [(x, text)]."""
     for x, text in switches:
         axis.axvline(x, color=GREY, linewidth=1, linestyle="--", zorder=0)
         if names:
@@ -38,10 +38,8 @@ def _mark_changes(axis, switches, names=False):
 
 
 def nine_curves(steps, switches, path):
-    """Fig. 5: the nine values logged at every step, each step faint and their running mean strong.
-
-    steps: steps.csv as a DataFrame. switches: [(first step, loss)] of the later stages of the loss.
-    """
+    """Fig. 5: plot the nine values logged at every step (faint), and their running means (strong).
+    steps: steps.csv as a DataFrame. switches: [(first step, loss)] of later loss stages."""
     figure, axes = style.panels(9, 3, 3.7, 2.5, sharex=True)
     span = max(1, len(steps) // 40)
     for axis, (name, title) in zip(axes, STEP_CURVES.items(), strict=True):
@@ -50,25 +48,21 @@ def nine_curves(steps, switches, path):
         axis.plot(steps["step"], values.rolling(span, min_periods=1).mean(), color=BLUE, linewidth=1.6)
         if name in ("precision", "recall", "soft_f1"):
             limits = -0.02, 1.02
-        else:  # a few very large values, such as those of the first steps, would flatten the rest
+        else:  # outliers, such as the first steps, would flatten the curve
             limits = 0, 1.15 * (values.max() if name == "lr" else np.percentile(values, 99.5)) or 1
         _mark_changes(axis, switches)
         style.tidy(axis, title=title, size=10, ylim=limits)
     for axis in axes[-3:]:
         axis.set_xlabel("step")
     changes = "; ".join(f"from step {step:,}: {loss}" for step, loss in switches)
-    title = f"Training, every step (running mean over {span})" + (
-        f". Dashed: the loss changes, {changes}" * bool(switches)
-    )
-    style.title(figure, title, 11)
+    dashed = f". Dashed: the loss changes, {changes}" if switches else ""
+    style.title(figure, f"Training, every step (running mean over {span}){dashed}", 11)
     style.arrange_and_save(figure, path)
 
 
 def validation_scores(log, switches, path):
-    """Fig. 6: macro F1 and focal score (1 − focal loss) of each epoch's validation.
-
-    log: log.csv as a DataFrame. switches: [(first epoch, loss)].
-    """
+    """Fig. 6: plot validation macro F1 and focal score (1 − focal loss) of each epoch.
+    log: log.csv as a DataFrame. switches: [(first epoch, loss)]."""
     figure, axis = plt.subplots(figsize=(9, 4))
     look = dict(marker="o", markersize=3.5)
     axis.plot(log["epoch"], log["macro_f1"], color=BLUE, label="macro F1 at the best single threshold", **look)
@@ -81,8 +75,7 @@ def validation_scores(log, switches, path):
 
 
 def class_curves(log, classes, positives, switches, path):
-    """Fig. 7: F1 of each class by epoch, one panel per class from common to rare; grey: macro F1. positives: (C,) validation
-    images of each class."""
+    """Fig. 7: plot F1 by epoch, one panel per class from common to rare; grey: macro F1. positives: (C,) validation images."""
     figure, axes = style.panels(len(classes), 4, 2.45, 1.5, extra=0.6, sharex=True, sharey=True)
     top = min(1.02, 1.1 * max(0.2, log[[f"f1 {name}" for name in classes]].to_numpy().max()))
     for axis, number in zip(axes, style.common_first(positives), strict=True):

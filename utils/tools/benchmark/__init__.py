@@ -1,1 +1,1 @@
-"""A benchmark of the kit: `subjects` lists what can be measured."""
+"""Benchmark of the kit; `subjects` defines what is measured."""

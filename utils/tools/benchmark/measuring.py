@@ -1,4 +1,4 @@
-"""Seconds, memory, and the machine they were measured on."""
+"""Measure time and memory, and describe the machine."""
 
 import contextlib
 import datetime
@@ -16,7 +16,7 @@ from utils.parallel import cores
 
 
 def seconds_of(function, device):
-    """Seconds that `function` takes, including the work it gave to a GPU."""
+    """-> seconds that `function` takes, including its work on a GPU."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
     wait(device)
     start = time.perf_counter()
@@ -26,8 +26,8 @@ def seconds_of(function, device):
 
 
 def take_turns(functions, repeats, device, title):
-    """Median seconds of `repeats` calls of each of `functions`, {name: function}, after one that does not count: -> {name: float}.
-    They are called forwards and backwards in turn (ABBA), so that a machine that becomes slower does so for all."""
+    """Time `repeats` calls of each of `functions` {name: function}, after one untimed call: -> {name: median seconds}.
+    The order alternates (ABBA), so that a machine that becomes slower affects all functions alike."""
     seconds = {name: [] for name in functions}
     for turn in tqdm(range(-1, repeats), desc=title, disable=None, leave=False):
         for name in list(functions)[:: -1 if turn % 2 else 1]:
@@ -36,7 +36,7 @@ def take_turns(functions, repeats, device, title):
 
 
 def median_seconds(function, repeats, device, enough=float("inf")):
-    """Median seconds of up to `repeats` calls after an untimed one; no more calls once they took `enough` seconds in all."""
+    """-> median seconds of up to `repeats` calls after an untimed one. Calls stop after `enough` seconds in all."""
     function()
     seconds = []
     while len(seconds) < repeats and sum(seconds) < enough:
@@ -45,17 +45,16 @@ def median_seconds(function, repeats, device, enough=float("inf")):
 
 
 def peak_gb(device):
-    """Most memory of this process so far in GB, on a GPU that of its tensors; None if the system does not report it."""
+    """-> peak memory of this process in GB (on a GPU: of its tensors), or None if the system does not report it."""
     if device.type != "cuda":
-        with contextlib.suppress(OSError, KeyError):  # getrusage would start with the memory of the parent process
+        with contextlib.suppress(OSError, KeyError):  # getrusage would include the memory of the parent process
             return _read_kb("/proc/self/status")["VmHWM"] / 1e6
     peak = peak_memory(device)
     return None if np.isnan(peak) else peak
 
 
 def resident_mb(pid):
-    """MB that a process holds in memory: in all, written by it alone, shared with others (batches, pages of the parent process),
-    and pages of files on the disk. None if the system does not report it."""
+    """-> MB of a process: total, private, shared (batches, pages of its parent), files on disk; None if not reported."""
     try:
         kb = _read_kb(f"/proc/{pid}/smaps_rollup")
     except OSError:
@@ -66,13 +65,13 @@ def resident_mb(pid):
 
 
 def _read_kb(path):
-    """The lines of a file such as `VmHWM:   1234 kB`: {name: number}."""
+    """Read a file with lines such as `VmHWM:   1234 kB`: -> {name: number}."""
     lines = (line.split() for line in Path(path).read_text().splitlines())
     return {words[0].removesuffix(":"): int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def describe_machine(device, amp):
-    """The machine in words and numbers for the JSON; None for what the system does not report."""
+    """Describe the machine for the JSON; a value that the system does not report is None."""
     return {
         "cpu": _processor(),
         "cores": cores(),
@@ -103,4 +102,4 @@ def print_machine(machine):
     print(f"{machine['cpu'][:40]}, {machine['cores']} cores{memory}; {gpu}; {machine['arithmetic']}")
     print(f"torch {machine['torch']}, Python {machine['python']}, {machine['date']}")
     if (machine["load_before"] or 0) > machine["cores"] / 4:
-        print(f"the machine is not idle (load {machine['load_before']:.1f}): trust the ratios rather than the times")
+        print(f"the machine is busy (load {machine['load_before']:.1f}): the ratios are more reliable than the times")

@@ -1,6 +1,6 @@
-"""Measurements in a process of their own, where the memory and the settings of other measurements do not count.
+"""Measurements that need a new process, because the memory or settings of earlier measurements would change the result.
 
-python -m utils.tools.benchmark.probe '{"what": "step", …}'     # one line of JSON; `run_probe` starts it
+python -m utils.tools.benchmark.probe '{"what": "step", …}'     # prints one line of JSON; started by `run_probe`
 """
 
 import argparse
@@ -23,15 +23,15 @@ from utils.engine.inference import prepare_network, tta_probabilities
 from utils.tools.benchmark.measuring import median_seconds, peak_gb, resident_mb
 from utils.tools.benchmark.workload import Feed, PlainDataset, Workload, draw_labels, plain_predict, repeated
 
-WEIGHTS, PROBABILITIES = "weights.pt", "plain.npy"  # of the plain loop, in the benchmark's folder
-GLIBC_DEFAULTS = (2**25, 2**26)  # thresholds of malloc after it has seen large blocks
-STEP_SECONDS = 3.0  # timing of a step stops after this long
-TRAINING_SECONDS = 15.0  # training whose memory is measured stops after this long
+WEIGHTS, PROBABILITIES = "weights.pt", "plain.npy"  # files of the plain loop, in the temporary folder
+GLIBC_DEFAULTS = (2**25, 2**26)  # malloc's thresholds once it has freed large blocks
+STEP_SECONDS = 3.0  # time limit of a step's timing
+TRAINING_SECONDS = 15.0  # time limit of the training whose memory is measured
 ROOT = Path(__file__).parents[3]
 
 
 def run_probe(work, what, **more):
-    """The result of the function `what` in a new process; None if that was killed, usually for memory."""
+    """Run the probe `what` in a new process: -> its result, or None if the process was killed, usually for its memory."""
     options = vars(work.args) | {"what": what, "folder": str(work.folder), "count": len(work.files)}
     options |= {"images": str(work.images_folder)} | more
     command = [sys.executable, "-m", "utils.tools.benchmark.probe", json.dumps(options, default=str)]
@@ -49,7 +49,7 @@ def main():
 
 
 def step(work):
-    """ms an image of a training step and of a prediction; GB before the first step, and the peak in training."""
+    """-> ms per image of a training step and of a prediction; GB before the first step, and the peak in training."""
     size, count, device = work.args.size, work.args.batch, work.device
     trainer, feed = work.trainer(size, count), work.noise(size, count, 4)
     start = peak_gb(device)
@@ -68,9 +68,9 @@ def step(work):
 
 
 def memory(work):
-    """MB of this process and of its DataLoader workers while it trains from packed data, each at its largest: a list of rows.
+    """Train from packed data: -> a row of MB for this process and each DataLoader worker, each at its peak.
 
-    Measured after each step: what a step frees stays with the process (`keep_freed_memory`)."""
+    Memory is read after each step, since the process keeps what a step frees (`keep_freed_memory`)."""
     trainer = work.trainer(work.args.size, work.batch_size)
     images = repeated(work.packed(), max(len(work.files), 8 * work.batch_size))
     loader = make_loader(work.samples(images, augmented=True), work.batch_size, work.workers, work.device, shuffle=True)
@@ -88,13 +88,13 @@ def memory(work):
 
 
 def plain(work):
-    """Seconds of a plain loop to predict with the weights of `WEIGHTS`; its probabilities go to `PROBABILITIES`."""
+    """Predict with a plain loop and the weights in `WEIGHTS`, and write `PROBABILITIES`: -> seconds."""
     keep_freed_memory(*GLIBC_DEFAULTS)
     network = work.network(work.args.size).to(memory_format=torch.contiguous_format)
     network.load_state_dict(torch.load(work.folder / WEIGHTS, weights_only=True))
     files = repeated(work.decoded(), work.args.predicted).files
     dataset = PlainDataset(files, draw_labels(len(files)), work.args.size, training=False)
-    workers = {"num_workers": work.workers, "persistent_workers": work.workers > 0}  # their start is not compared
+    workers = {"num_workers": work.workers, "persistent_workers": work.workers > 0}  # their start-up is not timed
     loader, results = DataLoader(dataset, work.batch_size, **workers), []
 
     def predict():

@@ -1,8 +1,4 @@
-"""What the benchmark measures. Each subject is two functions in `SUBJECTS`:
-
-measure_…(work) -> dict    numbers and words, as they go into the JSON
-print_…(found)             the same as a table
-"""
+"""The benchmark's subjects. Each has two functions in `SUBJECTS`: measure_…(work) -> dict for the JSON, and print_…(found)."""
 
 import math
 import subprocess
@@ -33,10 +29,10 @@ from utils.tools.benchmark.measuring import arithmetic_name, take_turns
 from utils.tools.benchmark.probe import PROBABILITIES, ROOT, WEIGHTS, run_probe
 from utils.tools.benchmark.workload import Feed, PlainDataset, draw_labels, draw_targets, repeated
 
-# Loading: from disk to a batch in memory, by the kit packed and not, and by a plain Dataset.
+# Loading: from disk to a batch in memory, by the kit (packed or PNG) and by a plain Dataset.
 
 BATCH = 16
-PASS_SECONDS = 0.4  # a pass over the samples takes at least this long
+PASS_SECONDS = 0.4  # minimum length of a pass over the samples
 PURPOSES = ("prediction", "training")
 PLAIN = "plain Dataset, cv2"
 KIT = {  # way of loading: the images that `Samples` reads from
@@ -47,8 +43,7 @@ KIT = {  # way of loading: the images that `Samples` reads from
 
 
 def measure_loading(work):
-    """Medians of passes that take turns: ms to read, augment and collate a sample by one thread of one process, and how many times
-    as fast as PLAIN that is."""
+    """-> median ms to read, augment and collate a sample with one thread of one process, and the speed-up over PLAIN."""
     rows = {way: {"way": way} for way in (*KIT, PLAIN)}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,7 +62,7 @@ def measure_loading(work):
 
 
 def _time_passes(work, purpose, counts, repeats):
-    """{way: median seconds of a pass over counts[way] samples}."""
+    """-> {way: median seconds of a pass over counts[way] samples}."""
     passes = {way: partial(_whole_pass, _loader(work, way, purpose, count)) for way, count in counts.items()}
     return take_turns(passes, repeats, work.device, f"loading for {purpose}")
 
@@ -84,14 +79,14 @@ def _loader(work, way, purpose, count):
 
 def _whole_pass(loader):
     if hasattr(loader, "order"):
-        loader.order.epoch += 1  # other augmentation each time, as in training
+        loader.order.epoch += 1  # a different augmentation each time, as in training
     for _ in batches(loader):
         pass
 
 
 def print_loading(found):
     size = f"{found['samples']} samples of {found['size']}² in batches of {found['batch']}"
-    _print_title(f"loading: {size}; ms a sample on one core, ×: as fast as the {found['compared_with']}")
+    _print_title(f"loading: {size}; ms per sample on one core; ×: speed-up over {found['compared_with']}")
     rows = [["", *PURPOSES]]
     for row in found["rows"]:
         rows.append([row["way"], *(f"{row[f'{p}_ms']:.2f}{row[f'{p}_ms_ratio']:>6.1f}×" for p in PURPOSES)])
@@ -99,18 +94,17 @@ def print_loading(found):
     print("aims for packed samples of 512²: 0.5 ms for prediction, 5 ms for training")
 
 
-# Training: does loading hold it up? Steps on batches of the loader, and on noise that is in memory already.
+# Training: steps on batches from the loader, and on noise in memory. The ratio shows how much loading slows training.
 
-BLOCK_SECONDS = 6.0  # of a block of steps, roughly
-BLOCK_STEPS = (3, 50)  # at least and at most
+BLOCK_SECONDS = 6.0  # approximate length of a block of steps
+BLOCK_STEPS = (3, 50)  # minimum and maximum
 
 
 def measure_training(work):
-    """Images a second of `Trainer.train_step`, in blocks of steps that take turns: pairs of (loaded, in memory).
+    """-> images per second of `Trainer.train_step`, in alternating blocks of steps: pairs of (loaded, in memory).
 
-    The loader runs through all blocks in one epoch, so that its start does not count; nor do the batches that are ready when a
-    block begins, made while the other block trained.
-    """
+    The loader runs one epoch through all blocks, so its start-up is not timed. Neither are the batches that it prepared
+    while the other block trained."""
     size, batch_size, pairs = work.args.size, work.batch_size, work.args.repeats
     trainer, noise = work.trainer(size, batch_size), work.noise(size, batch_size)
     steps = int(np.clip(round(BLOCK_SECONDS / _seconds_a_step(trainer, noise, 1, 1)), *BLOCK_STEPS))
@@ -132,7 +126,7 @@ def measure_training(work):
 
 
 def _seconds_a_step(trainer, feed, untimed, steps):
-    """Mean seconds of `steps` steps, after some untimed ones."""
+    """-> mean seconds of `steps` steps, after `untimed` others."""
     for _ in range(untimed):
         feed.step(trainer)
     start = time.perf_counter()
@@ -143,19 +137,19 @@ def _seconds_a_step(trainer, feed, untimed, steps):
 
 def print_training(found):
     setting = f"{found['size']}², batches of {found['batch']}, {plural(found['workers'], 'DataLoader worker')}"
-    _print_title(f"training: {found['model']}, {setting}; images a second")
+    _print_title(f"training: {found['model']}, {setting}; images per second")
     blocks = f"medians of {plural(len(found['pairs']), 'block')} of {plural(found['steps'], 'step')}"
     _print_value("packed, augmentation chen", f"{found['loaded']:.2f}", blocks)
-    _print_value("noise, in memory already", f"{found['in_memory']:.2f}")
+    _print_value("noise in memory", f"{found['in_memory']:.2f}")
     spread = f"{found['lowest']:.3f} to {found['highest']:.3f}"
     _print_value("ratio, median of the pairs", f"{found['ratio']:.3f}", spread)
 
 
-# Prediction with four TTA views: as predict.py does it, and a plain loop in float32.
+# Prediction with four TTA views: as in predict.py, and by a plain loop in float32.
 
 
 def measure_prediction(work):
-    """Images a second of both, and the largest difference of their probabilities."""
+    """-> images per second of both, and the largest difference between their probabilities."""
     count, size, kit = work.args.predicted, work.args.size, []
     network = _with_statistics(work.network(size), work)
     torch.save(network.state_dict(), work.folder / WEIGHTS)
@@ -167,7 +161,7 @@ def measure_prediction(work):
         kit.append(inference.predict(*inputs, tta=4, chunk=chunk)[1])
 
     seconds = take_turns({"kit": predict}, work.args.repeats, work.device, "prediction")
-    seconds["plain"] = run_probe(work, "plain")  # in its own process, since glibc's handling of memory is changed here
+    seconds["plain"] = run_probe(work, "plain")  # in a new process, because this one has changed malloc's settings
     plain = np.load(work.folder / PROBABILITIES)
     speeds = {name: count / value for name, value in seconds.items()}
     setting = {"model": work.args.model, "size": size, "images": count, "batch": work.batch_size}
@@ -178,7 +172,7 @@ def measure_prediction(work):
 
 @torch.no_grad()
 def _with_statistics(network, work):
-    """The network with batch norm's statistics of these images: without, random weights give all images the same output."""
+    """Fit batch norm's statistics to these images; without them, random weights give all images the same output."""
     for layer in network.modules():
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             layer.momentum = None  # the plain mean of all batches
@@ -191,31 +185,31 @@ def _with_statistics(network, work):
 
 def print_prediction(found):
     setting = f"{found['size']}², 4 TTA views, {found['images']} images in batches of {found['batch']}"
-    _print_title(f"prediction: {found['model']}, {setting}; images a second")
+    _print_title(f"prediction: {found['model']}, {setting}; images per second")
     _print_value(f"packed, {found['arithmetic']}, channels last", f"{found['kit']:.2f}")
     _print_value("plain Dataset, float32", f"{found['plain']:.2f}")
     _print_value("ratio", f"{found['ratio']:.2f}", "aim: 3.5 (512², bfloat16 on a CPU)")
-    spread = f"(probabilities spread by {found['spread']:.4f})"
+    spread = f"(std over images {found['spread']:.4f})"
     _print_value("largest difference", f"{found['difference']:.4f}", spread)
 
 
-# Cost: time and memory of a step by size and batch, and what loading gains from more workers.
+# Cost: time and memory of a step by image size and batch size, and loading speed by number of workers.
 
-MOST_PIXELS = 2**22  # of a batch on a CPU, where larger ones take long: 16 images of 512²
+MAX_PIXELS = 2**22  # of a batch on a CPU (16 images of 512²); larger ones take too long
 WORKERS = (0, 1, 2, 4)
-PASS_SAMPLES = 384  # so many that the start of a pass hardly counts
-MEMORY_SHARE = 0.7  # of the free memory that a step may be expected to take
+PASS_SAMPLES = 384  # enough to make the start-up of a pass negligible
+MEMORY_FRACTION = 0.7  # a step runs only if it should fit into this fraction of the free memory
 
 
 def measure_cost(work):
-    """Rows of size, batch, ms an image of a training step and of a prediction (one TTA view), peak memory in GB."""
+    """-> rows of size, batch, ms per image of a training step and of a prediction (one TTA view), peak memory in GB."""
     on_cpu = work.device.type == "cpu"
     wanted = [(size, batch) for size in sorted(work.args.sizes) for batch in sorted(work.args.batches)]
-    possible = [(size, batch) for size, batch in wanted if not on_cpu or size**2 * batch <= MOST_PIXELS]
+    possible = [(size, batch) for size, batch in wanted if not on_cpu or size**2 * batch <= MAX_PIXELS]
     rows, gb_a_pixel = [], 0
     for size, batch in tqdm(possible, desc="cost", disable=None, leave=False):
         row = dict.fromkeys(["training_ms", "prediction_ms", "start_gb", "peak_gb"])
-        if not on_cpu or gb_a_pixel * size**2 * batch <= MEMORY_SHARE * free_memory():
+        if not on_cpu or gb_a_pixel * size**2 * batch <= MEMORY_FRACTION * free_memory():
             row = run_probe(work, "step", size=size, batch=batch) or row
         if row["peak_gb"]:
             gb_a_pixel = (row["peak_gb"] - row["start_gb"]) / (size**2 * batch)
@@ -225,7 +219,7 @@ def measure_cost(work):
 
 
 def _measure_workers(work):
-    """Samples a second from packed data with training's augmentation, by DataLoader workers."""
+    """-> samples per second from packed data with training's augmentation, by number of DataLoader workers."""
     count = len(work.files) * max(1, round(PASS_SAMPLES / len(work.files)))
     samples = work.samples(repeated(work.packed(), count), augmented=True)
     with warnings.catch_warnings():
@@ -238,9 +232,7 @@ def _measure_workers(work):
 
 
 def print_cost(found):
-    what = (
-        "ms an image of a training step and of one TTA view's prediction, peak memory of a process that trains on noise"
-    )
+    what = "ms per image of a training step and of a prediction (one TTA view); peak memory while training on noise"
     _print_title(f"cost: {found['model']}, {what}")
     rows = [["size", "batch", "training", "prediction", "memory"]]
     for row in found["rows"]:
@@ -252,40 +244,40 @@ def print_cost(found):
     _print_table(rows)
     if found["left_out"]:
         pairs = ", ".join(f"{batch} of {size}²" for size, batch in found["left_out"])
-        _print_title(f"left out, too long on a CPU: {pairs}")
-    print(f"loading packed samples of {found['loading']['size']}² for training; samples a second")
+        _print_title(f"left out, too slow on a CPU: {pairs}")
+    print(f"loading packed samples of {found['loading']['size']}² for training; samples per second")
     for row in found["loading"]["rows"]:
         _print_value(plural(row["workers"], "DataLoader worker"), f"{row['a_second']:.0f}")
 
 
-# Memory of each process of a training from packed data.
+# Memory of each process while training from packed data.
 
-MEMORY_KINDS = {"resident_mb": "in all", "own_mb": "own", "shared_mb": "shared", "files_mb": "files"}
+MEMORY_KINDS = {"resident_mb": "total", "own_mb": "private", "shared_mb": "shared", "files_mb": "files"}
 
 
 def measure_memory(work):
-    """Rows of MB for each process, see `measuring.resident_mb`."""
+    """-> a row of MB for each process, see `measuring.resident_mb`."""
     setting = {"model": work.args.model, "size": work.args.size, "workers": work.workers, "batch": work.batch_size}
     return setting | {"rows": run_probe(work, "memory") or []}
 
 
 def print_memory(found):
     setting = f"{found['size']}², batches of {found['batch']}"
-    _print_title(f"memory: {found['model']}, {setting}; MB resident of each process at its largest")
+    _print_title(f"memory: {found['model']}, {setting}; peak resident MB of each process")
     if not found["rows"]:
         print("unknown: the process was killed, or this system does not report it")
         return
     rows = [[row["process"], *(f"{row[kind]:,.0f}" for kind in MEMORY_KINDS)] for row in found["rows"]]
     _print_table([["process", *MEMORY_KINDS.values()], *rows])
-    print("own: written by this process alone; shared: with its DataLoader workers;")
+    print("shared: between DataLoader workers and training process;")
     print("files: pages of files such as packed images, which the system can drop")
 
 
-# Tables: make_folds.py and threshold.py as whole commands, on made-up tables of the competition's length and longer.
+# Tables: make_folds.py and threshold.py as whole commands, on random tables as long as the competition's, or longer.
 
 
 def measure_tables(work):
-    """Seconds of each command and number of rows, from its start to its end."""
+    """-> seconds of each command for each number of rows, including its start-up."""
     rows = []
     for count in tqdm(work.args.tables, desc="tables", disable=None, leave=False):
         labels, predictions = work.folder / f"labels{count}.csv", work.folder / f"predictions{count}.csv"
@@ -310,15 +302,15 @@ def print_tables(found):
         _print_value(f"{row['command']}, {row['rows']:,} rows", f"{row['seconds']:.1f} s")
 
 
-# Thresholds: the best one of each class, exactly, and by the usual loop of scikit-learn's f1_score over 1000 thresholds.
+# Thresholds: the best of each class by exact search, and by the usual loop of scikit-learn's f1_score over 1000 thresholds.
 
-EXACT_REPEATS = 7  # the median counts
+EXACT_REPEATS = 7
 
 
 def measure_thresholds(work):
     rows, classes, looped = work.args.rows, work.args.classes, min(work.args.loop_classes, work.args.classes)
     rng = np.random.default_rng(0)
-    truth = (rng.random((rows, classes)) < np.geomspace(0.4, 0.001, classes)).astype(np.uint8)  # common to rare
+    truth = (rng.random((rows, classes)) < np.geomspace(0.4, 0.001, classes)).astype(np.uint8)  # from common to rare
     truth[0] = 1
     probabilities, seconds = _draw_probabilities(truth, rng), []
     for _ in range(EXACT_REPEATS):
@@ -335,7 +327,7 @@ def measure_thresholds(work):
 
 
 def _draw_probabilities(truth, rng=None):
-    """Predictions correlated with the labels: (N, C) of 0 and 1 -> (N, C) float64."""
+    """Draw predictions correlated with the labels: (N, C) 0/1 -> (N, C) float64."""
     rng = rng or np.random.default_rng(0)
     return sigmoid(rng.normal(-2, 1, truth.shape) + 2.5 * truth)
 
@@ -346,12 +338,12 @@ def _best_of_loop(positive, values, number):
 
 
 def print_thresholds(found):
-    print(f"thresholds: the best of each class, {found['rows']:,} rows x {found['classes']} classes")
+    print(f"thresholds: best of each class, {found['rows']:,} rows x {found['classes']} classes")
     spread = f"median of {EXACT_REPEATS} ({found['fastest_ms']:.1f} to {found['slowest_ms']:.1f})"
     _print_value("exact, by sorting", f"{found['exact_ms']:.2f} ms", spread)
     looped = plural(found["loop_classes"], "class", "classes")
     _print_value("f1_score at 1000 thresholds", f"{found['loop_ms']:,.0f} ms", f"timed on {looped}")
-    _print_value("ratio", f"{found['ratio']:,.0f}", f"and F1 higher by {found['gain']:.5f}")
+    _print_value("ratio", f"{found['ratio']:,.0f}", f"F1 higher by {found['gain']:.5f}")
 
 
 def _print_title(text):

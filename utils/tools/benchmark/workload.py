@@ -1,4 +1,4 @@
-"""What is measured: images and labels, a network with random weights, and the plain code that the kit is compared with."""
+"""Images, labels and networks for the benchmark, and the plain code with which the kit is compared."""
 
 import contextlib
 import io
@@ -28,15 +28,12 @@ from utils.simulator import write
 from utils.simulator.plan import Settings, label_sets
 
 RGBY = parse_channels("rgby")
-MEAN, STD = (
-    [0.081, 0.053, 0.055, 0.083],
-    [0.137, 0.101, 0.153, 0.138],
-)  # published, of the competition's training images
-DEFAULT_COUNT = 64  # samples: at 512² more than a processor's cache holds
+MEAN, STD = [0.081, 0.053, 0.055, 0.083], [0.137, 0.101, 0.153, 0.138]  # of the competition's images, published
+DEFAULT_COUNT = 64  # samples: at 512² too large for a processor's cache
 
 
 class Workload:
-    """args: the command line (see __main__.py). folder: a Path for all files that are written on the way."""
+    """args: the command line (see __main__.py). folder: Path for temporary files."""
 
     def __init__(self, args, folder):
         self.args, self.folder, self.device = args, folder, pick_device(args.device)
@@ -46,35 +43,35 @@ class Workload:
 
     @cached_property
     def images_folder(self):
-        """The folder of --images, or one of simulated fields that are drawn now."""
+        """The folder of --images, or a new one with simulated fields."""
         if self.args.images:
             return self.args.images
         settings = Settings(self.args.count or DEFAULT_COUNT, 0, size=self.args.size, power=0.5, duplicates=0.0)
-        print(f"drawing {plural(settings.train, 'field')} of {settings.size}²", file=sys.stderr, flush=True)
+        print(f"simulating {plural(settings.train, 'field')} of {settings.size}²", file=sys.stderr, flush=True)
         write.write_atlas(self.folder / "atlas", settings, self.workers)
         return self.folder / "atlas" / "train"
 
     @cached_property
     def files(self):
-        """Paths of the samples' channels, a list of tuples."""
+        """Paths of each sample's channels: list of tuples."""
         found = scan_folder(self.images_folder)
         return find_files([self.images_folder], sorted(found)[: self.args.count or DEFAULT_COUNT], RGBY, found)
 
     def packed(self, codec="raw"):
-        """The samples packed with this codec: `Images`. Later calls find the copies of the first one."""
-        cache = self.folder / codec
+        """Pack the samples with this codec, unless an earlier call did: -> `Images`."""
+        folder = str(self.folder / codec)
         with contextlib.redirect_stdout(io.StringIO()):
-            images, _ = open_images(self.files, RGBY.names, self.args.size, "resize", str(cache), codec=codec)
+            images, _ = open_images(self.files, RGBY.names, self.args.size, "resize", folder, codec=codec)
         if (images.table["pack"] < 0).any():
-            raise InputError(f"packed copies do not fit into {self.folder.parent}; set TMPDIR, or give a lower --count")
+            raise InputError(f"packed images do not fit into {self.folder.parent}; set TMPDIR, or give a lower --count")
         return images
 
     def decoded(self):
-        """The samples as `Images` that are decoded each time."""
+        """-> the samples as `Images` that are decoded at each access."""
         return Images(self.files, self.args.size)
 
     def samples(self, images, augmented=False):
-        """`Samples` as train.py makes them for recipe chen, with random labels."""
+        """-> `Samples` as in train.py with recipe chen, with random labels."""
         augmentation = augment.build("chen", RGBY.names) if augmented else None
         return Samples(images, RGBY, self.args.size, "resize", "dataset", draw_labels(len(images)), augmentation)
 
@@ -82,13 +79,13 @@ class Workload:
         return Normaliser(None, "dataset", MEAN, STD, self.device, amp)
 
     def network(self, size):
-        """With random weights, on the device, channels last."""
+        """Build the network with random weights, on the device, channels last."""
         torch.manual_seed(0)
         network = models.build(self.args.model, len(HPA_CLASSES), RGBY.planes, size)
         return network.to(self.device, memory_format=torch.channels_last)
 
     def trainer(self, size, batch_size, amp="auto", **options):
-        """A `Trainer` in its first epoch, with the options of recipe chen except for those given."""
+        """-> a `Trainer` in its first epoch, with recipe chen; `options` replace the recipe's."""
         options = {"model": self.args.model, "size": size, "batch_size": batch_size} | options
         config = RunConfig(**RECIPES["chen"] | options, class_names=list(HPA_CLASSES), mean=MEAN, std=STD)
         labelled = Samples([], RGBY, size, "resize", "dataset", draw_labels(1000))
@@ -98,12 +95,12 @@ class Workload:
         return trainer
 
     def noise(self, size, batch_size, count=8):
-        """A `Feed` of `count` batches of noise in memory, again and again."""
+        """-> a `Feed` that repeats `count` batches of noise."""
         batches = [self.random_batch(size, batch_size, seed) for seed in range(count)]
         return Feed(itertools.cycle(batches), self.device)
 
     def random_batch(self, size, batch_size, seed=0):
-        """A batch of noise as `collate` makes one."""
+        """-> a batch of noise in the format of `collate`."""
         pixels = np.random.default_rng(seed).integers(0, 256, (batch_size, size, size, RGBY.planes), dtype=np.uint8)
         images, targets = torch.from_numpy(pixels), torch.from_numpy(draw_labels(batch_size, seed).astype(np.float32))
         images = images.pin_memory() if self.device.type == "cuda" else images
@@ -112,15 +109,15 @@ class Workload:
 
 
 class Feed:
-    """Batches for a training. As in train.py, each is fetched while the device computes on the one before; to a GPU it is copied on
-    another stream, from pinned memory."""
+    """Batches for training. As in train.py, each is fetched while the device computes on the previous one; on a GPU it is copied
+    on a separate stream, from pinned memory."""
 
     def __init__(self, batches, device):
         self.source = prefetch_to_device(batches, device)
         self.batch = next(self.source)
 
     def step(self, trainer):
-        """Train on the next batch: -> the curves of the step. A step ends when its loss is known, on a GPU too."""
+        """Train on the next batch and wait for its loss: -> the curves of the step."""
         following = []
         curves = trainer.train_step(self.batch, lambda: following.append(next(self.source)) or 0)
         self.batch = following.pop()
@@ -128,36 +125,36 @@ class Feed:
 
 
 def repeated(images, count):
-    """`Images` of `count` samples: the given ones, again and again."""
+    """-> `Images` of `count` samples: the given ones, repeated."""
     return images[(np.arange(count) % len(images)).tolist()]
 
 
 def draw_targets(count, seed=0):
-    """`Target` strings with the frequencies of the competition (utils/simulator/label_sets.csv)."""
+    """Draw `Target` strings with the competition's frequencies (utils/simulator/label_sets.csv)."""
     sets, counts = label_sets()
     drawn = np.random.default_rng(seed).choice(len(sets), count, p=counts / counts.sum())
     return [" ".join(map(str, sets[number])) for number in drawn]
 
 
 def draw_labels(count, seed=0):
-    """(count, 28) uint8."""
+    """-> (count, 28) uint8."""
     return encode(draw_targets(count, seed), HPA_CLASSES)
 
 
-# What the kit is compared with: how a competition notebook usually loads these images and predicts.
+# The plain code: how a competition notebook usually loads these images and predicts.
 
 FLIPS = ((), (3,), (2,), (2, 3))  # dimensions: the four TTA views of utils/engine/inference.py
 
 
 class PlainDataset(Dataset):
-    """Four grey files an image -> (4, S, S) float32 in [0, 1], (classes,) float32.
+    """Four grey files per image -> (4, S, S) float32 in [0, 1], (classes,) float32.
 
-    In training: one of the eight flips and turns always, the other transforms with albumentations' default probability of one half.
+    In training: always one of the eight flips and rotations; each other transform with albumentations' default probability 0.5.
     """
 
     def __init__(self, files, targets, size, training):
         self.files, self.targets, self.size = files, targets.astype(np.float32), size
-        A = augment.A  # imported there, where its check for a newer version is switched off
+        A = augment.A  # imported there, with albumentations' version check switched off
         changes = [A.D4(p=1), A.Affine(rotate=(-10, 10), shear=(-10, 10)), A.RandomBrightnessContrast(), A.Sharpen()]
         self.transform = A.Compose(changes) if training else None
 
@@ -176,7 +173,7 @@ class PlainDataset(Dataset):
 
 @torch.no_grad()
 def plain_predict(network, loader, device, mean=MEAN, std=STD):
-    """float32, one TTA view after another: -> (N, classes) float32. mean, std: (4,) on the scale 0 to 1."""
+    """Predict in float32, one TTA view after another: -> (N, classes) float32. mean, std: (4,), for pixels in [0, 1]."""
     network.eval()
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
     results = []
