@@ -191,7 +191,7 @@ def test_what_a_killed_process_left_after_saving_is_taken_back(words, undisturbe
 def test_a_finished_run_without_its_state_is_kept(words, tmp_path):
     succeed("train", *words(tmp_path))
     run = tmp_path / "mini/fold0"
-    for gone, says in (("last.pt", "no last.pt to go on from"), ("best.safetensors", "checkpoints are gone")):
+    for gone, says in (("last.pt", "no last.pt to continue from"), ("best.safetensors", "checkpoints are gone")):
         (run / gone).unlink()
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         refuse("train", *words(tmp_path), says=[str(run), says, "--overwrite"])
@@ -288,7 +288,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_images(words, tmp_path, monke
 
 def test_without_a_step_saved_a_loss_that_is_no_number_leaves_nothing(words, tmp_path, monkeypatch):
     poison(monkeypatch, 1)
-    refuse("train", *words(tmp_path), says=["at step 1", "nothing was saved yet"])
+    refuse("train", *words(tmp_path), says=["at step 1", "nothing is saved yet"])
     assert not (tmp_path / "mini").exists()
 
 

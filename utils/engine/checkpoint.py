@@ -1,9 +1,8 @@
-"""A run's weights and its state: `best.safetensors` with `config.json` beside it rebuild a network; `last.pt`
-continues a training.
+"""Files of a run: `best.safetensors` and `config.json` rebuild a network; `last.pt` continues a training.
 
-Both come from strangers too. Safetensors hold numbers only and check their own sizes. `torch.load(weights_only=True)`
-executes nothing; the zip archive around it is checked here and mapped, so that a storage that claims more than its
-record has cannot be read beyond it (torch itself compares the two from 2.10 on only).
+Files may come from strangers. Safetensors contain numbers only, and the library checks their sizes.
+`torch.load(weights_only=True)` executes nothing; this module checks the zip archive around it and maps it, so that a
+storage larger than its record cannot be read beyond it (torch compares the two only since 2.10).
 """
 
 import copy
@@ -25,17 +24,17 @@ from utils.runs.config import NETWORK, RunConfig
 from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 from utils.safe_load import file_size, read_json
 
-KEYS = {"config", "model", "epoch", "score"}  # of every checkpoint of the kit
-KIT_METADATA = "train.py"  # the key in a safetensors file's metadata, for JSON of epoch and score
-UNCHECKED_SIZE = 2048  # pixels up to which a network is built without checking its weights first
+KEYS = {"config", "model", "epoch", "score"}  # in every checkpoint of the kit
+KIT_METADATA = "train.py"  # metadata key of a safetensors file; its value is JSON with epoch and score
+UNCHECKED_SIZE = 2048  # largest image size (pixels) for which a network is built without a check of its weights
 NUMBER = (int, float)
-PROGRESS = {  # how far a training is: last.pt says all of it, the weights of the best epoch only epoch and score
+PROGRESS = {  # types of a training's progress: last.pt has every key, the best epoch's weights only epoch and score
     **dict.fromkeys(("epoch", "step", "stage", "position", "best_epoch", "left_out"), int),
     **dict.fromkeys(("spent", "spent_in_epoch"), NUMBER),
     **{"score": (*NUMBER, type(None)), "finished": bool, "log": list},
 }
 MOST_STRUCTURE = 2**25  # bytes of a .pt file without its tensors
-MOST_EXPANDED = 2**24  # numbers of a tensor that repeats what is stored
+MOST_EXPANDED = 2**24  # elements of a tensor that is larger than its storage
 
 
 def save(path, state):
@@ -45,8 +44,7 @@ def save(path, state):
 
 
 def save_weights(path, model, epoch, score):
-    """Write a state dict as safetensors, with the epoch and macro F1 that it had. Its config.json is to lie beside
-    it."""
+    """Write a state dict as safetensors with its epoch and macro F1. `load` also needs config.json in its folder."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
     metadata = {KIT_METADATA: json.dumps({"epoch": epoch, "score": score})}
     with whole_file(path, "wb") as file:
@@ -54,17 +52,14 @@ def save_weights(path, model, epoch, score):
 
 
 def snapshot(state, device):
-    """A copy of a nested state with its tensors in main memory, independent of the original: -> (copy, wait).
-
-    From a GPU the tensors travel to pinned memory while the GPU goes on; the copy is complete when `wait()` returns.
-    """
+    """Copy a nested state to main memory: -> (copy, wait). On a GPU the copy is complete when `wait()` returns."""
     take = copy_to_pinned if device.type == "cuda" else lambda tensor: tensor.cpu().clone()
 
     def copied(value):
         if isinstance(value, torch.Tensor):
             return take(value.detach())
         if isinstance(value, dict):
-            other = copy.copy(value)  # of its own type: a state dict knows the versions of its layers
+            other = copy.copy(value)  # keeps the type: a state dict knows the versions of its layers
             other.update({key: copied(part) for key, part in value.items()})
             return other
         return [copied(part) for part in value] if isinstance(value, list) else value
@@ -73,11 +68,10 @@ def snapshot(state, device):
 
 
 def read_file(path):
-    """The content of a file of weights, .safetensors or of torch.save. Executes nothing in it and allocates no more
-    than it holds.
+    """Read a file of weights, .safetensors or of torch.save, without executing its content or allocating more than its size.
 
-    -> a dict: what torch.save wrote, or of safetensors `model`, the tensors by name, and `config`, `epoch` and
-    `score` if train.py wrote the file. Raises InputError for anything else.
+    -> what torch.save wrote; from safetensors a dict of `model` (tensors by name), and of `config`, `epoch` and `score`
+    if train.py wrote the file. Raises InputError for anything else.
     """
     path = Path(path)
     file_size(path)
@@ -86,8 +80,8 @@ def read_file(path):
         return _read_safetensors(path) if safe else _read_torch(path)
     except InputError:
         raise
-    except Exception as error:  # whatever torch's unpickler meets in a damaged file
-        # torch replaces its unpickler's reason by advice for trusted files.
+    except Exception as error:  # torch's unpickler raises any type for a damaged file
+        # torch replaces the unpickler's reason by advice for trusted files.
         cause = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
         kind = "safetensors file" if safe else "checkpoint of tensors and plain values"
         raise InputError(f"{path} is not a {kind} ({first_line(cause)})") from None
@@ -107,20 +101,19 @@ def _read_safetensors(path):
 
 def _read_torch(path):
     with open(path, "rb") as file:
-        # A file of torch before 1.6 is no archive, and its reader compares each storage with its bytes.
+        # Files of torch before 1.6 are not archives; their reader compares each storage with its bytes.
         if zipped := file.read(4) == b"PK\x03\x04":
             _check_archive(file, file_size(path))
-    with warnings.catch_warnings(action="ignore"):  # torch's, about the kinds of tensors that are refused next
+    with warnings.catch_warnings(action="ignore"):  # torch warns about tensors that are rejected next
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     _check_expanded(content)
     return content
 
 
 def _check_archive(file, size):
-    """Raise ValueError unless a zip archive is as torch writes it: its records are not compressed and have the file's
-    bytes."""
+    """Raise ValueError unless the zip archive is as torch writes it: uncompressed, and no larger than the file."""
     file.seek(-22, 2)
-    if file.read(4) != b"PK\x05\x06":  # zip readers differ on what they find behind a comment
+    if file.read(4) != b"PK\x05\x06":  # zip readers differ on archives with a comment
         raise ValueError("not a zip archive as torch writes it")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -133,7 +126,7 @@ def _check_archive(file, size):
 
 
 def _check_expanded(content):
-    """Raise ValueError for a tensor that repeats its few numbers into many: a copy of it would fill the memory."""
+    """Raise ValueError for a tensor much larger than its storage: a copy of it would fill the memory."""
     waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()
@@ -141,15 +134,15 @@ def _check_expanded(content):
             if value.layout is not torch.strided or value.is_meta:
                 raise ValueError("a tensor that is not dense")
             if value.numel() > max(MOST_EXPANDED, value.untyped_storage().nbytes()):
-                raise ValueError(f"a tensor of {value.numel():,} numbers, of which most are not in the file")
+                raise ValueError(f"a tensor of {value.numel():,} numbers, most of them not in the file")
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
             waiting += value.values() if isinstance(value, dict) else value
 
 
 def load(path):
-    """Read a checkpoint of the kit: a dict with KEYS, `config` as a RunConfig, and its weights those of
-    the network that the config names, if it names one. Raises InputError otherwise."""
+    """Read a checkpoint of the kit: -> a dict with KEYS, `config` as a RunConfig. Raises InputError if it is none, or
+    if the weights do not fit the network that the config names."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; train.py writes it")
@@ -158,9 +151,11 @@ def load(path):
         raise InputError(f"{path} is not a checkpoint written by train.py; give a run's best.safetensors or last.pt")
     state["config"] = RunConfig.from_dict(state["config"], path)
     if not is_state(state["model"]):
-        raise InputError(f"{path}: its weights are no tensors with names; give a checkpoint that train.py wrote")
+        raise InputError(f"{path}: its weights are not tensors with names; give a checkpoint that train.py wrote")
     wrong = [key for key, kinds in PROGRESS.items() if key in state and not isinstance(state[key], kinds)]
-    if not wrong and not all(map(_is_log_row, state.get("log", []))):
+    if not wrong and not all(
+        isinstance(row, dict) and isinstance(row.get("seconds"), NUMBER) for row in state.get("log", [])
+    ):
         wrong = ["log"]
     if wrong:
         raise InputError(f"{path}: its {wrong[0]} is not what train.py writes; give a checkpoint that it wrote")
@@ -169,12 +164,8 @@ def load(path):
     return state
 
 
-def _is_log_row(row):
-    return isinstance(row, dict) and isinstance(row.get("seconds"), NUMBER)
-
-
 def is_state(content):
-    """Return whether it is a state dict: names and tensors."""
+    """Return whether `content` is a state dict: names and tensors."""
     return isinstance(content, dict) and all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
     )
@@ -182,7 +173,7 @@ def is_state(content):
 
 def load_network(path, device="cpu"):
     """Rebuild the network of a checkpoint: -> (network in evaluation mode on `device`, config)."""
-    state = load(path)  # into main memory: the device may not have room for all that a checkpoint holds
+    state = load(path)  # in main memory: a whole checkpoint may not fit on the device
     config = state["config"]
     config.require(path, *NETWORK)
     try:
@@ -198,8 +189,8 @@ def _build(config):
 
 
 def _check_weights(path, state):
-    """Raise InputError unless the weights are those of the network that the config names, by names, shapes and kinds
-    of numbers. This allocates nothing, since a config may ask for a network of any size."""
+    """Raise InputError unless names, shapes and kinds of numbers of the weights fit the network that the config names.
+    The check allocates nothing, since a config may ask for a network of any size."""
     config, weights = state["config"], state["model"]
     try:
         with torch.device("meta"):
@@ -207,7 +198,7 @@ def _check_weights(path, state):
     except (InputError, NotImplementedError):
         if config.size > UNCHECKED_SIZE:
             raise
-        return  # some networks of the libraries cannot be built without numbers
+        return  # some library networks cannot be built on the meta device
     except (KeyError, TypeError, RuntimeError) as error:
         raise _misfit(path, error) from None
     if differing := sorted(set(own) ^ set(weights)):
@@ -222,7 +213,7 @@ def _misfit(path, why):
 
 
 def find_checkpoints(run):
-    """The weights behind a path that a user gives: a file of weights, a fold's folder, or a run's folder of fold<k>/."""
+    """List the weights at a user's path: a file of weights, a fold's folder, or a run's folder of fold<k>/."""
     run = Path(run)
     if run.is_file():
         return [run]

@@ -1,5 +1,4 @@
-"""The files of a run while it trains: checkpoints, predictions and logs, written from a thread.
-(utils/runs/run_folder.py reads them.)"""
+"""Writes a run's checkpoints, predictions and logs from a thread. (utils/runs/run_folder.py reads them.)"""
 
 import contextlib
 import functools
@@ -21,15 +20,13 @@ from utils.runs.run_folder import WEIGHTS, write_rows
 
 
 class RunLog:
-    """The files of one run, as a context. Of processes that train together (utils/distributed.py) only the first
-    writes.
+    """Context that writes the files of one run. In distributed training only the first process writes.
 
-    Everything is written while the training goes on, always in this order: an epoch's predictions, best.safetensors,
-    oof.csv, the logs, last.pt. So at any moment all files are whole, and what last.pt refers to exists.
+    Files are written during training, in this order: an epoch's predictions, best.safetensors, oof.csv, the logs,
+    last.pt. So all files are whole at any moment, and the files that last.pt refers to exist.
 
-    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of all
-    probabilities given) and left out. every: seconds after which `due` asks for the state to be saved within an
-    epoch; 0: only at its end.
+    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of the probabilities)
+    and skipped. every: seconds between saves within an epoch (see `due`); 0: save only at its end.
     """
 
     def __init__(self, run, trainer, train_rows, valid_rows, skipped, every, writes=True):
@@ -38,7 +35,7 @@ class RunLog:
         self.last = run / "last.pt"
         self.first_step = self.saved_step = trainer.progress.step
         self.saved_at = time.monotonic()
-        self.seconds = 0.0  # for which saving has held up the training
+        self.seconds = 0.0  # that training has waited for saving
         self.writer, self.points = BackgroundWriter(trainer.device), []
 
     def __enter__(self):
@@ -51,8 +48,7 @@ class RunLog:
             self.events.close()
 
     def begin(self):
-        """Write what is known before the first step, and remove what a killed process wrote after its last saved
-        state."""
+        """Write the files known before the first step; remove those that a killed process wrote after its last save."""
         if not self.writes:
             return
         if not self.trainer.progress.step:
@@ -68,15 +64,13 @@ class RunLog:
         self.events = TensorBoardLog(self.run / "tensorboard", purge_step=self.trainer.progress.step + 1)
 
     def step(self, curves):
-        """Log the curves of the step just made."""
-        self.trainer.progress.steps.append(
-            {"epoch": self.trainer.progress.epoch, "step": self.trainer.progress.step} | curves
-        )
+        """Log the curves of the last step."""
+        progress = self.trainer.progress
+        progress.steps.append({"epoch": progress.epoch, "step": progress.step} | curves)
         self._add_points("train", curves)
 
     def catch_up(self):
-        """Do what can wait until the device is busy: pass points on to TensorBoard. Raises InputError if a file could
-        not be written."""
+        """Write collected points to TensorBoard, while the device is busy. Raises InputError if an earlier write failed."""
         self.writer.check()
         if self.points:
             self.events.add_scalars(self.points)
@@ -87,34 +81,25 @@ class RunLog:
         return bool(self.every) and time.monotonic() - self.saved_at >= self.every
 
     def save(self):
-        """Write last.pt, from which the run can continue with the very next step. To be called in every process,
-        between two steps."""
+        """Write last.pt, so that the run can continue with the next step. Every process calls it between two steps."""
         with self._timed():
             self.wait()  # one state at a time, in memory too
             self._submit([])
 
     def wait(self):
-        """Wait until all files are written. Raises InputError if one cannot be."""
+        """Wait until all files are written. Raises InputError if a write fails."""
         self.writer.wait()
 
     def epoch(self, probabilities, best, values, valid):
         """End an epoch: write its validation `probabilities`, the weights if they are the `best` so far, its row of
-        log.csv (the means of its steps, `values` and `valid`), and the state. -> the means."""
+        log.csv (means over its steps, `values` and `valid`), and the state. -> the means."""
         trainer = self.trainer
         rows = [row for row in trainer.progress.steps if row["epoch"] == trainer.progress.epoch]
         if not rows:
             raise InputError(f"no batch of epoch {trainer.progress.epoch} gave a number; try a lower --lr or --amp off")
         means = {name: float(np.mean([row[name] for row in rows])) for name in ["loss", *trainer.loss.curve_names]}
-        trainer.progress.log.append(
-            {
-                "epoch": trainer.progress.epoch,
-                "step": trainer.progress.step,
-                "lr": trainer.lr,
-                **means,
-                **values,
-                **valid,
-            }
-        )
+        row = {"epoch": trainer.progress.epoch, "step": trainer.progress.step, "lr": trainer.lr}
+        trainer.progress.log.append({**row, **means, **values, **valid})
         with self._timed():
             self.wait()
             self._add_points("validation", {"macro_f1": values["macro_f1"], **valid})
@@ -123,7 +108,7 @@ class RunLog:
         return means
 
     def _validation_jobs(self, probabilities, best):
-        """The functions that write an epoch's validation."""
+        """Return the functions that write an epoch's validation."""
         trainer, epoch, score = self.trainer, self.trainer.progress.epoch, self.trainer.progress.score
         jobs = [lambda: write_epoch(self.run, epoch, probabilities)]
         if best:
@@ -134,10 +119,10 @@ class RunLog:
         return jobs
 
     def _submit(self, jobs):
-        """Start `jobs`, and after them the writing of the logs and last.pt as they are now."""
+        """Submit `jobs`, then jobs that write the current logs and last.pt."""
         trainer = self.trainer
         trainer.check_finite()
-        state = trainer.state()
+        state = trainer.state()  # gathers from every process
         if self.writes:
             logs = functools.partial(self._write_logs, list(trainer.progress.log), list(trainer.progress.steps))
             last = self._with_copy(functools.partial(checkpoint.save, self.last), state)
@@ -146,7 +131,7 @@ class RunLog:
         self.saved_step, self.saved_at = trainer.progress.step, time.monotonic()
 
     def _with_copy(self, write, state):
-        """A function that calls `write` with a copy of the state as it is now."""
+        """Return a function that calls `write` with a copy of the current state."""
         copied, wait = checkpoint.snapshot(state, self.trainer.device)
 
         def job():
@@ -162,20 +147,17 @@ class RunLog:
         self.seconds += time.monotonic() - started
 
     def left_out(self, trouble, rows):
-        """Log that a batch of the training `rows` was left out. Raises InputError once there are more of them than
-        --skip-nan allows."""
-        trainer, ids = self.trainer, self.train_rows["Id"].iloc[rows]
-        where = f"{trouble} at step {trainer.progress.step:,} (epoch {trainer.progress.epoch}) on the images {listing(ids, show=16)}"
-        trainer.progress.left_out += 1
-        if trainer.progress.left_out <= (most := trainer.config.skip_nan):
-            print(f"{where}: batch {trainer.progress.left_out} of at most {most} that are left out", flush=True)
+        """Log that a batch of the training `rows` was skipped. Raises InputError if more are skipped than --skip-nan allows."""
+        progress, ids = self.trainer.progress, listing(self.train_rows["Id"].iloc[rows], show=16)
+        where = f"{trouble} at step {progress.step:,} (epoch {progress.epoch}) on the images {ids}"
+        progress.left_out += 1
+        if progress.left_out <= (most := self.trainer.config.skip_nan):
+            print(f"{where}: skipped batch {progress.left_out} of at most {most}", flush=True)
             return
         self.wait()
-        last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing was saved yet"
-        raise InputError(
-            f"{where}; {last}; leave such batches out with --skip-nan {trainer.progress.left_out + 4}, or train anew "
-            "(--overwrite) with a lower --lr or --amp off"
-        )
+        last = f"{self.last} holds step {self.saved_step:,}" if self.saved_step else "nothing is saved yet"
+        fix = f"skip such batches with --skip-nan {progress.left_out + 4}, or train anew (--overwrite)"
+        raise InputError(f"{where}; {last}; {fix} with a lower --lr or --amp off")
 
     def _write_logs(self, log, steps):
         for name, rows in (("log.csv", log), ("steps.csv", steps)):
@@ -190,14 +172,14 @@ class RunLog:
 
 
 class BackgroundWriter:
-    """Calls the functions it is given in their order, from one thread.
+    """Calls submitted functions in order, from one thread.
 
-    An exception of one is raised by the next method called here, and the functions after it are not called: what they
-    write may say that the failed one's file exists.
+    After an exception no further function is called, since its file may refer to the missing one. The next method call
+    raises the exception.
     """
 
     def __init__(self, device=None):
-        """device: of tensors that a function may wait for; a GPU becomes the thread's current one too."""
+        """device: a GPU becomes the thread's current device too, so that functions can wait for its tensors."""
         on_gpu = device is not None and device.type == "cuda"
         begin = functools.partial(torch.cuda.set_device, device) if on_gpu else None
         self._pool, self._jobs, self._failed = ThreadPoolExecutor(1, "writer", begin), deque(), False
@@ -216,7 +198,7 @@ class BackgroundWriter:
             raise
 
     def check(self):
-        """Raise the exception of a function that has ended; do not wait."""
+        """Raise the exception of a finished function; do not wait."""
         while self._jobs and self._jobs[0].done():
             self._jobs.popleft().result()
 
@@ -226,6 +208,6 @@ class BackgroundWriter:
             self._jobs.popleft().result()
 
     def close(self):
-        """Wait for all functions, and end the thread. Raises nothing."""
+        """Wait for all functions and end the thread, without raising their exceptions."""
         self._jobs.clear()
         self._pool.shutdown()

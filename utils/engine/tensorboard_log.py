@@ -1,7 +1,6 @@
-"""TensorBoard's events of a run. They are an extra: if they cannot be written, as on a full disk, one message says so
-and training goes on.
+"""TensorBoard events of a run. If they cannot be written, as on a full disk, one message is printed and training goes on.
 
-Written from the caller's thread: the thread of TensorBoard's own writers dies of a full disk with a traceback.
+They are written from the caller's thread: on a full disk, the thread of TensorBoard's own writer dies with a traceback.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 
 class TensorBoardLog:
-    """A new file of events in `folder`. TensorBoard then ignores the points of `purge_step` and later in older files."""
+    """Writes a new event file in `folder`. TensorBoard then ignores points of `purge_step` and later in older files."""
 
     def __init__(self, folder, purge_step):
         self._file = None
@@ -29,17 +28,16 @@ class TensorBoardLog:
 
     def add_scalars(self, points):
         """points: a list of (tag, value, step)."""
-        with self._optional():
-            for tag, value, step in points if self._file else ():
-                self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=float(value))]))
-            if self._file:
+        if self._file:
+            with self._optional():
+                for tag, value, step in points:
+                    self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=float(value))]))
                 self._file.flush()
 
     def close(self):
-        with self._optional():
-            if self._file:
+        if self._file:
+            with self._optional():
                 self._file.close()
-        self._file = None
 
     def _write(self, **content):
         RecordWriter(self._file).write(Event(wall_time=time.time(), **content).SerializeToString())

@@ -21,17 +21,15 @@ from utils.runs.config import RunConfig
 from utils.safe_load import read_npz
 
 WEIGHT_FOLDER = Path("input/weights")
-COUNTER = "num_batches_tracked"  # batch norm's; files from before 2018 lack it, and nothing depends on it
+COUNTER = "num_batches_tracked"  # of batch norm, unused; files from before 2018 lack it
 
 
 def load_start(network, config):
-    """Load starting weights into `network`, in place: -> a sentence that says what was loaded.
+    """Load the starting weights `config.weights` (``none``, ``imagenet`` or a path) into `network`, in place.
 
-    config: RunConfig, with `weights`: ``none``,
-    ``imagenet`` or a path. Layers are matched by name, or if the file has the same layers under other names, by their
-    order. A first convolution for RGB is widened as `stem` says; one for the same channels in another order, or for
-    more channels, is rearranged. A last layer for other classes keeps its random start. Raises InputError for the
-    weights of another network.
+    -> a message that describes what was loaded. Layers are matched by name, or by order if the file has the same layers
+    under other names. An RGB stem is widened as `config.stem` specifies; a stem for other or more channels is
+    rearranged. A head for other classes stays random. Raises InputError for the weights of another network.
     """
     if config.weights == "none":
         return "random weights"
@@ -54,20 +52,18 @@ def load_start(network, config):
     wrong = [key for key in own if key not in fresh and key in state and state[key].shape != own[key].shape]
     missing = [key for key in own if key not in fresh and key not in state and not key.endswith(COUNTER)]
     if misfits := wrong or missing or deeper:
-        size = origin.size if origin else config.size
-        other = f" (it was made for images of {size} pixels)" if size != config.size else ""
-        raise InputError(
-            f"{source} holds the weights of another network than {name}: {listing(misfits)} do not fit{other}"
-        )
+        other = f" (it was made for images of {origin.size} pixels)" if origin and origin.size != config.size else ""
+        raise InputError(f"{source} holds weights of another network than {name}: {listing(misfits)} do not fit{other}")
     network.load_state_dict({key: own[key] if key in fresh else state.get(key, own[key]) for key in own})
     how = " (layers under other names, matched in order)" if ordered else ""
     return f"weights from {source}{how}{', a new last layer' if fresh else ''}"
 
 
 def match_by_order(state, own, free):
-    """Rename the tensors of `state` to the names of `own`, if these are as many, in the same order, of the same kind
-    (the last part of the name: weight, bias, running_mean) and, except for those named in `free` (stem and last
-    layer), of the same shapes: -> (state, whether it was done)."""
+    """Rename the tensors of `state` to the names of `own` in order: -> (state, whether it was renamed).
+
+    This needs the same number of tensors, and pairs of the same kind (last part of the name: weight, bias, running_mean)
+    and of the same shape, except for the names in `free` (stem and last layer)."""
     theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
     if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
         return state, False
@@ -80,43 +76,40 @@ def match_by_order(state, own, free):
 
 
 def _fit_channels(weight, planes, origin, config, source):
-    """A first convolution's weight (out, in, height, width) made to fit the channels that the network sees, `planes`
-    of them."""
+    """Adapt a first convolution's weight (out, in, height, width) to the network's `planes` channels."""
     if origin is None or origin.channels is None:  # three planes are RGB
         return widen_stem(weight, planes, config.stem) if weight.shape[1] == 3 != planes else weight
     before, now = (parse_channels(part.channels) for part in (origin, config))
     if before == now:
         return weight
     if before.mix or now.mix or not set(now.names) <= set(before.names):
-        raise InputError(
-            f"{source} was trained on the channels {origin.channels}, not {config.channels}; give --channels"
-        )
+        text = f"was trained on the channels {origin.channels}, not {config.channels}; give --channels"
+        raise InputError(f"{source} {text}")
     return weight[:, [before.names.index(channel) for channel in now.names]]
 
 
 def check_apart_from_start(weights, ids):
-    """Raise InputError if a run that training starts from was itself trained on images `ids` that now validate."""
+    """Raise InputError if the run that wrote `weights` was trained on some of the validation images `ids`."""
     rows = Path(weights).parent / "rows.csv"
     if not Path(weights).is_file() or not rows.is_file():
         return
     table = read_table(rows, ["Id", "part"], what="the rows of a run")
     seen = set(table["Id"][table["part"] == "train"])
     if both := [id_ for id_ in ids if id_ in seen]:
-        raise InputError(
-            f"{weights} was trained on {plural(len(both), 'image')} of the {len(ids):,} to validate: {listing(both)}; "
-            f"start from the same fold of a run with the same folds file"
-        )
+        count = f"{plural(len(both), 'image')} of the {len(ids):,} to validate"
+        fix = "start from the same fold of a run with the same folds file"
+        raise InputError(f"{weights} was trained on {count}: {listing(both)}; {fix}")
 
 
 def moments_of_start(config):
-    """The RunConfig of the run that the starting weights come from, if it has a mean and std of the same channels; else None."""
+    """Return the RunConfig of the starting weights' run if it has a mean and std of the same channels, else None."""
     origin = read_state(config.weights)[1] if config.weights != "imagenet" else None
     return origin if origin and origin.channels == config.channels and origin.mean and origin.std else None
 
 
 def imagenet_state(name, size):
-    """(path, state dict) of the ImageNet weights: from input/weights/, torch's cache, or a publisher. timm loads its
-    own networks itself, at `size` if that is fixed: it knows each file's layout."""
+    """Load ImageNet weights from input/weights/, torch's cache or a publisher: -> (path, state dict). timm loads its own
+    networks, at `size` if that is fixed, since it knows the layout of its files."""
     library, _, word = name.partition(":")
     if library == "timm":
         return _from_timm(word, size)
@@ -141,7 +134,7 @@ def imagenet_state(name, size):
 
 def _not_available(name, files):
     with contextlib.suppress(OSError):
-        WEIGHT_FOLDER.rmdir()  # if it was made for nothing
+        WEIGHT_FOLDER.rmdir()  # only an empty one
     return InputError(
         f"no ImageNet weights for {name}: no publisher answers; put {' or '.join(files)} "
         f"into {WEIGHT_FOLDER}{os.sep}, or start with --weights none"
@@ -154,25 +147,24 @@ def _from_timm(word, size):
     files = [f"{word}{ending}" for ending in (".safetensors", ".bin", ".pth")]
     local = next((path for file in files if (path := WEIGHT_FOLDER / file).is_file()), None)
     if local:
-        read_file(local)  # raises InputError for a file that timm should not open
+        read_file(local)  # raises InputError for a damaged or unsafe file
     overlay = {"file": str(local)} if local else {}
     WEIGHT_FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         options = {"pretrained_cfg_overlay": overlay, "cache_dir": WEIGHT_FOLDER, **external.size_for(word, size)}
         network = timm.create_model(word, pretrained=True, **options)
         return local or f"timm's {word}", network.state_dict()
-    except Exception as error:  # whatever a download or someone's file can bring
+    except Exception as error:  # a download or a stranger's file can raise any type
         if local:
-            raise InputError(f"{local} is no weight file of timm's {word} ({str(error)[:120]})") from None
+            raise InputError(f"{local} is not a weight file of timm's {word} ({str(error)[:120]})") from None
         print(f"timm could not fetch {word} ({type(error).__name__})")
     raise _not_available(f"timm:{word}", files)
 
 
 def _imagenet_urls(name, word):
-    """Where a network's ImageNet weights are published, in the order to try: as pretrainedmodels knows, else
-    of `NETWORKS`. The letters after the dash begin the file's SHA-256."""
+    """URLs of a network's ImageNet weights, in the order to try. The file name ends with the start of its SHA-256."""
     if name == "pretrainedmodels":
-        import pretrainedmodels  # here, since it takes 480 MB and half a second
+        import pretrainedmodels  # imported here, since it takes 480 MB and half a second
 
         settings = pretrainedmodels.pretrained_settings[word]
         return (settings.get("imagenet", next(iter(settings.values())))["url"],)
@@ -183,10 +175,10 @@ def _imagenet_urls(name, word):
 
 
 def read_state(path, own=None):
-    """-> (state dict {name: tensor}, RunConfig of the run it comes from, None if the file has none).
+    """-> (state dict {name: tensor}, RunConfig of its run, or None if the file has none).
 
-    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the
-    network's state dict, to choose by if a file holds several; without it the first is taken.
+    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the network's
+    state dict; it selects one of several state dicts in a file. Without it the first is used.
     """
     path = Path(path)
     if not path.is_file():
@@ -196,22 +188,20 @@ def read_state(path, own=None):
     content = read_file(path)
     states = {where: _without_prefix(state) for where, state in _states(content).items()}
     if not states:
-        raise InputError(
-            f"{path} holds no state dict (names and tensors); save one with torch.save(network.state_dict(), …)"
-        )
+        fix = "save one with torch.save(network.state_dict(), …)"
+        raise InputError(f"{path} holds no state dict (names and tensors); {fix}")
     where = _choose(path, states, own)
     config = content.get("config") if where in USUAL else None
     named = isinstance(config, dict) and "class_names" in config
     return states[where], RunConfig.from_dict(config, path) if named else None
 
 
-USUAL = (("state_dict",), ("model",))  # keys of state dicts that come before others; the kit's is model
+USUAL = (("state_dict",), ("model",))  # preferred keys of state dicts; the kit's is model
 
 
 def _states(content):
-    """The state dicts in what a file holds: itself, else the values of a dict that are, else those in dicts in it:
-    {keys that lead there: state dict}. States of an optimiser are none: their tensors have numbers for names, and lie
-    deeper."""
+    """Find the state dicts in a file's content, at the first level of nesting that has any: {keys on the way: state dict}.
+    An optimiser's state is not a state dict: its tensors have numbers as names and lie deeper."""
     level, seen = {(): content}, set()
     for _ in range(3):
         if found := {where: value for where, value in level.items() if is_state(value) and (value or where in USUAL)}:
@@ -219,9 +209,7 @@ def _states(content):
         inner = {}
         for where, outer in level.items():
             for key, value in outer.items() if isinstance(outer, dict) else ():
-                if (
-                    isinstance(value, dict) and id(value) not in seen
-                ):  # a file may hold one dict under any number of keys
+                if isinstance(value, dict) and id(value) not in seen:  # one dict may lie under many keys
                     seen.add(id(value))
                     inner[(*where, key)] = value
         level = inner
@@ -229,7 +217,7 @@ def _states(content):
 
 
 def _without_prefix(state):
-    """A state dict without what several GPUs or torch.compile put before all its names."""
+    """Remove the prefixes that DataParallel and torch.compile add to all names."""
     for prefix in ("module.", "_orig_mod."):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -237,8 +225,7 @@ def _without_prefix(state):
 
 
 def _choose(path, states, own):
-    """Which of the state dicts {where: state dict} to take: the only one with most names of `own`, else the one with
-    a usual key."""
+    """Choose a key of {where: state dict}: the only one with most names of `own`, else the one with a usual key."""
     fitting = [where for where, state in states.items() if own and 2 * len(own.keys() & state.keys()) > len(own)]
     left = fitting or list(states)
     usual = [where for where in USUAL if where in left]
@@ -249,7 +236,7 @@ def _choose(path, states, own):
 
 
 def read_gapnet_authors(path):
-    """GapNet-PL as published by its authors: ConvLayer-1…8 (height, width, in, out) and FC-1…3 (in, out)."""
+    """Read the GapNet-PL authors' weights: ConvLayer-1…8 (height, width, in, out) and FC-1…3 (in, out)."""
     own = models.build("gapnet_pl", len(CYTO_CLASSES), 4).state_dict()
     layers = [f"ConvLayer-{i}/{{}}_conv" for i in range(1, 9)] + [f"FC-{i}/{{}}_dense" for i in range(1, 4)]
     names = [layer.format(part) for layer in layers for part in "Wb"]
@@ -265,7 +252,7 @@ def _to_torch(tensor):
     return tensor.T.contiguous() if tensor.ndim == 2 else tensor.flatten()
 
 
-# How the authors trained and used their network: channel order, normalisation and patches of the published weights.
+# The authors' channel order, normalisation and patches, for their published weights.
 GAPNET_AUTHORS = RunConfig(
     class_names=list(CYTO_CLASSES),
     model="gapnet_pl",

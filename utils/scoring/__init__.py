@@ -1,4 +1,1 @@
-"""How good predictions are and what to decide: metrics, calibration, thresholds, ensembles, cross-fitting, stratification.
-
-NumPy, SciPy and scikit-learn only: no torch, no image, no file of a run.
-"""
+"""Metrics, calibration, thresholds, ensembles, cross-fitting and stratification, without torch, images or run files."""

@@ -1,4 +1,4 @@
-"""Platt scaling: from a network's probabilities to calibrated ones, each class on its own."""
+"""Platt scaling: calibrate a network's probabilities, each class separately."""
 
 import numpy as np
 
@@ -10,15 +10,14 @@ def logit(probabilities, clip=1e-7):
 
 
 def sigmoid(x):
-    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x)))  # overflows nowhere
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x)))  # never overflows
 
 
 def fit(truth, probabilities, steps=50):
-    """Slope and intercept of each class: (N, C) 0/1, (N, C) -> (C,), (C,); calibrated logit = slope x logit + intercept.
+    """Fit slope and intercept per class: (N, C) 0/1, (N, C) -> (C,), (C,); calibrated logit = slope x logit + intercept.
 
-    Logistic regression on targets (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2) instead of 1 and 0, which keeps it finite for
-    separable classes (Platt 1999, section 2.2), by Newton's method for all classes at once. The slope is 0 or above, so
-    calibration never reverses the order of two images.
+    Logistic regression by Newton's method on targets (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep the fit finite for
+    separable classes (Platt 1999, section 2.2). The slope is at least 0, so calibration never reverses an order.
     """
     truth, x = np.asarray(truth, bool), logit(probabilities)
     positives = truth.sum(axis=0)
@@ -32,7 +31,7 @@ def fit(truth, probabilities, steps=50):
     for _ in range(steps):
         scores = slope * z + intercept
         loss = (np.logaddexp(0, scores) - targets * scores).sum(axis=0)
-        worse = loss > loss_before + 1e-12 * np.abs(loss_before)  # the last step was too long: half of it back
+        worse = loss > loss_before + 1e-12 * np.abs(loss_before)  # the last step was too long: undo half of it
         slope, intercept = slope - np.where(worse, step[0] / 2, 0), intercept - np.where(worse, step[1] / 2, 0)
         step = np.where(worse, step / 2, _newton_step(z, targets, scores))
         loss_before = np.where(worse, loss_before, loss)
@@ -45,7 +44,7 @@ def fit(truth, probabilities, steps=50):
 
 
 def _newton_step(z, targets, scores):
-    """(2, C): the Newton step of slope and intercept."""
+    """-> (2, C), the Newton step of slope and intercept."""
     p = sigmoid(scores)
     error, weight = targets - p, p * (1 - p)
     g0, g1 = error.sum(axis=0), (error * z).sum(axis=0)
@@ -55,7 +54,7 @@ def _newton_step(z, targets, scores):
 
 
 def apply(probabilities, slope, intercept, weights=None):
-    """Calibrated probabilities (N, C). weights (C, 2): what a positive and a negative row count, of `class_weights`."""
+    """-> calibrated probabilities (N, C). weights (C, 2): weight of a positive and of a negative row, of `class_weights`."""
     scores = logit(probabilities) * slope + intercept
     if weights is not None:
         scores = scores + np.log(weights[:, 0]) - np.log(weights[:, 1])

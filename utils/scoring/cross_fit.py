@@ -13,11 +13,11 @@ PARTS = 5
 
 
 def cross_fit(methods, truth, probabilities, epochs=None, repeats=4, seed=0, progress=False):
-    """Thresholds of several methods and their F1, in sample and cross-fitted: {name: dict of `summaries`, + `thresholds` (C,)}.
+    """Fit thresholds by several methods and score them: -> {name: dict of `summaries`, and `thresholds` (C,)}.
 
     methods: {name: function (truth, probabilities, epochs) -> (C,)}. Cross-fitted: fitted on four fifths of the rows, applied
-    to the rest, scored once over all rows; the mean over `repeats` stratified splits, the same for all methods. It stays
-    optimistic in that these rows chose the epoch.
+    to the rest, scored over all rows; the mean over `repeats` stratified splits, shared by all methods. The score stays
+    optimistic, since the same rows chose the epoch.
     """
     splits = deal(truth, repeats, seed)
     jobs = [(method, part) for method in methods.values() for part in [None, *splits]]
@@ -29,7 +29,7 @@ def cross_fit(methods, truth, probabilities, epochs=None, repeats=4, seed=0, pro
         return held_out_decisions(method, truth, probabilities, epochs, part)
 
     with ThreadPoolExecutor(cores()) as pool:  # sorting and counting release the interpreter lock
-        silent = None if progress else True
+        silent = None if progress else True  # None: no bar without a terminal
         bar = tqdm(pool.map(run, jobs), total=len(jobs), desc="fitting", unit="fit", disable=silent, leave=False)
         done = iter(list(bar))
     fitted = {name: (next(done), [next(done) for _ in splits]) for name in methods}
@@ -38,12 +38,12 @@ def cross_fit(methods, truth, probabilities, epochs=None, repeats=4, seed=0, pro
 
 
 def deal(truth, repeats=4, seed=0):
-    """`repeats` stratified splits of the rows into `PARTS` parts, or into fewer if there are fewer rows: list of (N,) int."""
+    """-> `repeats` stratified splits of the rows into `PARTS` parts (at most one per row): list of (N,) int."""
     return [stratified_parts(truth, min(PARTS, len(truth)), seed + repeat) for repeat in range(repeats)]
 
 
 def held_out(part):
-    """The held-out rows of each part in turn: (N,) of `deal` -> iterator of (N,) bool."""
+    """Iterate over the held-out rows of each part: (N,) of `deal` -> (N,) bool each."""
     return (part == number for number in range(part.max() + 1))
 
 
@@ -58,11 +58,10 @@ def held_out_decisions(method, truth, probabilities, epochs=None, part=None):
 
 
 def summaries(truth, decided, seed=0):
-    """Figures of several ways to decide: {name: dict of numbers and of lists with one number per class}.
+    """Score several decisions: -> {name: dict of numbers and of lists with one number per class}.
 
     decided: {name: ((N, C) in-sample decisions, list of (N, C) cross-fitted decisions)}. Intervals are 95 % percentiles of
-    `resampled_f1` (Efron 1979). A resample may miss a class with a handful of images, which then counts as 0, so intervals
-    of macro F1 lie a little low.
+    `resampled_f1` (Efron 1979). They lie a little low for macro F1: a rare class missing from a resample scores 0.
     """
     resampled = resampled_f1(truth, [cross_fitted[0] for _, cross_fitted in decided.values()], seed)
     results = {}
@@ -82,7 +81,7 @@ def summaries(truth, decided, seed=0):
 
 
 def print_summaries(results, chosen, title="", width=16):
-    """Print macro F1 of each way to decide, a star at the `chosen` one. results: list of (name, dict of `summaries`)."""
+    """Print the macro F1 of each row, with a star at `chosen`. results: list of (name, dict of `summaries`)."""
     print(f"{title:{width}}{'in sample':>10}{'cross-fitted':>14}{'spread':>9}{'95 % interval':>18}")
     for name, found in results:
         low, high = found["interval_95"]
@@ -92,10 +91,7 @@ def print_summaries(results, chosen, title="", width=16):
 
 
 def resampled_f1(truth, decided, seed=0, draws=1000):
-    """F1 of each class on rows drawn with replacement: for each of `decided`, a list of (N, C) bool, (draws, C) float64.
-
-    All use the same resamples, so their differences are paired.
-    """
+    """Bootstrap the F1 of each class: list of (N, C) bool -> list of (draws, C) float64, paired by the same resamples."""
     rng, rows, classes = np.random.default_rng(seed), len(truth), truth.shape[1]
     positive = np.asarray(truth, np.float32)
     columns = [positive, *(part for decisions in decided for part in (decisions * positive, decisions))]

@@ -2,7 +2,7 @@
 
 A combination is a class with `fit(truth, members, start=None)`, `apply(members)` -> (N, C) scores in [0, 1], `scaled_like(other)`
 and a `title`. members: (M, N, C) probabilities of M networks on the same N images. start: the same combination fitted on
-nearly the same rows, where an iterative fit may begin. A new combination is one class and one entry of `COMBINATIONS`.
+nearly the same rows, for a warm start. To add a combination, write a class and add it to `COMBINATIONS`.
 """
 
 from collections import namedtuple
@@ -34,14 +34,14 @@ class Mean:
 
 
 class LogitMean(Mean):
-    title = "mean of log odds"  # to which a very confident network contributes more
+    title = "mean of log odds"  # a very confident network contributes more
 
     def apply(self, members):
         return sigmoid(logit(members).mean(axis=0))
 
 
 class RankMean(Mean):
-    """The mean over networks of the fraction of the images fitted on with a lower probability; ties count half."""
+    """Mean over networks of the fraction of fitted images with a lower probability; ties count half."""
 
     title = "mean of ranks"
 
@@ -58,10 +58,10 @@ class RankMean(Mean):
 
 
 class Weighted(Mean):
-    """The mean of probabilities with weights (M,) from greedy selection with replacement (Caruana et al. 2004).
+    """Weighted mean; weights (M,) from greedy selection with replacement (Caruana et al. 2004).
 
-    Each of `STEPS` steps adds the network that gives the highest macro F1 at each class's best threshold; the weights are
-    the counts at the best step.
+    Each of `STEPS` steps adds the network with the highest macro F1 at each class's best threshold; the counts at the best
+    step are the weights.
     """
 
     title = "greedy weights"
@@ -84,10 +84,10 @@ class Weighted(Mean):
 
 COMBINATIONS = {"mean": Mean, "logit": LogitMean, "rank": RankMean, "weighted": Weighted, "stack": Stack}
 
-# A combination fitted on all rows, its thresholds (C,), decisions (N, C) in sample, and a list of cross-fitted ones.
+# A combination fitted on all rows, its thresholds (C,), in-sample decisions (N, C) and a list of cross-fitted decisions.
 Fitted = namedtuple("Fitted", "combination thresholds in_sample held_out")
-# {name: dict of `summaries`} of each network and of each combination, the name of the chosen combination and its Fitted, each
-# network's weight in greedy selection, and the loss of cross-fitted macro F1 of the choice without it (None if not measured).
+# networks, combinations: {name: dict of `summaries`}. chosen: name of a combination. fitted: its Fitted. weights: each network's
+# weight in greedy selection. losses: loss in the choice's cross-fitted macro F1 without each network, or None.
 Comparison = namedtuple("Comparison", "networks combinations chosen fitted weights losses")
 
 
@@ -95,7 +95,7 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=
     """Measure each network and combinations of them: -> Comparison.
 
     names: M different names. truth (N, C), members (M, N, C). combine: a name of `COMBINATIONS`, or "auto" for
-    `simplest_of_the_best`. leave_out: measure the chosen combination without each network too.
+    `simplest_of_the_best`. leave_out: also measure the chosen combination without each network.
     """
     candidates = list(COMBINATIONS) if len(members) > 1 else ["mean", "stack"]
     candidates = candidates if combine == "auto" else [combine]
@@ -116,17 +116,16 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=
 
 
 def _fit_all(jobs, truth, repeats, seed):
-    """{key: (class, members)} -> {key: Fitted}, with a progress bar."""
+    """Fit jobs with a progress bar: {key: (class, members)} -> {key: Fitted}."""
     bar = tqdm(jobs.items(), desc="fitting", unit="combination", disable=None, leave=False)
     return {key: fit_and_decide(kind, truth, members, repeats, seed) for key, (kind, members) in bar}
 
 
 def simplest_of_the_best(truth, decided, seed=0):
-    """The first of several ways to decide that is at most one standard error worse than the best (Breiman et al. 1984,
-    section 3.4.3): a closer fit suffers more if test images differ.
+    """Return the first name at most one standard error worse than the best (Breiman et al. 1984, section 3.4.3).
 
-    decided: {name: list of cross-fitted decisions (N, C)}, simple ones first. The error is that of the difference, by
-    bootstrap over rows.
+    Complex combinations lose more if test images differ. decided: {name: list of cross-fitted decisions (N, C)}, simple
+    combinations first. The standard error is that of the paired difference, by bootstrap over rows.
     """
     f1 = dict(zip(decided, resampled_f1(truth, [held_out[0] for held_out in decided.values()], seed), strict=True))
     scores = {name: np.mean([macro_f1(truth, one) for one in held_out]) for name, held_out in decided.items()}
@@ -138,8 +137,8 @@ def simplest_of_the_best(truth, decided, seed=0):
 def fit_and_decide(kind, truth, members, repeats=2, seed=0):
     """Fit a combination on all rows, and decide each row without its own label: -> Fitted. kind: a combination's class.
 
-    For each held-out fifth a combination is fitted on the other four. Its thresholds are fitted on scores of combinations
-    that also left out the fifth they score.
+    Each held-out fifth is decided by a combination fitted on the other four fifths; its thresholds are fitted on scores of
+    combinations that also exclude the fifth they score.
     """
     whole, held_out = kind().fit(truth, members), []
     for number, part in enumerate(deal(truth, repeats, seed)):
@@ -157,7 +156,7 @@ def fit_and_decide(kind, truth, members, repeats=2, seed=0):
 
 
 def _fit_without(kind, truth, members, part, left_out, start):
-    """{parts left out: combination fitted on the rest}, on all cores."""
+    """Fit combinations on all cores: -> {parts left out: combination fitted on the rest}."""
 
     def fit(parts):
         kept = ~np.isin(part, parts)
@@ -168,7 +167,7 @@ def _fit_without(kind, truth, members, part, left_out, start):
 
 
 def _scores(fitted, target, without, members, part):
-    """(N, C): each part scored by the combination fitted without it and without the parts `without`, scaled like `target`."""
+    """-> (N, C): each part scored by the combination fitted without it and without the parts `without`, scaled like `target`."""
     scores = np.empty(members.shape[1:])
     for number in range(part.max() + 1):
         rows = part == number

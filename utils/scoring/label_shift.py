@@ -1,20 +1,20 @@
-"""Test sets that differ from the training set: other class priors, estimated, or another exposure, matched by count."""
+"""Label shift: estimate a test set's class priors; for another exposure, match the number of predicted positives."""
 
 import numpy as np
 
 from utils.scoring import calibration
 from utils.scoring.cross_fit import deal, held_out
 
-MAX_ERROR = 0.25  # of a log prior ratio: a quarter too many or too few
-MIN_ROWS = 50  # from which class priors can be estimated
+MAX_ERROR = 0.25  # largest usable error of a log prior ratio, about 25 % of the prior
+MIN_ROWS = 50  # fewest rows to estimate class priors from
 
 
 def estimate_class_priors(truth, probabilities, unlabelled):
-    """Class priors of unlabelled images: (N, C) 0/1 and (N, C) with labels, (M, C) without -> (C,).
+    """Estimate class priors of unlabelled images: (N, C) 0/1 and (N, C) with labels, (M, C) without -> (C,).
 
-    Expectation–maximisation (Saerens et al. 2002) finds priors of common classes well and of rare ones hardly at all. So
-    empirical Bayes shrinks each class's log ratio towards 0: the more, the larger its error on held-out fifths of the
-    labelled rows and the less the classes seem to have changed. A class with an error above `MAX_ERROR` keeps its prior.
+    Expectation–maximisation (Saerens et al. 2002) is accurate for common classes and poor for rare ones. So empirical Bayes
+    shrinks each class's log ratio towards 0: more if its error on held-out fifths of the labelled rows is large or if all
+    classes seem to have changed little. A class with an error above `MAX_ERROR` keeps its prior.
     """
     change = log_prior_ratio(truth, probabilities, unlabelled)
     errors = []
@@ -22,7 +22,7 @@ def estimate_class_priors(truth, probabilities, unlabelled):
         with np.errstate(divide="ignore", invalid="ignore"):
             true_change = np.log(truth[held].mean(axis=0) / truth[~held].mean(axis=0))
         errors.append(log_prior_ratio(truth[~held], probabilities[~held], probabilities[held]) - true_change)
-    # NaN or infinite if a fifth has no positive, or if the probabilities do not separate a class.
+    # NaN or infinite if a fifth has no positive or the probabilities do not separate a class.
     error = np.maximum(np.sqrt(np.mean(np.square(errors), axis=0)), 1e-6)
     known = error < MAX_ERROR
     weight, changed = error[known] ** -2.0, change[known]
@@ -33,15 +33,15 @@ def estimate_class_priors(truth, probabilities, unlabelled):
 
 
 def log_prior_ratio(truth, probabilities, unlabelled, steps=200):
-    """log(prior among unlabelled images / prior here) of each class by expectation–maximisation (Saerens et al. 2002,
-    section 2.2): (C,), NaN for a class without positives or not separated by its probabilities.
+    """Estimate log(prior of unlabelled / prior of labelled images) per class by expectation–maximisation (Saerens et al.
+    2002, section 2.2): -> (C,), NaN for a class without positives or not separated by its probabilities.
 
-    The fixed point is the prior that equals the mean of the posteriors corrected for it, from `calibration.fit`, each class
-    on its own. It assumes that images of a class look as before and only their number changes.
+    The prior becomes the mean of the calibrated posteriors corrected for it, each class separately. This assumes that only
+    the number of a class's images changes, not their look.
     """
     slope, intercept = calibration.fit(truth, probabilities)
     posterior = calibration.apply(unlabelled, slope, intercept)
-    # Platt's smoothed targets lift the mean of a rare class above its frequency: this is the prior the posteriors imply.
+    # Platt's smoothed targets raise a rare class's mean above its frequency, so the prior is taken from the posteriors.
     trained = np.clip(calibration.apply(probabilities, slope, intercept).mean(axis=0), 1e-9, 1 - 1e-9)
     priors = trained.copy()
     for _ in range(steps):
@@ -53,14 +53,13 @@ def log_prior_ratio(truth, probabilities, unlabelled, steps=200):
 
 
 def match_positives(scores, rates):
-    """Thresholds (C,) that predict as large a fraction of positives as out of fold: (N, C) scores, (C,) rates in [0, 1].
+    """Choose thresholds (C,) that predict given fractions of positives: (N, C) scores, (C,) rates in [0, 1].
 
-    They follow the predictions if test images are darker or brighter than those the thresholds were fitted on, and are
-    wrong if class priors differ.
+    This adapts to darker or brighter test images, and is wrong if class priors differ.
     """
     thresholds = np.full(scores.shape[1], np.inf)
     for column, count in enumerate(np.rint(rates * len(scores)).astype(int)):
         ranked = np.append(np.sort(scores[:, column])[::-1], 0.0)
-        if count:  # images of equal score are all positive or all negative: here all positive
+        if count:  # tied images are all positive
             thresholds[column] = (ranked[count - 1] + ranked[count]) / 2
     return thresholds

@@ -1,7 +1,7 @@
-"""F1 of many rare classes, counted exactly.
+"""Exact F1 of many rare classes.
 
-A prediction is positive if probability >= threshold. F1 = 2 TP / (2 TP + FP + FN), and 0 for 0/0, as the competition
-scores it. Macro F1 is the mean over classes of one count over all rows, never a mean over batches or folds.
+A prediction is positive if probability >= threshold. F1 = 2 TP / (2 TP + FP + FN), and 0 for 0/0, as in the competition.
+Macro F1 is the mean over classes of F1 over all rows, never a mean over batches or folds.
 """
 
 import numpy as np
@@ -25,20 +25,17 @@ def macro_f1(truth, decisions):
 
 
 def f1_steps(truth, probabilities):
-    """F1 of one class at every threshold that changes a decision: (N,) 0/1, (N,) -> thresholds (K,) descending, F1 (K,).
-
-    K is the number of different probabilities.
-    """
+    """F1 of one class at each of its K different probabilities: (N,) 0/1, (N,) -> thresholds (K,) descending, F1 (K,)."""
     order, last, steps, _ = levels(probabilities)
     tp = np.cumsum(truth[order], dtype=np.int64)[last]
     return steps, f1_from_counts(tp, int(truth.sum()), last + 1)
 
 
 def best_thresholds(truth, probabilities):
-    """The threshold of highest F1 of each class, exactly: (N, C), (N, C) -> thresholds (C,), F1 (C,).
+    """Find each class's threshold of highest F1, exactly: (N, C), (N, C) -> thresholds (C,), F1 (C,).
 
-    A threshold lies halfway down to the next lower probability; of equally good ones the median is taken. A class without
-    positives gets NaN and F1 0.
+    A threshold lies halfway down to the next lower probability; ties take the median. A class without positives gets NaN
+    and F1 0.
     """
     truth = np.ascontiguousarray(np.asarray(truth, bool).T)
     probabilities = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)
@@ -49,21 +46,21 @@ def best_thresholds(truth, probabilities):
 
 
 def _best_threshold(positive, values):
-    """Lowering the threshold past a negative only loses, so the best lies at a positive: only these are tried."""
+    """Try only the positives' values: lowering the threshold to a negative's value never raises F1."""
     ranked, own = np.sort(values), np.sort(values[positive])
     candidates = np.unique(own)
     below = np.searchsorted(ranked, candidates)
     f1 = f1_from_counts(len(own) - np.searchsorted(own, candidates), len(own), len(ranked) - below)
     best = np.flatnonzero(f1 == f1.max())
-    best = best[len(best) // 2]  # of an even number the upper of the middle two
+    best = best[len(best) // 2]  # upper median
     lower = ranked[below[best] - 1] if below[best] else 0.0
     return (candidates[best] + lower) / 2, f1[best]
 
 
 def best_global_threshold(truth, probabilities):
-    """The one threshold for all classes with the highest macro F1, exactly: -> (threshold, macro F1).
+    """Find the single threshold of highest macro F1, exactly: -> (threshold, macro F1).
 
-    Every class's F1 is a step function of the threshold; one sorted pass follows the sum of these steps, without a grid.
+    Each class's F1 is a step function of the threshold; one sorted pass sums these steps.
     """
     truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
     curves = [f1_steps(positive, values) for positive, values in zip(truth.T, probabilities.T, strict=True)]
@@ -79,15 +76,15 @@ def best_global_threshold(truth, probabilities):
 
 
 def last_of_equals(ranked):
-    """Places of the last of each run of equal values in sorted ones: (N,) -> (K,) int."""
+    """-> positions (K,) int of the last of each run of equal values in sorted `ranked` (N,)."""
     return np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
 
 
 def levels(values):
-    """The different values of (N,) that thresholds can separate, descending.
+    """Sort the K different values of (N,), descending.
 
-    -> order (N,): rows from the highest value on; last (K,): place in it of the last row of each different value; these
-    values (K,); the next lower one of each (K,), 0 below the lowest.
+    -> order (N,): rows, highest value first; last (K,): position in `order` of the last row of each value; the values (K,);
+    the next lower value of each (K,), 0 for the lowest.
     """
     order = np.argsort(-values, kind="stable")
     ranked = values[order]
@@ -96,13 +93,13 @@ def levels(values):
 
 
 def class_scores(truth, decisions):
-    """{accuracy, f1, precision, recall, iou: (C,) float64} of each class, 0 for 0/0. Accuracy counts images."""
+    """-> {accuracy, f1, precision, recall, iou: (C,) float64} of each class, 0 for 0/0. Accuracy is over images."""
     truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
     return {"accuracy": (truth == decisions).mean(axis=0), **_ratios(truth, decisions, 0)}
 
 
 def precision_recall(truth, decisions):
-    """(precision, recall) of each class, as in `class_scores`."""
+    """-> (precision, recall) of each class, as in `class_scores`."""
     scores = class_scores(truth, decisions)
     return scores["precision"], scores["recall"]
 
@@ -115,11 +112,11 @@ READINGS = {
 
 
 def multilabel_scores(truth, decisions):
-    """Every figure of Chen's Table II in every reading: (N, C), (N, C) of 0/1 -> dict.
+    """Compute Chen's Table II in each way of averaging: (N, C), (N, C) of 0/1 -> dict.
 
-    `correct` of `total` labels (image x class) and their ratio `binary_accuracy`; `f1`, `precision`, `recall`, `iou`: dicts
-    over `READINGS`. The paper prints one number each and no reading. IoU is at most F1 in the same reading, so its IoU of
-    .63 cannot belong to its macro F1 of .34; the author's public code averages over samples.
+    `correct` of `total` labels (image x class), their ratio `binary_accuracy`; `f1`, `precision`, `recall`, `iou`: dicts over
+    `READINGS`. The paper does not name its averages. IoU is at most F1 in the same average, so its IoU of .63 does not go
+    with its macro F1 of .34; the author's public code averages over samples.
     """
     truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
     result = {"correct": int((truth == decisions).sum()), "total": truth.size}

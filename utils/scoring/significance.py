@@ -1,14 +1,14 @@
-"""Tests of paired results: is one judge or method better than another, or is the difference chance?"""
+"""Significance tests of paired results."""
 
 import numpy as np
 from scipy import stats
 
 
 def mcnemar(first, second):
-    """McNemar's test of two judges on the same cases: (N,) bool each, whether the judge was right -> dict.
+    """McNemar's test of two judges on the same cases: (N,) bool each, True where right -> dict.
 
-    `both`, `only_first`, `only_second`, `neither`: counts. `p`: chi-squared with the continuity correction (Edwards 1948),
-    as in Rumetshofer et al.; `p_exact`: two-sided binomial, for few disagreements.
+    `both`, `only_first`, `only_second`, `neither`: counts. `p`: chi-squared with continuity correction (Edwards 1948), as
+    in Rumetshofer et al.; `p_exact`: two-sided binomial, for few disagreements.
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     cases = {"both": first & second, "only_first": first & ~second, "only_second": second & ~first}
@@ -20,10 +20,10 @@ def mcnemar(first, second):
 
 
 def wilcoxon(better, other):
-    """One-sided paired Wilcoxon signed-rank test: (C,) scores each -> p that `better` is no better than `other`.
+    """One-sided paired Wilcoxon signed-rank test: (C,) scores each -> p of the null that `better` is no better than `other`.
 
-    The normal approximation without correction, which gives the p-values in Table 1 of Rumetshofer et al. from their
-    Table 2. Pairs without a difference are left out (Wilcoxon 1945); if no pair differs, p is 1.
+    Normal approximation without correction, which reproduces Table 1 of Rumetshofer et al. from their Table 2. Pairs
+    without a difference are dropped (Wilcoxon 1945); if no pair differs, p is 1.
     """
     better, other = np.asarray(better, float), np.asarray(other, float)
     if np.array_equal(better, other):

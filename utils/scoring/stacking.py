@@ -1,9 +1,8 @@
-"""A stack of networks: one logistic regression per class, regularised towards what the classes have in common.
+"""Stacking of networks: one logistic regression per class, regularised towards the weights that classes share.
 
-The inputs of a class are every network's clipped logit and square root of the probability of this class, and the square
-roots of all classes, since compartments co-occur or exclude each other. Normal priors draw the weights of the former
-towards their mean over the common classes and those of the latter towards 0, so a class with a handful of images stays
-close to what all classes do.
+The inputs of a class are each network's clipped logit and square root of this class's probability, and the square roots
+of all classes' probabilities, since compartments co-occur or exclude each other. Normal priors shrink the weights of the
+former towards their mean over the common classes and those of the latter towards 0, so a rare class stays near the mean.
 """
 
 from copy import copy
@@ -12,9 +11,9 @@ import numpy as np
 
 from utils.scoring.calibration import logit, sigmoid
 
-OWN, OTHERS = 10.0, 50.0  # precision of the priors, in units of 1 / variance of standardised inputs
-CLIP = 6.0  # largest logit: beyond it networks differ in scale only
-COMMON = 30  # positives that a class needs to contribute to the common weights
+OWN, OTHERS = 10.0, 50.0  # precision of the priors, for standardised inputs
+CLIP = 6.0  # largest logit: beyond it, networks differ only in scale
+COMMON = 30  # fewest positives of a class that contributes to the shared weights
 
 
 class Stack:
@@ -56,8 +55,8 @@ class Stack:
         return sigmoid(scores + self.intercepts)
 
     def scaled_like(self, other):
-        """A copy with the other's intercepts, so that scores of fits on different rows compare: the number of positives in
-        a fit moves the intercept of a rare class far more than its weights."""
+        """Return a copy with the other's intercepts, so that scores of fits on different rows are comparable: the number of
+        positives changes a rare class's intercept far more than its weights."""
         same = copy(self)
         same.intercepts = other.intercepts
         return same
@@ -67,17 +66,15 @@ class Stack:
 
 
 def _inputs(members):
-    """(M, N, C) -> the networks' values of each class (N, C, 2M) and of all classes (N, C x M)."""
+    """(M, N, C) -> inputs of each class (N, C, 2M), inputs from all classes (N, C x M)."""
     roots = np.sqrt(members)
     own = np.concatenate([np.clip(logit(members, 1e-9), -CLIP, CLIP), roots]).transpose(1, 2, 0)
     return own, roots.transpose(1, 0, 2).reshape(members.shape[1], -1)
 
 
 def _newton(inputs, target, mean, precision, start=None, steps=60):
-    """Weights and intercept (last) of highest posterior: inputs (N, D + 1), the last column 1; a normal prior of `mean` and
-    `precision` (D,), nearly none on the intercept.
-
-    The posterior has one peak. A step that would pass over it is halved until it climbs, so any start ends at the same place.
+    """Fit weights and intercept (last) of highest posterior: inputs (N, D + 1), last column 1; normal prior with `mean` and
+    `precision` (D,), and a weak one on the intercept. A step that lowers the posterior is halved; the optimum is unique.
     """
     positives, rows = target.sum(), len(target)
     centre = np.append(mean, np.log((positives + 0.5) / (rows - positives + 0.5)))

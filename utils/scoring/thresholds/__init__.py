@@ -1,8 +1,8 @@
 """Methods to fit thresholds: functions (truth (N, C) 0/1, probabilities (N, C), epochs) -> thresholds (C,) in [0, 1].
 
-epochs: (K, N, C), the probabilities of the last epochs, the best one last, or None. Methods with `takes_priors` also take
-class_priors (C,) of the images to decide, if they differ from the rows fitted on: positives and negatives are then weighted
-to match. A new method is one function and one entry of `METHODS`.
+epochs: (K, N, C), probabilities of the last epochs, the best one last, or None. Methods with `takes_priors` also take
+class_priors (C,) of the test images, and weight positives and negatives to match them. To add a method, write a function
+and add it to `METHODS`.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
-"""The kit's own thresholds: F1 smoothed over the scores of a class's few positives.
+"""Thresholds of F1 smoothed over the positives' scores and bagged over bootstrap draws.
 
-The best threshold in sample depends on single positives, most if there are few. So a normal kernel in the logit smears out
-each positive, and a Bayesian bootstrap (weights from an exponential distribution: Rubin 1981) weights them. The best
-thresholds of all draws are averaged in the logit. The right kernel width is unknown, so draws use a narrow to a wide one.
-With many positives all are narrow, and this approaches the exact optimum of F1 averaged over bootstraps (Breiman 1996).
+The best in-sample threshold of a rare class depends on single positives. So a normal kernel smooths each positive's logit,
+and a Bayesian bootstrap (exponential weights: Rubin 1981) weights the positives. The draws' best thresholds are averaged in
+the logit. The best kernel width is unknown, so draws use several. With many positives all kernels are narrow, and the result
+approaches the exact optimum of F1 averaged over bootstraps (Breiman 1996).
 """
 
 import numpy as np
@@ -13,24 +13,22 @@ from utils.scoring.calibration import logit, sigmoid
 from utils.scoring.metrics import levels
 from utils.scoring.thresholds.exact import class_weights
 
-WIDTHS = (1, 2, 3)  # of the kernel: spread of the positives x width / √positives
-DRAWS = 60  # of each width
-BORROWED = 5  # positives' weight of the usual spread in a class's own
-CANDIDATES = 500  # thresholds tried in a class: each of the highest, then ever fewer
+WIDTHS = (1, 2, 3)  # kernel's standard deviation = width x spread of the positives / √positives
+DRAWS = 60  # per width
+BORROWED = 5  # weight of the median spread in a class's own, in positives
+CANDIDATES = 500  # most thresholds tried per class, ever sparser below the highest
 BINS = 250  # more positives than this are summarised by quantiles
-FLOOR = 1e-12  # probabilities below are alike
+FLOOR = 1e-12  # lower probabilities are clipped
 
 
 def bagged(truth, probabilities, epochs=None, class_priors=None):
-    """Smoothed and bagged: (C,); 0.5 for a class without positives."""
+    """Fit smoothed and bagged thresholds: -> (C,); 0.5 for a class without positives."""
     return bootstrap_thresholds(truth, probabilities, class_priors)[0]
 
 
 def bootstrap_thresholds(truth, probabilities, class_priors=None, widths=WIDTHS):
-    """-> thresholds (C,), and the best threshold of each draw (C, DRAWS x number of widths); a width of 0 does not smooth.
-
-    The same rows give the same draws, in any order.
-    """
+    """-> thresholds (C,), and the best threshold of each draw (C, DRAWS x number of widths), for rows in any order. A width
+    of 0 does not smooth."""
     rng = np.random.default_rng(0)
     positive = np.ascontiguousarray(np.asarray(truth, bool).T)
     values = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)
@@ -42,13 +40,13 @@ def bootstrap_thresholds(truth, probabilities, class_priors=None, widths=WIDTHS)
         if len(own[c]):
             found[c] = _draws_of_class(positive[c], values[c], own[c], spreads[c], weight, widths, rng)
             mean = sigmoid(logit(found[c], FLOOR).mean())
-            # Rounding must not lift a threshold that all draws agree on, and 0 has no logit.
+            # Rounding must not change a threshold that all draws agree on; 0 has no logit.
             thresholds[c] = found[c, 0] if np.ptp(found[c]) == 0 else mean if mean > 2 * FLOOR else 0.0
     return thresholds, found
 
 
 def _spreads(own):
-    """Spread of each class's positives (Silverman 1986, section 3.4.2), averaged with the usual one if there are few."""
+    """Spread of each class's positives (Silverman 1986, section 3.4.2), shrunk towards the median if they are few."""
     counts = np.array([len(column) for column in own])
     each = np.array([_spread(column) if len(column) > 1 else 0.0 for column in own])
     usual = np.median(each[counts > 1]) if (counts > 1).any() else 0.0
@@ -56,21 +54,21 @@ def _spreads(own):
 
 
 def _spread(column):
-    """The smaller of standard deviation and interquartile range / 1.349."""
+    """Return the smaller of standard deviation and interquartile range / 1.349."""
     deviation = column.std(ddof=1)
     quartiles = np.subtract(*np.percentile(column, [75, 25])) / 1.349 if len(column) > 3 else 0.0
     return min(deviation, quartiles) if quartiles > 0 else deviation
 
 
 def _draws_of_class(positive, values, own, spread, weight, widths, rng):
-    """(DRAWS x widths,): the best threshold of each draw. own: sorted logits of the positives."""
+    """-> (DRAWS x widths,), the best threshold of each draw. own: sorted logits of the positives."""
     order, last, upper, lower = levels(values)
     if len(last) > CANDIDATES:
         kept = np.unique(np.geomspace(1, len(last), CANDIDATES).astype(int)) - 1
         last, upper, lower = last[kept], upper[kept], lower[kept]
     cuts = (upper + lower) / 2
-    edges = (logit(upper, FLOOR) + logit(lower, FLOOR)) / 2  # where the kernels are cut
-    edges[-1] = -np.inf  # below all: every positive is reached
+    edges = (logit(upper, FLOOR) + logit(lower, FLOOR)) / 2
+    edges[-1] = -np.inf  # the lowest threshold includes every positive
     tp, predicted = np.cumsum(positive[order])[last], last + 1
     weighted = weight[0] * tp + weight[1] * (predicted - tp)
     centres, counts = own, np.ones(len(own))
@@ -79,9 +77,8 @@ def _draws_of_class(positive, values, own, spread, weight, widths, rng):
     best = []
     for width in widths:
         deviation = max(width * spread / np.sqrt(len(own)), 1e-9)
-        reached = ndtr(
-            (centres - edges[:, None]) / deviation
-        )  # (cuts, positives): part of each positive above each cut
+        # (cuts, positives): fraction of each positive above each threshold
+        reached = ndtr((centres - edges[:, None]) / deviation)
         weights = rng.gamma(counts, size=(DRAWS, len(counts))).T * weight[0]  # sums of `counts` exponentials
         f1 = 2 * (reached @ weights) / (weights.sum(axis=0) + weighted[:, None])
         best.append(cuts[f1.argmax(axis=0)])

@@ -1,8 +1,8 @@
-"""Thresholds from 1000 points from 0 to 1, as Chen's (section III.D, Table I) and those of public kits.
+"""Thresholds on a grid of 1000 points in [0, 1], as in Chen (section III.D, Table I) and in public kits.
 
-Chen's raw thresholds are multiples of 1/999. His smoothed ones are not, so they are no maximum of a smoothed curve (which
-`epochs_curve` is) but made "using the best thresholds from the last few epochs". Number and weights are open: a plain mean
-of five is ours. His table used others (class 10: raw .1982, smoothed .01602: the last epoch weighs at most a twelfth).
+Chen's raw thresholds are multiples of 1/999. His smoothed ones are not, so they are not a maximum of a smoothed curve (as in
+`epochs_curve`) but made "using the best thresholds from the last few epochs". The paper gives no number or weights; this kit
+takes a plain mean of five. The table used others (class 10: raw .1982, smoothed .01602: the last epoch weighs at most 1/12).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ WINDOW = 101  # points that `smoothed_curve` averages, a tenth of the grid
 
 
 def chen_raw(truth, probabilities, epochs=None):
-    """Each class's best of 1000 points, the lowest of equals; 0 for a class without positives."""
+    """Each class's best grid point, the lowest among ties; 0 for a class without positives."""
     return GRID[grid_f1(truth, probabilities).argmax(axis=0)]
 
 
@@ -25,23 +25,23 @@ def chen_smoothed(truth, probabilities, epochs):
 
 
 def chen_global(truth, probabilities, epochs=None):
-    """One of 1000 points for all classes (the paper: 0.268, by hand)."""
+    """The best single grid point for all classes (0.268 in the paper, chosen by hand)."""
     return np.full(truth.shape[1], GRID[grid_f1(truth, probabilities).mean(axis=1).argmax()])
 
 
 def epochs_curve(truth, probabilities, epochs):
-    """Each class's best of 1000 points on its F1 curve averaged over the last epochs."""
+    """Each class's best grid point of its F1 curve averaged over the last epochs."""
     return GRID[np.mean([grid_f1(truth, epoch) for epoch in epochs], axis=0).argmax(axis=0)]
 
 
 def smoothed_curve(truth, probabilities, epochs=None):
-    """Each class's best of 1000 points on its F1 curve averaged over a window of `WINDOW` points."""
+    """Each class's best grid point of its F1 curve averaged over a window of `WINDOW` points."""
     curves = uniform_filter1d(grid_f1(truth, probabilities), WINDOW, axis=0, mode="nearest")
     return GRID[curves.argmax(axis=0)]
 
 
 def times_07(truth, probabilities, epochs=None):
-    """`chen_raw` times 0.7, as public kits lower their thresholds by hand for a darker test set."""
+    """`chen_raw` times 0.7: public kits lower their thresholds for the darker test set."""
     return 0.7 * chen_raw(truth, probabilities)
 
 
@@ -55,6 +55,6 @@ def grid_f1(truth, probabilities):
 
 
 def table_one(truth, probabilities, epochs):
-    """Chen's Table I: raw and smoothed thresholds, each (1 + C,), the one for all classes first."""
+    """Compute Chen's Table I: -> raw and smoothed thresholds, each (1 + C,), the single one for all classes first."""
     tables = [np.append(chen_global(truth, part)[0], chen_raw(truth, part)) for part in (probabilities, *epochs)]
     return tables[0], np.mean(tables[1:], axis=0)

@@ -1,4 +1,4 @@
-"""Thresholds counted exactly on the rows given."""
+"""Thresholds that are exactly optimal on the given rows."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def fixed(truth, probabilities, epochs=None):
 
 
 def global_(truth, probabilities, epochs=None):
-    """One threshold for all classes: the exact optimum of macro F1."""
+    """A single threshold for all classes: the exact optimum of macro F1."""
     return np.full(truth.shape[1], best_global_threshold(truth, probabilities)[0])
 
 
@@ -31,7 +31,7 @@ def subsampled(truth, probabilities, epochs=None):
 
 
 def _mean_of_halves(positive, values, halves):
-    """One sort serves all halves: the row of highest F1 in each, then halfway to the next row."""
+    """Average the halves' best thresholds of one class, with one sort for all halves."""
     order, last, upper, lower = levels(values)
     inside = halves[:, order]
     predicted = np.cumsum(inside, axis=1, dtype=np.int32)[:, last]
@@ -44,9 +44,9 @@ def _mean_of_halves(positive, values, halves):
 
 
 def share(truth, probabilities, epochs=None, class_priors=None):
-    """As many predicted positives as the class has images: the class prior; 0.5 for a class without positives.
+    """Thresholds that predict each class at its prior's rate; 0.5 for a class without positives.
 
-    With `class_priors` the predicted positives are weighted to that prior first.
+    With `class_priors` rows are weighted to these priors first.
     """
     thresholds = np.full(truth.shape[1], 0.5)
     priors = np.asarray(truth, float).mean(axis=0) if class_priors is None else np.asarray(class_priors, float)
@@ -60,10 +60,8 @@ def share(truth, probabilities, epochs=None, class_priors=None):
 
 
 def class_weights(truth, class_priors):
-    """(C, 2): what a positive and a negative row count if the classes' priors become `class_priors` (C,); 1 if None.
-
-    A class without positives or without negatives, before or after, cannot be weighted: 1.
-    """
+    """-> (C, 2): weights of a positive and a negative row that turn the classes' priors into `class_priors` (C,). They are 1
+    if it is None, and for a class without positives or without negatives, before or after."""
     own = np.asarray(truth, float).mean(axis=0)
     if class_priors is None:
         return np.ones((len(own), 2))

@@ -3,15 +3,15 @@
 import numpy as np
 from scipy.optimize import least_squares
 
-SLOPE = 25  # of the sigmoid that replaces the step at the threshold
-DECAY = 1e-5  # pull towards 0.5, which decides if F1 does not
+SLOPE = 25  # slope of the sigmoid that replaces the step at the threshold
+DECAY = 1e-5  # weight of the pull towards 0.5, which breaks ties
 BINS = 2048
 
 
 def soft_f1(truth, probabilities, epochs=None):
-    """Minimise Σ (F1 − 1)² + (DECAY x (threshold − 0.5))² over classes, F1 softened: an image counts sigmoid(SLOPE x (p − t)).
+    """Minimise Σ (F1 − 1)² + (DECAY x (t − 0.5))² over classes; in F1 a decision becomes sigmoid(SLOPE x (p − t)).
 
-    The recipe of public kits of the competition, which start at 0.5. Images are counted in `BINS` bins of probability.
+    As in public kits of the competition, the start is 0.5. Images are counted in `BINS` bins of probability.
     """
     places = np.minimum((np.asarray(probabilities) * BINS).astype(int), BINS - 1)
     columns = np.arange(truth.shape[1])
