@@ -1,4 +1,5 @@
-"""Measure how fast the kit is. Most subjects time two ways to do the same and print the ratio.
+"""Measure how fast the kit is. Most subjects time two ways to do the same and
+print the ratio.
 
     python -m utils.tools.benchmark      # everything, about ten minutes
     python -m utils.tools.benchmark loading prediction --images input/train
