@@ -53,7 +53,7 @@ def test_groups_are_connected_by_images_that_are_not_predicted():
 
 def test_wrong_lists_are_refused(ensemble):
     folder, words = ensemble
-    refuse(*words, "--use-leak", folder / "train.csv", says="add --twins")
+    refuse(*words, "--use-leak", folder / "train.csv", says="needs --near-duplicates CSV")
     contents = {
         "Id,twin,bits\na,a,1\n": "row 2",
         "Id,twin,bits\na,b,x\n": "row 2",
@@ -61,7 +61,7 @@ def test_wrong_lists_are_refused(ensemble):
     }
     for content, says in contents.items():
         (folder / "wrong.csv").write_text(content)
-        refuse(*words, "--twins", folder / "wrong.csv", says=["wrong.csv", says])
+        refuse(*words, "--near-duplicates", folder / "wrong.csv", says=["wrong.csv", says])
     assert not (folder / "s.csv").exists()
 
 

@@ -60,7 +60,7 @@ def test_the_damaged_copies_of_pictures_are_those_that_are_read(own_files):
     for path in (own_files / "cache").glob("*-bgry-32.bin"):
         path.write_bytes(bytes(path.stat().st_size))
     (command,) = targets.KINDS["data"].commands
-    refuse(*targets.words(command, own_files, "data"), says="damaged where i00_blue.png lies")
+    refuse(*targets.words(command, own_files, "data"), says="damaged at i00_blue.png")
 
 
 @pytest.mark.parametrize("kind", targets.KINDS)
