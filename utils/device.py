@@ -45,7 +45,7 @@ def _pick_gpu(index):
     index, count = torch.cuda.current_device() if index is None else index, torch.cuda.device_count()
     if index >= count:
         names = listing([f"cuda:{number}" for number in range(count)], 8)
-        raise InputError(f"--device cuda:{index}: there is no such GPU, only {names}; give one of these")
+        raise InputError(f"--device cuda:{index} does not exist, only {names}; give one of these")
     device = torch.device("cuda", index)
     check_built_for(device)
     torch.cuda.set_device(device)
@@ -113,11 +113,10 @@ def amp_dtype(spec, device):
 
 
 def _cpu_has_bf16():
-    try:
+    with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
 
 
 def autocast(device, dtype):

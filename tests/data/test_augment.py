@@ -229,11 +229,11 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
     files = find_files([tmp_path], ["a"], channels)
     chain = augment.build("chen", channels.names)
     chain.negative = [1.0]
-    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain).load(1, 0)
+    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain)[1, 0]
     assert sample["mean"][GREEN] == 0 and sample["std"][GREEN] == 0 and not sample["targets"].any()
-    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True).load(1, 0)
+    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)[1, 0]
     assert crop["mean"][GREEN] == 0 and crop["std"][GREEN] == 0
-    whole = Samples(files, channels, 16, "crop", "image").load(1, 0)
+    whole = Samples(files, channels, 16, "crop", "image")[1, 0]
     assert np.array_equal(crop["mean"][[0, 2, 3]], whole["mean"][[0, 2, 3]]), "the others keep the whole image's"
     dark = np.full((24, 24), 90, np.uint8)
     dark[:, :20] = 0
@@ -241,7 +241,7 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
         assert cv2.imwrite(str(tmp_path / f"a_{name}.png"), dark)
     chain = augment.build("d4", channels.names)
     corner = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)
-    crops = [corner.load(epoch, 0) for epoch in range(1, 30)]
+    crops = [corner[epoch, 0] for epoch in range(1, 30)]
     assert any(not crop["images"].any() for crop in crops), "dark before augmentation"
     assert all(crop["mean"].tolist() == pytest.approx([dark.mean() / 255] * 4) for crop in crops)
     pixels = sample["images"][0] / 255

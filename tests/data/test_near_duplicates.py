@@ -61,7 +61,7 @@ def test_wrong_lists_are_refused(ensemble):
     }
     for content, says in contents.items():
         (folder / "wrong.csv").write_text(content)
-        refuse(*words, "--twins", folder / "wrong.csv", says=["wrong.csv", says])
+        refuse(*words, "--near-duplicates", folder / "wrong.csv", says=["wrong.csv", says])
     assert not (folder / "s.csv").exists()
 
 

@@ -70,7 +70,7 @@ def test_other_devices_are_refused(atlas, folds, run, tmp_path, script, spec):
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(gpus):  # noqa: F811
-    with pytest.raises(InputError, match="cuda:2: there is no such GPU, only cuda:0, cuda:1"):
+    with pytest.raises(InputError, match="cuda:2 does not exist, only cuda:0, cuda:1"):
         pick_device("cuda:2")
 
 

@@ -153,7 +153,7 @@ def test_a_resumed_run_leaves_out_the_same_even_if_files_were_repaired(damaged, 
     flip(victim)
     refuse("train", *words, *how, says=[victim.name, "the run began with it"])
     victim.write_bytes(content)
-    assert "6 images left out, as at the beginning of the run" in succeed("train", *words, *how).out
+    assert "6 images left out, as at the start of the run" in succeed("train", *words, *how).out
     assert (run / "skipped.csv").read_bytes() == listed and set(last_of(run)["config"]["skipped"]) == set(bad)
     assert same_weights(run, tmp_path / "whole/fold0")
 

@@ -79,10 +79,8 @@ class Images:
             planes = np.frombuffer(_unpacked(content, height * width * channels * kind.itemsize), kind)
             return join_planes(list(planes.reshape(channels, height, width)))
         except (zstandard.ZstdError, ValueError, MemoryError):
-            name = self.files[row][0].name
-            raise InputError(
-                f"{self.maps[pack].path} is damaged at {name}; delete it, and it is packed again"
-            ) from None
+            damage = f"{self.maps[pack].path} is damaged at {self.files[row][0].name}"
+            raise InputError(f"{damage}; delete it, and it is packed again") from None
 
     def itemsize(self):
         """Return the bytes per pixel and channel of the packed samples, at most; 1 if none is packed."""

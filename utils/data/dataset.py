@@ -49,7 +49,7 @@ class Samples(Dataset):
         if self.reading is not None:
             self.reading[1] = position
         try:
-            return self.load(epoch, position) | {"rows": row, "whole": whole}
+            return self.prepare(self.images.read(position), epoch, position) | {"rows": row, "whole": whole}
         except InputError as error:
             return error
         except MemoryError:
@@ -61,9 +61,6 @@ class Samples(Dataset):
         finally:
             if self.reading is not None:
                 self.reading[1] = IDLE
-
-    def load(self, epoch, row):
-        return self.prepare(self.images.read(row), epoch, row)
 
     def prepare(self, image, epoch, row):
         """Make a sample for `collate` from decoded pixels. Its images (tiles, S, S, C) may share their memory."""

@@ -202,9 +202,7 @@ def read_plane(path, bits=0):
         return plane
     most, largest = 2**used - 1, int(plane.max())
     if largest > most and bits:
-        raise InputError(
-            f"{path} has pixels up to {largest:,}, above the {most:,} of {bits} bits; train with more --bits"
-        )
+        raise InputError(f"{path} has pixels up to {largest:,}, above {most:,} ({bits} bits); train with more --bits")
     if largest > most:  # the file's own number of bits is wrong
         return plane
     return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
@@ -374,10 +372,10 @@ def check_crop(files, sizes, crop):
     if len(small := np.flatnonzero(sizes.min(axis=1) < crop)):
         height, width = sizes[small[0]]
         smaller = f"--size {sizes.min()} or less, or " if sizes.min() >= LEAST_SIDE else ""
-        raise InputError(
-            f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}; "
-            f"give larger images, or train with {smaller}--fit resize"
+        what = (
+            f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}"
         )
+        raise InputError(f"{what}; give larger images, or train with {smaller}--fit resize")
 
 
 def tiles(image, size):

@@ -240,7 +240,7 @@ def fit_workers(workers, batch_bytes, trainings=1):
         return workers, AHEAD
     fewer = min(workers, int(most))
     plan = f"{plural(fewer, 'DataLoader worker')} with one batch ahead each" if fewer else "no DataLoader workers"
-    why = f"a batch takes {data_size(batch_bytes)}, and {data_size(room)} of main memory can be used for them"
+    why = f"a batch takes {data_size(batch_bytes)}, and {data_size(room)} of main memory is available"
     print(f"{plan}, instead of {plural(workers, 'worker')} with {AHEAD}: {why}")
     return fewer, 1
 
@@ -301,6 +301,5 @@ def naming_file_of_crashed_worker(loader, last):
         _end_workers(loader)
         advice = ADVICE.get(-code, "memory may have run out: give fewer --workers")
         again = f"resumes from {last}" if last.is_file() else "starts again"
-        raise InputError(
-            f"a DataLoader worker died while it read {files} ({how}); {advice}; the same command {again}"
-        ) from None
+        died = f"a DataLoader worker died while it read {files} ({how})"
+        raise InputError(f"{died}; {advice}; the same command {again}") from None

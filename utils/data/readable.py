@@ -37,7 +37,7 @@ def open_readable(train, valid, channels, options, before, context):
         skipped = rows.loc[list(bad)].assign(reason=["; ".join(row) for row in bad.values()])
         print(f"{plural(len(bad), 'image')} left out: {problems}")
     elif len(skipped):
-        print(f"{plural(len(skipped), 'image')} left out, as at the beginning of the run")
+        print(f"{plural(len(skipped), 'image')} left out, as at the start of the run")
     rows = rows.drop(index=list(bad))
     parts = [rows[rows["part"] == part].drop(columns="part").reset_index(drop=True) for part in ("train", "valid")]
     for part, purpose in zip(parts, ("train", "validate"), strict=True):
