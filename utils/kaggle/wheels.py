@@ -1,5 +1,4 @@
-"""Wheels for packages that are missing or outdated on Kaggle: downloaded at home, installed in the kernel without
-internet.
+"""Wheels for packages that are missing or outdated on Kaggle: downloaded at home, installed in the kernel.
 
 `install` runs in the kernel and needs only the standard library and packaging, which matplotlib requires anyway."""
 
@@ -65,8 +64,7 @@ def installed(name):
 
 
 def install(requirements, folder, target):
-    """Install packages that the image lacks, or has in an untested version, from the wheels in `folder`, and print
-    them.
+    """Install packages that the image lacks, or has in an untested version, from wheels in `folder`; print them.
 
     They go to the folder `target`, which this process and its child processes search first. An untested version without
     a wheel is used as it is. Raises InputError for a package that is in neither the image nor the wheels."""

@@ -118,8 +118,7 @@ def sample_maps(network, config, files, columns):
 
 class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
     """The network's input for B samples with T tiles. rows (B,): of the samples; tiles (B,): their numbers of tiles;
-    images, blank (black images): (T, planes, S, S); protein: (T, S, S) or None if not read; columns (T,): the class for
-    each tile."""
+    images, blank (black images): (T, planes, S, S); protein: (T, S, S) or None if not read; columns (T,): classes."""
 
     def split(self, values):
         """Split an array (T, …) by sample."""

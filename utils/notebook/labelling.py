@@ -19,8 +19,7 @@ from utils.simulator.write import write_atlas
 
 
 class Labeller:
-    """Shows one image after another, with one button per class; `form` is the widget to display. No class is an answer
-    too.
+    """Shows one image after another, with one button per class; `form` is the widget. No class is an answer too.
 
     ids: the images, in order. folders: image folders. classes: names. path: the CSV `Id,Target`, written after each
     image; images that it already contains are skipped. channels: as in train.py, with green."""

@@ -33,8 +33,7 @@ def methods_by_class(table, positives, path):
 def learning_curves(logs, path):
     """Plot macro F1 of every run against the time of its training and validation.
 
-    logs: {method: [DataFrame with columns seconds and macro_f1, one row per epoch]}, one table per run, the best method
-    first."""
+    logs: {method: [DataFrame with columns seconds and macro_f1, one row per epoch]}, one per run, the best method first."""
     figure, axis = plt.subplots(figsize=(9, 4.5))
     for number, (name, tables) in enumerate(logs.items()):
         line = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
@@ -48,8 +47,7 @@ def learning_curves(logs, path):
 
 
 def confusion_matrices(matrices, classes, path):
-    """Draw confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5), side by side if they are
-    small.
+    """Draw confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5), side by side if small.
 
     matrices: {title: (C, C) counts, rows true, columns predicted}, all of the same images."""
     side = 0.3 * len(classes)
@@ -70,8 +68,7 @@ def mistakes(counts, missed, wrong, classes, path):
     """Show which classes are wrongly predicted when another is missed. Rows: false negatives; columns: false positives;
     classes without any are left out. Colour: fraction of the row's misses; numbers: images.
 
-    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) false negatives and false positives per
-    class."""
+    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) false negatives and positives."""
     left, top = np.flatnonzero(missed), np.flatnonzero(wrong)
     if not len(left) or not len(top):
         left = top = np.arange(len(classes))

@@ -43,8 +43,7 @@ KIT = {  # way of loading: the images that `Samples` reads from
 
 
 def measure_loading(work):
-    """-> median ms to read, augment and collate a sample with one thread of one process, and the speed-up over
-    PLAIN."""
+    """-> median ms to read, augment and collate a sample in one thread, and the speed-up over PLAIN."""
     rows = {way: {"way": way} for way in (*KIT, PLAIN)}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
