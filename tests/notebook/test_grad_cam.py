@@ -1,5 +1,7 @@
 """Class-activation maps: against the closed form, and for images with a known answer."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,8 @@ class Spots(nn.Module):
         return self.head(self.relu(self.pick(images)).mean(dim=(2, 3)))
 
 
-CONFIG = {"channels": "rg", "size": 32, "fit": "resize", "normalise": "none", "mean": None, "std": None}
+def config(fit="resize", normalise="none", mean=None, std=None):
+    return SimpleNamespace(channels="rg", size=32, bits=0, fit=fit, normalise=normalise, mean=mean, std=std)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "se_resnext50_32x4d", "densenet121"])
@@ -112,21 +115,21 @@ PLACES = {"a": ((4, 20), (24, 8)), "b": ((16, 12), (0, 0))}
 def test_the_map_marks_the_spot_that_its_class_depends_on(tmp_path):
     files = draw_spots(tmp_path, (32, 32), PLACES)
     for column in (0, 1):
-        maps, layer, shape = grad_cam.sample_maps(Spots(), CONFIG, files, [column, column])
+        maps, layer, shape = grad_cam.sample_maps(Spots(), config(), files, [column, column])
         assert layer == "relu" and shape == (32, 32)
         for found, both in zip(maps, PLACES.values(), strict=True):
             expected = np.zeros((32, 32), bool)
             y, x = both[column]
             expected[y : y + 4, x : x + 4] = True
             assert np.array_equal(found > 0.01 * found.max(), expected)
-    mixed, *_ = grad_cam.sample_maps(Spots(), CONFIG, files, [1, 0])
+    mixed, *_ = grad_cam.sample_maps(Spots(), config(), files, [1, 0])
     assert mixed[0][25, 9] > 0 and mixed[1][17, 13] > 0
 
 
 def test_tiles_are_put_together_where_they_lie(tmp_path):
     """A spot where tiles overlap, and one in a corner, of an image that is not square."""
     files = draw_spots(tmp_path, (48, 80), {"a": ((24, 26), (40, 70)), "b": ((0, 76), (44, 0))})
-    maps, *_ = grad_cam.sample_maps(Spots(), CONFIG | {"fit": "crop"}, files, [0, 0])
+    maps, *_ = grad_cam.sample_maps(Spots(), config(fit="crop"), files, [0, 0])
     for found, (y, x) in zip(maps, ((24, 26), (0, 76)), strict=True):
         expected = np.zeros((48, 80), bool)
         expected[y : y + 4, x : x + 4] = True
@@ -137,13 +140,13 @@ def test_tiles_are_put_together_where_they_lie(tmp_path):
 def test_images_are_normalised_as_in_the_run(tmp_path):
     """Only the statistics of the run make the spot cross the threshold."""
     files = draw_spots(tmp_path, (32, 32), PLACES)
-    dataset = CONFIG | {"normalise": "dataset", "mean": [0.9, 0.9], "std": [1.0, 1.0]}
+    dataset = config(normalise="dataset", mean=[0.9, 0.9], std=[1.0, 1.0])
     maps, *_ = grad_cam.sample_maps(Spots(), dataset, files, [0, 0])
     assert not np.any(maps)
-    dataset["std"] = [0.1, 0.1]
+    dataset.std = [0.1, 0.1]
     maps, *_ = grad_cam.sample_maps(Spots(), dataset, files, [0, 0])
     assert np.all([found.max() > 0 for found in maps])
-    maps, *_ = grad_cam.sample_maps(Spots(), CONFIG | {"normalise": "image"}, files, [0, 0])
+    maps, *_ = grad_cam.sample_maps(Spots(), config(normalise="image"), files, [0, 0])
     assert [np.unravel_index(found.argmax(), found.shape)[0] // 4 for found in maps] == [1, 4]
 
 
@@ -151,18 +154,18 @@ def test_black_in_the_right_place_costs_what_the_spot_is_worth(tmp_path):
     """16 of 1024 pixels, each 0.5 above the threshold, times 100: 0.78. The brightest protein is the other class's spot, whose
     loss lifts this one by 30 for each 100."""
     files = draw_spots(tmp_path, (32, 32), PLACES)
-    falls = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=16 / 1024, draws=50)
+    falls = grad_cam.measure_blanking(Spots(), config(), files, [0, 0], fraction=16 / 1024, draws=50)
     assert falls["marked"] == pytest.approx([0.78125, 0.78125], rel=1e-4)
     assert falls["brightest"] == pytest.approx([-0.3 * 0.78125, -0.3 * 0.78125], rel=1e-4)
     assert np.abs(falls["random"]).max() < 0.2
-    everything = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=1.0, draws=1)
+    everything = grad_cam.measure_blanking(Spots(), config(), files, [0, 0], fraction=1.0, draws=1)
     assert everything["random"] == pytest.approx([0.7 * 0.78125] * 2, rel=1e-4)
     # Black is black before it is normalised: nothing of the spot, not the mean of all images.
-    shifted = CONFIG | {"normalise": "dataset", "mean": [-1.0, 0.0], "std": [1.0, 1.0]}
+    shifted = config(normalise="dataset", mean=[-1.0, 0.0], std=[1.0, 1.0])
     falls = grad_cam.measure_blanking(Spots(), shifted, files, [0, 0], fraction=1.0, draws=1)
     assert falls["marked"] == pytest.approx([0.78125 * 2 - 0.3 * 0.78125] * 2, rel=1e-4)
     line = grad_cam.describe_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})
-    assert grad_cam.describe_blanking({"marked": np.full(3, np.nan)}).startswith("all of 3 maps are empty")
+    assert grad_cam.describe_blanking({"marked": np.full(3, np.nan)}).startswith("all 3 maps are empty")
     assert "by 2.00 ± 1.41 by the map, 2.00 ± 2.83 elsewhere" in line and "1 of 2; 1 maps are empty" in line
 
 

@@ -56,7 +56,7 @@ def map_over_protein(protein, map_, strength=0.85):
 
 def rare_classes(rare, images, path, columns=6):
     """Draw one row per rare class: its images by descending probability, and the most probable image without the class,
-    framed. rare: of `utils.notebook.inspection.rarest`, with fewer than `columns` samples. images: number of ranked ones."""
+    framed. rare: of `utils.notebook.inspection.rarest`, fewer than `columns` samples. images: number of ranked ones."""
     figure, axes = _grid(len(rare), columns)
     for row, one in zip(axes, rare, strict=True):
         count = f"{one.positives:,} image{'s' if one.positives > 1 else ''}"
