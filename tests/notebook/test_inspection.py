@@ -60,7 +60,7 @@ def test_thresholds_for_other_shares_are_taken(run, thresholds, tmp_path):
 def test_without_a_positive_prediction_no_map_is_tried(judged):
     none = judged._replace(thresholds=np.full(len(judged.classes), 2.0))
     assert grad_cam.describe_blanking(inspection.blank_hits(none, inspection.load_networks(none))).startswith(
-        "all of 0 maps"
+        "all 0 maps"
     )
 
 

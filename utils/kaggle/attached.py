@@ -20,7 +20,7 @@ MAX_ENTRIES = 500  # read per folder; train/ and test/, with 120,000 entries, ar
 
 
 def find(top):
-    """-> the folders of the competition and of the data set below `top`, and a tuple of the folders that contain runs/."""
+    """-> the folders of the competition and of the data set below `top`, and a tuple of folders that contain runs/."""
     found = list(look(top))
     competition = [folder for folder, names in found if names >= {*TABLES, "test"}]
     dataset = [folder for folder, names in found if names >= {MANIFEST, "kit"}]
@@ -32,7 +32,7 @@ def find(top):
 
 
 def look(top):
-    """Yield (folder, names in it) below `top`, breadth first. Image folders and subfolders of recognised ones are skipped."""
+    """Yield (folder, names in it) below `top`, breadth first. Image folders and recognised inputs are not entered."""
     waiting = [(Path(top), 0)]
     for folder, depth in waiting:
         try:

@@ -16,8 +16,8 @@ Progress = namedtuple("Progress", "finished epoch step score")  # compared in th
 
 
 def progress(folder):
-    """-> Progress of the fold in `folder`, or None without a checkpoint. A fold with weights but without last.pt is finished.
-    Raises InputError for a damaged checkpoint."""
+    """-> Progress of the fold in `folder`, or None without a checkpoint. A fold with weights but without last.pt is
+    finished. Raises InputError for a damaged checkpoint."""
     for name in ("last.pt", *ANY_WEIGHTS):
         if (Path(folder) / name).is_file():
             state = checkpoint.load(Path(folder) / name)
@@ -27,8 +27,8 @@ def progress(folder):
 
 
 def take_over(sources, runs, names):
-    """Copy each fold of the runs `names` from the source with the most progress into `runs`, unless that is as far already.
-    Prints what it copies. sources: folders that contain runs/. -> the sources used."""
+    """Copy each fold of the runs `names` from the source with the most progress into `runs`, unless that is as far
+    already. Prints what it copies. sources: folders that contain runs/. -> the sources used."""
     used = []
     for name in names:
         found = {}

@@ -111,9 +111,9 @@ def download(name, folder):
 
 
 def unpack(archive, folder):
-    """Unpack Kaggle's archive: tables and inner archives into `folder`, images into its train/ or test/, whatever the archive's
-    folders. Existing files are kept. train/ and test/ appear when complete; interrupted unpacking resumes. Raises InputError
-    if the archive is damaged or the disk too small."""
+    """Unpack Kaggle's archive: tables and inner archives into `folder`, images into its train/ or test/, whatever the
+    archive's folders. Existing files are kept. train/ and test/ appear when complete; interrupted unpacking resumes.
+    Raises InputError if the archive is damaged or the disk too small."""
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [(member, _place(member, archive, folder)) for member in packed.infolist()]
@@ -151,7 +151,7 @@ def _place(member, archive, folder):
 
 
 def _unfinished(folder):
-    """-> the folder that collects images until all are unpacked: beside their folder, or beside the target if that is a link."""
+    """-> the folder that collects images until all are unpacked, beside their folder or the target of its link."""
     folder = destination(folder, folder=True)
     return folder.with_name(f".{folder.name}.unpacking")
 

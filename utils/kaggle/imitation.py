@@ -14,7 +14,7 @@ SETTINGS = Settings(800, 40, size=64, seed=4, power=0.5)
 
 
 def imitate(kaggle, settings=SETTINGS):
-    """Replace the folder `kaggle`: read-only input/ with the competition and the data set (without wheels), and empty working/."""
+    """Replace the folder `kaggle`: read-only input/ (competition, data set without wheels) and empty working/."""
     kaggle = Path(kaggle)
     shutil.rmtree(kaggle, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):

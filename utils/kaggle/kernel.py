@@ -71,8 +71,8 @@ def check_settings(mode, name, options):
 def open_session(kaggle, started, session, reserve):
     """Find the inputs below `kaggle`/input, copy the kit to the scratch folder and change into the copy: -> Session.
 
-    started: time.time() of the first cell. session, reserve: spans such as 9h: the kernel's time limit, and the part of it
-    reserved for prediction."""
+    started: time.time() of the first cell. session, reserve: spans such as 9h: the kernel's time limit, and the part of
+    it reserved for prediction."""
     kaggle = Path(kaggle)
     length, kept = parse_span("SESSION", session), parse_span("RESERVE", reserve)
     if kept >= length:
@@ -189,8 +189,8 @@ def train(session, recipe, fold, name, options="", gpus=0):
 
 
 def submit(session, names, options="", gpus=0):
-    """Predict the test set with all trained folds of the runs `names`, fit thresholds on their out-of-fold predictions and
-    write submission.csv: -> its path, or None if a run has no finished epoch."""
+    """Predict the test set with all trained folds of the runs `names`, fit thresholds on their out-of-fold predictions
+    and write submission.csv: -> its path, or None if a run has no finished epoch."""
     from utils.kaggle.earlier_runs import write_validation_labels
     from utils.runs.run_folder import ANY_WEIGHTS, fold_files
 

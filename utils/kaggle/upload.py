@@ -67,8 +67,8 @@ def main():
 
 
 def build(out, user, name, runs=(), weights=(), folds=None, go_on_from=(), overwrite=False, wheel=(), with_wheels=True):
-    """Write the folder `out`, complete or not at all. The arguments are the command's options; with_wheels: False if no package
-    is missing. Raises InputError for files and names that cannot be uploaded."""
+    """Write the folder `out`, complete or not at all. The arguments are the command's options; with_wheels: False if no
+    package is missing. Raises InputError for files and names that cannot be uploaded."""
     out = Path(out)
     check_names(user, name, go_on_from)
     check_place(out, overwrite)
@@ -210,8 +210,8 @@ def print_contents(out):
 def print_commands(out, name):
     dataset, kernel = out / "dataset", out / "kernel"
     print(f"""
-Set MODE, RECIPE and FOLD in the first cell of {kernel / NOTEBOOK}, accept the competition's rules, and run with Kaggle's
-client (pip install kaggle; kaggle auth login):
+Set MODE, RECIPE and FOLD in the first cell of {kernel / NOTEBOOK}, accept the competition's rules, and run
+with Kaggle's client (pip install kaggle; kaggle auth login):
 
 kaggle datasets create -p {dataset} --dir-mode zip          # the first time; later:
 kaggle datasets version -p {dataset} --dir-mode zip -m new

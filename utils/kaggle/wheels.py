@@ -1,7 +1,6 @@
-"""Wheels for packages that are missing or outdated on Kaggle: downloaded at home, installed in the kernel without internet.
+"""Wheels for packages that are missing or outdated on Kaggle: downloaded at home, installed in the kernel.
 
-`install` runs in the kernel and needs only the standard library and packaging, which matplotlib requires anyway.
-"""
+`install` runs in the kernel and needs only the standard library and packaging, which matplotlib requires anyway."""
 
 import importlib
 import os
@@ -32,8 +31,8 @@ def bounds(requirements):
 
 
 def make(requirements, folder, more=()):
-    """Write wheels of `LACKED` and of the packages `more` into `folder`, in versions that the `requirements` file allows.
-    Raises InputError for a package that the file does not name, and if pip cannot get one."""
+    """Write wheels of `LACKED` and of the packages `more` into `folder`, in versions that the `requirements` file
+    allows. Raises InputError for a package that the file does not name, and if pip cannot get one."""
     known = bounds(requirements)
     if unknown := [name for name in more if name not in known]:
         raise InputError(f"--wheel {unknown[0]}: not a package of the kit; give one of {listing(sorted(known), 40)}")
@@ -65,10 +64,10 @@ def installed(name):
 
 
 def install(requirements, folder, target):
-    """Install packages that the image lacks, or has in an untested version, from the wheels in `folder`, and print them.
+    """Install packages that the image lacks, or has in an untested version, from wheels in `folder`; print them.
 
-    They go to the folder `target`, which this process and its child processes search first. An untested version without a
-    wheel is used as it is. Raises InputError for a package that is in neither the image nor the wheels."""
+    They go to the folder `target`, which this process and its child processes search first. An untested version without
+    a wheel is used as it is. Raises InputError for a package that is in neither the image nor the wheels."""
     known = {name: range_ for name, range_ in bounds(requirements).items() if name not in UNUSED}
     packed = {canonicalize_name(path.name.partition("-")[0]) for path in Path(folder).glob("*.whl")}
     new = [name for name in known if canonicalize_name(name) in packed and not _fits(name, known)]

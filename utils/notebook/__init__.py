@@ -1,1 +1,1 @@
-"""Helpers of the notebooks: data overview, near-duplicates, a labelling form, inspection of runs. No script imports them."""
+"""Helpers of the notebooks: data overview, near-duplicates, labelling form, inspection of runs."""

@@ -19,9 +19,9 @@ SMALL = Settings(train=300, test=100, size=192, power=0.5, duplicates=0.06)  # s
 
 @dataclass(frozen=True)
 class Data:
-    """folder: contains train.csv, train/ and test/. real: whether the data are the competition's. labels: DataFrame Id, Target
-    (str) of all labelled samples, with or without images. train, test: {Id: {channel: path}} of samples with all four
-    channels; those of train are labelled. summary: one line about available and missing data."""
+    """folder: contains train.csv, train/ and test/. real: whether the data are the competition's. labels: DataFrame Id,
+    Target (str) of all labelled samples, with or without images. train, test: {Id: {channel: path}} of samples with all
+    four channels; those of train are labelled. summary: one line about available and missing data."""
 
     folder: Path
     real: bool
@@ -44,8 +44,8 @@ class Data:
         return load_sample([found[name] for name in CHANNELS.values()], size)
 
     def sample(self, split, count, seed=0):
-        """Draw at most `count` samples of "train" or "test" without replacement: -> {Id: (path, …)}, red to yellow. Samples with
-        unreadable files, or with channels of unequal size, are left out."""
+        """Draw at most `count` samples of "train" or "test" without replacement: -> {Id: (path, …)}, red to yellow.
+        Samples with unreadable files, or with channels of unequal size, are left out."""
         found = getattr(self, split)
         ids = np.random.default_rng(seed).choice(sorted(found), min(count, len(found)), replace=False).tolist()
         files = [tuple(found[id_][name] for name in CHANNELS.values()) for id_ in ids]
@@ -54,8 +54,8 @@ class Data:
 
 
 def find_data(root="input", small=SMALL):
-    """Open the competition's files in `root` if available, else the atlas of `bash run.sh` in `root`/demo, else simulate a small
-    atlas into `root`/explore: -> Data; prints its summary. Opens no image.
+    """Open the competition's files in `root` if available, else the atlas of `bash run.sh` in `root`/demo, else
+    simulate a small atlas into `root`/explore: -> Data; prints its summary. Opens no image.
 
     Raises InputError for a bad table, and if `root`/explore contains a different atlas."""
     root = Path(root)
@@ -101,8 +101,8 @@ def open_data(folder, what, real=False):
 
 
 def mixed_fields(data, count=16, size=256, seed=0):
-    """-> [("real" or "simulated", (size, size, 4))] in random order: up to `count` real fields of Data and the same number of
-    simulated ones, or only `count` simulated ones if the Data are not real."""
+    """-> [("real" or "simulated", (size, size, 4))] in random order: up to `count` real fields of Data and the same
+    number of simulated ones, or only `count` simulated ones if the Data are not real."""
     files = data.sample("train", count, seed).values() if data.real else ()
     fields = [("real", load_sample(paths, size)) for paths in files]
     settings = Settings(train=1000, test=1, size=size, seed=5)

@@ -31,8 +31,8 @@ def show_file(path):
 
 
 def run(*words):
-    """Run a script or a module of the kit and show its output: run("train.py", "--fold", 0), run("-m", "utils.tools.score", …).
-    Raises CalledProcessError if it fails."""
+    """Run a script or a module of the kit and show its output: run("train.py", "--fold", 0), run("-m",
+    "utils.tools.score", …). Raises CalledProcessError if it fails."""
     words = [str(word) for word in words]
     print("$ python", *(f'"{word}"' if " " in word else word for word in words), flush=True)
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", bufsize=1)

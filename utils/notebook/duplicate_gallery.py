@@ -11,12 +11,12 @@ PLACES = {"train": "within train", "train and test": "between train and test", "
 
 
 def find_pairs(data, most=3000, distance=14, channels=("green", "blue"), seed=0):
-    """Find near-duplicates in Data (utils.notebook.available_data) and print their number: -> DataFrame Id, twin, bits, where (key
-    of `PLACES`), nearest first. In a pair of train and test, `Id` is the training image.
+    """Find near-duplicates in Data (utils.notebook.available_data) and print their number: -> DataFrame Id, twin, bits,
+    where (key of `PLACES`), nearest first. In a pair of train and test, `Id` is the training image.
 
-    Reads the pairs of `python -m utils.tools.find_duplicates` from the data's twins.csv if it exists. Otherwise compares at most
-    `most` samples, drawn in proportion from train and test; a pair differs in at most `distance` of 64 bits per channel on
-    average."""
+    Reads the pairs of `python -m utils.tools.find_duplicates` from the data's twins.csv if it exists. Otherwise
+    compares at most `most` samples, drawn in proportion from train and test; a pair differs in at most `distance` of 64
+    bits per channel on average."""
     part = dict.fromkeys(data.test, "test") | dict.fromkeys(data.train, "train")
     listed, whole = data.folder / "twins.csv", plural(len(part), "sample")
     if listed.exists():
@@ -41,7 +41,7 @@ def find_pairs(data, most=3000, distance=14, channels=("green", "blue"), seed=0)
 
 
 def hash_pairs(data, most, distance, channels, seed):
-    """Compare at most `most` samples: -> DataFrame Id, twin, bits, nearest first, and the number of samples compared."""
+    """Compare at most `most` samples: -> DataFrame Id, twin, bits, nearest first, and the number of samples."""
     fraction = min(1, most / (len(data.train) + len(data.test)))
     files = data.sample("train", round(fraction * len(data.train)), seed)
     files |= data.sample("test", round(fraction * len(data.test)), seed)
@@ -55,14 +55,14 @@ def hash_pairs(data, most, distance, channels, seed):
 
 
 def same_labels(pairs, targets):
-    """-> for each pair, whether both images have the same classes, or None if one has no label. targets: {Id: Target}."""
+    """-> per pair, whether both images have the same classes; None if one has no label. targets: {Id: Target}."""
     known = [[targets.get(id_) for id_ in ids] for ids in zip(pairs["Id"], pairs["twin"], strict=True)]
     return [None if None in pair else set(pair[0].split()) == set(pair[1].split()) for pair in known]
 
 
 def side_by_side(data, pairs, classes, count=8, size=256):
-    """-> the nearest pairs of `find_pairs` as argument of `near_duplicate_pairs`: [((image, image), (id, id), (heading, labels))],
-    half within train and half with test images if possible."""
+    """-> the nearest pairs of `find_pairs` as argument of `near_duplicate_pairs`: [((image, image), (id, id), (heading,
+    labels))], half within train and half with test images if possible."""
     inside, rest = pairs[pairs["where"] == "train"], pairs[pairs["where"] != "train"]
     most = max(count // 2, count - len(rest))
     picked = pd.concat([inside.head(most), rest.head(count - min(most, len(inside)))])
@@ -76,7 +76,7 @@ def side_by_side(data, pairs, classes, count=8, size=256):
 
 
 def describe_labels(ids, targets, classes):
-    """Describe the labels of a pair, such as "same labels: Nucleoli, Cytosol". targets: {Id: Target} of labelled images."""
+    """Describe the labels of a pair: "same labels: Nucleoli, Cytosol". targets: {Id: Target} of labelled images."""
     numbers = [{int(word): None for word in targets[id_].split()} for id_ in ids if id_ in targets]
     named = [", ".join(classes[number] for number in one) or "no class" for one in numbers]
     if len(numbers) == 2:

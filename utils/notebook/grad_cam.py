@@ -1,12 +1,11 @@
 """Grad-CAM: maps of the image regions that increase a class's logit.
 
-Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, equations 1
-and 2: the weight of each channel of the last spatial feature map is the spatial mean of the logit's gradient; the weighted
-sum is clipped at 0. If a network ends in global average pooling and one linear layer, this is the class activation map of
-Zhou et al., CVPR 2016, clipped at 0 and divided by the number of positions. For other networks it is an approximation: some
-end in fully connected layers on the flattened map (deeploc, m_cnn), some read several depths (gapnet_pl).
-`measure_blanking` tests how meaningful the maps are.
-"""
+Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
+equations 1 and 2: the weight of each channel of the last spatial feature map is the spatial mean of the logit's
+gradient; the weighted sum is clipped at 0. If a network ends in global average pooling and one linear layer, this is
+the class activation map of Zhou et al., CVPR 2016, clipped at 0 and divided by the number of positions. For other
+networks it is an approximation: some end in fully connected layers on the flattened map (deeploc, m_cnn), some read
+several depths (gapnet_pl). `measure_blanking` tests how meaningful the maps are."""
 
 import contextlib
 from collections import namedtuple
@@ -28,10 +27,10 @@ PIXELS = 2**21  # per forward and backward pass: eight images of 512²
 def grad_cam(network, images, columns, layer=None):
     """Compute a map of one class for each image, in evaluation mode, without changing the network.
 
-    images: (N, planes, S, S) float, network input on the network's device. columns: (N,) int, the class for each. layer: name
-    of a layer (default: the network's `map_layer`, else the last one with a spatial output that influences the logits).
-    -> Maps: maps (N, h, w) float32 >= 0; logits (N,) float32 of these classes; the layer's name. Raises InputError if no
-    layer's output is spatial."""
+    images: (N, planes, S, S) float, network input on the network's device. columns: (N,) int, the class for each.
+    layer: name of a layer (default: the network's `map_layer`, else the last one with a spatial output that influences
+    the logits). -> Maps: maps (N, h, w) float32 >= 0; logits (N,) float32 of these classes; the layer's name. Raises
+    InputError if no layer's output is spatial."""
     chosen = layer or getattr(network, "map_layer", None)
     if not chosen and hasattr(network, "num_prefix_tokens") and hasattr(network, "blocks"):
         # In timm's vision transformers, only the class token matters after this layer.
@@ -42,7 +41,7 @@ def grad_cam(network, images, columns, layer=None):
             handles.append(part.register_forward_hook(lambda _, inputs, out, name=name: outputs.append((name, out))))
     try:
         with _evaluation(network), torch.inference_mode(False), torch.enable_grad():
-            # Requires gradients even if all weights are frozen; + 0 makes it a non-leaf, which in-place operations may change.
+            # Gradients are needed even if all weights are frozen; + 0 makes a non-leaf for in-place operations.
             logits = network(images.detach().clone().requires_grad_() + 0)
             logits = logits[0] if isinstance(logits, tuple) else logits
             own = logits.float()[torch.arange(len(images)), torch.as_tensor(columns, device=logits.device)]
@@ -69,8 +68,8 @@ def _evaluation(network):
 
 
 def _last_spatial(network, own, outputs):
-    """-> (name, features, gradients), both (N, channels, h, w) float32, of the last spatial output with a nonzero gradient, else
-    of the last with any gradient; (None, None, None) without a spatial output."""
+    """-> (name, features, gradients), both (N, channels, h, w) float32, of the last spatial output with a nonzero
+    gradient, else of the last with any gradient; (None, None, None) without a spatial output."""
     last = None, None, None
     for name, output in reversed(outputs):
         if _spatial(network, output, len(own)) is None:
@@ -86,8 +85,8 @@ def _last_spatial(network, own, outputs):
 
 
 def _spatial(network, output, count):
-    """-> a layer's output as (N, channels, h, h), or None if it is not spatial. It may also be channels-last (N, h, h, channels),
-    or tokens (N, number, channels) after the prefix tokens."""
+    """-> a layer's output as (N, channels, h, h), or None if it is not spatial. It may also be channels-last (N, h, h,
+    channels), or tokens (N, number, channels) after the prefix tokens."""
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or len(output) != count:
         return None
     if output.ndim == 3 and (prefix := getattr(network, "num_prefix_tokens", None)) is not None:
@@ -105,8 +104,8 @@ def sample_maps(network, config, files, columns):
     """Compute Grad-CAM of whole samples, which are read, cropped and normalised by the run's config.
 
     files: list of tuples of paths, one for each of the config's channels. columns: (N,) int, the class for each sample.
-    -> list of (H, W) float32 maps at the size of the network's image, upsampled bilinearly, with the tiles' mean where they
-    overlap; the layer's name and its (h, w)."""
+    -> list of (H, W) float32 maps at the size of the network's image, upsampled bilinearly, with the tiles' mean where
+    they overlap; the layer's name and its (h, w)."""
     maps, place = [], None
     for inputs in _inputs(network, config, files, columns):
         found = grad_cam(network, inputs.images, inputs.columns)
@@ -118,8 +117,8 @@ def sample_maps(network, config, files, columns):
 
 
 class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
-    """The network's input for B samples with T tiles. rows (B,): of the samples; tiles (B,): their numbers of tiles; images,
-    blank (black images): (T, planes, S, S); protein: (T, S, S) or None if not read; columns (T,): the class for each tile."""
+    """The network's input for B samples with T tiles. rows (B,): of the samples; tiles (B,): their numbers of tiles;
+    images, blank (black images): (T, planes, S, S); protein: (T, S, S) or None if not read; columns (T,): classes."""
 
     def split(self, values):
         """Split an array (T, …) by sample."""
@@ -159,13 +158,13 @@ def _join_tiles(maps, shape):
 
 
 def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, seed=0):
-    """Measure how much a class's logit falls when a part of the image is black in all channels. If a map is meaningful, blanking
-    the area that it marks lowers the logit most.
+    """Measure how much a class's logit falls when a part of the image is black in all channels. If a map is meaningful,
+    blanking the area that it marks lowers the logit most.
 
-    -> {name: (N,) float32, logit before − after}: `marked` blanks this fraction of the pixels, those with the highest map;
-    `random` the same shape, rotated and moved at random (mean of `draws`); `brightest` an equal area with the brightest
-    protein, at the map's resolution (left out if the protein is not read). NaN for an empty map. Each tile is blanked on its
-    own; a sample's value is the mean over tiles with a nonempty map."""
+    -> {name: (N,) float32, logit before − after}: `marked` blanks this fraction of the pixels, those with the highest
+    map; `random` the same shape, rotated and moved at random (mean of `draws`); `brightest` an equal area with the
+    brightest protein, at the map's resolution (left out if the protein is not read). NaN for an empty map. Each tile is
+    blanked on its own; a sample's value is the mean over tiles with a nonempty map."""
     rng = np.random.default_rng(seed)
     falls = {}
     for inputs in _inputs(network, config, files, columns):

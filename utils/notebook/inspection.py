@@ -1,4 +1,4 @@
-"""Inspect a run's validation images: true positives, false negatives and false positives of each class, with Grad-CAM maps."""
+"""Inspect a run's validation images: true positives, false negatives and false positives per class, Grad-CAM maps."""
 
 from collections import namedtuple
 from pathlib import Path
@@ -20,8 +20,8 @@ from utils.safe_load import read_json
 from utils.scoring.metrics import f1_per_class
 from utils.tools.compare import read_runs
 
-# probabilities, truth (N, C); thresholds (C,); known: columns of thresholds.json; fold (N,): each row's index in `folds`; files:
-# each row's files for the network; shown, names: each row's files to show, and their channels.
+# probabilities, truth (N, C); thresholds (C,); known: columns of thresholds.json; fold (N,): row's index in `folds`;
+# files: each row's files for the network; shown, names: each row's files to show, and their channels.
 Judged = namedtuple("Judged", "folds classes ids truth probabilities thresholds known fold files shown names")
 # One image and one class. image (H, W, 3) in [0, 1]; protein (H, W) in [0, 1] and map (H, W) >= 0, or None.
 Sample = namedtuple("Sample", "probability true_classes image protein map", defaults=(None, None))
@@ -32,8 +32,8 @@ SHOWN_SIDE = 256  # pixels
 
 
 def read_judged(run, thresholds, images=None):
-    """Read the validation predictions in a folder of a run or fold, and the thresholds.json fitted on the run: -> Judged.
-    images: image folders (default: those of the run's config)."""
+    """Read the validation predictions in a folder of a run or fold, and the thresholds.json fitted on the run: ->
+    Judged. images: image folders (default: those of the run's config)."""
     runs = read_runs([run])
     if len(runs) > 1:
         raise InputError(f"the folds of {run} were trained with different options; name one fold's folder")
@@ -51,7 +51,7 @@ def read_judged(run, thresholds, images=None):
 
 
 def check_fitted(path, known, thresholds, pooled):
-    """Raise InputError if a thresholds.json was not fitted on these predictions. It may be fitted on further folds too."""
+    """Raise InputError if a thresholds.json was not fitted on these predictions. It may include further folds."""
     content = read_json(path, "a thresholds.json", "run threshold.py again")
     fitted_on, own = content.get("fitted_on"), {str((fold.folder / "oof.csv").resolve()) for fold in pooled.folds}
     positives = pooled.truth.sum(axis=0)
@@ -80,8 +80,8 @@ def rows_by_kind(truth, probabilities, threshold):
 
 
 def samples_of(judged, name, count=6, networks=None):
-    """-> arguments of `utils.plots.samples.class_samples`: a class, its threshold, and {kind with its number of images: up to
-    `count` Samples}. With `networks` of `load_networks`, the Samples have maps, computed by `maps_of_rows`."""
+    """-> arguments of `utils.plots.samples.class_samples`: a class, its threshold, and {kind with its number of images:
+    up to `count` Samples}. With `networks` of `load_networks`, the Samples have maps, computed by `maps_of_rows`."""
     if name not in judged.classes:
         raise InputError(f"{name!r} is not a class of {judged.folds[0].folder}; it has {', '.join(judged.classes)}")
     column = judged.classes.index(name)
@@ -94,7 +94,7 @@ def samples_of(judged, name, count=6, networks=None):
 
 
 def maps_of_rows(judged, networks, rows, column):
-    """Compute the map of one class for each row, with the network that did not train on it: -> list of (H, W) float32."""
+    """Compute each row's map of one class, with the network that did not train on it: -> list of (H, W) float32."""
     maps = {}
     for number, (network, config) in enumerate(networks):
         if own := [row for row in rows if judged.fold[row] == number]:
@@ -129,8 +129,8 @@ def blank_hits(judged, networks, most=100, seed=0):
 
 
 def rarest(judged, count=5, most=5):
-    """-> list of `Rare`: the `count` rarest classes with validation images, rarest first. Each has up to `most` of its images by
-    descending probability, and the most probable image without the class (None if every image has it).
+    """-> list of `Rare`: the `count` rarest classes with validation images, rarest first. Each has up to `most` of its
+    images by descending probability, and the most probable image without the class (None if every image has it).
 
     An image's rank is the number of validation images whose probability is at least as high, including itself."""
     found, positives = [], judged.truth.sum(axis=0, dtype=int)
@@ -165,6 +165,6 @@ def rare_table(rare, images):
 
 
 def default_thresholds(run):
-    """-> the path of thresholds.json, which threshold.py writes into the run's folder. run: folder of a run or of a fold."""
+    """-> the path of thresholds.json, which threshold.py writes into the run's folder. run: folder of a run or fold."""
     run = Path(run)
     return (run.parent if (run / "oof.csv").is_file() else run) / "thresholds.json"

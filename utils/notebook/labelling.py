@@ -19,10 +19,10 @@ from utils.simulator.write import write_atlas
 
 
 class Labeller:
-    """Shows one image after another, with one button per class; `form` is the widget to display. No class is an answer too.
+    """Shows one image after another, with one button per class; `form` is the widget. No class is an answer too.
 
-    ids: the images, in order. folders: image folders. classes: names. path: the CSV `Id,Target`, written after each image;
-    images that it already contains are skipped. channels: as in train.py, with green."""
+    ids: the images, in order. folders: image folders. classes: names. path: the CSV `Id,Target`, written after each
+    image; images that it already contains are skipped. channels: as in train.py, with green."""
 
     def __init__(self, ids, folders, classes, path, pixels=512, channels="rgby"):
         check_writable(path)
@@ -85,7 +85,7 @@ def _png(image):
 
 
 def made_up_machine(folder, images=120, seed=0):
-    """Simulate images, and draw mostly correct predictions: -> folder of images, labels, predictions, threshold (str)."""
+    """Simulate images and mostly correct predictions: -> folder of images, labels, predictions, threshold (str)."""
     folder, rng = Path(folder), np.random.default_rng(seed)
     write_atlas(folder, Settings(train=8, test=images, size=128, power=0.5), workers=cores())
     table = read_labels(folder / "solution.csv", HPA_CLASSES)
@@ -96,8 +96,8 @@ def made_up_machine(folder, images=120, seed=0):
 
 
 def made_up_person(truth, path, seed=0):
-    """Write answers that contain about half of the true labels, and a guess in a quarter of the images: -> path. truth: DataFrame
-    Id, Target of these images."""
+    """Write answers that contain about half of the true labels, and a guess in a quarter of the images: -> path. truth:
+    DataFrame Id, Target of these images."""
     rng = np.random.default_rng(seed)
     right = encode(truth["Target"], HPA_CLASSES)
     answers = right & (rng.random(right.shape) < 0.5)

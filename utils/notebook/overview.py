@@ -28,15 +28,15 @@ def imbalance(counts):
 
 
 def co_occurrence(labels):
-    """-> (C, C): percent of the images of a class (row) that have another class (column); NaN for a row without images."""
+    """-> (C, C): percent of the images of a class (row) with another class (column); NaN for a row without images."""
     labels = np.asarray(labels, float)
     with np.errstate(invalid="ignore"):
         return 100 * (labels.T @ labels) / labels.sum(axis=0)[:, None]
 
 
 def plainest_of_each(labels, ids, seed=0):
-    """For each class, find the image with the fewest other classes: (N, C) 0/1 and N ids -> [(class, id, number of others)], from
-    common to rare; ties are broken at random. Classes without an image are left out."""
+    """For each class, find the image with the fewest other classes: (N, C) 0/1 and N ids -> [(class, id, number of
+    others)], from common to rare; ties are broken at random. Classes without an image are left out."""
     labels = np.asarray(labels)
     size = labels.sum(axis=1) + np.random.default_rng(seed).random(len(labels))
     order = [number for number in np.argsort(-labels.sum(axis=0), kind="stable") if labels[:, number].any()]
@@ -45,8 +45,9 @@ def plainest_of_each(labels, ids, seed=0):
 
 
 def read_split(path, classes):
-    """Read a folds.csv as arguments of `fold_split`: -> labels (N, C) 0/1, fold (N,) int, dealt (N,) bool, {fold: fraction}.
-    If fold 0 is the only one, it is the validation part of make_folds.py --split, and the fractions are those of its parts."""
+    """Read a folds.csv as arguments of `fold_split`: -> labels (N, C) 0/1, fold (N,) int, dealt (N,) bool, {fold:
+    fraction}. If fold 0 is the only one, it is the validation part of make_folds.py --split, and the fractions are
+    those of its parts."""
     table = read_folds(path, classes)
     labels, fold = encode(table["Target"], classes), table["fold"].to_numpy()
     numbers = sorted(set(fold[fold >= 0].tolist()))
@@ -57,8 +58,8 @@ def read_split(path, classes):
 
 
 def fold_options(data, out, folds=5, most=5000):
-    """-> options of make_folds.py that split the Data (utils.notebook.available_data) into the table `out`. It searches for near-
-    duplicates only if there are at most `most` samples and all have a green and a blue channel."""
+    """-> options of make_folds.py that split the Data (utils.notebook.available_data) into the table `out`. It searches
+    for near- duplicates only if there are at most `most` samples and all have a green and a blue channel."""
     options = ["--labels", data.folder / "train.csv", "--folds", folds, "--seed", 0, "-o", out]
     found = scan_folder(data.folder / "train")
     complete = all({"green", "blue"} <= set(found.get(id_, ())) for id_ in data.labels["Id"])
@@ -68,7 +69,7 @@ def fold_options(data, out, folds=5, most=5000):
 
 
 def channel_means(files):
-    """-> mean grey value of each channel and sample: N tuples of paths -> (N, channels) float64 in [0, 1]; (0,) if N is 0."""
+    """Average each channel of each sample: N tuples of paths -> (N, channels) float64 in [0, 1]; (0,) if N is 0."""
 
     def read_means(paths):
         image = load_sample(paths)
@@ -79,8 +80,8 @@ def channel_means(files):
 
 
 def brightness_table(means, published=None):
-    """Average each channel over images: {"train": (N, 4), "test": (M, 4)} -> DataFrame with the means and their change in percent;
-    a part without images is left out. published: `PUBLISHED`, to add its columns."""
+    """Average each channel over images: {"train": (N, 4), "test": (M, 4)} -> DataFrame with the means and their change
+    in percent; a part without images is left out. published: `PUBLISHED`, to add its columns."""
     parts = [part for part in means if len(means[part])]
     table = pd.DataFrame({part: means[part].mean(axis=0) for part in parts}, index=list(CHANNELS.values()))
     if len(parts) == 2:
@@ -89,15 +90,15 @@ def brightness_table(means, published=None):
 
 
 def file_formats(files):
-    """Count files by the size, depth and format in their headers: N tuples of paths -> DataFrame width, height (pixels), depth
-    (str), ending, files, the most common first."""
+    """Count files by the size, depth and format in their headers: N tuples of paths -> DataFrame width, height
+    (pixels), depth (str), ending, files, the most common first."""
     rows = [(*image_size(path)[::-1], depth(path), path.suffix[1:].lower()) for paths in files for path in paths]
     table = pd.DataFrame(rows, columns=["width", "height", "depth", "ending"])
     return table.value_counts().rename("files").reset_index()
 
 
 def depth(path):
-    """Read bits and colour from the header of a PNG, JPEG or TIFF: -> such as "8-bit grey". Raises InputError for other files."""
+    """Read the header of a PNG, JPEG or TIFF: -> "8-bit grey" or similar. Raises InputError for other files."""
     with open(path, "rb") as file:
         head = file.read(26)
     if head.startswith(b"\x89PNG") and len(head) == 26:
@@ -118,4 +119,5 @@ def describe_formats(formats):
         one = formats.iloc[0]
         return f"all {total} examined are {one['width']} x {one['height']} pixels, {one['depth']}, {one['ending']}"
     sizes = plural(len(formats.drop_duplicates(["width", "height"])), "size")
-    return f"{total} examined have {plural(len(formats), 'format')}: {sizes}, {plural(formats['depth'].nunique(), 'depth')}"
+    depths = plural(formats["depth"].nunique(), "depth")
+    return f"{total} examined have {plural(len(formats), 'format')}: {sizes}, {depths}"

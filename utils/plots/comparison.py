@@ -33,7 +33,7 @@ def methods_by_class(table, positives, path):
 def learning_curves(logs, path):
     """Plot macro F1 of every run against the time of its training and validation.
 
-    logs: {method: [DataFrame with columns seconds and macro_f1, one row per epoch]}, one table per run, the best method first."""
+    logs: {method: [DataFrame with columns seconds and macro_f1, one row per epoch]}, one per run, the best method first."""
     figure, axis = plt.subplots(figsize=(9, 4.5))
     for number, (name, tables) in enumerate(logs.items()):
         line = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
@@ -47,7 +47,7 @@ def learning_curves(logs, path):
 
 
 def confusion_matrices(matrices, classes, path):
-    """Draw confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5), side by side if they are small.
+    """Draw confusion matrices, each row divided by its sum (Rumetshofer et al., Fig. 5), side by side if small.
 
     matrices: {title: (C, C) counts, rows true, columns predicted}, all of the same images."""
     side = 0.3 * len(classes)
@@ -65,10 +65,10 @@ def confusion_matrices(matrices, classes, path):
 
 
 def mistakes(counts, missed, wrong, classes, path):
-    """Show which classes are wrongly predicted when another is missed. Rows: false negatives; columns: false positives; classes
-    without any are left out. Colour: fraction of the row's misses; numbers: images.
+    """Show which classes are wrongly predicted when another is missed. Rows: false negatives; columns: false positives;
+    classes without any are left out. Colour: fraction of the row's misses; numbers: images.
 
-    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) false negatives and false positives per class."""
+    counts: (C, C) of `utils.tools.confusion.taken_for`. missed, wrong: (C,) false negatives and positives."""
     left, top = np.flatnonzero(missed), np.flatnonzero(wrong)
     if not len(left) or not len(top):
         left = top = np.arange(len(classes))
@@ -84,12 +84,12 @@ def mistakes(counts, missed, wrong, classes, path):
 
 
 def person_and_machine(classes, positives, machine, person, path, images, least=3):
-    """Chen, Fig. 9: "accuracy" of each class, of the machine and of a person. The paper does not define accuracy; this draws IoU
-    (accuracy in its abstract), F1, and the fraction of images decided correctly.
+    """Chen, Fig. 9: "accuracy" of each class, of the machine and of a person. The paper does not define accuracy; this
+    draws IoU (accuracy in its abstract), F1, and the fraction of images decided correctly.
 
-    machine, person: dicts {accuracy, f1, iou: (C,)}; person may be None. positives: (C,) images of each class that the person
-    labelled; as in the paper, a class with fewer than `least` has no point. images: {"machine": text, "person": text} that
-    describes the images of each."""
+    machine, person: dicts {accuracy, f1, iou: (C,)}; person may be None. positives: (C,) images of each class that the
+    person labelled; as in the paper, a class with fewer than `least` has no point. images: {"machine": text, "person":
+    text} that describes the images of each."""
     order = np.argsort(-machine["iou"], kind="stable")
     places = np.arange(len(order))
     figure, *axes = style.rows([classes[number] for number in order], 10.5, columns=3)

@@ -12,7 +12,7 @@ STRIPES = {"red": "#D62728", "green": "#2CA02C", "blue": "#1F4FD6", "yellow": "#
 
 
 def class_distribution(counts, classes, images, ratio, path):
-    """Plot class counts, from common to rare. counts: (C,) int. images: number of images. ratio: largest count / smallest."""
+    """Plot class counts (C,) int, from common to rare. images: number of images. ratio: largest count / smallest."""
     order = style.common_first(counts)
     figure, axis = style.rows([classes[number] for number in order], 9.5)
     style.log_bars(axis, counts[order], color=BLUE)
@@ -35,8 +35,8 @@ def classes_per_image(sizes, path):
 
 
 def co_occurrence(percent, counts, classes, path, least=10):
-    """Draw the percent (C, C) of the images of a row's class that also have a column's class, NaN for a class without images.
-    counts: (C,) images per class, which order both axes. Cells of `least` percent or more show their value."""
+    """Draw the percent (C, C) of the images of a row's class that also have a column's class, NaN for a class without
+    images. counts: (C,) images per class, which order both axes. Cells of `least` percent or more show their value."""
     order = style.common_first(counts)
     table = percent[np.ix_(order, order)].astype(float)
     np.fill_diagonal(table, np.nan)
@@ -54,8 +54,8 @@ def co_occurrence(percent, counts, classes, path, least=10):
 
 
 def intensity_shift(means, names, path, published=None):
-    """Plot histograms of the images' mean grey values, one panel per channel. means: {"train": (N, C), "test": (M, C)} in [0, 1];
-    one may be empty. published: {part: {channel: mean}}, drawn as triangles."""
+    """Plot histograms of the images' mean grey values, one panel per channel. means: {"train": (N, C), "test": (M, C)}
+    in [0, 1]; one may be empty. published: {part: {channel: mean}}, drawn as triangles."""
     parts = [(part, colour) for part, colour in (("train", BLUE), ("test", ORANGE)) if len(means[part])]
     every = np.concatenate([means[part] for part, _ in parts])
     figure, axes = style.panels(len(names), 2, 5, 3.2)
@@ -94,8 +94,8 @@ def image_sizes(formats, path):
 def fold_split(labels, fold, dealt, parts, classes, path):
     """Plot the class distribution, and how evenly the folds divide each class (Chen, Fig. 2).
 
-    labels: (N, C) 0/1. fold: (N,) int. dealt: (N,) bool, rows that were split; other rows are always or never trained on.
-    parts: {fold: fraction} of the split rows."""
+    labels: (N, C) 0/1. fold: (N,) int. dealt: (N,) bool, rows that were split; other rows are always or never trained
+    on. parts: {fold: fraction} of the split rows."""
     counts = [labels[(fold == part) & (dealt | (part >= 0))].sum(axis=0) for part in parts]
     table = np.stack(counts, axis=1)  # (C, parts)
     total, always = table.sum(axis=1), labels[~dealt & (fold == -1)].sum(axis=0)
@@ -125,7 +125,7 @@ def fold_split(labels, fold, dealt, parts, classes, path):
 
 
 def class_frequencies(classes, predicted, labelled, path):
-    """Compare each class's frequency in test predictions with that in the training labels: two arrays (C,) in [0, 1]."""
+    """Compare class frequencies in test predictions and in the training labels: two arrays (C,) in [0, 1]."""
     order = np.argsort(-np.asarray(labelled), kind="stable")
     predicted, labelled = (100 * np.asarray(values)[order] for values in (predicted, labelled))
     figure, axis = style.rows([classes[number] for number in order], 9, height=0.22)
@@ -139,8 +139,8 @@ def class_frequencies(classes, predicted, labelled, path):
 def realism(curves, size, path):
     """Compare real with simulated images. Rows: channels; columns: grey values, power spectra, file sizes.
 
-    curves: {channel: {"real" or "simulated": (histograms (3, 256), powers (3, size // 2), kilobytes (N,)) or None}}; axis 0 of
-    both: 10th, 50th and 90th percentile over images."""
+    curves: {channel: {"real" or "simulated": (histograms (3, 256), powers (3, size // 2), kilobytes (N,)) or None}};
+    axis 0 of both: 10th, 50th and 90th percentile over images."""
     colours = {"real": BLUE, "simulated": ORANGE}
     figure, axes = plt.subplots(len(curves), 3, figsize=(13, 2.9 * len(curves) + 0.7), squeeze=False)
     for row, (channel, sides) in zip(axes, curves.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Figures of thresholds and calibration: F1, precision and recall of each threshold, the chosen thresholds, reliability."""
+"""Figures of thresholds and calibration: F1, precision and recall by threshold, chosen thresholds, reliability."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ def f1_curves(classes, truth, probabilities, thresholds, intervals, path):
 
 
 def precision_recall_by_class(classes, truth, probabilities, thresholds, path):
-    """Plot precision against recall, one panel per class, common classes first, with the chosen thresholds (C,) as dots."""
+    """Plot precision against recall, one panel per class, common classes first; dots: the chosen thresholds (C,)."""
 
     def draw(axis, number, positive, values):
         if positive.any():
@@ -85,8 +85,8 @@ def _mark_threshold(axis, positive, values, threshold, marker, **look):
 
 
 def precision_recall(truth, probabilities, threshold, path):
-    """Chen, Fig. 8: plot precision against recall of each class (faint) and of all labels pooled (strong). Marked: `threshold`,
-    the best for these images, and 0.5."""
+    """Chen, Fig. 8: plot precision against recall of each class (faint) and of all labels pooled (strong). Marked:
+    `threshold`, the best for these images, and 0.5."""
     figure, axis = plt.subplots(figsize=(6.2, 5.6))
     recall_at = np.linspace(0.005, 1, 200)
     for f1 in (0.2, 0.4, 0.6, 0.8):
@@ -113,8 +113,8 @@ def precision_recall(truth, probabilities, threshold, path):
 
 
 def reliability(truth, raw, calibrated, path, bins=15):
-    """Plot calibration curves of all classes pooled. Left: quantile bins, log scales; right: `bins` bins of equal width.
-    raw, calibrated: (N, C) probabilities; the calibrated ones should be cross-fitted."""
+    """Plot calibration curves of all classes pooled. Left: quantile bins, log scales; right: `bins` bins of equal
+    width. raw, calibrated: (N, C) probabilities; the calibrated ones should be cross-fitted."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6))
     hits = np.asarray(truth).ravel()
     for values, colour, name in ((raw, GREY, "as predicted"), (calibrated, BLUE, "calibrated, held out")):

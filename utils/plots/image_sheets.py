@@ -15,20 +15,21 @@ STAIN_COLOURS = "Nucleus blue, microtubules red, protein green"
 
 
 def overlay(image):
-    """Convert four channels to RGB: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1]. Nucleus blue, microtubules red,
-    protein green; yellow (reticulum) is left out, since it would hide the protein. Channels are stretched as by `stretch`."""
+    """Convert four channels to RGB: (H, W, 4) uint8 or float in [0, 1] -> (H, W, 3) in [0, 1]. Nucleus blue,
+    microtubules red, protein green; yellow (reticulum) is left out, since it would hide the protein. Channels are
+    stretched as by `stretch`."""
     return stretch(image[..., :3])
 
 
 def in_colour(image, names, top=None):
-    """Convert any channels to RGB as `overlay` does: (H, W, C) -> (H, W, 3) in [0, 1]. names: C channels. top: of `stretch`."""
+    """Convert any channels to RGB like `overlay`: (H, W, C) -> (H, W, 3). names: C channels. top: of `stretch`."""
     planes, names = stretch(image, top), list(names)
     empty = np.zeros(image.shape[:2], np.float32)
     return np.stack([planes[..., names.index(name)] if name in names else empty for name in RGB], axis=-1)
 
 
 def stretch(image, top=None):
-    """Divide each channel of (H, W) or (H, W, C) by `top` (default: its 99.7th percentile) and clip: -> float32 in [0, 1]."""
+    """Divide channels (H, W) or (H, W, C) by `top` (default: 99.7th percentile) and clip: -> float32 in [0, 1]."""
     planes = image.astype(np.float32)
     top = np.percentile(planes, 99.7, axis=(0, 1)) if top is None else top
     return np.clip(planes / np.maximum(top, 1e-6), 0, 1)
@@ -73,8 +74,8 @@ def gallery(images, titles, path, columns=6):
 
 
 def operations(images, names, path, columns=4):
-    """Draw the results of an augmentation's operations on one sample: [(title, (H, W, C))], names of C channels. All images have
-    the brightness scale of the first, so that changes of brightness are visible."""
+    """Draw the results of an augmentation's operations on one sample: [(title, (H, W, C))], names of C channels. All
+    images have the brightness scale of the first, so that changes of brightness are visible."""
     top = np.percentile(images[0][1].astype(np.float32), 99.7, axis=(0, 1))
     shown = [in_colour(image, names, top) for _, image in images]
     figure, _ = _sheet(shown, [title for title, _ in images], columns, 3.1, 3.35, max(9, 2.7 * columns), 3)
@@ -82,7 +83,7 @@ def operations(images, names, path, columns=4):
 
 
 def channels(image, names, title, path):
-    """Draw one sample (H, W, C): each channel in its colour, the overlay of red, green and blue, and that of all channels."""
+    """Draw one sample (H, W, C): each channel in its colour, the overlay of red, green and blue, and that of all."""
     planes = {name: stretch(image[..., place, None]) for place, name in enumerate(names)}
     shown = {f"{name}: {STAINS[name]}": plane * np.array(LIGHT[name]) for name, plane in planes.items()}
     shown["overlay of red, green and blue"] = rgb = in_colour(image, names)

@@ -1,4 +1,4 @@
-"""Images of one class: true positives, false negatives, false positives, their Grad-CAM maps, and images of rare classes."""
+"""Images of a class: true positives, false negatives, false positives, Grad-CAM maps; images of rare classes."""
 
 import textwrap
 
@@ -26,8 +26,8 @@ def class_samples(name, threshold, groups, path, columns=6):
 
 
 def class_maps(name, threshold, groups, path, columns=2):
-    """Draw Grad-CAM maps of one class: each image in colour, its protein in grey, and its map over the protein, scaled to its
-    maximum. groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`, with protein and map}."""
+    """Draw Grad-CAM maps of one class: each image in colour, its protein in grey, and its map over the protein, scaled
+    to its maximum. groups: {kind: up to `columns` of `utils.notebook.inspection.Sample`, with protein and map}."""
     figure, axes = _grid(len(groups), 3 * columns, bottom=0.65)
     for row, (kind, samples) in zip(axes, groups.items(), strict=True):
         _write_heading(row, kind, not samples)
@@ -46,7 +46,7 @@ def class_maps(name, threshold, groups, path, columns=2):
 
 
 def map_over_protein(protein, map_, strength=0.85):
-    """Blend a map over the grey protein: (H, W) in [0, 1], (h, w) >= 0 -> (H, W, 3) in [0, 1]. Opacity rises with the map."""
+    """Blend a map over the grey protein: (H, W) in [0, 1], (h, w) >= 0 -> (H, W, 3). Opacity rises with the map."""
     height, width = protein.shape
     scaled = cv2.resize(map_ / max(float(map_.max()), 1e-12), (width, height), interpolation=cv2.INTER_LINEAR)
     colours = plt.get_cmap(MAP_COLOURS)(scaled)[..., :3]
@@ -55,8 +55,8 @@ def map_over_protein(protein, map_, strength=0.85):
 
 
 def rare_classes(rare, images, path, columns=6):
-    """Draw one row per rare class: its images by descending probability, and the most probable image without the class, framed.
-    rare: of `utils.notebook.inspection.rarest`, with fewer than `columns` samples each. images: number of ranked images."""
+    """Draw one row per rare class: its images by descending probability, and the most probable image without the class,
+    framed. rare: of `utils.notebook.inspection.rarest`, fewer than `columns` samples. images: number of ranked ones."""
     figure, axes = _grid(len(rare), columns)
     for row, one in zip(axes, rare, strict=True):
         count = f"{one.positives:,} image{'s' if one.positives > 1 else ''}"

@@ -87,7 +87,7 @@ def rows(names, width, columns=1, height=0.27):
 
 
 def draw_matrix(axis, table, texts, rows, columns, shades="Blues", top=1, **font):
-    """Draw a table as a heat map from 0 to `top`, with row and column labels. texts: {(row, column): text} for its cells."""
+    """Draw a table as a heat map from 0 to `top`, with row and column labels. texts: {(row, column): text}."""
     drawn = axis.imshow(table, cmap=shades, vmin=0, vmax=top, aspect="auto")
     for (y, x), text in texts.items():
         colour = "white" if table[y, x] > 0.55 * top else "black"
@@ -98,8 +98,8 @@ def draw_matrix(axis, table, texts, rows, columns, shades="Blues", top=1, **font
 
 
 def log_bars(axis, values, shift=0.0, height=0.8, room=3.0, **options):
-    """Draw horizontal bars of image counts on a log axis, each with its count at the end, shifted by `shift` rows. The axis ends
-    at `room` times the largest value."""
+    """Draw horizontal bars of image counts on a log axis, each with its count at the end, shifted by `shift` rows. The
+    axis ends at `room` times the largest value."""
     axis.barh(np.arange(len(values)) + shift, values, height, **options)
     for place, value in enumerate(values):
         axis.text(max(value, 1) * 1.1, place + shift, f"{int(value):,}", va="center", fontsize=9 if height > 0.5 else 8)

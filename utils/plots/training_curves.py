@@ -75,7 +75,7 @@ def validation_scores(log, switches, path):
 
 
 def class_curves(log, classes, positives, switches, path):
-    """Fig. 7: plot F1 by epoch, one panel per class from common to rare; grey: macro F1. positives: (C,) validation images."""
+    """Fig. 7: plot F1 by epoch, one panel per class, common first; grey: macro F1. positives: (C,) images."""
     figure, axes = style.panels(len(classes), 4, 2.45, 1.5, extra=0.6, sharex=True, sharey=True)
     top = min(1.02, 1.1 * max(0.2, log[[f"f1 {name}" for name in classes]].to_numpy().max()))
     for axis, number in zip(axes, style.common_first(positives), strict=True):

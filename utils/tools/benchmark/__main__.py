@@ -112,7 +112,7 @@ def check_args(args):
 
 
 def check_network(args, with_cost):
-    """Raise InputError for an image size that does not fit the network, and if batch norm cannot train on a batch of 1."""
+    """Raise InputError if the network does not accept an image size, or if batch norm cannot train on a batch of 1."""
     for size in {args.size} | set(args.sizes if with_cost else ()):
         network = models.build(args.model, len(HPA_CLASSES), RGBY.planes, size)
         single = with_cost and size == min(args.sizes) and 1 in args.batches

@@ -54,7 +54,7 @@ def peak_gb(device):
 
 
 def resident_mb(pid):
-    """-> MB of a process: total, private, shared (batches, pages of its parent), files on disk; None if not reported."""
+    """-> MB of a process: total, private, shared (batches, pages of its parent), files; None if not reported."""
     try:
         kb = _read_kb(f"/proc/{pid}/smaps_rollup")
     except OSError:

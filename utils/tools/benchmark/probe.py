@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run_probe(work, what, **more):
-    """Run the probe `what` in a new process: -> its result, or None if the process was killed, usually for its memory."""
+    """Run the probe `what` in a new process: -> its result, or None if it was killed, usually for its memory."""
     options = vars(work.args) | {"what": what, "folder": str(work.folder), "count": len(work.files)}
     options |= {"images": str(work.images_folder)} | more
     command = [sys.executable, "-m", "utils.tools.benchmark.probe", json.dumps(options, default=str)]

@@ -1,4 +1,4 @@
-"""The benchmark's subjects. Each has two functions in `SUBJECTS`: measure_…(work) -> dict for the JSON, and print_…(found)."""
+"""The benchmark's subjects, in `SUBJECTS`: each has measure_…(work) -> dict for the JSON, and print_…(found)."""
 
 import math
 import subprocess
@@ -43,7 +43,7 @@ KIT = {  # way of loading: the images that `Samples` reads from
 
 
 def measure_loading(work):
-    """-> median ms to read, augment and collate a sample with one thread of one process, and the speed-up over PLAIN."""
+    """-> median ms to read, augment and collate a sample in one thread, and the speed-up over PLAIN."""
     rows = {way: {"way": way} for way in (*KIT, PLAIN)}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -302,7 +302,7 @@ def print_tables(found):
         _print_value(f"{row['command']}, {row['rows']:,} rows", f"{row['seconds']:.1f} s")
 
 
-# Thresholds: the best of each class by exact search, and by the usual loop of scikit-learn's f1_score over 1000 thresholds.
+# Thresholds: the best of each class by exact search, and by a loop of scikit-learn's f1_score over 1000 thresholds.
 
 EXACT_REPEATS = 7
 

@@ -109,8 +109,8 @@ class Workload:
 
 
 class Feed:
-    """Batches for training. As in train.py, each is fetched while the device computes on the previous one; on a GPU it is copied
-    on a separate stream, from pinned memory."""
+    """Batches for training. As in train.py, each is fetched while the device computes on the previous one; on a GPU it
+    is copied on a separate stream, from pinned memory."""
 
     def __init__(self, batches, device):
         self.source = prefetch_to_device(batches, device)
@@ -149,8 +149,7 @@ FLIPS = ((), (3,), (2,), (2, 3))  # dimensions: the four TTA views of utils/engi
 class PlainDataset(Dataset):
     """Four grey files per image -> (4, S, S) float32 in [0, 1], (classes,) float32.
 
-    In training: always one of the eight flips and rotations; each other transform with albumentations' default probability 0.5.
-    """
+    In training: always one of the eight flips and rotations; each other transform with probability 0.5."""
 
     def __init__(self, files, targets, size, training):
         self.files, self.targets, self.size = files, targets.astype(np.float32), size
@@ -173,7 +172,7 @@ class PlainDataset(Dataset):
 
 @torch.no_grad()
 def plain_predict(network, loader, device, mean=MEAN, std=STD):
-    """Predict in float32, one TTA view after another: -> (N, classes) float32. mean, std: (4,), for pixels in [0, 1]."""
+    """Predict in float32, one TTA view after another: -> (N, classes) float32. mean, std: (4,), in [0, 1]."""
     network.eval()
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
     results = []
