@@ -70,7 +70,7 @@ def test_evaluate_refuses(judged):
     write_labels(folder / "other.csv", {"stranger": "1"})
     refuse(*command(folder, "--human", folder / "other.csv"), says=["other.csv", "stranger"])
     refuse(*command(folder, labels="other.csv"), says="lacks 60 Ids")
-    refuse(*command(folder, "--unseen-by", folder), says="best.pt")
+    refuse(*command(folder, "--unseen-by", folder), says="best.safetensors")
     refuse(*command(folder, "-o", folder / "truth.csv" / "x.json"), says="cannot write")
 
 
