@@ -15,9 +15,8 @@ def test_events_end_where_the_room_does(tmp_path, capsys):
     try:
         board = TensorBoardLog(tmp_path / "events", 1)
         for step in range(300):
-            board.add_scalar("a", step / 2, step)
-        board.flush()
-        board.add_scalar("a", 1, 301)
+            board.add_scalars([("a", step / 2, step)])
+        board.add_scalars([("a", 1, 301)])
         board.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -196,7 +196,7 @@ def measure(run):
 
 def print_groups(table):
     print(f"{'runs':>4}" + "".join(f"{title:>11}" for title in FIGURES.values()) + f"{'epoch':>8}")
-    print("single: the best single threshold; per class: a threshold per class, cross-fitted")
+    print("single: the best single threshold; per class: one threshold each, cross-fitted")
     for what, part in table.groupby("what", sort=False):
         cells = ["" if part[key].isna().any() else _spread(part[key]) for key in FIGURES]
         epochs = [] if part["epoch"].isna().any() else sorted({part["epoch"].min(), part["epoch"].max()})
