@@ -78,7 +78,7 @@ def test_an_interrupted_atlas_is_completed_and_a_finished_one_kept(tmp_path):
     call = ["utils.simulator.__main__", "--out", out, "--train", 3, "--test", 2, "--size", 48]
     refuse(*call, says="other settings (train 12, test 5, seed 5")
     note.write_text(json.dumps({"state": "complete"}))
-    refuse(*call, says="not the settings of an atlas")
+    refuse(*call, says="does not contain the settings of an atlas")
     note.unlink()
     refuse(*call, says="did not write")
 

@@ -54,7 +54,7 @@ def test_table_3_table_4_and_the_matrices(papers_case):
     test = found["mcnemar"]
     assert [test[key] for key in ("both", "only_first", "only_second", "neither")] == [121, 60, 7, 12]
     assert f"{test['p']:.0e}" == "2e-10", "as printed in section 4"
-    assert "200 images of exactly one class, that the person judged, of 220" in out
+    assert "200 images of exactly one class that the person judged, of 220" in out
     assert (folder / "f.png").stat().st_size > 10_000
     assert all(len(line) <= 80 for line in out.splitlines() if "->" not in line)
 

@@ -38,5 +38,5 @@ def test_parts_and_checkpointing_take_less(capsys):
         assert out[1].split()[:3] == ["gapnet_pl", "16", "1024"] and len(out) == 2
         sizes.append(float(out[1].split()[3]))
     assert sizes[1] < 0.5 * sizes[0] and sizes[2] < 0.95 * sizes[0], "of this network most is in its first layers"
-    refuse("utils.tools.gpu_memory", "chan", says="no recipe is called 'chan'")
+    refuse("utils.tools.gpu_memory", "chan", says="unknown recipe 'chan'")
     refuse("utils.tools.gpu_memory", "--batch-size", 0, says="--batch-size 0 is out of range")

@@ -68,7 +68,8 @@ def snapshot(state, device):
 
 
 def read_file(path):
-    """Read a file of weights, .safetensors or of torch.save, without executing its content or allocating more than its size.
+    """Read a file of weights, .safetensors or of torch.save, without executing its content or allocating more than its
+    size.
 
     -> what torch.save wrote; from safetensors a dict of `model` (tensors by name), and of `config`, `epoch` and `score`
     if train.py wrote the file. Raises InputError for anything else.

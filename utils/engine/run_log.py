@@ -25,8 +25,8 @@ class RunLog:
     Files are written during training, in this order: an epoch's predictions, best.safetensors, oof.csv, the logs,
     last.pt. So all files are whole at any moment, and the files that last.pt refers to exist.
 
-    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of the probabilities)
-    and skipped. every: seconds between saves within an epoch (see `due`); 0: save only at its end.
+    train_rows, valid_rows, skipped: DataFrames of the images trained on, validated on (in the order of the
+    probabilities) and skipped. every: seconds between saves within an epoch (see `due`); 0: save only at its end.
     """
 
     def __init__(self, run, trainer, train_rows, valid_rows, skipped, every, writes=True):
@@ -70,7 +70,7 @@ class RunLog:
         self._add_points("train", curves)
 
     def catch_up(self):
-        """Write collected points to TensorBoard, while the device is busy. Raises InputError if an earlier write failed."""
+        """Write collected points to TensorBoard while the device is busy. Raises InputError if a write failed."""
         self.writer.check()
         if self.points:
             self.events.add_scalars(self.points)
@@ -147,7 +147,7 @@ class RunLog:
         self.seconds += time.monotonic() - started
 
     def left_out(self, trouble, rows):
-        """Log that a batch of the training `rows` was skipped. Raises InputError if more are skipped than --skip-nan allows."""
+        """Log a skipped batch of the training `rows`. Raises InputError if more are skipped than --skip-nan allows."""
         progress, ids = self.trainer.progress, listing(self.train_rows["Id"].iloc[rows], show=16)
         where = f"{trouble} at step {progress.step:,} (epoch {progress.epoch}) on the images {ids}"
         progress.left_out += 1

@@ -1,4 +1,5 @@
-"""TensorBoard events of a run. If they cannot be written, as on a full disk, one message is printed and training goes on.
+"""TensorBoard events of a run. If they cannot be written, as on a full disk, one message is printed and training goes
+on.
 
 They are written from the caller's thread: on a full disk, the thread of TensorBoard's own writer dies with a traceback.
 """

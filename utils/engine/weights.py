@@ -62,8 +62,8 @@ def load_start(network, config):
 def match_by_order(state, own, free):
     """Rename the tensors of `state` to the names of `own` in order: -> (state, whether it was renamed).
 
-    This needs the same number of tensors, and pairs of the same kind (last part of the name: weight, bias, running_mean)
-    and of the same shape, except for the names in `free` (stem and last layer)."""
+    This needs the same number of tensors, and pairs of the same kind (last part of the name: weight, bias,
+    running_mean) and of the same shape, except for the names in `free` (stem and last layer)."""
     theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
     if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
         return state, False
@@ -108,8 +108,8 @@ def moments_of_start(config):
 
 
 def imagenet_state(name, size):
-    """Load ImageNet weights from input/weights/, torch's cache or a publisher: -> (path, state dict). timm loads its own
-    networks, at `size` if that is fixed, since it knows the layout of its files."""
+    """Load ImageNet weights from input/weights/, torch's cache or a publisher: -> (path, state dict). timm loads its
+    own networks, at `size` if that is fixed, since it knows the layout of its files."""
     library, _, word = name.partition(":")
     if library == "timm":
         return _from_timm(word, size)
@@ -177,8 +177,8 @@ def _imagenet_urls(name, word):
 def read_state(path, own=None):
     """-> (state dict {name: tensor}, RunConfig of its run, or None if the file has none).
 
-    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the network's
-    state dict; it selects one of several state dicts in a file. Without it the first is used.
+    Reads .safetensors, .pt and .pth files, of the kit and of others, and the GapNet-PL authors' .npz. own: the
+    network's state dict; it selects one of several state dicts in a file. Without it the first is used.
     """
     path = Path(path)
     if not path.is_file():
@@ -200,8 +200,8 @@ USUAL = (("state_dict",), ("model",))  # preferred keys of state dicts; the kit'
 
 
 def _states(content):
-    """Find the state dicts in a file's content, at the first level of nesting that has any: {keys on the way: state dict}.
-    An optimiser's state is not a state dict: its tensors have numbers as names and lie deeper."""
+    """Find the state dicts in a file's content, at the first level of nesting that has any: {keys on the way: state
+    dict}. An optimiser's state is not a state dict: its tensors have numbers as names and lie deeper."""
     level, seen = {(): content}, set()
     for _ in range(3):
         if found := {where: value for where, value in level.items() if is_state(value) and (value or where in USUAL)}:

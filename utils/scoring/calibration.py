@@ -14,10 +14,11 @@ def sigmoid(x):
 
 
 def fit(truth, probabilities, steps=50):
-    """Fit slope and intercept per class: (N, C) 0/1, (N, C) -> (C,), (C,); calibrated logit = slope x logit + intercept.
+    """Fit slope and intercept per class: (N, C) 0/1, (N, C) -> (C,), (C,); calibrated logit = slope x logit +
+    intercept.
 
-    Logistic regression by Newton's method on targets (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep the fit finite for
-    separable classes (Platt 1999, section 2.2). The slope is at least 0, so calibration never reverses an order.
+    Logistic regression by Newton's method on targets (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which keep the fit finite
+    for separable classes (Platt 1999, section 2.2). The slope is at least 0, so calibration never reverses an order.
     """
     truth, x = np.asarray(truth, bool), logit(probabilities)
     positives = truth.sum(axis=0)
@@ -54,7 +55,7 @@ def _newton_step(z, targets, scores):
 
 
 def apply(probabilities, slope, intercept, weights=None):
-    """-> calibrated probabilities (N, C). weights (C, 2): weight of a positive and of a negative row, of `class_weights`."""
+    """-> calibrated probabilities (N, C). weights (C, 2): weights of positive and negative rows (`class_weights`)."""
     scores = logit(probabilities) * slope + intercept
     if weights is not None:
         scores = scores + np.log(weights[:, 0]) - np.log(weights[:, 1])

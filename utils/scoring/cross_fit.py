@@ -15,9 +15,9 @@ PARTS = 5
 def cross_fit(methods, truth, probabilities, epochs=None, repeats=4, seed=0, progress=False):
     """Fit thresholds by several methods and score them: -> {name: dict of `summaries`, and `thresholds` (C,)}.
 
-    methods: {name: function (truth, probabilities, epochs) -> (C,)}. Cross-fitted: fitted on four fifths of the rows, applied
-    to the rest, scored over all rows; the mean over `repeats` stratified splits, shared by all methods. The score stays
-    optimistic, since the same rows chose the epoch.
+    methods: {name: function (truth, probabilities, epochs) -> (C,)}. Cross-fitted: fitted on four fifths of the rows,
+    applied to the rest, scored over all rows; the mean over `repeats` stratified splits, shared by all methods. The
+    score stays optimistic, since the same rows chose the epoch.
     """
     splits = deal(truth, repeats, seed)
     jobs = [(method, part) for method in methods.values() for part in [None, *splits]]
@@ -60,8 +60,8 @@ def held_out_decisions(method, truth, probabilities, epochs=None, part=None):
 def summaries(truth, decided, seed=0):
     """Score several decisions: -> {name: dict of numbers and of lists with one number per class}.
 
-    decided: {name: ((N, C) in-sample decisions, list of (N, C) cross-fitted decisions)}. Intervals are 95 % percentiles of
-    `resampled_f1` (Efron 1979). They lie a little low for macro F1: a rare class missing from a resample scores 0.
+    decided: {name: ((N, C) in-sample decisions, list of (N, C) cross-fitted decisions)}. Intervals are 95 % percentiles
+    of `resampled_f1` (Efron 1979). They lie a little low for macro F1: a rare class missing from a resample scores 0.
     """
     resampled = resampled_f1(truth, [cross_fitted[0] for _, cross_fitted in decided.values()], seed)
     results = {}
@@ -91,7 +91,7 @@ def print_summaries(results, chosen, title="", width=16):
 
 
 def resampled_f1(truth, decided, seed=0, draws=1000):
-    """Bootstrap the F1 of each class: list of (N, C) bool -> list of (draws, C) float64, paired by the same resamples."""
+    """Bootstrap the F1 of each class: list of (N, C) bool -> list of (draws, C) float64, from the same resamples."""
     rng, rows, classes = np.random.default_rng(seed), len(truth), truth.shape[1]
     positive = np.asarray(truth, np.float32)
     columns = [positive, *(part for decisions in decided for part in (decisions * positive, decisions))]

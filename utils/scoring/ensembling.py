@@ -1,8 +1,9 @@
 """Combinations of several networks' probabilities, compared on their out-of-fold predictions.
 
-A combination is a class with `fit(truth, members, start=None)`, `apply(members)` -> (N, C) scores in [0, 1], `scaled_like(other)`
-and a `title`. members: (M, N, C) probabilities of M networks on the same N images. start: the same combination fitted on
-nearly the same rows, for a warm start. To add a combination, write a class and add it to `COMBINATIONS`.
+A combination is a class with `fit(truth, members, start=None)`, `apply(members)` -> (N, C) scores in [0, 1],
+`scaled_like(other)` and a `title`. members: (M, N, C) probabilities of M networks on the same N images. start: the same
+combination fitted on nearly the same rows, for a warm start. To add a combination, write a class and add it to
+`COMBINATIONS`.
 """
 
 from collections import namedtuple
@@ -60,8 +61,8 @@ class RankMean(Mean):
 class Weighted(Mean):
     """Weighted mean; weights (M,) from greedy selection with replacement (Caruana et al. 2004).
 
-    Each of `STEPS` steps adds the network with the highest macro F1 at each class's best threshold; the counts at the best
-    step are the weights.
+    Each of `STEPS` steps adds the network with the highest macro F1 at each class's best threshold; the counts at the
+    best step are the weights.
     """
 
     title = "greedy weights"
@@ -84,10 +85,11 @@ class Weighted(Mean):
 
 COMBINATIONS = {"mean": Mean, "logit": LogitMean, "rank": RankMean, "weighted": Weighted, "stack": Stack}
 
-# A combination fitted on all rows, its thresholds (C,), in-sample decisions (N, C) and a list of cross-fitted decisions.
+# A combination fitted on all rows, its thresholds (C,), in-sample decisions (N, C), and a list of cross-fitted ones.
 Fitted = namedtuple("Fitted", "combination thresholds in_sample held_out")
-# networks, combinations: {name: dict of `summaries`}. chosen: name of a combination. fitted: its Fitted. weights: each network's
-# weight in greedy selection. losses: loss in the choice's cross-fitted macro F1 without each network, or None.
+# networks, combinations: {name: dict of `summaries`}. chosen: name of a combination. fitted: its Fitted. weights: each
+# network's weight in greedy selection. losses: loss in the choice's cross-fitted macro F1 without each network, or
+# None.
 Comparison = namedtuple("Comparison", "networks combinations chosen fitted weights losses")
 
 
@@ -137,8 +139,8 @@ def simplest_of_the_best(truth, decided, seed=0):
 def fit_and_decide(kind, truth, members, repeats=2, seed=0):
     """Fit a combination on all rows, and decide each row without its own label: -> Fitted. kind: a combination's class.
 
-    Each held-out fifth is decided by a combination fitted on the other four fifths; its thresholds are fitted on scores of
-    combinations that also exclude the fifth they score.
+    Each held-out fifth is decided by a combination fitted on the other four fifths; its thresholds are fitted on scores
+    of combinations that also exclude the fifth they score.
     """
     whole, held_out = kind().fit(truth, members), []
     for number, part in enumerate(deal(truth, repeats, seed)):
@@ -167,7 +169,7 @@ def _fit_without(kind, truth, members, part, left_out, start):
 
 
 def _scores(fitted, target, without, members, part):
-    """-> (N, C): each part scored by the combination fitted without it and without the parts `without`, scaled like `target`."""
+    """-> (N, C): each part scored by the fit without it and without the parts `without`, scaled like `target`."""
     scores = np.empty(members.shape[1:])
     for number in range(part.max() + 1):
         rows = part == number

@@ -12,9 +12,9 @@ MIN_ROWS = 50  # fewest rows to estimate class priors from
 def estimate_class_priors(truth, probabilities, unlabelled):
     """Estimate class priors of unlabelled images: (N, C) 0/1 and (N, C) with labels, (M, C) without -> (C,).
 
-    Expectation–maximisation (Saerens et al. 2002) is accurate for common classes and poor for rare ones. So empirical Bayes
-    shrinks each class's log ratio towards 0: more if its error on held-out fifths of the labelled rows is large or if all
-    classes seem to have changed little. A class with an error above `MAX_ERROR` keeps its prior.
+    Expectation–maximisation (Saerens et al. 2002) is accurate for common classes and poor for rare ones. So empirical
+    Bayes shrinks each class's log ratio towards 0: more if its error on held-out fifths of the labelled rows is large
+    or if all classes seem to have changed little. A class with an error above `MAX_ERROR` keeps its prior.
     """
     change = log_prior_ratio(truth, probabilities, unlabelled)
     errors = []
@@ -33,11 +33,11 @@ def estimate_class_priors(truth, probabilities, unlabelled):
 
 
 def log_prior_ratio(truth, probabilities, unlabelled, steps=200):
-    """Estimate log(prior of unlabelled / prior of labelled images) per class by expectation–maximisation (Saerens et al.
-    2002, section 2.2): -> (C,), NaN for a class without positives or not separated by its probabilities.
+    """Estimate log(prior of unlabelled / prior of labelled images) per class by expectation–maximisation (Saerens et
+    al. 2002, section 2.2): -> (C,), NaN for a class without positives or not separated by its probabilities.
 
-    The prior becomes the mean of the calibrated posteriors corrected for it, each class separately. This assumes that only
-    the number of a class's images changes, not their look.
+    The prior becomes the mean of the calibrated posteriors corrected for it, each class separately. This assumes that
+    only the number of a class's images changes, not their look.
     """
     slope, intercept = calibration.fit(truth, probabilities)
     posterior = calibration.apply(unlabelled, slope, intercept)

@@ -1,7 +1,7 @@
 """Exact F1 of many rare classes.
 
-A prediction is positive if probability >= threshold. F1 = 2 TP / (2 TP + FP + FN), and 0 for 0/0, as in the competition.
-Macro F1 is the mean over classes of F1 over all rows, never a mean over batches or folds.
+A prediction is positive if probability >= threshold. F1 = 2 TP / (2 TP + FP + FN), and 0 for 0/0, as in the
+competition. Macro F1 is the mean over classes of F1 over all rows, never a mean over batches or folds.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def macro_f1(truth, decisions):
 
 
 def f1_steps(truth, probabilities):
-    """F1 of one class at each of its K different probabilities: (N,) 0/1, (N,) -> thresholds (K,) descending, F1 (K,)."""
+    """F1 of one class at its K different probabilities: (N,) 0/1, (N,) -> descending thresholds (K,), F1 (K,)."""
     order, last, steps, _ = levels(probabilities)
     tp = np.cumsum(truth[order], dtype=np.int64)[last]
     return steps, f1_from_counts(tp, int(truth.sum()), last + 1)
@@ -34,8 +34,8 @@ def f1_steps(truth, probabilities):
 def best_thresholds(truth, probabilities):
     """Find each class's threshold of highest F1, exactly: (N, C), (N, C) -> thresholds (C,), F1 (C,).
 
-    A threshold lies halfway down to the next lower probability; ties take the median. A class without positives gets NaN
-    and F1 0.
+    A threshold lies halfway down to the next lower probability; ties take the median. A class without positives gets
+    NaN and F1 0.
     """
     truth = np.ascontiguousarray(np.asarray(truth, bool).T)
     probabilities = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)
@@ -83,8 +83,8 @@ def last_of_equals(ranked):
 def levels(values):
     """Sort the K different values of (N,), descending.
 
-    -> order (N,): rows, highest value first; last (K,): position in `order` of the last row of each value; the values (K,);
-    the next lower value of each (K,), 0 for the lowest.
+    -> order (N,): rows, highest value first; last (K,): position in `order` of the last row of each value; the values
+    (K,); the next lower value of each (K,), 0 for the lowest.
     """
     order = np.argsort(-values, kind="stable")
     ranked = values[order]
@@ -114,9 +114,9 @@ READINGS = {
 def multilabel_scores(truth, decisions):
     """Compute Chen's Table II in each way of averaging: (N, C), (N, C) of 0/1 -> dict.
 
-    `correct` of `total` labels (image x class), their ratio `binary_accuracy`; `f1`, `precision`, `recall`, `iou`: dicts over
-    `READINGS`. The paper does not name its averages. IoU is at most F1 in the same average, so its IoU of .63 does not go
-    with its macro F1 of .34; the author's public code averages over samples.
+    `correct` of `total` labels (image x class), their ratio `binary_accuracy`; `f1`, `precision`, `recall`, `iou`:
+    dicts over `READINGS`. The paper does not name its averages. IoU is at most F1 in the same average, so its IoU of
+    .63 does not go with its macro F1 of .34; the author's public code averages over samples.
     """
     truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
     result = {"correct": int((truth == decisions).sum()), "total": truth.size}

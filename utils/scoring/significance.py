@@ -7,8 +7,8 @@ from scipy import stats
 def mcnemar(first, second):
     """McNemar's test of two judges on the same cases: (N,) bool each, True where right -> dict.
 
-    `both`, `only_first`, `only_second`, `neither`: counts. `p`: chi-squared with continuity correction (Edwards 1948), as
-    in Rumetshofer et al.; `p_exact`: two-sided binomial, for few disagreements.
+    `both`, `only_first`, `only_second`, `neither`: counts. `p`: chi-squared with continuity correction (Edwards 1948),
+    as in Rumetshofer et al.; `p_exact`: two-sided binomial, for few disagreements.
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     cases = {"both": first & second, "only_first": first & ~second, "only_second": second & ~first}
@@ -20,7 +20,8 @@ def mcnemar(first, second):
 
 
 def wilcoxon(better, other):
-    """One-sided paired Wilcoxon signed-rank test: (C,) scores each -> p of the null that `better` is no better than `other`.
+    """One-sided paired Wilcoxon signed-rank test: (C,) scores each -> p of the null that `better` is no better than
+    `other`.
 
     Normal approximation without correction, which reproduces Table 1 of Rumetshofer et al. from their Table 2. Pairs
     without a difference are dropped (Wilcoxon 1945); if no pair differs, p is 1.

@@ -1,8 +1,9 @@
 """Stacking of networks: one logistic regression per class, regularised towards the weights that classes share.
 
 The inputs of a class are each network's clipped logit and square root of this class's probability, and the square roots
-of all classes' probabilities, since compartments co-occur or exclude each other. Normal priors shrink the weights of the
-former towards their mean over the common classes and those of the latter towards 0, so a rare class stays near the mean.
+of all classes' probabilities, since compartments co-occur or exclude each other. Normal priors shrink the weights of
+the former towards their mean over the common classes and those of the latter towards 0, so a rare class stays near the
+mean.
 """
 
 from copy import copy
@@ -55,8 +56,8 @@ class Stack:
         return sigmoid(scores + self.intercepts)
 
     def scaled_like(self, other):
-        """Return a copy with the other's intercepts, so that scores of fits on different rows are comparable: the number of
-        positives changes a rare class's intercept far more than its weights."""
+        """Return a copy with the other's intercepts, so that scores of fits on different rows are comparable: the
+        number of positives changes a rare class's intercept far more than its weights."""
         same = copy(self)
         same.intercepts = other.intercepts
         return same
@@ -73,8 +74,9 @@ def _inputs(members):
 
 
 def _newton(inputs, target, mean, precision, start=None, steps=60):
-    """Fit weights and intercept (last) of highest posterior: inputs (N, D + 1), last column 1; normal prior with `mean` and
-    `precision` (D,), and a weak one on the intercept. A step that lowers the posterior is halved; the optimum is unique.
+    """Fit weights and intercept (last) of highest posterior: inputs (N, D + 1), last column 1; normal prior with `mean`
+    and `precision` (D,), and a weak one on the intercept. A step that lowers the posterior is halved; the optimum is
+    unique.
     """
     positives, rows = target.sum(), len(target)
     centre = np.append(mean, np.log((positives + 0.5) / (rows - positives + 0.5)))

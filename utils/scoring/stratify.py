@@ -22,7 +22,8 @@ def stratified_parts(labels, shares, seed):
 
 
 def stratify(counted, shares, seed):
-    """Split groups of rows into parts: (U, C + 1) rows per group with each class and in total, (P,) fractions -> (U,) parts.
+    """Split groups of rows into parts: (U, C + 1) rows per group with each class and in total, (P,) fractions -> (U,)
+    parts.
 
     Iterative stratification only sees whether a group has a class; `even_out` then corrects for large groups.
     """
@@ -32,8 +33,8 @@ def stratify(counted, shares, seed):
 def even_out(counted, unit_fold, shares, most_moves=2000):
     """Move one group at a time to another part, always with the largest gain, until no move helps.
 
-    It minimises the sum over parts and columns of (count − ideal)², each column divided by its total, so that rare classes
-    weigh more.
+    It minimises the sum over parts and columns of (count − ideal)², each column divided by its total, so that rare
+    classes weigh more.
     """
     used = counted[:, counted.any(axis=0)]
     weight = 1 / used.sum(axis=0)

@@ -1,16 +1,15 @@
-"""Make a simulated Human Protein Atlas with known labels, laid out like Kaggle's
+"""Make a simulated Human Protein Atlas with known labels, in Kaggle's layout.
 
     python -m utils.simulator --out input/demo --train 1000 --test 300
     python -m utils.simulator --out input/cyto --form cyto --size 512
 
 writes train/<Id>_{red,green,blue,yellow}.png, test/…, train.csv,
-sample_submission.csv, truth.csv with what each image really shows, and
-solution.csv, the true labels of the test set, which training must never see;
-with --external also external/… and external.csv. --form cyto gives the 13
-classes of the Cyto Challenge as TIFFs of mixed sizes and depths. Labels have
-the frequencies and co-occurrence of the 31,072 real ones. Each image follows
-from the settings, its split and its number, so any part of an atlas can be
-made again by itself.
+sample_submission.csv, truth.csv with the classes that each image really shows,
+and solution.csv, the test set's labels, which training must never read; with
+--external also external/… and external.csv. --form cyto writes the 13 classes
+of the Cyto Challenge as TIFFs of mixed sizes and depths. Labels have the
+frequencies and co-occurrence of the 31,072 real ones. The settings, split and
+number determine each image, so any part of an atlas can be made separately.
 """
 
 import os
@@ -36,16 +35,16 @@ def parse_args():
     arg("--train", 1000, "train images")
     arg("--test", 300, "test images")
     arg("--external", 0, "images of another laboratory: brighter, and JPEG")
-    arg("--size", 128, "side of the images in pixels, 32 to 2048")
-    arg("--seed", 0, "another seed, another atlas")
-    arg("--power", 1.0, "label sets as often as count**power: 1 as in reality, 0 all alike")
-    arg("--duplicates", 0.02, "fraction of images that nearly copy a train image")
+    arg("--size", 128, "height and width of the images in pixels, 32 to 2048")
+    arg("--seed", 0, "seed of the atlas")
+    arg("--power", 1.0, "label set frequencies are count**power: 1 as in reality, 0 uniform")
+    arg("--duplicates", 0.02, "fraction of images that are near-duplicates of a train image")
     arg("--label-noise", 0.0, "fraction of train and external images with a wrong label")
-    arg("--ambiguity", 0.5, "0 plain images .. 1 faint, mixed, often missing proteins")
-    arg("--form", "kaggle", "kaggle: 28 classes, 8-bit PNG; cyto: 13 classes, TIFF of mixed sizes")
+    arg("--ambiguity", 0.5, "0: clear images .. 1: faint, mixed, often missing proteins")
+    arg("--form", "kaggle", "kaggle: 28 classes, 8-bit PNG; cyto: 13 classes, TIFF of mixed sizes and depths")
     arg("--corrupt", 0.0, "fraction of images with a damaged file")
-    arg("--workers", cores(), "processes; the files do not depend on it (512²: 0.2 GB each, 2048²: 2 GB)")
-    parser.add_argument("--ids", type=Path, help="CSV whose column Id names the only images to draw (default: all)")
+    arg("--workers", cores(), "processes, without effect on the files (0.2 GB each at 512², 2 GB at 2048²)")
+    parser.add_argument("--ids", type=Path, help="CSV with the Ids of the images to draw (default: all)")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""One cell between its neighbours: its shape, what is in it, how it divides. Points are (x, y) in micrometres.
+"""One cell: its shape between neighbours, its contents, its division. Points are (x, y) in micrometres.
 
-A cell is star-shaped about the middle of its nucleus: nucleus and outline are radii by angle, so that a direction and a
-depth (`Cell.at`) always lie in the right part of the right cell. What a cell contains follows from its own seed, so
-that it is the same whichever part of the field is drawn.
+A cell is star-shaped about the centre of its nucleus: nucleus and outline are radii by angle, so that an angle and a
+depth (`Cell.at`) always lie in the same part of the cell. The cell's own seed determines its contents, whatever part of
+the field is drawn.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ def unit(angle):
 
 
 def _rays(angle):
-    """The index into radii by angle of each angle, an array: 0 .. ANGLES - 1."""
+    """-> index of each angle in an array of radii by angle, 0 .. ANGLES - 1."""
     return (angle * (ANGLES / (2 * np.pi))).astype(int) % ANGLES
 
 
@@ -37,14 +37,14 @@ class Cell:
     nucleus: np.ndarray
     outline: np.ndarray
     contact: np.ndarray  # 0 free edge .. 1 pressed against a neighbour
-    axis: float  # direction of the long axis; in mitosis that of the spindle
+    axis: float  # direction of the long axis, in mitosis of the spindle
     pole: float  # the side of the nucleus where Golgi and organising centre lie
     radius: float  # mean radius of the nucleus
     brightness: np.ndarray  # (3,) of red, blue, yellow
     chromosomes: np.ndarray = None  # (lines, points, 2), only in mitosis
 
     def stream(self, key):
-        """The cell's own random generator for the purpose `key`, a number."""
+        """Return the cell's random generator for purpose `key`, a number."""
         return np.random.default_rng((self.seed, key + 1))  # without + 1, key 0 would be the seed alone
 
     def at(self, angle, depth):
@@ -63,7 +63,7 @@ class Cell:
         return self.centre + radius[..., None] * unit(angle)
 
     def confine(self, points, inner=0.3, outer=0.4):
-        """Move `points` (..., 2) into the cytoplasm: `inner` (None: also over it) off the nucleus, `outer` off the edge."""
+        """Move `points` into the cytoplasm, `outer` µm from the edge, `inner` from the nucleus (None: also over it)."""
         centre = self.centre.astype(np.float32)
         away = np.asarray(points - centre, np.float32)
         radius = np.maximum(np.hypot(away[..., 0], away[..., 1]), np.float32(1e-6))
@@ -76,7 +76,7 @@ class Cell:
 
     @cached_property
     def area(self):
-        """Of the cytoplasm, square micrometres."""
+        """Area of the cytoplasm, square micrometres."""
         return float(np.pi * (np.mean(self.outline**2) - np.mean(self.nucleus**2)))
 
     @cached_property
@@ -121,7 +121,7 @@ def _ellipse(radius, aspect, axis):
 
 
 def grow(kind, zoom, seed, centre, bound, stage, lead):
-    """A cell between divisions: an uneven outline that stops at its neighbours, around an oval nucleus."""
+    """Grow an interphase cell: an irregular outline that stops at its neighbours, around an oval nucleus."""
     rng = np.random.default_rng(seed)
     axis = lead + rng.normal(0, 0.12 + 1.5 * (1 - kind.aligned))
     free = _ellipse(zoom * kind.size * np.exp(rng.normal(0, 0.16)), kind.stretch * rng.uniform(0.75, 1.3), axis)
@@ -135,7 +135,9 @@ def grow(kind, zoom, seed, centre, bound, stage, lead):
     nucleus = _nucleus(rng, kind, radius, axis)
     nucleus *= min(1, 0.86 * (bound / nucleus).min())
     inner, outer = free**14, bound**14
-    outline = np.maximum((inner * outer / (inner + outer)) ** (1 / 14), nucleus + 0.7) + arms  # they pass over others
+    outline = (
+        np.maximum((inner * outer / (inner + outer)) ** (1 / 14), nucleus + 0.7) + arms
+    )  # arms pass over neighbours
     brightness = np.exp(rng.normal(0, (0.3, 0.2, 0.3))) * (1, 1.25 if stage == DAUGHTER else 1, 1)
     touch = inner / (inner + outer)
     pole = rng.uniform(0, 2 * np.pi)
@@ -151,7 +153,7 @@ def _nucleus(rng, kind, radius, axis):
 
 
 def walk(rng, start, heading, count, step, wander):
-    """Paths (N, count, 2) from `start` (N, 2): `step` micrometres a point, turning by about `wander` radians each."""
+    """Random walks (N, count, 2) from `start` (N, 2): `step` micrometres per point, turns of about `wander` radians."""
     turns = np.cumsum(rng.normal(0, wander, (len(start), count - 1)), 1) + np.reshape(heading, (-1, 1))
     moves = unit(turns) * np.reshape(step, (-1, 1, 1))
     return np.concatenate([start[:, None], start[:, None] + np.cumsum(moves, 1)], 1)
@@ -178,7 +180,7 @@ def _microtubules(cell, points=15):
 
 
 def divide(kind, zoom, seed, centre, bound):
-    """A mitotic cell: round, its chromosomes condensed: a clump, a plate or two plates that move apart."""
+    """Make a mitotic cell: round, with condensed chromosomes in a clump, a plate or two separating plates."""
     rng = np.random.default_rng(seed)
     axis = rng.uniform(0, np.pi)
     size = zoom * np.clip(0.62 * kind.size, 1.15 * kind.nucleus, 10.5) * rng.uniform(0.9, 1.1)
@@ -193,7 +195,7 @@ def divide(kind, zoom, seed, centre, bound):
 
 
 def _chromosomes(rng, centre, half, axis, phase, count=42):
-    """Short thick lines (count, 3, 2) that together are a clump, a metaphase plate or two anaphase plates."""
+    """Short thick lines (count, 3, 2) that form a clump, a metaphase plate or two anaphase plates."""
     along, across = unit(np.array([axis, axis + np.pi / 2]))
     if phase == "clump":
         turn, far = rng.uniform(0, 2 * np.pi, count), 0.6 * half * np.sqrt(rng.random(count))
@@ -211,7 +213,7 @@ def _chromosomes(rng, centre, half, axis, phase, count=42):
 
 
 def _spindle(cell, count=30, points=12):
-    """Bowed fibres from both poles to the plate, and short ones that reach away from it: (80, points, 2)."""
+    """Bowed fibres from both poles to the plate, and short ones away from it: (80, points, 2)."""
     rng = cell.stream(2)
     half = float(cell.outline.min())
     across = np.array([-np.sin(cell.axis), np.cos(cell.axis)]) * half

@@ -1,17 +1,16 @@
-"""The 27 cell types of the simulated atlas, one a row of cell_types.csv; lengths in micrometres.
+"""The 27 cell types of the simulated atlas, the rows of cell_types.csv; lengths in micrometres.
 
-They are named after cell lines of the Human Protein Atlas whose habit they follow: cobblestone islands, spindles that
-lie side by side, round cells in suspension, neurites. The numbers follow how such cells look; nothing is measured.
+They are named after cell lines of the Human Protein Atlas with a similar look: cobblestone islands, parallel spindles,
+round cells in suspension, neurites. The numbers are estimates from this look, not measurements.
 
-frequency: how often the type is used, relative to the others. cells: about how many lie in a field. size: radius of a
-circle of the area of one. stretch: length over width. aligned: 0 every cell its own direction .. 1 all the same.
-ragged: how uneven the outline is. arms: how many processes reach out, arm: how far, as a multiple of the size.
-islands: 0 scattered evenly .. 1 all in islands that touch. overlap: fraction of cells that lie over or under others.
-nucleus: its radius. oval: its length over width. dents: how uneven its outline is. grain: contrast of the chromatin.
-nucleoli: about how many. spread: how near to the cell's edge microtubules reach, 0..1. curl: how much they bend.
-flat: 1 a thin cell whose cytoplasm fades outward .. 0 a ball that is as bright at its edge. Of these follow
-touching: whether cells grow in contact, so that they can have junctions, and
-adherent: whether they spread on the glass, so that they can have stress fibres and focal adhesions.
+frequency: relative frequency of the type. cells: mean number per field. size: radius of a circle with the area of a
+cell. stretch: length over width. aligned: 0 random directions .. 1 all parallel. ragged: unevenness of the outline.
+arms: mean number of processes; arm: their length as a multiple of the size. islands: 0 scattered evenly .. 1 all in
+touching islands. overlap: fraction of cells that lie over or under others. nucleus: its radius. oval: its length over
+width. dents: unevenness of its outline. grain: contrast of the chromatin. nucleoli: mean number. spread: how near
+microtubules come to the cell's edge, 0..1. curl: how much they bend. flat: 1 a thin cell whose cytoplasm fades outward
+.. 0 a ball as bright at its edge. Derived columns: touching: cells grow in contact, so that they can have junctions;
+adherent: cells spread on the glass, so that they can have stress fibres and focal adhesions.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""What a protein looks like in each of the 28 compartments of the Human Protein Atlas.
+"""The look of a protein in each of the 28 compartments of the Human Protein Atlas. Lengths are micrometres.
 
 Every function draws one compartment: ``draw(view, rng, stain) -> (height, width) float32`` of about 0..1, where `view`
-is a `Field` and `stain` the protein in its cells. What all cells of an image share (how many dots, how large, where) is
-drawn from `rng`, what differs between them from the cell's own stream. Shapes come from the cell's geometry (rim, edge,
-organising centre, fibres), so that they fit the other channels. Lengths are micrometres.
+is a `Field` and `stain` the protein in its cells. `rng` gives the properties that all cells of an image share (number,
+size and place of dots); the cell's own stream gives the others. Shapes follow the cell's geometry (rim, edge,
+organising centre, fibres), so that they fit the other channels.
 """
 
 import numpy as np
@@ -12,34 +12,34 @@ from utils.simulator.cell import MITOSIS, TURN, walk
 from utils.simulator.references import draw_microtubules, draw_reticulum
 
 FULL_TURN = 2 * np.pi
-LOST_IN_MITOSIS = {0, 1, 2, 3, 4, 5, 7}  # with the nucleus or the Golgi
+LOST_IN_MITOSIS = {0, 1, 2, 3, 4, 5, 7}  # they disassemble with the nucleus or the Golgi
 
 
 def draw_compartment(number, view, rng, strength):
-    """Draw a protein in compartment `number`. strength: brightness by cell, (number of cells,), 0 without the protein."""
+    """Draw a protein in compartment `number`. strength: (number of cells,) brightness, 0 without the protein."""
     return COMPARTMENTS[number](view, rng, Stain(view, rng, strength))
 
 
 class Stain:
-    """A protein in the cells of one layer. light: the strength of the cell that each pixel lies in, (height, width)."""
+    """A protein in the cells of one layer. light: (height, width), strength of each pixel's cell."""
 
     def __init__(self, view, rng, strength):
         self.view, self.rng, self.strength = view, rng, strength
         self.light = view.per_cell(strength)
 
     def cells(self):
-        """The cells in view that have the protein: (Cell, strength, random generator) each."""
+        """List the cells in view that have the protein: (Cell, strength, random generator) each."""
         key = int(self.rng.integers(16, 2**31))  # the first keys are the cell's own
         return [(cell, self.strength[n], cell.stream(key)) for n, cell in self.view.shown if self.strength[n] > 0]
 
     def faint(self, low, high, where="cytoplasm"):
-        """A little of the protein elsewhere."""
+        """Draw a little of the protein in the map `where`."""
         return self.rng.uniform(low, high) * getattr(self.view, where) * self.light
 
     def spots(self, number, radius, place, size_spread=0.2, per_area=False):
-        """Round spots: about `number` a cell (or per 200 square micrometres of cytoplasm) of about `radius`.
+        """Draw about `number` round spots per cell (or per 200 square micrometres of cytoplasm) of about `radius`.
 
-        ``place(cell, rng, n)`` are their centres. Light of overlapping spots does not add up.
+        ``place(cell, rng, n)`` returns their centres. Light of overlapping spots does not add up.
         """
         canvas = self.view.blank()
         for cell, value, own in self.cells():
@@ -52,7 +52,7 @@ class Stain:
 
 
 def _between(rng, low, high):
-    """A random number that is uniform in its logarithm."""
+    """Draw a log-uniform random number."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -61,7 +61,7 @@ def _ridge(distance, centre, width):
 
 
 def _towards(centre, points):
-    """The angles under which `points` (N, 2) see the centre: (N,)."""
+    """Directions from `points` (N, 2) to the centre: (N,)."""
     return np.arctan2(*(centre - points).T[::-1])
 
 
@@ -120,7 +120,7 @@ def endoplasmic_reticulum(view, rng, stain):
 
 
 def golgi(view, rng, stain):
-    """A crumpled ribbon on the pole's side of the nucleus, with vesicles about it; in some images broken up."""
+    """A crumpled ribbon on the pole's side of the nucleus, with vesicles around it; fragmented in some images."""
     canvas, vesicles = view.blank(), view.blank()
     spread, broken, width = _between(rng, 2.0, 5.0), rng.random() < 0.3, rng.uniform(0.4, 0.7)
     for cell, value, own in stain.cells():
@@ -230,7 +230,7 @@ def microtubules(view, rng, stain):
 
 
 def microtubule_ends(view, rng, stain):
-    """Comets: at the tips, and on the way of fibres that are still growing."""
+    """Comets at the tips of fibres, or along fibres that still grow."""
     canvas, length = view.blank(), rng.uniform(0.6, 1.3)
     for cell, value, own in stain.cells():
         count, points = cell.fibres.shape[:2]
@@ -243,7 +243,7 @@ def microtubule_ends(view, rng, stain):
 
 
 def cytokinetic_bridge(view, rng, stain):
-    """Between two daughters: a thin bridge, brightest on both sides of its middle."""
+    """A thin bridge between two daughter cells, brightest on both sides of its middle."""
     canvas, thin = view.blank(), view.blank()
     wide = rng.uniform(0.5, 0.9)
     for path in view.bridges:
@@ -265,7 +265,7 @@ def mitotic_spindle(view, rng, stain):
 
 
 def organizing_center(view, rng, stain):
-    """A bright patch at the organising centre from which fibres fan out."""
+    """A bright patch at the organising centre, from which fibres fan out."""
     canvas, radius, n = view.blank(), _between(rng, 0.8, 1.6), 12
     for cell, value, own in stain.cells():
         for place in cell.organisers:
@@ -316,7 +316,7 @@ def plasma_membrane(view, rng, stain):
 
 
 def cell_junctions(view, rng, stain):
-    """The edge where it presses against a neighbour, unevenly; not the free edge."""
+    """The edge where it presses against a neighbour, in beads."""
     touching = np.clip((view.contact - 0.45) * 5, 0, 1)
     beads = np.clip(0.9 + rng.uniform(0.15, 0.6) * view.noise(rng, 0.9) + 0.25 * view.noise(rng, 4), 0, None)
     line = _ridge(view.edge, 0.1, rng.uniform(0.35, 0.6)) * touching * beads
@@ -351,7 +351,7 @@ def aggresome(view, rng, stain):
 
 
 def cytosol(view, rng, stain):
-    """Everything but the nucleus, with the shadows of organelles."""
+    """The whole cell except the nucleus, with shadows of organelles."""
     grain = np.clip(0.9 + 0.12 * view.noise(rng, 0.8) + 0.1 * view.noise(rng, 8), 0.2, None)
     depth = rng.uniform(0.2, 0.6)
     shadows = np.clip(1.3 * view.noise(rng, 2.0) - 0.5, 0, 1) + np.clip(1.2 * view.noise(rng, 0.9) - 0.7, 0, 1)

@@ -8,20 +8,20 @@ from utils.opencv import cv2
 from utils.simulator.cell import ANGLES, MITOSIS, TURN
 from utils.simulator.scene import BEND_GRAIN, FIELD, MARGIN
 
-BLOCK = 32  # windows begin and end at multiples of it, so that slow textures can be computed at fewer pixels
+BLOCK = 32  # windows are aligned to it, so that coarse textures can be computed at fewer pixels
 FRACTION_BITS = 4  # OpenCV draws at 1/16 of a pixel
 
 
 class Field:
-    """The cells of one layer in (height, width) pixels: the part of a `size` x `size` image that `window` cuts out.
+    """The cells of one layer in pixels: the (height, width) part `window` of a `size` x `size` image.
 
     Maps are (height, width). owner: number of the cell, -1 outside. rim, edge: distance inward from the nuclear rim and
     from the cell's edge, micrometres. depth: 0 nuclear rim and inside .. 1 cell edge. contact: 1 where the nearest edge
-    presses against a neighbour. shown: (number, Cell) of the cells in view. main: whether it is the first layer.
+    presses against a neighbour. shown: (number, Cell) of the cells in view. main: True for the first layer.
     """
 
     def __init__(self, scene, layer, size, shift=(0.0, 0.0)):
-        """`layer`: its number in `scene.layers`. `shift`: how far the view is moved, (2,) micrometres."""
+        """layer: number in `scene.layers`. shift: displacement of the view, (2,) micrometres."""
         self.pixel, self.shift = FIELD / size, np.asarray(shift, float)
         self.cells, self.main = scene.layers[layer], layer == 0
         self.bridges = scene.bridges if self.main else []
@@ -43,7 +43,7 @@ class Field:
             self.shown = [(number, cell) for number, cell in enumerate(self.cells) if self._map(number, cell, bent)]
 
     def _around(self, cells, size):
-        """The part of the image in which these cells lie: left, top, right, bottom in pixels."""
+        """-> bounding box of these cells: left, top, right, bottom in pixels."""
         low = np.min([cell.centre - cell.outline.max() - self.bent for cell in cells], axis=0)
         high = np.max([cell.centre + cell.outline.max() + self.bent for cell in cells], axis=0)
         low, high = (np.clip((edge - self.shift) / self.pixel, 0, size) for edge in (low, high))
@@ -51,9 +51,9 @@ class Field:
         return *low, *np.minimum(high, size)
 
     def _sample(self, coarse, grain, skip=(0, 0)):
-        """A texture of one knot every `grain` micrometres from -MARGIN - `skip` knots on, at every pixel."""
+        """Interpolate a texture to every pixel: knots `grain` micrometres apart, from `skip` knots before -MARGIN."""
         height, width = self.shape
-        fewer = 1  # what changes slowly is computed at fewer pixels and enlarged
+        fewer = 1  # coarse textures are computed at fewer pixels and enlarged
         while 5 * fewer * self.pixel < grain and height % (4 * fewer) == width % (4 * fewer) == 0:
             fewer *= 2
         step = fewer * self.pixel / grain
@@ -65,7 +65,7 @@ class Field:
         return cv2.resize(texture, (width, height)) if fewer > 1 else texture
 
     def _map(self, number, cell, bent):
-        """Enter one cell into the maps. bent: the pixels' places, (height, width, 2). Return whether any of it is in view."""
+        """Add one cell to the maps; return whether it is in view. bent: the pixels' positions, (height, width, 2)."""
         reach = cell.outline.max() + self.bent
         low, high = ((cell.centre + side * reach - self.corner) / self.pixel for side in (-1, 1))
         low = np.clip(low, 0, self.shape[::-1]).astype(int)
@@ -80,7 +80,7 @@ class Field:
         nucleus, outline = (_finer(radii, fine) for radii in (cell.nucleus, cell.outline))
         rim_here, edge_here = nucleus[ray], outline[ray]
         edge = (edge_here - radius) * _slant(outline)[ray]
-        inside = (edge > -0.5 * self.pixel) & (self.rim[window] <= 0)  # an arm of another cell covers no nucleus
+        inside = (edge > -0.5 * self.pixel) & (self.rim[window] <= 0)  # arms do not cover nuclei
         if not inside.any():
             return False
         rim = (rim_here - radius) * _slant(nucleus)[ray]
@@ -93,7 +93,7 @@ class Field:
 
     @cached_property
     def dividing(self):
-        """(cells,) bool."""
+        """(cells,) bool: cells in mitosis."""
         return np.array([cell.stage == MITOSIS for cell in self.cells])
 
     @cached_property
@@ -108,7 +108,7 @@ class Field:
 
     @cached_property
     def cytoplasm(self):
-        """Inside cells and outside nuclei, as thick as the cell is there: it thins out towards the edge."""
+        """Inside cells and outside nuclei, weighted by thickness, which falls towards the edge."""
         flat = self.per_cell([cell.kind.flat for cell in self.cells] * ~self.dividing)
         return (self.body - self.nucleus) * ((1 - flat) + flat * (0.4 + 0.6 * (1 - self.depth)))
 
@@ -130,11 +130,11 @@ class Field:
         return self.soft(canvas, 0.25)
 
     def per_cell(self, values):
-        """(number of cells,) values spread over the cells' pixels: (height, width) float32, 0 outside."""
+        """Map values (number of cells,) to the cells' pixels: (height, width) float32, 0 outside."""
         return np.append(np.asarray(values, np.float32), np.float32(0))[self.owner]
 
     def noise(self, rng, grain):
-        """Smooth noise of about unit variance fixed to the scene, `grain` micrometres coarse."""
+        """Smooth noise of about unit variance, fixed to the scene, with a grain of `grain` micrometres."""
         coarser = max(0, round(4 * np.log2(self.pixel / grain)))  # finer than a pixel averages out, as in a microscope
         tile = _noise_tile(coarser)
         room = len(tile) - int((FIELD + 2 * MARGIN) / grain) - 3
@@ -145,12 +145,12 @@ class Field:
         return np.zeros(self.shape, np.uint8)
 
     def soft(self, canvas, width):
-        """A uint8 canvas as float32 0..1, blurred by `width` micrometres."""
+        """Convert a uint8 canvas to float32 0..1 and blur it by `width` micrometres."""
         light = canvas * np.float32(1 / 255)
         return cv2.GaussianBlur(light, (0, 0), width / self.pixel) if width > 0.3 * self.pixel else light
 
     def pixels(self, points):
-        """Where points of the unbent scene (N, P, 2) come to lie, in OpenCV's fixed-point pixels."""
+        """Convert points of the unbent scene (N, P, 2) to OpenCV's fixed-point pixels."""
         points = np.asarray(points, np.float32)
         knots = (points + np.float32(MARGIN)) * np.float32(1 / BEND_GRAIN)
         moved = cv2.remap(self.unbend, knots, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -163,9 +163,9 @@ class Field:
             self.strokes(canvas, self.pixels(paths), width, value)
 
     def strokes(self, canvas, pixels, width, value=1.0):
-        """The same for paths that went through `pixels` already."""
+        """Like `lines`, for paths converted by `pixels`."""
         wanted = width / self.pixel
-        thickness = max(1, round(wanted))  # thinner than a pixel is drawn a pixel wide and as much fainter
+        thickness = max(1, round(wanted))  # thinner lines are a pixel wide and fainter
         shade = 255 * min(float(value) * min(1.0, wanted), 1)
         cv2.polylines(canvas, list(pixels), False, shade, thickness, cv2.LINE_AA, FRACTION_BITS)
 
@@ -187,20 +187,20 @@ class Field:
 
 @lru_cache
 def _noise_tile(coarser=0):
-    """White noise from which all textures are cut, (1024, 1024) float32, averaged over 2 ** (coarser / 4) knots."""
+    """White noise for all textures, (1024, 1024) float32, averaged over 2 ** (coarser / 4) knots."""
     tile = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
     return cv2.GaussianBlur(tile, (0, 0), 0.4 * 2 ** (coarser / 4)) if coarser else tile
 
 
 def _finer(radii, count):
-    """Radii by angle, (ANGLES,) interpolated to (count,) float32."""
+    """Interpolate radii by angle, (ANGLES,) -> (count,) float32."""
     if count == ANGLES:
         return radii.astype(np.float32)
     return np.interp(np.linspace(0, 2 * np.pi, count, endpoint=False), TURN, radii, period=2 * np.pi).astype(np.float32)
 
 
 def _slant(radii):
-    """What turns a difference of radii into a distance from the curve, by angle."""
+    """Factor by angle that converts a difference of radii to a distance from the curve."""
     around = np.concatenate([radii[-1:], radii, radii[:1]])
     slope = (around[2:] - around[:-2]) * (len(radii) / (4 * np.pi))
     return (radii / np.hypot(radii, slope)).astype(np.float32)

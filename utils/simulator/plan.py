@@ -1,4 +1,4 @@
-"""What each image of a simulated atlas shows and what its label says, before anything is drawn."""
+"""Plan of a simulated atlas: the classes that each image shows, and its label, before anything is drawn."""
 
 import uuid
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from utils.errors import InputError
 
 SPLITS = ("train", "test", "external")
 LABEL, NAME, SCENE, VIEW, PROTEIN, FORM, DAMAGE = range(7)  # independent random streams of one image
-# Which two compartments annotators take each of the 28 for: they differ in number, size or place of the same thing.
+# The two compartments with which annotators confuse each of the 28: they differ in number, size or place.
 _MISTAKEN = """4 5, 0 6, 3 0, 2 5, 5 0, 4 3, 25 23, 24 9, 9 10, 10 8, 9 20, 14 12, 21 13, 12 21, 11 25, 14 9, 14 21, 14 19,
     19 7, 18 5, 10 26, 22 25, 21 13, 6 25, 7 26, 6 21, 9 20, 26 24"""
 MISTAKEN_FOR = [tuple(map(int, pair.split())) for pair in _MISTAKEN.split(",")]
@@ -22,12 +22,12 @@ MISTAKEN_FOR = [tuple(map(int, pair.split())) for pair in _MISTAKEN.split(",")]
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the images and labels of an atlas follow from. Raises InputError for values out of range.
+    """Settings that determine an atlas. Raises InputError for values out of range.
 
-    power: label sets are as often as their real count to this power. duplicates: fraction of images that nearly copy a
-    train image. label_noise: fraction of train and external images whose label is wrong. ambiguity: 0 every labelled
-    compartment is plain to see .. 1 very unequal weights, traces of other compartments, many cells without the protein.
-    form: ``kaggle`` or ``cyto``. corrupt: fraction of images with a damaged file.
+    power: a label set's frequency is its real count to this power. duplicates: fraction of near-duplicates of a train
+    image. label_noise: fraction of train and external images with a wrong label. ambiguity: 0 every labelled
+    compartment is clearly visible .. 1 very unequal weights, traces of other compartments, many cells without the
+    protein. form: ``kaggle`` or ``cyto``. corrupt: fraction of images with a damaged file.
     """
 
     train: int
@@ -48,13 +48,10 @@ class Settings:
         if self.form not in ("kaggle", "cyto"):
             raise InputError(f"--form {self.form} is unknown; choose kaggle or cyto")
 
-    def count(self, split):
-        return getattr(self, split)
-
 
 @dataclass(frozen=True)
 class Plan:
-    """One image. shows, label: class numbers. copies: index of the train image that it nearly is."""
+    """One image. shows, label: class numbers. copies: index of the train image that it nearly duplicates, or None."""
 
     split: str
     index: int
@@ -65,19 +62,19 @@ class Plan:
 
 
 def random_stream(seed, split, index, purpose):
-    """The generator of all random numbers that serve one `purpose` in one image."""
+    """Return the random generator of one `purpose` in one image."""
     return np.random.default_rng((seed, SPLITS.index(split), index, purpose))
 
 
 @lru_cache
 def label_sets():
-    """The real label sets and how many of the 31,072 images have each: (577 tuples of numbers, (577,) int64)."""
+    """-> the real label sets (577 tuples of numbers), and their counts among the 31,072 images (577,) int64."""
     frame = pd.read_csv(Path(__file__).with_name("label_sets.csv"), dtype={"Target": str})
     return [tuple(map(int, target.split())) for target in frame["Target"]], frame["count"].to_numpy()
 
 
 def plan_image(settings, split, index):
-    """The Plan of image `index` of `split`. It follows from the settings, split and index alone."""
+    """Return the Plan of image `index` of `split`, which settings, split and index determine."""
     rng = random_stream(settings.seed, split, index, LABEL)
     name = str(uuid.UUID(bytes=random_stream(settings.seed, split, index, NAME).bytes(16), version=4))
     copies = None
@@ -96,7 +93,7 @@ def plan_image(settings, split, index):
 
 
 def _mislabelled(rng, shows, form):
-    """A label that differs from `shows`, as written in this form: a class too few, too many, or one taken for another."""
+    """Return a label whose written form differs from that of `shows`: a class missing, added or replaced."""
     fault = rng.choice(["other", "missing", "extra"], p=[0.5, 0.25, 0.25])
     chosen = int(rng.choice(shows))
     others = MISTAKEN_FOR[chosen] if form == "kaggle" else range(28)
@@ -109,7 +106,7 @@ def _mislabelled(rng, shows, form):
 
 
 def written(classes, form):
-    """The class numbers as they stand in a label: of the 28 classes, or in the Cyto form of the 13."""
+    """Return the class numbers of a label: of the 28 classes, or in the Cyto form of the 13."""
     if form == "cyto":
         return {CYTO_CLASSES.index(HPA_TO_CYTO[number]) for number in classes}
     return set(classes)

@@ -4,11 +4,11 @@ import numpy as np
 
 from utils.simulator.cell import MITOSIS
 
-CANVASES = 3  # lines on one canvas do not add up where they cross, lines on different ones do
+CANVASES = 3  # crossing lines add up only across canvases
 
 
 def draw_references(view):
-    """Microtubules, nuclei and reticulum of one layer: three (height, width) float32 of about 0..1."""
+    """Draw microtubules, nuclei and reticulum of one layer: -> three (height, width) float32 of about 0..1."""
     red, blue, yellow = np.array([cell.brightness for cell in view.cells]).T
     light = [draw_microtubules(view, red), draw_nuclei(view, blue), draw_reticulum(view, yellow)]
     for x, y, radius, *shine in view.debris:
@@ -21,7 +21,7 @@ def draw_references(view):
 
 
 def draw_microtubules(view, strength):
-    """The fibres of every cell with `strength` (cells,): (height, width) float32, about 0..1."""
+    """Draw every cell's fibres with brightness `strength` (cells,): -> (height, width) float32, about 0..1."""
     canvases = [view.blank() for _ in range(CANVASES)]
     for dividing in (True, False):
         fibres = [cell.fibres for _, cell in view.shown if (cell.stage == MITOSIS) == dividing]
@@ -40,7 +40,7 @@ def draw_microtubules(view, strength):
 
 
 def draw_nuclei(view, strength):
-    """DNA: grainy nuclei with nucleoli as dark holes, condensed chromosomes in dividing cells."""
+    """Draw DNA: grainy nuclei with nucleoli as dark holes, condensed chromosomes in dividing cells."""
     rng = np.random.default_rng((view.texture, 1))
     grain = view.per_cell([cell.kind.grain for cell in view.cells])
     texture = 0.6 * view.noise(rng, 2.4) + 0.6 * view.noise(rng, 0.8)
@@ -52,7 +52,7 @@ def draw_nuclei(view, strength):
 
 
 def draw_reticulum(view, strength):
-    """The endoplasmic reticulum: sheets and a mesh, dense at the nucleus and fading outward; faint over the nucleus."""
+    """Draw the endoplasmic reticulum: sheets and a mesh, dense at the nucleus and fading outward."""
     rng = np.random.default_rng((view.texture, 4))
     mesh = np.exp(-((view.noise(rng, 1.1) / 0.6) ** 2))
     patches = np.clip(1 + 0.22 * view.noise(rng, 6) + 0.28 * view.noise(rng, 0.7), 0.2, None)

@@ -1,4 +1,4 @@
-"""One image of the simulated atlas: a protein in some compartments of a scene of cells, and the three other channels."""
+"""Draws one image of the simulated atlas: a protein in compartments of cells, and the three other channels."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from utils.simulator.plan import PROTEIN, SCENE, VIEW, random_stream
 from utils.simulator.references import draw_references
 from utils.simulator.scene import FIELD, MARGIN, grow_scene
 
-BRIDGE, SPINDLE, JUNCTIONS, ON_GLASS = 16, 17, 22, {12, 13}  # classes that need a scene of their own
-DRAWN_SIZE = 160  # smaller images are drawn at least this large, then reduced
+BRIDGE, SPINDLE, JUNCTIONS, ON_GLASS = 16, 17, 22, {12, 13}  # classes that need special cells
+DRAWN_SIZE = 160  # smaller images are drawn at this size, then reduced
 TRACE = 0.25  # weight below which an annotator would not name a compartment
-TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often stain a little
+TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often stain weakly
 
 
 def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, bits=8, kind=None):
     """Draw image `index` of `split`: (size, size, 4) red, green, blue, yellow; uint8, or uint16 for 16 `bits`.
 
-    classes: the class numbers that it shows. copies: index of the train image whose scene is shown again, moved and
-    exposed otherwise. kind: one of CELL_TYPES, or None for a random one. The same image at another size is the same
-    scene at another magnification.
+    classes: the class numbers that it shows. copies: index of the train image whose scene is reused, shifted and with
+    another exposure. kind: one of CELL_TYPES, or None for a random one. Another size shows the same scene at another
+    magnification.
     """
     origin = (split, index) if copies is None else ("train", copies)
     view_rng = random_stream(seed, split, index, VIEW)
@@ -43,21 +43,21 @@ def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, b
 
 @dataclass
 class Protein:
-    """Where one protein is: compartments with weights and random seeds, and how it varies from cell to cell."""
+    """Distribution of one protein: compartments with weights and random seeds, and variation between cells."""
 
     parts: list  # (class number, weight, seed)
     absent: float  # fraction of cells without it
-    spread: float  # of the logarithm of its brightness
-    unspecific: float  # staining of everything
-    specks: int  # clumps of antibody on the whole field
-    seed: int  # of their places
+    spread: float  # standard deviation of the logarithm of its brightness
+    unspecific: float  # staining of the whole cell
+    specks: int  # number of antibody clumps in the field
+    seed: int  # seed of the clumps' places
 
     @classmethod
     def choose(cls, rng, classes, ambiguity):
-        """A protein in `classes`, a tuple of class numbers.
+        """Choose a protein in `classes`, a tuple of class numbers.
 
         `ambiguity` 0..1 makes its weights less equal, leaves more cells without it, and adds traces of other
-        compartments, unspecific staining and specks. 0: every class is plain to see.
+        compartments, unspecific staining and specks. 0: every class is clearly visible.
         """
         weights = 1 - ambiguity * 0.62 * rng.random(28)
         weights[rng.choice(classes)] = 1
@@ -73,7 +73,7 @@ class Protein:
 
 
 def draw_protein(view, protein):
-    """The green channel of one layer: (height, width) float32 of about 0..1."""
+    """Draw the green channel of one layer: -> (height, width) float32 of about 0..1."""
     strength = _strengths(view, protein)
     inside = view.cytoplasm + 0.8 * view.nucleus
     rough = np.clip(1 + 0.3 * view.noise(np.random.default_rng((view.texture, 2)), 0.8), 0.2, None)
@@ -96,7 +96,7 @@ def draw_protein(view, protein):
 
 
 def _strengths(view, protein):
-    """How bright each cell is, (cells,): some have none of the protein, the one nearest the middle has it."""
+    """Brightness of each cell, (cells,): 0 for some cells, not for the one nearest the middle."""
     streams = [cell.stream(3) for cell in view.cells]
     present = np.array([rng.random() for rng in streams]) >= min(protein.absent, 0.85)
     if view.main:

@@ -1,4 +1,4 @@
-"""Where the cells of one field lie, before any pixel exists. Points are (x, y) in micrometres, angles radians."""
+"""Geometry of the cells of one field. Points are (x, y) in micrometres, angles radians."""
 
 from dataclasses import dataclass
 
@@ -8,37 +8,37 @@ from utils.opencv import cv2
 from utils.simulator.cell import DAUGHTER, INTERPHASE, MITOSIS, TURN, divide, grow, unit
 from utils.simulator.cell_types import CELL_TYPES
 
-FIELD = 165.0  # side of the field
-MARGIN = 33.0  # cells grow this far beyond the field, so that borders cut cells and the field can be moved
+FIELD = 165.0  # height and width of the field
+MARGIN = 33.0  # cells grow this far beyond the field, so that borders cut cells and the field can be shifted
 BEND_GRAIN = 3.0
 RAYS = unit(TURN)
-NEIGHBOURS = 10  # the nearest cells bound a cell
+NEIGHBOURS = 10  # number of nearest cells that bound a cell
 
 
 @dataclass
 class Scene:
-    """A field of cells: a layer of cells that do not overlap, and a layer for each cell over or under them."""
+    """A field of cells: a layer of cells that do not overlap, then a layer for each cell over or under them."""
 
     kind: tuple  # of CELL_TYPES
     layers: list
     bridges: list  # (P, 2) paths between daughter cells
-    texture: int  # seed of what all proteins meet alike: the mesh of the reticulum, rough nucleoli
+    texture: int  # seed of textures that all proteins share: the mesh of the reticulum, rough nucleoli
     debris: np.ndarray  # (K, 6): x, y, radius, brightness in red, blue, yellow
-    bend: np.ndarray  # (B, B, 2) float32, sampled every BEND_GRAIN from -MARGIN on: pixel + bend = unbent place
-    unbend: np.ndarray  # the same for the way back: unbent place + unbend = pixel
+    bend: np.ndarray  # (B, B, 2) float32, sampled every BEND_GRAIN from -MARGIN: pixel + bend = unbent place
+    unbend: np.ndarray  # its inverse: unbent place + unbend = pixel
 
 
 def grow_scene(rng, kind=None, mitosis=False, bridge=False, touching=False, adherent=False):
-    """Grow the cells of one scene: a Scene. kind: one of CELL_TYPES, or None for a random one.
+    """Grow the cells of one Scene. kind: one of CELL_TYPES, or None for a random one.
 
-    mitosis, bridge, touching, adherent: make sure that the scene has dividing cells, daughter cells joined by a bridge,
-    cells in contact, cells that spread on the glass; otherwise it has such cells now and then.
+    mitosis, bridge, touching, adherent: the scene must have dividing cells, daughter cells joined by a bridge, cells in
+    contact, cells that spread on the glass. Without these it has them sometimes.
     """
     fits = [(each.touching or not touching) and (each.adherent or not adherent) for each in CELL_TYPES]
     frequency = np.array([each.frequency for each in CELL_TYPES]) * fits
     drawn = CELL_TYPES[rng.choice(len(CELL_TYPES), p=frequency / frequency.sum())]
     kind = kind or drawn
-    zoom = np.exp(np.clip(rng.normal(0.03, 0.17), -0.25, 0.5))  # cells of one line differ with passage and density
+    zoom = np.exp(np.clip(rng.normal(0.03, 0.17), -0.25, 0.5))  # size varies with passage and density
     pairs = _daughter_pairs(rng, kind, zoom, bridge)
     lead = rng.uniform(0, np.pi)
     metric = _metric(kind, lead)
@@ -65,19 +65,19 @@ def _daughter_pairs(rng, kind, zoom, wanted):
 
 
 def _metric(kind, lead):
-    """(2, 2): distances along the direction `lead` count less where long cells lie side by side."""
+    """-> (2, 2), which shortens distances along `lead` for long parallel cells."""
     along, across = unit(lead), unit(lead + np.pi / 2)
     longer = np.sqrt(kind.stretch**kind.aligned)
     return np.outer(along, along) / longer + np.outer(across, across) * longer
 
 
 def _scatter(rng, kind, zoom, metric, pairs, crowded):
-    """Throw darts that keep a distance, or let new cells bud off others if the type grows in islands.
+    """Place cells by dart throwing with a minimum distance, or next to others if the type grows in islands.
 
-    Returns (N, 2) centres, those of the daughter cells first.
+    -> (N, 2) centres, daughter cells first.
     """
     wanted = np.clip(kind.cells / zoom**2 * np.exp(np.clip(rng.normal(0, 0.2), -0.3, 0.3)), 6, 30)
-    margin = min(MARGIN, 9 + 1.3 * kind.size * zoom * np.sqrt(kind.stretch))  # small cells beyond would not be seen
+    margin = min(MARGIN, 9 + 1.3 * kind.size * zoom * np.sqrt(kind.stretch))  # small cells further out are invisible
     wanted *= (1 + 2 * margin / FIELD) ** 2
     islands = max(kind.islands, 0.9 * crowded)
     apart = min((1.75 - 0.25 * islands) * kind.size * zoom, 0.8 * (FIELD + 2 * margin) / np.sqrt(wanted))
@@ -104,7 +104,7 @@ def _scatter(rng, kind, zoom, metric, pairs, crowded):
 
 
 def _scatter_under(rng, kind, zoom, centres):
-    """Centres (M, 2) of the cells that lie over or under the others: near one of them, not on its nucleus."""
+    """-> centres (M, 2) of cells over or under the others: near one of them, not on its nucleus."""
     count = rng.binomial(len(centres), kind.overlap)
     turn = rng.uniform(0, 2 * np.pi, count)
     step = unit(turn) * (kind.size * zoom * rng.uniform(0.7, 1.1, (count, 1)))
@@ -136,12 +136,12 @@ def _grow_layer(rng, kind, zoom, metric, centres, pairs, stages, lead):
 
 
 def _boundaries(centres, pairs, metric):
-    """How far each cell may reach along each ray before it meets a neighbour: (N, ANGLES), a Voronoi diagram."""
+    """-> (N, ANGLES), each cell's distance to its neighbours along each ray, as in a Voronoi diagram."""
     middles = np.array([(m.real, m.imag) for m, _ in pairs]).reshape(-1, 2)
     others = np.concatenate([centres, middles])
     part = np.full((len(centres), len(others)), 0.497)
     for pair in range(len(pairs)):
-        part[2 * pair : 2 * pair + 2, len(centres) + pair] = 0.74  # keeps open the gap that the bridge spans
+        part[2 * pair : 2 * pair + 2, len(centres) + pair] = 0.74  # keeps a gap for the bridge
     away = (others[None] - centres[:, None]) @ metric
     square = (away**2).sum(-1)
     square[square == 0] = 1e6
@@ -152,7 +152,7 @@ def _boundaries(centres, pairs, metric):
 
 
 def _bridge(rng, first, second, points=14):
-    """The path between two daughter cells, from just inside one to just inside the other: (points, 2)."""
+    """-> path from inside one daughter cell to inside the other, (points, 2)."""
     towards = second.centre - first.centre
     angle = np.arctan2(towards[1], towards[0])
     ends = np.stack([first.at(angle, 0.85), second.at(angle + np.pi, 0.85)])
@@ -162,7 +162,7 @@ def _bridge(rng, first, second, points=14):
 
 
 def _litter(rng):
-    """Crumbs of dead cells and dust: (K, 6)."""
+    """Debris of dead cells, and dust: (K, 6)."""
     count = rng.poisson(rng.choice([0.5, 2, 8]))
     places = rng.uniform(-MARGIN, FIELD + MARGIN, (count, 2))
     shine = rng.uniform(0, 1.4, (count, 3)) * (rng.random((count, 3)) < (0.6, 0.35, 0.7))
@@ -170,7 +170,7 @@ def _litter(rng):
 
 
 def _bends(rng):
-    """Displacements of a few micrometres that bend all straight lines of a scene, and their inverse."""
+    """Smooth displacements of a few micrometres that bend a scene, and their inverse."""
     side = round((FIELD + 2 * MARGIN) / BEND_GRAIN) + 1
     bend = np.zeros((side, side, 2), np.float32)
     for grain, size in ((30, 2.4), (9, 0.35)):

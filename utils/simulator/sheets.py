@@ -1,4 +1,4 @@
-"""Draw contact sheets of what the simulated atlas can show
+"""Draw contact sheets of the simulated atlas.
 
     python -m utils.simulator.sheets -o notebooks/figures
 
@@ -20,12 +20,12 @@ from utils.plots.style import save
 from utils.simulator.cell_types import CELL_TYPES
 from utils.simulator.sample import draw_sample
 
-SIZE, CROP = 512, 256  # a quarter of a field is shown, at the competition's magnification
+SIZE, CROP = 512, 256  # a quarter of a field, at the competition's magnification
 SEED = 11
 
 
 def draw_compartments(path):
-    """Every compartment by itself: microtubules, protein and nuclei overlaid, and the protein alone. Well exposed."""
+    """Draw every compartment: microtubules, protein and nuclei overlaid, and the protein alone."""
     figure, axes = plt.subplots(7, 8, figsize=(16, 15.2))
     for number, name in enumerate(tqdm(HPA_CLASSES, desc="compartments", disable=None)):
         image = _brightest_part(draw_sample(SEED, "external", number, (number,), SIZE, ambiguity=0))
@@ -37,7 +37,7 @@ def draw_compartments(path):
 
 
 def draw_cell_types(path):
-    """Every cell type: microtubules red, reticulum yellow, nuclei blue; a whole field."""
+    """Draw a whole field of every cell type: microtubules red, reticulum yellow, nuclei blue."""
     figure, axes = plt.subplots(4, 7, figsize=(16, 9.9))
     for number, kind in enumerate(tqdm(CELL_TYPES, desc="cell types", disable=None)):
         image = draw_sample(SEED, "external", 100 + number, (25,), SIZE, ambiguity=0, kind=kind)
@@ -50,7 +50,7 @@ def draw_cell_types(path):
 
 
 def _brightest_part(image):
-    """The part of an image with the brightest green spots: (CROP, CROP, 4)."""
+    """Crop the part of an image with the brightest green spots: -> (CROP, CROP, 4)."""
     squares = cv2.GaussianBlur(image[..., 1].astype(np.float32), (0, 0), 2) ** 2
     places = range(0, SIZE - CROP + 1, 32)
     parts = [np.s_[y : y + CROP, x : x + CROP] for y in places for x in places]
@@ -67,9 +67,8 @@ def _save(figure, axes, path):
 
 def main():
     parser = option_parser(__doc__, "utils.simulator.sheets")
-    parser.add_argument(
-        "-o", "--out", type=Path, default=Path("notebooks/figures"), help="folder to write (default: %(default)s)"
-    )
+    text = "folder to write (default: %(default)s)"
+    parser.add_argument("-o", "--out", type=Path, default=Path("notebooks/figures"), help=text)
     folder = parser.parse_args().out
     sheets = {folder / "compartments.jpg": draw_compartments, folder / "cell_types.jpg": draw_cell_types}
     for path in sheets:

@@ -1,7 +1,5 @@
-"""Writing a simulated atlas: images, tables, and atlas.json with its settings and whether it is complete.
-
-Images lie on disk like Kaggle's PNGs, or like the Cyto Challenge's TIFFs.
-"""
+"""Writes a simulated atlas: images (like Kaggle's PNGs or the Cyto Challenge's TIFFs), tables, and atlas.json with its
+settings and state."""
 
 import os
 import signal
@@ -26,23 +24,24 @@ from utils.simulator.plan import DAMAGE, FORM, SPLITS, plan_image, random_stream
 from utils.simulator.sample import draw_sample
 
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
-GENERATOR = 2  # raise it when a change makes other images: an atlas then is not completed by another generator
-CYTO_SIDES = ((27 / 32, 1, 3 / 2), (0.25, 0.5, 0.25))  # 1728, 2048 and 3072 of 2048, and their frequencies
-RGB, EIGHT_BIT = 0.1, 0.15  # fractions of TIFFs stored in one plane of an RGB file, and with 8 bits
-PLANES = {"red": (2,), "green": (1,), "blue": (0,), "yellow": (1, 2)}  # of an image in OpenCV's order
+GENERATOR = 2  # increase it if images change, so that no atlas is completed by another generator
+CYTO_SIDES = (
+    (27 / 32, 1, 3 / 2),
+    (0.25, 0.5, 0.25),
+)  # factors of --size (1728, 2048 and 3072 for 2048), and their frequencies
+RGB, EIGHT_BIT = 0.1, 0.15  # fractions of TIFFs stored as RGB, and with 8 bits
+PLANES = {"red": (2,), "green": (1,), "blue": (0,), "yellow": (1, 2)}  # of an RGB file, in OpenCV's order
 DAMAGES = ("truncated", "empty", "no image", "other size")
 
 
 def write_atlas(out, settings, workers=1, ids=None):
-    """Write the atlas of `settings` under the folder `out`, or what is missing of it after an interruption.
-
-    ids: draw only these images; the tables are of all. Returns the number of images drawn, 0 when none was missing.
-    Raises InputError when `out` holds files that are not of this atlas, and for ids that are not of it.
-    """
+    """Write the atlas of `settings` to the folder `out`, or its missing files after an interruption: -> number of
+    images drawn. ids: draw only these images; the tables list all. Raises InputError for files or ids of another
+    atlas."""
     out = Path(out)
     note = {"generator": GENERATOR, **asdict(settings)}
     complete = _open_atlas(out, note)
-    plans = [plan_image(settings, split, i) for split in SPLITS for i in range(settings.count(split))]
+    plans = [plan_image(settings, split, i) for split in SPLITS for i in range(getattr(settings, split))]
     jobs = _missing(out, plans if ids is None else _chosen(plans, ids), settings)
     if not jobs and complete:
         return 0
@@ -58,21 +57,19 @@ def write_atlas(out, settings, workers=1, ids=None):
 
 
 def _open_atlas(out, wanted):
-    """Return whether `out` holds the complete atlas; raise InputError if other data is in it. wanted: as in atlas.json."""
-    path = out / "atlas.json"
+    """Return whether `out` holds the complete atlas. Raises InputError for other data. wanted: as in atlas.json."""
+    path, fix = out / "atlas.json", f"choose another --out or delete {out}"
     if not path.exists():
         if any((out / name).exists() for name in SPLITS + TABLES):
             raise InputError(f"{out} holds data that utils.simulator did not write; choose another --out")
         found = {"state": "new", **wanted}
     else:
-        found = read_json(path, "the settings of an atlas", f"choose another --out or delete {out}")
+        found = read_json(path, "the settings of an atlas", fix)
     if not isinstance(found, dict) or not found.keys() >= wanted.keys():
-        raise InputError(f"{path} is not the settings of an atlas; choose another --out or delete {out}")
+        raise InputError(f"{path} does not contain the settings of an atlas; {fix}")
     state = found.pop("state", None)
     if other := [f"{name} {value}" for name, value in found.items() if value != wanted.get(name)]:
-        raise InputError(
-            f"{out} holds an atlas of other settings ({', '.join(other)}); choose another --out or delete it"
-        )
+        raise InputError(f"{out} holds an atlas of other settings ({', '.join(other)}); {fix}")
     check_writable(path)
     return state == "complete"
 
@@ -80,12 +77,12 @@ def _open_atlas(out, wanted):
 def _chosen(plans, ids):
     known = {plan.id: plan for plan in plans}
     if unknown := [one for one in ids if one not in known]:
-        raise InputError(f"{plural(len(unknown), 'id')} not of this atlas, the first is {unknown[0]}; check --ids")
+        raise InputError(f"{plural(len(unknown), 'id')} not in this atlas, the first {unknown[0]}; check --ids")
     return [known[one] for one in dict.fromkeys(ids)]
 
 
 def _missing(out, plans, settings):
-    """The plans whose four files are not all there. Removes the partial files that a crash left."""
+    """List the plans without all four files, and remove a crash's partial files."""
     names = {}
     for split in SPLITS:
         names[split] = set(os.listdir(out / split)) if (out / split).is_dir() else set()
@@ -96,7 +93,7 @@ def _missing(out, plans, settings):
 
 
 def _each_done(function, jobs, workers):
-    """Call `function` on all jobs and yield after each; in this process when one worker is enough."""
+    """Call `function` on all jobs and yield after each; a single worker is this process."""
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
@@ -114,11 +111,11 @@ def _each_done(function, jobs, workers):
 
 
 def _start_worker():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the main process, which then stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl+C and stops the workers
 
 
 def _write_tables(out, plans, settings):
-    """Write the labels as a user gets them, and truth.csv with what the images really show."""
+    """Write the user's label files, and truth.csv with the classes that the images really show."""
     originals = {plan.index: plan.id for plan in plans if plan.split == "train"}
     truth = pd.DataFrame(
         {
@@ -141,25 +138,25 @@ def _write_tables(out, plans, settings):
 
 
 def target(classes, settings):
-    """The label as written: ``'0 25'``; in the Cyto form the numbers of its 13 classes."""
+    """Format a label: ``'0 25'``; in the Cyto form with the numbers of its 13 classes."""
     return " ".join(map(str, sorted(written(classes, settings.form))))
 
 
 def damage(plan, settings):
-    """What is wrong with this image: (one of DAMAGES or '' for nothing, number of the channel that has it)."""
+    """Choose an image's damage: -> (one of DAMAGES, or '' for none; number of the damaged channel)."""
     rng = random_stream(settings.seed, plan.split, plan.index, DAMAGE)
     fault, channel = str(rng.choice(DAMAGES)), int(rng.integers(len(CHANNELS)))
     return fault if rng.random() < settings.corrupt else "", channel
 
 
 def _file_names(plan, settings):
-    """The names of the four files of an image, in the order of `CHANNELS`."""
+    """List the names of an image's four files, in the order of `CHANNELS`."""
     end = "tif" if settings.form == "cyto" else "jpg" if plan.split == "external" else "png"
     return [f"{plan.id}_{channel}.{end}" for channel in CHANNELS.values()]
 
 
 def write_image(out, settings, plan):
-    """Draw one image and write its four files under ``out/<split>``, each whole or not at all."""
+    """Draw one image and write its four files to ``out/<split>``, each atomically."""
     rng = random_stream(settings.seed, plan.split, plan.index, FORM)
     size, bits, rgb = settings.size, 8, False
     if settings.form == "cyto":
@@ -178,7 +175,7 @@ def write_image(out, settings, plan):
 
 
 def _encode(plane, ending, in_rgb, fault):
-    """The bytes of one file. in_rgb: the planes of a colour image to store it in; none: a grey image."""
+    """Encode one file. in_rgb: the planes of a colour image that store it; empty: a grey image."""
     if fault == "other size":
         plane = cv2.resize(plane, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     if in_rgb:

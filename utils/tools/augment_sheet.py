@@ -1,12 +1,12 @@
-"""See what each operation of the augmentation does to an image, and its cost.
+"""Show the effect of each augmentation operation on an image, and its cost.
 
     python -m utils.tools.augment_sheet --images input/train -o augment.png
     python -m utils.tools.augment_sheet --images input/train --id SOME_ID \\
         --size 512
 
-The sheet shows, of eight random draws of each operation, the one that changes
-the image most. The table shows the milliseconds of each operation on one core,
-how often it is chosen, and its fraction of the whole pipeline's time.
+The sheet shows each operation's strongest effect of eight random draws. The
+table shows each operation's milliseconds on one core, how often it is chosen,
+and its fraction of the whole pipeline's time.
 """
 
 import random
@@ -27,10 +27,10 @@ REPEATS = 50
 def parse_args():
     parser = option_parser(__doc__, "utils.tools.augment_sheet")
     arg = parser.add_argument
-    arg("--images", action="append", help="folder of images, may be repeated (default: input/train)")
-    arg("--id", help="which sample (default: the first)")
+    arg("--images", action="append", help="folder of images, repeatable (default: input/train)")
+    arg("--id", help="Id of the sample (default: the first)")
     arg("--channels", default="rgby", help="rgby in any order, rgb, green (default: %(default)s)")
-    arg("--size", type=int, default=512, help="pixels it is resized to (default: %(default)s)")
+    arg("--size", type=int, default=512, help="pixels that it is resized to (default: %(default)s)")
     arg("--seed", type=int, default=0, help="seed of the random draws (default: %(default)s)")
     arg("-o", "--out", default="augment.png", metavar="PNG", help="figure to write (default: %(default)s)")
     return parser.parse_args()
@@ -64,7 +64,7 @@ def main():
 
 
 def apply(transform, image, seed, other=None):
-    """A transform's result with the random choices of `seed`. other: the seed of Python's own generator, if it differs."""
+    """Apply a transform with random choices of `seed`. other: the seed of Python's `random`, if it differs."""
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed if other is None else other))
     return transform(image=image)["image"]
 
@@ -80,8 +80,8 @@ def milliseconds(function):
 
 
 def examples(image, groups, channels, seed, draws=8):
-    """[(title, image)]: the sample, each operation alone, a negative sample, and whole pipelines. Each operation is drawn
-    `draws` times and the result that differs most from the image is kept: a typical one can hardly be seen."""
+    """-> [(title, image)]: the sample, each operation alone, a negative sample, and whole pipelines. Of `draws` results
+    of an operation, the one that differs most from the image is kept: a typical one is hardly visible."""
 
     def strongest(transform):
         results = [apply(transform, image, (seed, number), seed * draws + number) for number in range(draws)]

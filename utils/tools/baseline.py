@@ -1,5 +1,4 @@
-"""A baseline without a network: a linear classifier on texture features of
-each image.
+"""A baseline without a network: a linear classifier on texture features.
 
     python -m utils.tools.baseline --folds input/folds.csv --fold 0 \\
         --images input/train
@@ -8,7 +7,7 @@ each image.
     python threshold.py runs/linear
 
 writes runs/<name>/fold<k>/oof.csv, probabilities of the same rows as
-train.py's, and config.json. Every image is reduced to --size and grey values
+train.py's, and config.json. Images are resized to --size, with grey values
 from 0 to 1. Features of each channel (34):
     mean, standard deviation, skewness                                  3
     quantiles .1, .25, .5, .75, .9, .99                                 6
@@ -17,7 +16,7 @@ from 0 to 1. Features of each channel (34):
     frequencies of the ten rotation-invariant local binary patterns
     (riu2; Ojala et al. 2002, eq. 9), at full and at half size         20
 Between green and each other channel (6): correlation of the images and of
-each octave. Green and bright blue, the nucleus by Otsu's threshold (7): the
+each octave. Green and the nucleus, blue above Otsu's threshold (7): the
 nucleus' fraction of the image; mean and deviation of green inside and outside;
 mean green in a rim around it; log of the ratio of inside to outside.
 """
@@ -46,11 +45,11 @@ from utils.scoring.metrics import best_global_threshold, macro_f1
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 SIGMAS = (1, 2, 4, 8, 16)  # pixels; each octave lies between two of them
-FAINT = 1e-6  # variance on the scale 0 to 1 that counts as constant: 8 bits resolve steps of 4e-3
+FAINT = 1e-6  # variance (grey values 0 to 1) below which a plane is constant; 8-bit steps are 4e-3
 
 
 def features(image, names):
-    """One image's features (see the top of this file): (S, S, C) float32 in [0, 1], C channel names -> (F,) float64."""
+    """Compute one image's features (see the module docstring): (S, S, C) float32 in [0, 1], C names -> (F,) float64."""
     octaves, side = split_octaves(image), len(image) // 2
     half = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
@@ -68,18 +67,20 @@ def features(image, names):
 
 
 def split_octaves(image):
-    """Differences of Gaussians: (S, S, C) -> (5, S, S, C), from finest to coarsest."""
+    """Compute differences of Gaussians: (S, S, C) -> (5, S, S, C), finest first."""
     blurred = [image, *(cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape) for sigma in SIGMAS)]
     return np.stack([fine - coarse for fine, coarse in zip(blurred, blurred[1:])])
 
 
 def pattern_frequencies(image):
-    """Frequencies of the ten riu2 patterns in each channel: (S, S, C) -> (10, C), which sum to 1 over patterns.
+    """Compute the frequencies of the ten riu2 patterns in each channel: (S, S, C) -> (10, C), sum 1 over patterns.
 
-    A pixel's pattern is how many of its 8 neighbours are at least as bright, 0 to 8, if these are contiguous, else 9.
+    A pixel's pattern is the number of its 8 neighbours that are at least as bright, if they are contiguous, else 9.
     """
     height, width = image.shape[:2]
-    ring = zip((0, 0, 0, 1, 2, 2, 2, 1), (0, 1, 2, 2, 2, 1, 0, 0))  # the neighbours' offsets, in a circle
+    ring = zip(
+        (0, 0, 0, 1, 2, 2, 2, 1), (0, 1, 2, 2, 2, 1, 0, 0)
+    )  # offsets of the 8 neighbours, in order around the circle
     brighter = np.stack([image[y : y + height - 2, x : x + width - 2] >= image[1:-1, 1:-1] for y, x in ring])
     changes = (brighter != np.roll(brighter, 1, axis=0)).sum(axis=0)
     pattern = np.where(changes <= 2, brighter.sum(axis=0), 9)
@@ -87,14 +88,14 @@ def pattern_frequencies(image):
 
 
 def correlation(first, second):
-    """Pearson's correlation of two planes, 0 if one of them is (nearly) constant."""
+    """Pearson's correlation of two planes, 0 if one is nearly constant."""
     first, second = first - first.mean(), second - second.mean()
     variances = float((first**2).mean()), float((second**2).mean())
     return float((first * second).mean()) / np.sqrt(variances[0] * variances[1]) if min(variances) > FAINT else 0.0
 
 
 def nucleus_features(green, blue):
-    """Green inside, outside and around bright blue: two (S, S) -> (7,). An empty region has mean and deviation 0."""
+    """Measure green inside, outside and around the nucleus: two (S, S) -> (7,), 0 for empty regions."""
     inside = cv2.threshold(np.rint(255 * blue).astype(np.uint8), 0, 1, cv2.THRESH_OTSU)[1]
     reach = 2 * max(1, len(green) // 64) + 1
     rim = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > inside
@@ -109,22 +110,20 @@ def read_features(paths, size, names):
 
 
 def read_all_features(files, size, names, workers):
-    """Features of all samples: list of N tuples of paths -> (N, F) float64, in that order."""
+    """Read the features of all samples: list of N tuples of paths -> (N, F) float64."""
     one = partial(read_features, size=size, names=names)
     progress = dict(desc="features", total=len(files), unit="img", disable=None, leave=False)
     if workers == 1:
         return np.stack(list(tqdm(map(one, files), **progress)))
     with starting("worker processes", "--workers 1"):
         pool = multiprocessing.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-    with pool:  # Ctrl+C is for this process, which then stops the others
+    with pool:  # workers ignore Ctrl+C; this process stops them
         return np.stack(list(tqdm(pool.imap(one, files, chunksize=8), **progress)))
 
 
 def fit_predict(known, truth, unknown):
-    """Logistic regression of each class: features (N, F), labels (N, C), features (M, F) -> probabilities (M, C).
-
-    A class without positives or without negatives cannot be fitted: its probability is 0 or 1.
-    """
+    """Fit a logistic regression per class: features (N, F), labels (N, C), features (M, F) -> probabilities (M, C), 0
+    or 1 for a class without positives or without negatives."""
     scaler = StandardScaler().fit(known)
     known, unknown = scaler.transform(known), scaler.transform(unknown)
     probabilities = np.tile(truth.mean(axis=0), (len(unknown), 1))
@@ -136,7 +135,7 @@ def fit_predict(known, truth, unknown):
 
 
 def run_folder(args):
-    """The fold's folder. Raises InputError if it cannot be written, holds a network, or has results and no --overwrite."""
+    """Return the fold's folder. Raises InputError if it is unwritable, holds a network, or needs --overwrite."""
     check_name(args.name)
     folder = Path(args.runs) / args.name / f"fold{args.fold}"
     if networks := sorted(folder.parent.glob("fold*/best.*")):
@@ -152,15 +151,15 @@ def parse_args():
     arg = parser.add_argument
     arg("--folds", default="input/folds.csv", help="table made by make_folds.py (default: %(default)s)")
     arg("--fold", type=int, required=True, help="the validation fold")
-    arg("--images", action="append", help="folder of the images, may be repeated (default: input/train)")
+    arg("--images", action="append", help="folder of images, repeatable (default: input/train)")
     arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
     arg("--channels", default="rgby", help="rgby, any of its letters, green (default: %(default)s)")
-    arg("--size", type=int, default=128, help="pixels that images are reduced to (default: %(default)s)")
+    arg("--size", type=int, default=128, help="pixels that images are resized to (default: %(default)s)")
     arg("--limit", type=int, default=0, metavar="N", help="only N training and N validation images; 0: all")
     arg("--train-limit", type=int, default=0, metavar="N", help="only N training images, all validation images; 0: all")
     arg("--name", default="linear", help="name of the run (default: %(default)s)")
     arg("--runs", default="runs", help="folder of all runs (default: %(default)s)")
-    arg("--seed", type=int, default=0, help="seed of the rows that the limits keep (default: %(default)s)")
+    arg("--seed", type=int, default=0, help="seed of the limits' choice of rows (default: %(default)s)")
     arg("--workers", type=int, default=cores(), help="processes that read images (default: all cores)")
     arg("--overwrite", action="store_true", help="replace an earlier baseline of this name")
     return parser.parse_args()
@@ -185,7 +184,7 @@ def main():
     threshold, best = best_global_threshold(truth, probabilities)
     half = macro_f1(truth, probabilities >= 0.5)
     print(f"{plural(known.shape[1], 'feature')}; {len(known):,} images to train on, {len(unknown):,} to validate")
-    print(f"macro F1 {half:.4f} at 0.5; {best:.4f} at one threshold {threshold:.3f}, the best for these very images")
+    print(f"macro F1 {half:.4f} at 0.5; {best:.4f} at one threshold {threshold:.3f}, the best for these images")
     print(f"{time.time() - started:.1f} s -> {folder / 'oof.csv'}")
 
 

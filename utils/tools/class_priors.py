@@ -1,22 +1,22 @@
-"""What if the test set has other class priors than the training set?
+"""Simulate test sets whose class priors or exposure differ from the training set.
 
     python -m utils.tools.class_priors runs/chen
 
-decides halves of a run's own out-of-fold rows, changed on purpose, with
-thresholds fitted on the other half. It prints what is gained or lost (macro
-F1, mean and standard error of --repeats draws) with
+fits thresholds on half of a run's out-of-fold rows and decides the other half,
+which is modified. It prints the change in macro F1 (mean and standard error of
+--repeats draws) with
 
 EM            class priors estimated from the predictions by
-              expectation–maximisation, each class on its own
-estimated     the same, shrunk as far as it is uncertain:
+              expectation–maximisation, each class separately
+estimated     the same, shrunk according to its uncertainty:
               threshold.py --estimate-class-priors
 known         the true priors: threshold.py --class-priors
-matched       as many predicted positives as out of fold:
+matched       the out-of-fold rate of predicted positives:
               ensemble.py --match-positives
 
-What is changed: nothing; the class priors, by drawing each image as often as
-the product of its classes' factors, at most --factor each; the exposure, all
-logits 1 lower.
+Modifications: none; class priors, by drawing each image with odds that are the
+product of its classes' random factors, at most --factor each; exposure, by
+lowering all logits by 1.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def parse_args():
     arg = parser.add_argument
     arg("--factor", type=float, default=3, help="largest factor of a class (default: %(default)s)")
     arg("--repeats", type=int, default=10, help="simulated test sets of each kind (default: %(default)s)")
-    arg("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    arg("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -67,7 +67,7 @@ def main():
 
 
 def simulate(truth, oof, factor, seed):
-    """{what is changed: {way to decide: macro F1}}, the first way with the thresholds as fitted."""
+    """Score one draw: -> {modification: {method: macro F1}}; the first method uses the thresholds as fitted."""
     rng = np.random.default_rng(seed)
     half = rng.permutation(len(truth)) < len(truth) // 2  # not stratified: real test sets are not
     fitted_on, (labels, probabilities) = (truth[half], oof[half]), (truth[~half], oof[~half])
@@ -94,8 +94,8 @@ def simulate(truth, oof, factor, seed):
 
 
 def resample(truth, factor, rng):
-    """Rows drawn with replacement, an image by the product of its classes' factors, each from 1/factor to factor: (N,), and
-    one more row for each class that would be lost."""
+    """Draw rows with replacement, with odds that are the product of the image's class factors (1/factor to factor): ->
+    (N,), plus one row for each class that would be lost."""
     odds = factor ** rng.uniform(-1, 1, truth.shape[1])
     weights = np.exp(truth @ np.log(odds))
     rows = rng.choice(len(truth), len(truth), p=weights / weights.sum())

@@ -1,4 +1,4 @@
-"""Put runs side by side: what differs, macro F1 and its spread over seeds, and
+"""Compare runs: options that differ, macro F1 and its spread over seeds, and
 the tables of a comparison of methods.
 
     python -m utils.tools.compare runs/loss_*
@@ -8,13 +8,13 @@ the tables of a comparison of methods.
 
 Folds of a run are pooled; runs that differ only in their seed share a line. F1
 is macro F1 on the validation images at each fold's best epoch: at 0.5; at the
-single threshold that is best for these very images, which also chose the
-epoch; at a threshold per class, cross-fitted. Last epoch: at its own best
-threshold, not chosen. Precision and recall are of all labels pooled, at 0.5.
+best single threshold for these images, which also chose the epoch; at a
+threshold per class, cross-fitted. Last epoch: F1 of the last epoch at its best
+single threshold. Precision and recall are pooled over all labels, at 0.5.
 
-Then, as Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
+Then come Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
 with a Wilcoxon test against the best; F1 of each class; the cost of training.
-With --predictions the first two are of that file in each run's folder, made by
+With --predictions the first two use that file in each run's folder, made by
 predict.py for images that the run has not seen.
 """
 
@@ -86,10 +86,11 @@ def main():
 
 
 def side_by_side(runs, decide="half", predictions=None, labels=None):
-    """Measure runs, of `read_runs`: -> DataFrame, a row per run with its figures, `what` differs from others; Comparison of the
-    groups with the same `what`; a message if these were not measured on the same images, or None.
+    """Measure runs of `read_runs`: -> DataFrame with a row of scores per run, whose column `what` names its differing
+    options; Comparison of the groups with equal `what`; a message if these were measured on different images, else
+    None.
 
-    predictions, labels: a file's name in each run's folder and a table of true labels, or None for the validation images.
+    predictions, labels: a file name in each run's folder and a table of true labels, or None for the validation images.
     """
     measured = [predicted(run, predictions, labels) if predictions else run for run in runs]
     table = pd.DataFrame([measure(run) for run in tqdm(runs, disable=None, leave=False)]).astype({"epoch": "Int64"})
@@ -108,8 +109,8 @@ def _describe(config, differing):
 
 
 def logs(runs, table, comparison):
-    """The log.csv of every fold by method, the best method first: {name: [DataFrame seconds, macro_f1]}, without folds that
-    kept none (utils.tools.baseline). The arguments are those of `side_by_side` and its results."""
+    """Read each method's log.csv files, best method first: -> {name: [DataFrame seconds, macro_f1]}. Folds without a
+    log (utils.tools.baseline) are skipped. table, comparison: results of `side_by_side`."""
     names = dict(zip(table["what"].unique(), comparison.cost.index, strict=True))
     found = {name: [] for name in comparison.order}
     for run, what in zip(runs, table["what"], strict=True):
@@ -119,7 +120,7 @@ def logs(runs, table, comparison):
 
 
 def read_runs(paths):
-    """The runs at some paths, each with the rows of all its folds pooled: list of `method_tables.Run`."""
+    """Read runs and pool the folds of each: paths -> list of `method_tables.Run`."""
     found = {path: fold_files(path, "oof.csv", itself=True) for path in paths}
     if without := [path for path, files in found.items() if not files]:
         raise InputError(f"{listing(without)}: no oof.csv there and no fold<k>/oof.csv; train first")
@@ -129,16 +130,16 @@ def read_runs(paths):
     folds = {}
     for fold in (read_fold(file.parent) for file in files):
         config = fold.config.to_dict()
-        own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # differ between folds of one run
+        own = IGNORED_ON_RESUME | {"fold", "rows_sha256"}  # these may differ between folds of one run
         trained_alike = json.dumps({key: config[key] for key in sorted(config) if key not in own}, default=str)
         folds.setdefault((fold.folder.resolve().parent, trained_alike), []).append(fold)
     return [method_tables.pooled(part) for part in folds.values()]
 
 
 def predicted(run, name, labels):
-    """A run with the truth and probabilities of the predictions `name` in its folder, or in that of its only fold."""
+    """Return the run with truth and probabilities of the predictions `name` in its folder or in its only fold's."""
     if Path(name).name != name:
-        raise InputError(f"--predictions {name} should be a name without a folder; it is looked for in each run's")
+        raise InputError(f"--predictions {name} should be a name without a folder; the file lies in each run's folder")
     first = run.folds[0].folder
     places = [first.parent / name] if len(run.folds) > 1 else [first / name, first.parent / name]
     path = next((place for place in places if place.is_file()), None)
@@ -154,7 +155,7 @@ def predicted(run, name, labels):
 
 
 def what_differs(configs):
-    """The options in which runs differ. Other rows of another fold do not count."""
+    """List the options in which runs differ. Rows that differ because the fold does are ignored."""
     keys = dict.fromkeys(key for config in configs for key in config)
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
     pairs = {(config.get("fold"), config.get("rows_sha256")) for config in configs}
@@ -162,7 +163,7 @@ def what_differs(configs):
 
 
 def result_options(run):
-    """The options that change a run's result. With a limit the seed picks the rows, so rows do not count."""
+    """Return the options that change a run's result; not its rows if --limit is set, since the seed picks them."""
     configs = [fold.config.to_dict() for fold in run.folds]
     config = dict(configs[0])
     limited = {"rows_sha256"} if config.get("limit") or config.get("train_limit") else set()
@@ -172,7 +173,7 @@ def result_options(run):
 
 
 def measure(run):
-    """One run's figures on its validation rows; no epochs if it kept no log (utils.tools.baseline)."""
+    """Score one run on its validation rows; the epoch is None without a log (utils.tools.baseline)."""
     truth, oof = run.truth, run.probabilities
     if len(truth) < 2:
         raise InputError(f"{run.folder / 'oof.csv'} has one row; cross-fitting needs two or more")
@@ -195,7 +196,7 @@ def measure(run):
 
 def print_groups(table):
     print(f"{'runs':>4}" + "".join(f"{title:>11}" for title in FIGURES.values()) + f"{'epoch':>8}")
-    print("single: the best single threshold; per class: a threshold for each, cross-fitted")
+    print("single: the best single threshold; per class: one threshold each, cross-fitted")
     for what, part in table.groupby("what", sort=False):
         cells = ["" if part[key].isna().any() else _spread(part[key]) for key in FIGURES]
         epochs = [] if part["epoch"].isna().any() else sorted({part["epoch"].min(), part["epoch"].max()})

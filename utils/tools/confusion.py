@@ -1,13 +1,13 @@
-"""Which class is taken for which, and is a person better? (Rumetshofer et al.,
-Tables 3 and 4, Fig. 5)
+"""Confusion matrix of a network, and of a person. (Rumetshofer et al., Tables 3
+and 4, Fig. 5)
 
     python -m utils.tools.confusion test.csv --labels input/demo/solution.csv
     python -m utils.tools.confusion test.csv --labels solution.csv \\
         --classes cyto --human human.csv --plot confusion.png -o confusion.json
 
-Only images of exactly one class count. The network's answer is the class of
-highest probability, a person's the one in --human (Id,Target). With --human
-both are measured on the images that the person labelled, and compared with
+Only images of exactly one class are used. The network's answer is the class of
+highest probability, a person's is in --human (Id,Target). With --human both
+are measured on the images that the person labelled, and compared with
 McNemar's test.
 """
 
@@ -35,14 +35,14 @@ def main():
     truth = read_truth(args.labels, classes, table.index.tolist(), args.predictions)
     single = truth.sum(axis=1) == 1
     if not single.any():
-        raise InputError(f"{args.labels}: no image of {args.predictions} has exactly one class; give images that have")
+        raise InputError(f"{args.labels}: no image of {args.predictions} has exactly one class; give such images")
     answers = {"network": table.to_numpy().argmax(axis=1)}
     if args.human:
         answers["person"] = read_answers(args.human, classes, table.index, args.predictions)
         single &= answers["person"] >= 0
         if not single.any():
             raise InputError(f"{args.human} has no image of exactly one class; let the person label such images")
-    who = ", that the person judged" if args.human else ""
+    who = " that the person judged" if args.human else ""
     print(f"{plural(int(single.sum()), 'image')} of exactly one class{who}, of {len(truth):,}")
     true = truth[single].argmax(axis=1)
     answers = {who: part[single] for who, part in answers.items()}
@@ -64,46 +64,42 @@ def main():
 
 
 def read_answers(path, classes, ids, predictions):
-    """A person's class of each image: (N,) int, −1 if the image was not labelled."""
+    """Read a person's class of each image: -> (N,) int, −1 for images without a label."""
     rows, labels = read_person(path, classes, ids.tolist(), predictions)
     if len(odd := np.flatnonzero(labels.sum(axis=1) != 1)):
-        first = ids[rows[odd[0]]]
-        raise InputError(
-            f"{path}: {plural(len(odd), 'row')} without exactly one class, the first {first}; give one class each"
-        )
+        what = f"{plural(len(odd), 'row')} without exactly one class, the first {ids[rows[odd[0]]]}"
+        raise InputError(f"{path}: {what}; give one class each")
     answers = np.full(len(ids), -1)
     answers[rows] = labels.argmax(axis=1)
     return answers
 
 
 def count(true, answers, num_classes):
-    """Confusion matrix of (N,) class numbers: (C, C) int, rows true, columns answers."""
+    """Count a confusion matrix: two (N,) of class numbers -> (C, C) int, rows true, columns answers."""
     return np.bincount(true * num_classes + answers, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def of_one_class(truth, probabilities):
-    """The network's answers on the images of exactly one class: confusion matrix (C, C), `single_scores`, number of images.
-
-    truth (N, C) 0/1, probabilities (N, C). Raises InputError if no image has just one class.
-    """
+    """Score images of exactly one class: truth (N, C) 0/1, probabilities (N, C) -> confusion matrix (C, C),
+    `single_scores`, number of images. Raises InputError if there is no such image."""
     rows = np.flatnonzero(truth.sum(axis=1) == 1)
     if not len(rows):
-        raise InputError("no image has exactly one class; give images that have")
+        raise InputError("no image has exactly one class; give such images")
     true, answers = truth[rows].argmax(axis=1), probabilities[rows].argmax(axis=1)
     return count(true, answers, truth.shape[1]), single_scores(true, answers, np.union1d(true, answers)), len(rows)
 
 
 def taken_for(truth, decisions):
-    """False positives beside false negatives: (N, C), (N, C) of 0/1 -> (C, C) int, images with a false negative of the class
-    of the row and a false positive of that of the column; (C,) false negatives; (C,) false positives."""
+    """Count pairs of a false negative (row) and a false positive (column) in one image: (N, C), (N, C) of 0/1 -> (C, C)
+    int; (C,) false negatives; (C,) false positives."""
     truth, decisions = np.asarray(truth, bool), np.asarray(decisions, bool)
     missed, wrong = (truth & ~decisions).astype(int), (decisions & ~truth).astype(int)
     return missed.T @ wrong, missed.sum(axis=0), wrong.sum(axis=0)
 
 
 def beyond_chance(truth, decisions, classes, most=10):
-    """The pairs of `taken_for` with the most images beyond chance: DataFrame, a row per pair. By chance, an image with a false
-    negative has a false positive of another class as often as any image without that class."""
+    """List the pairs of `taken_for` with the most images beyond chance: -> DataFrame, a row per pair. By chance, an
+    image with a false negative has a false positive of another class as often as any image without that class."""
     counts, _, wrong = taken_for(truth, decisions)
     absent = 1 - np.asarray(truth, int)
     missed = np.asarray(truth, int) * (1 - np.asarray(decisions, int))
@@ -115,7 +111,7 @@ def beyond_chance(truth, decisions, classes, most=10):
 
 
 def single_scores(true, answers, classes):
-    """Table 3: accuracy, and F1, precision, recall as means over `classes`, the numbers of those in truth or answers."""
+    """Compute Table 3: accuracy, and F1, precision and recall averaged over `classes`, the class numbers that occur."""
     scores = multilabel_scores(true[:, None] == classes, answers[:, None] == classes)
     return {"accuracy": float((true == answers).mean())} | {name: scores[name]["class"] for name in RATIOS}
 
@@ -131,10 +127,9 @@ def print_scores(scores, test):
 
 
 def print_mistakes(who, matrix, classes, most=8):
-    """The most frequent mistakes."""
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    print(f"\n{who}, commonest mistakes{'':6}{'true':>5} {'taken for':30}{'images':>7}")
+    print(f"\n{who}, commonest mistakes{'':6}{'true':>5} {'answer':30}{'images':>7}")
     for true, answer in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, answer]:
             name = f"{classes[true]} ({matrix[true].sum():,})"

@@ -1,4 +1,4 @@
-"""How good are predictions, and is a person better? (Chen, Table II and Fig. 9)
+"""Score predictions, and compare them with a person's. (Chen, Table II and Fig. 9)
 
     python -m utils.tools.evaluate test.csv --labels input/demo/solution.csv \\
         --thresholds runs/demo/thresholds.json
@@ -7,10 +7,10 @@
     python -m utils.tools.evaluate hpav18.csv --labels input/folds.csv \\
         --thresholds 0.268 --unseen-by runs/chen
 
-Predictions are probabilities with --thresholds, or a submission. With --human,
-a person's Id,Target for some of the same images, both are compared on these
-images with McNemar's test; the table and the figure by class show the machine
-on all images. --unseen-by refuses if a run has trained or validated on an
+Predictions are probabilities with --thresholds, or a submission. --human is a
+person's Id,Target for some of the images: McNemar's test compares both on
+these images; the table and the figure by class show the machine on all
+images. --unseen-by exits with an error if a run trained or validated on an
 image of the same Id.
 """
 
@@ -39,19 +39,19 @@ def parse_args():
     parser = option_parser(__doc__, "utils.tools.evaluate")
     arg = add_options(parser, plot="draw each class's IoU, F1 and accuracy, with --human beside the person's")
     arg("--thresholds", metavar="JSON|NUMBER", help="for probabilities: thresholds.json, or one number for all classes")
-    arg("--unseen-by", action="append", default=[], metavar="RUN", help="refuse if this run has seen any of the images")
+    arg("--unseen-by", action="append", default=[], metavar="RUN", help="fail if this run has seen any of the images")
     return check_outputs(parser.parse_args())
 
 
 def add_options(parser, plot):
-    """The options of a judgement of predictions, with or without a person: -> parser.add_argument."""
+    """Add the options shared with utils.tools.confusion: -> parser.add_argument."""
     arg = parser.add_argument
     arg("predictions", metavar="CSV", help="file of predict.py or an oof.csv")
     arg("--labels", required=True, metavar="CSV", help="Id,Target: the true labels")
     arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
     arg("--human", metavar="CSV", help="Id,Target: a person's labels of some of these images")
     arg("--plot", metavar="PNG", help=plot)
-    arg("-o", "--out", metavar="JSON", help="write every number here too")
+    arg("-o", "--out", metavar="JSON", help="also write all numbers here")
     return arg
 
 
@@ -68,7 +68,7 @@ def main():
     ids, decisions = read_decisions(args.predictions, args.thresholds, classes)
     truth = read_truth(args.labels, classes, ids, args.predictions)
     if in_sample := fitted_on(args.thresholds, args.predictions):
-        print(f"IN SAMPLE: {args.thresholds} was fitted on these very predictions, so every figure is optimistic\n")
+        print(f"IN SAMPLE: {args.thresholds} was fitted on these predictions, so every score is optimistic\n")
     for run in args.unseen_by:
         check_unseen(run, ids, args.predictions)
     columns, tests = {}, {}
@@ -79,7 +79,7 @@ def main():
         shared, ours = truth[rows], decisions[rows]
         columns = {f"person, {len(rows):,}": (shared, answers), "machine, same": (shared, ours)}
         right = [part == shared for part in (ours, answers)]
-        # Images are independent of one another, labels within an image are not.
+        # Images are independent, labels within an image are not.
         tests = {"images": mcnemar(*(part.all(axis=1) for part in right)), "labels": mcnemar(*map(np.ravel, right))}
         person, images["person"] = class_scores(shared, answers), f"{len(rows):,} of these"
     columns[f"machine, {len(ids):,}"] = truth, decisions
@@ -101,7 +101,7 @@ def main():
 
 
 def read_decisions(path, thresholds, classes):
-    """-> Ids (list) and 0/1 decisions (N, C) of a submission, or of probabilities at `thresholds`."""
+    """Read a submission, or probabilities and decide at `thresholds`: -> Ids (list), 0/1 decisions (N, C)."""
     header = read_table(path, ["Id"], what="predictions or a submission").columns
     if "Predicted" in header:
         if thresholds is not None:
@@ -115,14 +115,14 @@ def read_decisions(path, thresholds, classes):
 
 
 def read_probabilities(path, classes):
-    """A predictions file of just these classes: DataFrame."""
+    """Read a predictions file with exactly these classes: -> DataFrame."""
     table = read_predictions(path, classes)
     check_classes(path, table, classes)
     return table
 
 
 def fitted_on(thresholds, predictions):
-    """Return whether a thresholds.json names this file among those it was fitted on, perhaps by its run's earlier name."""
+    """Return whether a thresholds.json was fitted on this file, even if the run's folder has been renamed since."""
     if thresholds is None or not Path(thresholds).is_file():
         return False
     content = read_json(thresholds, "a thresholds.json", "fit it with threshold.py")
@@ -136,30 +136,27 @@ def fitted_on(thresholds, predictions):
 
 
 def read_person(path, classes, ids, predictions):
-    """A person's labels of some of the images: -> positions in `ids` (n,), 0/1 decisions (n, C)."""
+    """Read a person's labels of some images: -> positions in `ids` (n,), 0/1 decisions (n, C)."""
     table = read_labels(path, classes)
     place = {id_: row for row, id_ in enumerate(ids)}
     if unknown := [id_ for id_ in table["Id"] if id_ not in place]:
-        raise InputError(
-            f"{path}: {plural(len(unknown), 'Id')} not in {predictions}: {listing(unknown)}; predict these images too"
-        )
+        what = f"{plural(len(unknown), 'Id')} not in {predictions}: {listing(unknown)}"
+        raise InputError(f"{path}: {what}; predict these images too")
     return np.array([place[id_] for id_ in table["Id"]]), encode(table["Target"], classes)
 
 
 def check_unseen(run, ids, path):
-    """Raise InputError if a run, or any fold of it, has trained or validated on one of the images."""
+    """Raise InputError if a run, or any of its folds, trained or validated on one of the images."""
     folds = [file.parent for names in (ANY_WEIGHTS, ["oof.csv"]) for file in fold_files(run, *names, itself=True)]
     if not folds:
         raise InputError(f"{run} holds no best.safetensors or oof.csv and no fold<k> with one; name a run's folder")
-    for file in [folder / "rows.csv" for folder in dict.fromkeys(folds)]:
+    for file in dict.fromkeys(folder / "rows.csv" for folder in folds):
         if not file.is_file():
-            raise InputError(f"{file} does not exist, so its training images are not known; {RETRAIN}")
+            raise InputError(f"{file} does not exist, so the run's training images are not known; {RETRAIN}")
         seen = set(read_table(file, ["Id"], what="the rows of a run")["Id"])
         if both := [id_ for id_ in ids if id_ in seen]:
-            raise InputError(
-                f"{path}: {plural(len(both), 'Id')} of {len(ids):,} were trained or validated on ({file}): "
-                f"{listing(both)}; evaluate on images this run has never seen"
-            )
+            what = f"{plural(len(both), 'Id')} of {len(ids):,} were trained or validated on ({file})"
+            raise InputError(f"{path}: {what}: {listing(both)}; evaluate on images this run has never seen")
 
 
 def print_scores(scores):

@@ -1,12 +1,11 @@
-"""How much memory does training take on a GPU? Estimated on any machine, by a step
-in which nothing is computed.
+"""Estimate the GPU memory of training, on any machine, by steps on fake tensors.
 
     python -m utils.tools.gpu_memory                  # every recipe as published
     python -m utils.tools.gpu_memory chen --batch-size 16
     python -m utils.tools.gpu_memory chen --accumulate 4 --checkpointing
 
-Weights, optimiser, activations and gradients at their peak, in float32 and in
-16 bits (--amp). About 1 GB comes on top: CUDA itself, and cuDNN's workspace.
+The estimate is the peak of weights, optimiser, activations and gradients, in
+float32 and in 16 bits (--amp). CUDA and cuDNN's workspace need about 1 GB more.
 """
 
 import warnings
@@ -15,7 +14,7 @@ import weakref
 import numpy as np
 import torch
 
-# Private, and not available otherwise: tensors without memory, a hook on every operation, and the tensors of a nested result.
+# Private, without public equivalents: tensors without memory, a hook on every operation, tensors of nested results.
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -31,11 +30,11 @@ from utils.engine.trainer import Trainer
 from utils.errors import InputError
 from utils.runs.config import RunConfig
 
-ARITHMETIC = (None, torch.bfloat16)  # float16 takes as much as bfloat16
+ARITHMETIC = (None, torch.bfloat16)  # float16 needs as much as bfloat16
 
 
 def estimate(options, classes, amp):
-    """Peak bytes of a training step. options: those of train.py, a dict as in `RECIPES`. amp: None or a 16-bit type."""
+    """Estimate a training step's peak bytes. options: train.py's, as in `RECIPES`. amp: None or a 16-bit type."""
     channels, size, batch = parse_channels(options["channels"]), options["size"], options["batch_size"]
     moments = [0.1] * channels.planes
     config = RunConfig(**options, class_names=[str(number) for number in range(classes)], mean=moments, std=moments)
@@ -47,9 +46,9 @@ def estimate(options, classes, amp):
             activation_checkpointing.checkpoint_blocks(network)
         trainer = Trainer(network, labelled, config, schedule, torch.device("cpu"), amp, steps_per_epoch=1)
         trainer.begin_epoch()
-        # All terms at once take at least as much as the largest stage.
+        # All loss terms together need at least as much memory as the largest stage.
         trainer.loss.terms = {term: 1.0 for _, terms in schedule for term in terms}
-        for _ in range(2):  # the optimiser has its state from the second step on
+        for _ in range(2):  # the second step includes the optimiser's state
             trainer.optimiser.zero_grad(set_to_none=True)
             images = torch.zeros(batch, channels.planes, size, size, dtype=amp or torch.float32)
             trainer.backward(images, torch.zeros(batch, classes), np.ones(batch, bool), batch)
@@ -58,7 +57,7 @@ def estimate(options, classes, amp):
 
 
 class Peak(TorchDispatchMode):
-    """Counts the bytes of all tensors made inside that are alive at the same time: `bytes` is the largest sum."""
+    """Context that counts the bytes of live tensors created in it; `bytes` is the peak."""
 
     def __init__(self):
         super().__init__()
@@ -81,15 +80,15 @@ class Peak(TorchDispatchMode):
 def main():
     parser = option_parser(__doc__, "utils.tools.gpu_memory")
     arg = parser.add_argument
-    arg("recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join(RECIPES)} (default: all)")
+    arg("recipes", nargs="*", metavar="RECIPE", help=f"{', '.join(RECIPES)} (default: all)")
     arg("--model", help="another network")
     arg("--size", type=int, help="pixels of the network's square input")
-    arg("--batch-size", type=int, help="images a step")
+    arg("--batch-size", type=int, help="images per step")
     arg("--accumulate", type=int, default=1, metavar="N", help="micro-batches of a batch, one in memory at a time")
-    arg("--checkpointing", action="store_true", help="compute activations twice")
+    arg("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     args = parser.parse_args()
     if unknown := [name for name in args.recipes if name not in RECIPES]:
-        raise InputError(f"no recipe is called {unknown[0]!r}; there are {', '.join(RECIPES)}")
+        raise InputError(f"unknown recipe {unknown[0]!r}; choose from {', '.join(RECIPES)}")
     check_least(args, size=(LEAST_SIDE, MOST_SIDE), batch_size=1, accumulate=1)
     given = {name: value for name, value in vars(args).items() if name != "recipes" and value is not None}
     print(f"{'recipe':20}{'batch':>6}{'size':>6}{'float32':>12}{'16 bits':>12}")

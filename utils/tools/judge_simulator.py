@@ -1,5 +1,5 @@
-"""Judge the simulated atlas by a network of the 13 Cyto classes that was
-trained on real images: does it recognise the simulated classes?
+"""Test the simulated atlas with a network trained on real images of the 13
+Cyto classes: does it recognise the simulated classes?
 
     python -m utils.simulator --out input/large --size 2048 --power 0.5
     python -m utils.tools.import_weights input/gapnet_pl_authors_weights.npz \\
@@ -9,12 +9,12 @@ trained on real images: does it recognise the simulated classes?
     python -m utils.tools.judge_simulator seen.csv \\
         --truth input/large/train.csv
 
-A table of areas under the ROC curve (AUC), one row per Cyto class: 0.5 is
-guessing, 1 is perfect. Positives are images of the class itself (Vesicles:
-peroxisomes, endosomes, lysosomes, lipid droplets; Centrosome: also the
-organizing center; Nucleus: nucleoplasm), negatives those without any class of
-its family in the Human Protein Atlas' hierarchy; images of relatives only are
-neither and are left out.
+prints the area under the ROC curve (AUC) of each Cyto class: 0.5 is random, 1
+is perfect. Positives are images of the class itself (Vesicles: peroxisomes,
+endosomes, lysosomes, lipid droplets; Centrosome: also the organizing center;
+Nucleus: nucleoplasm); negatives are images without any class of its family in
+the Human Protein Atlas' hierarchy. Images with other classes of its family
+only are excluded.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def main():
     arg = parser.add_argument
     arg("predictions", metavar="CSV", help="Id and one column for each of the 13 Cyto classes")
     arg("--truth", required=True, metavar="CSV", help="Id,Target with the 28 HPA class numbers")
-    arg("-o", "--out", metavar="CSV", help="write the table too: class,positives,negatives,auc,low,high")
+    arg("-o", "--out", metavar="CSV", help="also write the table: class,positives,negatives,auc,low,high")
     arg("--draws", type=int, default=1000, help="bootstrap samples for the intervals (default: %(default)s)")
     arg("--seed", type=int, default=0, help="seed of the bootstrap samples (default: %(default)s)")
     args = parser.parse_args()
@@ -50,28 +50,27 @@ def main():
     table, mean = judge(labels, scores, args.draws, args.seed)
     if table["auc"].isna().all():
         raise InputError(f"{args.truth} has no class with both positives and negatives; give more images")
-    if args.out:
-        write_csv(args.out, table)
     print_table(table, mean, len(labels))
     if args.out:
+        write_csv(args.out, table)
         print(f"-> {args.out}")
 
 
 def read_both(predictions, truth):
-    """-> (labels (N, 28), scores (N, 13) in the order of CYTO_CLASSES) of the predicted Ids, matched by Id."""
+    """Read and match by Id: -> labels (N, 28), scores (N, 13) in the order of CYTO_CLASSES, of the predicted Ids."""
     table = read_predictions(predictions, CYTO_CLASSES)
     if differing := sorted(set(table.columns) ^ set(CYTO_CLASSES)):
-        text = f"other classes than the 13 of Cyto: {listing(differing)}; predict with a network of these"
-        raise InputError(f"{predictions} has {text}")
+        fix = "predict with a network of these"
+        raise InputError(f"{predictions} has other classes than the 13 of Cyto: {listing(differing)}; {fix}")
     targets = read_labels(truth, HPA_CLASSES).set_index("Id")["Target"]
     if unknown := [id_ for id_ in table.index if id_ not in targets.index]:
-        text = f"{plural(len(unknown), 'Id')} of {predictions}: {listing(unknown)}; give the labels of these images"
-        raise InputError(f"{truth} lacks {text}")
+        what = f"{plural(len(unknown), 'Id')} of {predictions}: {listing(unknown)}"
+        raise InputError(f"{truth} lacks {what}; give the labels of these images")
     return encode(targets.loc[table.index], HPA_CLASSES), table[list(CYTO_CLASSES)].to_numpy()
 
 
 def split_sides(labels, name):
-    """Positives and negatives of one Cyto class: labels (N, 28) 0/1 -> two (N,) bool; images of neither are left out."""
+    """Find positives and negatives of one Cyto class: labels (N, 28) 0/1 -> two (N,) bool; some images are neither."""
     labels = np.asarray(labels, bool)
     itself = [HPA_CLASSES.index(member) for member in OTHER_NAMES.get(name, (name,))]
     family = [number for number, parent in enumerate(HPA_TO_CYTO) if parent == name]
@@ -79,10 +78,10 @@ def split_sides(labels, name):
 
 
 def resampled_auc(counts, positive, scores):
-    """AUC of many bootstrap samples: counts (R, N) how often each row was drawn, (N,) bool, (N,) -> (R,) float64.
+    """AUC of R bootstrap samples: counts (R, N) of each row's draws, (N,) bool, (N,) -> (R,) float64.
 
-    The fraction of (positive, negative) pairs in the right order, ties counted half (Hanley & McNeil 1982); NaN if a sample
-    has no positive or no negative.
+    It is the fraction of (positive, negative) pairs in the right order, ties counted half (Hanley & McNeil 1982); NaN
+    for a sample without positives or negatives.
     """
     level, found = np.unique(scores, return_inverse=True)[1], []
     for row in counts:
@@ -93,10 +92,10 @@ def resampled_auc(counts, positive, scores):
 
 
 def judge(labels, scores, draws, seed):
-    """Each Cyto class's AUC with its 95 % interval: -> (DataFrame, (mean, low, high) over classes).
+    """Compute each Cyto class's AUC with its 95 % interval: -> (DataFrame, (mean, low, high) over classes).
 
-    Intervals are percentiles of `draws` bootstrap samples of images (Efron 1979), the same for all classes, so that the mean
-    has one too. A class without positives or negatives has NaN, and the mean is over the others.
+    Intervals are percentiles of `draws` bootstrap samples of images (Efron 1979), the same for all classes, so that the
+    mean has an interval too. A class without positives or negatives has NaN and is not in the mean.
     """
     counts = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=draws)
     rows, spread = [], []

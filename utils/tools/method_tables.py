@@ -26,13 +26,13 @@ COSTS = {  # column: its title, its format
     "minutes": ("minutes", "{:.1f}"),
 }
 
-# A trained run: its folder (a fold's own if only that was named), its folds (of `read_fold`), class names, and ids, truth
-# (N, C) and probabilities (N, C) of the images it is measured on.
+# A trained run: its folder (the fold's folder if it has one fold), its folds (of `read_fold`), class names, and ids,
+# truth (N, C) and probabilities (N, C) of the images on which it is measured.
 Run = namedtuple("Run", "folder folds classes ids truth probabilities")
 
 
 def pooled(folds):
-    """One run of its folds: each image is validated in one of them."""
+    """Pool the folds of a run into one Run. Raises InputError if an image is validated in two of them."""
     ids = [id_ for fold in folds for id_ in fold.ids]
     if len(set(ids)) < len(ids):
         raise InputError(f"{folds[0].folder.parent}: its folds share validation images; train them with one folds file")
@@ -42,10 +42,10 @@ def pooled(folds):
 
 
 class Comparison(namedtuple("Comparison", "classes positives groups by_class cost")):
-    """Methods side by side, each the mean of its runs.
+    """A comparison of methods, each the mean of its runs.
 
-    positives (C,): images of each class. groups: {name: list of Run}. by_class: {name: `scores_by_class`}. cost: DataFrame
-    with the columns of `COSTS`, a row per method.
+    positives (C,): images of each class. groups: {name: list of Run}. by_class: {name: `scores_by_class`}. cost:
+    DataFrame with a row per method and the columns of `COSTS`.
     """
 
     @property
@@ -54,8 +54,8 @@ class Comparison(namedtuple("Comparison", "classes positives groups by_class cos
         return sorted(self.by_class, key=lambda name: -self.by_class[name]["f1"].mean())
 
     def methods(self):
-        """Table 1: a row per method, best first: mean and standard deviation over classes; p of the one-sided paired Wilcoxon
-        test that the best method is no better than this one."""
+        """Table 1, a row per method, best first: mean and standard deviation over classes; p of a one-sided paired
+        Wilcoxon test of the null that the best method is no better than this one."""
         best, rows = self.order[0], []
         for name in self.order:
             scores = self.by_class[name]
@@ -66,20 +66,20 @@ class Comparison(namedtuple("Comparison", "classes positives groups by_class cos
         return pd.DataFrame(rows)
 
     def by_class_f1(self):
-        """Table 2: a row per class, a column per method (best first), `winner` (empty if no method finds the class)."""
+        """Table 2, a row per class: a column per method (best first), and `winner` (empty if all F1 are 0)."""
         table = pd.DataFrame({"class": self.classes} | {name: self.by_class[name]["f1"] for name in self.order})
         values = table[self.order].to_numpy()
         return table.assign(winner=[self.order[row.argmax()] if row.max() > 0 else "" for row in values])
 
 
 def compare_methods(groups, decide="half"):
-    """{name: list of Run}, all of one class list -> Comparison."""
+    """Compare methods: {name: list of Run}, all with the same classes -> Comparison."""
     runs = [run for part in groups.values() for run in part]
     for run in runs:
         if run.classes != runs[0].classes:
             raise InputError(f"{run.folder} has other classes than {runs[0].folder}; compare runs of one class list")
         if len(run.truth) < 2 or not run.truth.any():
-            raise InputError(f"{run.folder}: fewer than two images, or none with a class, to compare on; predict more")
+            raise InputError(f"{run.folder} has fewer than two images, or none with a class; predict more images")
     by_class, cost = {}, {}
     for name, part in groups.items():
         scores = [scores_by_class(run.truth, run.probabilities, decide) for run in part]
@@ -90,7 +90,7 @@ def compare_methods(groups, decide="half"):
 
 
 def scores_by_class(truth, probabilities, decide):
-    """{f1, precision, recall, auc: (C,) float64}; the AUC of a class with no positives or no negatives is NaN."""
+    """-> {f1, precision, recall, auc: (C,) float64}; the AUC of a class without positives or negatives is NaN."""
     half = decide == "half"
     decisions = probabilities >= 0.5 if half else held_out_decisions(per_class, truth, probabilities)
     columns = zip(truth.T, probabilities.T, strict=True)
@@ -99,7 +99,7 @@ def scores_by_class(truth, probabilities, decide):
 
 
 def costs(fold):
-    """What a fold's training took, from config.json and log.csv: a dict of `COSTS`, without a log of the parameters only."""
+    """Read a fold's training cost from config.json and log.csv: -> dict of `COSTS`; without a log mostly NaN."""
     row = dict.fromkeys(COSTS, np.nan) | {"parameters": fold.config.parameters or np.nan}
     path = fold.folder / "log.csv"
     if not path.is_file():
@@ -112,7 +112,7 @@ def costs(fold):
 
 
 def short_names(groups, differing):
-    """A short name for each group of runs: the value of one option in which all groups differ, else the run's name.
+    """Name each group of runs: by the value of an option in which all groups differ, else by the run's name.
 
     groups: list of lists of Run. differing: keys of config.
     """
@@ -129,7 +129,7 @@ def short_names(groups, differing):
 
 
 def in_words(table):
-    """`Comparison.methods` formatted: method, runs, F1 ± spread over classes, precision, recall, AUC ± spread, p."""
+    """Format `Comparison.methods`: method, runs, F1 ± spread over classes, precision, recall, AUC ± spread, p."""
     words = table[["method", "runs"]].copy()
     for name, key in {"F1": "f1", "precision": "precision", "recall": "recall", "AUC": "auc"}.items():
         words[name] = table[key].map("{:.3f}".format)
@@ -149,7 +149,7 @@ def print_tables(comparison, decide):
     threshold = "0.5" if decide == "half" else "a threshold per class, cross-fitted"
     print(f"\nmean over classes ± standard deviation over classes, decided at\n{threshold}")
     _print(in_words(comparison.methods()).set_index("method"), "method")
-    print("p: one-sided paired Wilcoxon test over the classes, that the first is no better\n")
+    print("p: one-sided paired Wilcoxon test over classes; null: the first is no better\n")
     table, cells = comparison.by_class_f1(), {}
     for name in comparison.order:
         won = table["winner"] == name
@@ -168,8 +168,8 @@ def _print(table, corner, formatters=None):
 
 
 def other_rows(groups):
-    """A message if the groups, lists of runs, were not all measured on the same images; else None. Runs of a group may have
-    images of their own, as with --limit, where the seed picks them."""
+    """Return a message if the groups (lists of runs) were measured on different images, else None. Within a group
+    images may differ, as with --limit, since the seed picks them."""
     seen = [{frozenset(run.ids) for run in runs} for runs in groups]
     for runs, ids in zip(groups, seen, strict=True):
         if ids != seen[0]:

@@ -32,9 +32,10 @@ from utils.scoring.thresholds.chen import table_one
 from utils.tools.evaluate import read_person
 
 FIGURES = [f"figure{number}.png" for number in (2, 5, 6, 7, 8, 9)]
-# fold: of read_fold. log, steps: DataFrames of log.csv and steps.csv. epochs: each epoch's predictions. switches, first_steps:
-# [(first epoch, loss)] and [(first step, loss)] of the later stages of the loss.
-History = namedtuple("History", "fold log steps epochs switches first_steps")
+# fold: of read_fold. log, steps: DataFrames of log.csv and steps.csv. epochs: each epoch's predictions. switches,
+# first_steps: [(first epoch, loss)] and [(first step, loss)] of the loss's later stages. person: of read_person, or
+# None.
+History = namedtuple("History", "fold log steps epochs switches first_steps person")
 
 
 def main():
@@ -52,40 +53,33 @@ def main():
         raise InputError(f"{len(folders)} folds cannot share one --out; name one fold, or leave it out")
     for folder in folders:
         check_writable(Path(args.out or folder / "figures") / FIGURES[0])
-    histories = [read_history(folder) for folder in folders]  # all are read before the first is drawn
-    people = [None] * len(folders)
-    if args.human:
-        people = [
-            read_person(args.human, one.fold.classes, one.fold.ids, one.fold.folder / "oof.csv") for one in histories
-        ]
-    for folder, history, person in zip(folders, histories, people, strict=True):
+    # All input is read before the first figure is drawn.
+    histories = [read_history(folder, args.human) for folder in folders]
+    for folder, history in zip(folders, histories, strict=True):
         out = Path(args.out or folder / "figures")
-        draw_figures(history, person, out)
+        draw_figures(history, out)
         print(f"{folder} -> {out}/: {', '.join([*FIGURES, 'table1.csv'])}")
 
 
-def read_history(folder):
-    """The tables that a trained fold wrote: -> History."""
+def read_history(folder, human=None):
+    """Read the tables that a trained fold wrote, and a person's labels in the file `human`, if given: -> History."""
     fold = read_fold(folder, "loss", "fold")
-    log = read_numbers(
-        folder / "log.csv", ["epoch", "macro_f1", "valid_focal", *(f"f1 {name}" for name in fold.classes)]
-    )
-    epochs = read_last_epochs(folder, fold.oof)
-    if epochs is None:
-        raise InputError(
-            f"{folder} lacks the predictions of each epoch in {EPOCHS_FOLDER}/, as older runs do; {RETRAIN}"
-        )
+    columns = ["epoch", "macro_f1", "valid_focal", *(f"f1 {name}" for name in fold.classes)]
+    log = read_numbers(folder / "log.csv", columns)
+    if (epochs := read_last_epochs(folder, fold.oof)) is None:
+        raise InputError(f"{folder} lacks each epoch's predictions in {EPOCHS_FOLDER}/, as older runs do; {RETRAIN}")
     schedule = losses.parse_schedule(fold.config.loss or "")
     switches = [(epoch, losses.describe_terms(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *training_curves.STEP_CURVES])
     if steps["epoch"].max() < log["epoch"].max():
         raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {RETRAIN}")
     first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), name) for epoch, name in switches]
-    return History(fold, log, steps, epochs, switches, first_steps)
+    person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
+    return History(fold, log, steps, epochs, switches, first_steps, person)
 
 
-def draw_figures(history, person, out):
-    """All figures and Table I of one fold into the folder `out`. person: of `read_person`, or None."""
+def draw_figures(history, out):
+    """Draw all figures and write Table I of one fold into the folder `out`."""
     fold, log, truth, oof = history.fold, history.log, history.fold.truth, history.fold.oof
     classes, positives = fold.classes, truth.sum(axis=0)
     threshold, _ = best_global_threshold(truth, oof)
@@ -97,8 +91,8 @@ def draw_figures(history, person, out):
     precision_recall(truth, oof, threshold, out / "figure8.png")
     images = {"machine": f"{len(truth):,} validation images, at the threshold best for them, {threshold:.3f}"}
     scores = None
-    if person:
-        rows, labels = person
+    if history.person:
+        rows, labels = history.person
         scores, positives = class_scores(truth[rows], labels), truth[rows].sum(axis=0)
         images["person"] = f"{len(rows):,} of these"
     machine = class_scores(truth, oof >= threshold)

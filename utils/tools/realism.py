@@ -1,12 +1,11 @@
-"""Compare simulated with real images: grey values, power spectra and file
-sizes of each channel, side by side.
+"""Compare grey values, power spectra and file sizes of simulated and real images.
 
     python -m utils.tools.realism --real input/train \\
         --simulated input/demo/train -o realism.png
 
 Folders hold <Id>_<red|green|blue|yellow>.png, jpg or tif; one channel of a
-sample is enough. Every plane is reduced to --size and 8 bits and written as
-PNG in the same way, so that only its content counts.
+sample is enough. Every plane is converted to --size, 8 bits and PNG, so that
+the original format does not matter.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +32,7 @@ def main():
     for side in SIDES:
         arg(f"--{side}", nargs="+", required=True, metavar="FOLDER", help=f"folders of {side} images")
     arg("-o", "--out", default="realism.png", metavar="PNG", help="figure to write (default: %(default)s)")
-    arg("--size", type=int, default=512, help="pixels of all planes; smaller ones are skipped (default: %(default)s)")
+    arg("--size", type=int, default=512, help="pixels of all planes; smaller planes are skipped (default: %(default)s)")
     arg("--limit", type=int, default=200, metavar="N", help="most planes per channel and side (default: %(default)s)")
     args = parser.parse_args()
     check_least(args, size=(LEAST_SIDE, MOST_SIDE), limit=1)
@@ -47,18 +46,18 @@ def main():
     if skipped:
         print(f"{plural(skipped, 'plane')} smaller than {args.size}² skipped")
     if not any(all(sides.values()) for sides in measured.values()):
-        text = f"real and simulated planes of {args.size}² or more; check the folders, or lower --size"
-        raise InputError(f"no channel has {text}")
+        fix = "check the folders, or lower --size"
+        raise InputError(f"no channel has real and simulated planes of {args.size}² or more; {fix}")
     print_table(measured)
     curves = {
-        name: {side: part and curve_bands(*part) for side, part in sides.items()} for name, sides in measured.items()
+        name: {side: part and curve_bands(*part) for side, part in both.items()} for name, both in measured.items()
     }
     dataset_figures.realism(curves, args.size, args.out)
     print(f"spectrum: median difference of log10 power, 0 for equal spectra -> {args.out}")
 
 
 def list_planes(folders):
-    """Paths of each channel's planes in all folders, complete samples or not: {channel: [path, …]}."""
+    """List each channel's planes in all folders, also of incomplete samples: -> {channel: [path, …]}."""
     if repeated := first_repeated(folders):
         raise InputError(f"{repeated} is given twice; name each folder once")
     planes = {channel: {} for channel in CHANNELS.values()}
@@ -72,7 +71,7 @@ def list_planes(folders):
 
 
 def measure(path, size):
-    """One plane's histogram (256,) int, power (size // 2,), and KB as PNG; None if it is too small."""
+    """Measure one plane: -> histogram (256,) int, power (size // 2,), KB as PNG; None if it is too small."""
     if min(image_size(path)) < size:
         return None
     plane = load_sample([path], size)[..., 0]
@@ -83,10 +82,10 @@ def measure(path, size):
 
 
 def radial_power(plane):
-    """Mean power at 1, 2, … S/2 cycles per image, over all directions: (S, S) -> (S // 2,) float64.
+    """Compute the mean power over directions at 1, 2, … S/2 cycles per image: (S, S) -> (S // 2,) float64.
 
     Mean removed, Hann window (Harris 1978), divided by the plane's variance and the window's energy, so that white
-    noise gives 1 at every frequency. A constant plane has no spectrum: NaN.
+    noise gives 1 at every frequency. A constant plane gives NaN.
     """
     values = plane - plane.mean()
     window, cycles = _window_and_cycles(len(plane))
@@ -99,15 +98,15 @@ def radial_power(plane):
 
 @lru_cache
 def _window_and_cycles(size):
-    """Periodic Hann window (size, size), and each Fourier coefficient's distance from 0, rounded: (size, size) int."""
+    """-> periodic Hann window (size, size), rounded frequency of each Fourier coefficient (size, size) int."""
     hann = np.hanning(size + 1)[:-1]
     axis = np.fft.fftfreq(size, 1 / size)
     return np.outer(hann, hann), np.rint(np.hypot(axis[:, None], axis)).astype(int)
 
 
 def measure_all(files, size, limit, label):
-    """Measure at most `limit` planes, spread evenly over `files`: -> (histograms (N, 256), powers (N, size // 2), kilobytes
-    (N,)), or None without any; number of planes skipped."""
+    """Measure at most `limit` planes, spread evenly over `files`: -> (histograms (N, 256), powers (N, size // 2),
+    kilobytes (N,)), or None if N is 0; number of planes skipped."""
     picked = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int))]
     with ThreadPoolExecutor(cores()) as pool:  # decoding and transforming release the interpreter lock
         work = pool.map(lambda path: measure(path, size), picked)
@@ -117,7 +116,7 @@ def measure_all(files, size, limit, label):
 
 
 def moments(histograms):
-    """Mean and std of all pixels pooled (grey values 0 to 1), fractions of pixels at 0 and at 255: (N, 256) -> 4 floats."""
+    """Mean and std over all pixels (grey values 0 to 1), fractions of pixels at 0 and at 255: (N, 256) -> 4 floats."""
     fraction = histograms.sum(axis=0) / histograms.sum()
     grey = np.arange(256) / 255
     mean = fraction @ grey
@@ -125,30 +124,27 @@ def moments(histograms):
 
 
 def bands(values):
-    """10th, 50th and 90th percentile over planes: (N, K) -> (3, K). Planes without a value (NaN) are left out."""
+    """10th, 50th and 90th percentile over planes, without planes of NaN: (N, K) -> (3, K)."""
     values = values[~np.isnan(values).any(axis=1)]
     return np.percentile(values, BAND, axis=0) if len(values) else np.full((3, values.shape[1]), np.nan)
 
 
 def curve_bands(histograms, powers, kilobytes):
-    """The curves of one side of a channel: bands of its histograms (3, 256) and spectra (3, S // 2), and all sizes."""
+    """-> bands of histograms (3, 256) and of spectra (3, S // 2), and all sizes, of one side of a channel."""
     return bands(histograms / histograms.sum(axis=1, keepdims=True)), bands(powers), kilobytes
 
 
 def spectrum_distance(first, second):
-    """Median over 2, 3, … S/2 cycles per image of |log10 median power's difference|: two (N, S // 2) -> float.
-
-    0 if two sets of planes have the same spectrum; 1 if they differ tenfold.
-    """
+    """Median over 2, 3, … S/2 cycles per image of |difference of log10 median power|: two (N, S // 2) -> float. 0 for
+    equal spectra, 1 for a tenfold difference."""
     first, second = (np.log10(np.maximum(bands(powers)[1], 1e-12))[1:] for powers in (first, second))
     return float(np.median(np.abs(first - second)))
 
 
 def print_table(measured):
-    """Two lines per channel; the second has the distance of the spectra, – if a side has none."""
-    print(
-        f"{'channel':9}{'':10}{'images':>7}{'mean':>8}{'std':>8}{'at 0':>8}{'at 255':>8}{'KB (10–90 %)':>17}{'spectrum':>10}"
-    )
+    """Print two lines per channel; the second has the distance of the spectra, or – if a side has none."""
+    moments_header = f"{'mean':>8}{'std':>8}{'at 0':>8}{'at 255':>8}"
+    print(f"{'channel':9}{'':10}{'images':>7}{moments_header}{'KB (10–90 %)':>17}{'spectrum':>10}")
     for channel, sides in measured.items():
         for side, part in sides.items():
             name = f"{channel if side == 'real' else '':9}{side:10}"

@@ -24,8 +24,8 @@ def parse_args():
     arg("--truth", required=True, metavar="CSV", help="Id,Target of the same Ids")
     arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
     arg("--images", action="append", default=[], help="folder of the images, for --sheet")
-    arg("--sheet", metavar="FILE", help="draw images with the first submission's and the true names")
-    arg("--seed", type=int, default=0, help="which images are drawn (default: %(default)s)")
+    arg("--sheet", metavar="FILE", help="draw images with the true classes and those of the first submission")
+    arg("--seed", type=int, default=0, help="seed of the drawn images (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -52,7 +52,7 @@ def main():
 
 
 def draw_sheet(args, ids, labels, decisions, classes, count=12):
-    """A contact sheet of `count` images, rare classes more likely, so that it does not show one class only."""
+    """Draw `count` images, more likely of rare classes, so that the sheet shows several classes."""
     rng = np.random.default_rng(args.seed)
     rarity = labels @ (1 / np.maximum(labels.sum(axis=0), 1))
     picked = np.argsort(-rarity * rng.random(len(ids)), kind="stable")[:count]

@@ -1,9 +1,9 @@
 """Thresholds of F1 smoothed over the positives' scores and bagged over bootstrap draws.
 
-The best in-sample threshold of a rare class depends on single positives. So a normal kernel smooths each positive's logit,
-and a Bayesian bootstrap (exponential weights: Rubin 1981) weights the positives. The draws' best thresholds are averaged in
-the logit. The best kernel width is unknown, so draws use several. With many positives all kernels are narrow, and the result
-approaches the exact optimum of F1 averaged over bootstraps (Breiman 1996).
+The best in-sample threshold of a rare class depends on single positives. So a normal kernel smooths each positive's
+logit, and a Bayesian bootstrap (exponential weights: Rubin 1981) weights the positives. The draws' best thresholds are
+averaged in the logit. The best kernel width is unknown, so draws use several. With many positives all kernels are
+narrow, and the result approaches the exact optimum of F1 averaged over bootstraps (Breiman 1996).
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ def bagged(truth, probabilities, epochs=None, class_priors=None):
 
 
 def bootstrap_thresholds(truth, probabilities, class_priors=None, widths=WIDTHS):
-    """-> thresholds (C,), and the best threshold of each draw (C, DRAWS x number of widths), for rows in any order. A width
-    of 0 does not smooth."""
+    """-> thresholds (C,), and the best threshold of each draw (C, DRAWS x number of widths), for rows in any order. A
+    width of 0 does not smooth."""
     rng = np.random.default_rng(0)
     positive = np.ascontiguousarray(np.asarray(truth, bool).T)
     values = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)

@@ -1,8 +1,9 @@
 """Thresholds on a grid of 1000 points in [0, 1], as in Chen (section III.D, Table I) and in public kits.
 
-Chen's raw thresholds are multiples of 1/999. His smoothed ones are not, so they are not a maximum of a smoothed curve (as in
-`epochs_curve`) but made "using the best thresholds from the last few epochs". The paper gives no number or weights; this kit
-takes a plain mean of five. The table used others (class 10: raw .1982, smoothed .01602: the last epoch weighs at most 1/12).
+Chen's raw thresholds are multiples of 1/999. His smoothed ones are not, so they are not a maximum of a smoothed curve
+(as in `epochs_curve`) but made "using the best thresholds from the last few epochs". The paper gives no number or
+weights; this kit takes a plain mean of five. The table used others (class 10: raw .1982, smoothed .01602: the last
+epoch weighs at most 1/12).
 """
 
 import numpy as np

@@ -60,8 +60,8 @@ def share(truth, probabilities, epochs=None, class_priors=None):
 
 
 def class_weights(truth, class_priors):
-    """-> (C, 2): weights of a positive and a negative row that turn the classes' priors into `class_priors` (C,). They are 1
-    if it is None, and for a class without positives or without negatives, before or after."""
+    """-> (C, 2): weights of a positive and a negative row that turn the classes' priors into `class_priors` (C,). They
+    are 1 if it is None, and for a class without positives or without negatives, before or after."""
     own = np.asarray(truth, float).mean(axis=0)
     if class_priors is None:
         return np.ones((len(own), 2))
