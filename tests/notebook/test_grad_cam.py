@@ -165,7 +165,7 @@ def test_black_in_the_right_place_costs_what_the_spot_is_worth(tmp_path):
     falls = grad_cam.measure_blanking(Spots(), shifted, files, [0, 0], fraction=1.0, draws=1)
     assert falls["marked"] == pytest.approx([0.78125 * 2 - 0.3 * 0.78125] * 2, rel=1e-4)
     line = grad_cam.describe_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})
-    assert grad_cam.describe_blanking({"marked": np.full(3, np.nan)}).startswith("all of 3 maps are empty")
+    assert grad_cam.describe_blanking({"marked": np.full(3, np.nan)}).startswith("all 3 maps are empty")
     assert "by 2.00 ± 1.41 by the map, 2.00 ± 2.83 elsewhere" in line and "1 of 2; 1 maps are empty" in line
 
 

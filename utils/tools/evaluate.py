@@ -1,4 +1,4 @@
-"""Score predictions, and compare them with a person's. (Chen, Table II and Fig. 9)
+"""Score predictions, and compare them with a person's (Chen, Table II, Fig. 9).
 
     python -m utils.tools.evaluate test.csv --labels input/demo/solution.csv \\
         --thresholds runs/demo/thresholds.json
