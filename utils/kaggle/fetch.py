@@ -4,10 +4,10 @@
     python -m utils.kaggle.fetch --check      # only check
 
 The files are train.csv, sample_submission.csv, and the folders train/ and
-test/ with four channels of each Id. Archives in input/ (train.zip, test.zip, or that
-of the whole competition) are unpacked. Others are downloaded with the official
-client (pip install kaggle; kaggle auth login); the account must have accepted
-the competition's rules. Interrupted unpacking resumes.
+test/ with four channels of each Id. Archives in input/ (train.zip, test.zip,
+or that of the whole competition) are unpacked. Others are downloaded with the
+official client (pip install kaggle; kaggle auth login); the account must have
+accepted the competition's rules. Interrupted unpacking resumes.
 """
 
 import os
