@@ -7,6 +7,7 @@ import io
 import multiprocessing.connection
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import namedtuple
@@ -78,6 +79,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 torch.set_num_threads(1)
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a shell's background, which the processes of tests would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 cache.DEFAULT_FOLDER = config.DEFAULTS["cache"] = tempfile.mkdtemp(prefix="packed-")  # not the user's
 atexit.register(shutil.rmtree, cache.DEFAULT_FOLDER, ignore_errors=True)
 Result = namedtuple("Result", "code out err")
