@@ -266,7 +266,8 @@ def check_options(args):
             if text and isinstance(text, str) and not is_line(text):
                 raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; fix it")
     losses.parse_schedule(args.loss)
-    augment.build(args.augment, parse_channels(args.channels).names)
+    augment.parse(args.augment)
+    parse_channels(args.channels)
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
             f"--accumulate {args.accumulate} leaves micro-batches of less than two images of --batch-size {args.batch_size}; give fewer"

@@ -12,8 +12,9 @@ from torchvision.models.resnet import Bottleneck
 
 from utils import models
 from utils.errors import InputError
-from utils.models import conv_mil
+from utils.models import conv_mil, layers
 from utils.models.layers import widen_stem
+from utils.runs import config
 
 COUNTS = {  # Rumetshofer et al., Table 7; DeepLoc: what the layers of its Table 6 have
     "gapnet_pl": 626_221,
@@ -197,3 +198,8 @@ def test_stems_do_what_they_say():
     assert torch.equal(zero[:, :3], rgb) and (zero[:, 3] == 0).all()
     copied = widen_stem(rgb, 4, "copy") * 4 / 3
     assert torch.allclose(copied[:, :3], rgb) and torch.allclose(copied[:, 3], rgb[:, 0])
+
+
+def test_the_options_of_the_stem_are_those_that_exist():
+    """Typed twice, so that reading a config need not import torch."""
+    assert list(config.STEMS) == list(layers.STEMS)

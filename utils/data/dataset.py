@@ -10,8 +10,6 @@ from utils.data.images import tiles
 from utils.errors import InputError, explain_system_error
 from utils.opencv import cv2
 
-FITS = ("resize", "crop")
-NORMALISATIONS = ("dataset", "image", "none")
 IDLE = -1  # instead of a row, while a DataLoader worker reads no sample
 
 
@@ -20,7 +18,7 @@ class Samples(Dataset):
 
     images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
     fit: ``resize`` the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that
-    cover the image. normalise: one of NORMALISATIONS. targets: (N, classes) or None. augment: `Augmentation` or None.
+    cover the image. normalise: ``dataset``, ``image`` or ``none``. targets: (N, classes) or None. augment: `Augmentation` or None.
     """
 
     def __init__(self, images, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
@@ -127,7 +125,7 @@ def dataset_moments(samples, count=500):
 class Normaliser:
     """Makes the network's input from a batch's images on the device: mix channels, subtract mean, divide by std.
 
-    mix: a ChannelSet's. normalise: one of NORMALISATIONS. mean, std: lists (planes,) in [0, 1] for ``dataset``; with
+    mix: a ChannelSet's. normalise: as of `Samples`. mean, std: lists (planes,) in [0, 1] for ``dataset``; with
     ``image`` each sample has its own, with ``none`` pixels stay in [0, 1]. dtype: of the result, None for float32.
     """
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, fields
 
+from utils.data.cache import DEFAULT_FOLDER
 from utils.data.images import MOST_SIDE, parse_channels
 from utils.errors import InputError
 from utils.safe_load import check_plain, is_line
@@ -13,16 +14,16 @@ MOST_FOLD = 99_999  # what a table of folds can hold
 FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
 AMP = ("auto", "off", "bf16", "fp16")
-STEMS = ("mean", "copy", "zero")
+STEMS = ("mean", "copy", "zero")  # as in utils/models/layers.py, which imports torch
 LAYERS = ("all", "last")
 PLATEAUS = ("step", "epoch", "none")
 
 
-def _field(check, default=None, ignored_on_resume=False):
+def _field(check, default=None, ignored_on_resume=False, is_option=True):
     """A field of `RunConfig`. check: (what the value should be, predicate). None stands for "not recorded" where it is the default.
     ignored_on_resume: may differ when a run goes on and between the folds of one run, since the result does not depend on it, or
-    depends on what another field records."""
-    metadata = {"check": check, "ignored_on_resume": ignored_on_resume}
+    depends on what another field records. is_option: whether train.py has an option of this name."""
+    metadata = {"check": check, "ignored_on_resume": ignored_on_resume, "is_option": is_option}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -76,7 +77,7 @@ class RunConfig:
     """What config.json holds. The options have the names and the meaning that `train.py --help` shows; those without a default here
     come from the recipe. An option added later means its default in the config of an older run."""
 
-    class_names: list = _field(_CLASS_NAMES)
+    class_names: list = _field(_CLASS_NAMES, is_option=False)
     recipe: str = _field(_TEXT)
     fold: int = _field(_whole(0, 10**6))
     # Data
@@ -124,22 +125,22 @@ class RunConfig:
     compile: bool = _field(_FLAG, False, ignored_on_resume=True)
     device: str = _field(_TEXT, "auto", ignored_on_resume=True)
     workers: int = _field(_ANY, -1, ignored_on_resume=True)
-    cache: str = _field(_TEXT, "input/packed", ignored_on_resume=True)
+    cache: str = _field(_TEXT, DEFAULT_FOLDER, ignored_on_resume=True)
     no_cache: bool = _field(_FLAG, False, ignored_on_resume=True)
     skip_bad: bool = _field(_FLAG, False, ignored_on_resume=True)
     save_every: str = _field(_TEXT, "10min", ignored_on_resume=True)
     time_limit: str = _field(_TEXT, "0", ignored_on_resume=True)
     overwrite: bool = _field(_FLAG, False, ignored_on_resume=True)
     # Facts
-    planes: int = _field(_whole(1, MOST_PLANES))
-    arithmetic: str = _field(_TEXT)
-    parameters: int = _field(_COUNT, ignored_on_resume=True)
-    mean: list = _field(_NUMBERS, ignored_on_resume=True)
-    std: list = _field(_NUMBERS, ignored_on_resume=True)
-    skipped: list = _field(("a list of Ids", _are_lines), [], ignored_on_resume=True)
-    rows_sha256: str = _field(_TEXT)
-    versions: dict = _field(_ANY, ignored_on_resume=True)
-    commit: str = _field(_ANY, ignored_on_resume=True)
+    planes: int = _field(_whole(1, MOST_PLANES), is_option=False)
+    arithmetic: str = _field(_TEXT, is_option=False)
+    parameters: int = _field(_COUNT, ignored_on_resume=True, is_option=False)
+    mean: list = _field(_NUMBERS, ignored_on_resume=True, is_option=False)
+    std: list = _field(_NUMBERS, ignored_on_resume=True, is_option=False)
+    skipped: list = _field(("a list of Ids", _are_lines), [], ignored_on_resume=True, is_option=False)
+    rows_sha256: str = _field(_TEXT, is_option=False)
+    versions: dict = _field(_ANY, ignored_on_resume=True, is_option=False)
+    commit: str = _field(_ANY, ignored_on_resume=True, is_option=False)
 
     @classmethod
     def from_dict(cls, values, path):
@@ -209,17 +210,5 @@ NETWORK = (
     "batch_size",
 )  # to rebuild it
 IGNORED_ON_RESUME = {each.name for each in fields(RunConfig) if each.metadata["ignored_on_resume"]}
-FACTS = {
-    "class_names",
-    "planes",
-    "arithmetic",
-    "parameters",
-    "mean",
-    "std",
-    "skipped",
-    "rows_sha256",
-    "versions",
-    "commit",
-}
-OPTIONS = [each.name for each in fields(RunConfig) if each.name not in FACTS]
+OPTIONS = [each.name for each in fields(RunConfig) if each.metadata["is_option"]]
 DEFAULTS = {each.name: each.default for each in fields(RunConfig) if each.name in OPTIONS and each.default is not None}
