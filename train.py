@@ -97,7 +97,7 @@ def parse_args():
     arg("--model", help=f"{', '.join(models.NETWORKS)}, timm:NAME or pretrainedmodels:NAME", group=net)
     arg("--weights", help="imagenet, none or a file of weights", group=net)
     arg("--layers", choices=LAYERS, help="which are trained", group=net)
-    arg("--stem", choices=STEMS, help="how RGB filters are widened to other channels", group=net)
+    arg("--stem", choices=STEMS, help="how pretrained RGB filters are widened to other channels", group=net)
     opt = parser.add_argument_group("optimisation")
     arg("--epochs", type=int, help="most epochs", group=opt)
     minutes = "stop before the epoch that would exceed this time, in all, but not before the first; 0: no limit"
@@ -205,7 +205,7 @@ def prepare(args, context, device, run, started):
         return None
 
     torch.manual_seed(args.seed)
-    network = models.build(args.model, len(classes), channels.planes, args.size, args.stem)
+    network = models.build(args.model, len(classes), channels.planes, args.size)
     check_batch_norm(args, network, channels.planes, len(train_rows))
     if args.checkpointing and not activation_checkpointing.checkpoint_blocks(network):
         raise InputError(f"--checkpointing finds no blocks in {args.model}; give --accumulate to save memory instead")

@@ -37,7 +37,7 @@ def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
     for path in reversed(files):
         if not path.exists():
             files[1].rename(path)
-        network = models.build("se_resnext50_32x4d", 28, 4, stem="zero")
+        network = models.build("se_resnext50_32x4d", 28, 4)
         message = weights.load_start(network, start("se_resnext50_32x4d", "imagenet", stem="zero"))
         assert path.name in message and "new last layer" in message
         loaded, stem = network.state_dict(), "layer0.conv1.weight"

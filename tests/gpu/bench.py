@@ -229,7 +229,7 @@ def net_variant(
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.manual_seed(0)
     form = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    network = models.build(model, 28, 4, size, "mean").to(device, memory_format=form)
+    network = models.build(model, 28, 4, size).to(device, memory_format=form)
     for layer in network.modules():
         if isinstance(layer, SqueezeExcite) and not one_pass:  # the gradient as autograd has it
             layer.in_one_pass = lambda images, gate=layer.gate: images * gate(mean_of_pixels(images))

@@ -3,6 +3,7 @@
 import importlib
 import math
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -182,6 +183,21 @@ def test_se_resnext50_shares_timms_state_dict():
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.allclose(own.eval()(image), other(image), atol=1e-5)
+
+
+FIRST_LAYERS = [*models.NETWORKS, "timm:resnet10t", "pretrainedmodels:resnet18"]
+
+
+@pytest.mark.parametrize("name", FIRST_LAYERS)
+def test_a_random_network_knows_its_planes_apart(name):
+    """With the same filters on every plane, swapping channels would change nothing. Their size is that of an ordinary layer."""
+    networks = (models.build(name, 2, planes, 128) for planes in (4, 3))
+    filters, rgb = (next(it for it in network.parameters() if it.ndim == 4).detach() for network in networks)
+    assert filters.shape[1] == 4
+    alike = np.corrcoef(filters.transpose(0, 1).flatten(1).numpy())
+    assert np.abs(alike - np.eye(4)).max() < 0.5
+    # A variance of 1/fan_in falls with more planes, one of 1/fan_out stays.
+    assert 0.7 < filters.std() / rgb.std() < 1.2
 
 
 def test_stems_do_what_they_say():

@@ -337,7 +337,7 @@ def test_how_an_optimiser_computes_is_the_devices_and_not_the_files(name):
     assert on_gpu.get("fused") is (True if name != "adadelta" else None)
 
 
-def build_tiny(classes, channels, size, stem):
+def build_tiny(classes, channels, size):
     """A network that is compiled in seconds, with batch norm and without dropout."""
     network = nn.Sequential(nn.Conv2d(channels, 4, 3, stride=4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
     network.append(nn.Linear(4 * (size // 4) ** 2, classes))

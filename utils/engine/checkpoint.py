@@ -186,7 +186,7 @@ def load_network(path, device="cpu"):
 
 
 def _build(config):
-    return models.build(config.model, len(config.class_names), config.planes, config.size, config.stem)
+    return models.build(config.model, len(config.class_names), config.planes, config.size)
 
 
 def _check_weights(path, state):

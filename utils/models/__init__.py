@@ -29,7 +29,7 @@ from utils.models import (
 
 
 class Network(NamedTuple):
-    """build(classes, channels, size, stem) -> nn.Module. smallest: pixels below which images would shrink to nothing. imagenet_urls:
+    """build(classes, channels, size) -> nn.Module. smallest: pixels below which images would shrink to nothing. imagenet_urls:
     where ImageNet weights are published, in the order to try."""
 
     build: Callable
@@ -52,22 +52,22 @@ NETWORKS = {
 }
 
 
-def build(name, classes, channels, size=512, stem="mean"):
+def build(name, classes, channels, size=512):
     """A network with random weights: one of `NETWORKS`, or `timm:NAME`, `pretrainedmodels:NAME`.
 
     classes: outputs. channels: input planes. size: pixels of the square images; fully convolutional networks take any other size
-    too. stem: how a first convolution made for RGB is widened; networks made for any number of channels ignore it.
+    too.
     Raises InputError for an unknown name and for a size that the network cannot take.
     """
     if name not in NETWORKS:
         if name.startswith(("timm:", "pretrainedmodels:")):
-            return external.build(name, classes, channels, size, stem)
+            return external.build(name, classes, channels, size)
         names = ", ".join(NETWORKS)
         raise InputError(f"no network is called {name!r}; there are {names}, timm:NAME and pretrainedmodels:NAME")
     network = NETWORKS[name]
     if size < (least := network.smallest):
         raise InputError(f"{name} takes images of {least} pixels or more, not {size}; give --size {least}")
-    return network.build(classes=classes, channels=channels, size=size, stem=stem)
+    return network.build(classes=classes, channels=channels, size=size)
 
 
 def parameters_of(network, layers):

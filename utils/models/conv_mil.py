@@ -29,7 +29,7 @@ class ConvMIL(nn.Module):
     stem_layers, head_layers = ("convolutions.1",), ("maps", "threshold", "head")
     map_layer = "convolutions"  # the last one whose channels are not classes
 
-    def __init__(self, classes, channels, size, stem):
+    def __init__(self, classes, channels, size):
         super().__init__()
         self.size = size
         layers, inputs = [nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)], channels

@@ -17,7 +17,7 @@ from utils.models.layers import convolutions
 class ConvNet(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("head.5",)
 
-    def __init__(self, classes, channels, size, stem):
+    def __init__(self, classes, channels, size):
         super().__init__()
         layers, inputs = [], channels
         for outputs in (32, 64, 128, 128, 128):

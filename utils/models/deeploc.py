@@ -20,7 +20,7 @@ from utils.models.layers import check_shape, convolutions, lecun_normal, selu_la
 class DeepLoc(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("head.6",)
 
-    def __init__(self, classes, channels, size, stem):
+    def __init__(self, classes, channels, size):
         super().__init__()
         self.size = size
         layers, inputs = [], channels

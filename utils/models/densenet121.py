@@ -12,15 +12,17 @@ ICLR 2019, section 3 and Table 5.
 Batch norm and ReLU before every convolution. 6,970,317 parameters with 4 channels and 13 classes, as in Table 7.
 """
 
-from utils.models.layers import widen_first
+from torch import nn
+
+from utils.models.layers import first_layer
 
 IMAGENET_URLS = ("https://download.pytorch.org/models/densenet121-a639ec97.pth",)
 
 
-def build(classes, channels, size, stem):
+def build(classes, channels, size):
     from torchvision.models import densenet121  # here, since torchvision takes seconds to import
 
     network = densenet121(num_classes=classes, drop_rate=0.2)
-    network.features.conv0 = widen_first(network.features.conv0, channels, stem)
+    network.features.conv0 = first_layer(network.features.conv0, channels, nn.init.kaiming_normal_)
     network.stem_layers, network.head_layers = ("features.conv0",), ("classifier",)
     return network

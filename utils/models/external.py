@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from utils.errors import InputError, first_line, listing
-from utils.models.layers import widen_first
+from utils.models.layers import first_layer
 
 
-def build(name, classes, channels, size, stem):
+def build(name, classes, channels, size):
     """A network with random weights. Raises InputError if the library has none of this name, or if it cannot take images of `size`
     pixels."""
     library, _, word = name.partition(":")
     make = {"timm": _from_timm, "pretrainedmodels": _from_pretrainedmodels}[library]
     try:
-        network = make(word, classes, channels, size, stem)
+        network = make(word, classes, channels, size)
         with torch.inference_mode():
             shape = tuple(network.eval()(torch.zeros(1, channels, size, size)).shape)
     except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
@@ -27,7 +27,7 @@ def build(name, classes, channels, size, stem):
     return network
 
 
-def _from_timm(word, classes, channels, size, stem):
+def _from_timm(word, classes, channels, size):
     import timm  # here, since it takes seconds
 
     if not timm.is_model(word):
@@ -50,7 +50,7 @@ def size_for(word, size):
     return {"img_size": size} if config and config.fixed_input_size else {}
 
 
-def _from_pretrainedmodels(word, classes, channels, size, stem):
+def _from_pretrainedmodels(word, classes, channels, size):
     import pretrainedmodels  # here, since it takes 480 MB and half a second
 
     if word not in pretrainedmodels.model_names:
@@ -70,6 +70,8 @@ def _from_pretrainedmodels(word, classes, channels, size, stem):
         if isinstance(getattr(network, pool, None), nn.AvgPool2d):
             setattr(network, pool, nn.AdaptiveAvgPool2d(1))  # made for 224² otherwise
     first = next(path for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
-    network.set_submodule(first, widen_first(network.get_submodule(first), channels, stem))
+    rgb = network.get_submodule(first)
+    spread = float(rgb.weight.detach().std())  # of the library's own random filters
+    network.set_submodule(first, first_layer(rgb, channels, lambda weight: nn.init.normal_(weight, std=spread)))
     network.stem_layers, network.head_layers = (first,), ("last_linear",)
     return network

@@ -22,7 +22,7 @@ class GapNetPL(nn.Module):
     stem_layers, head_layers = ("block1.0",), ("head",)
     map_layer = "block1"  # its map marks what the logit depends on; that of the deepest block does not (utils.notebook.grad_cam.blanking)
 
-    def __init__(self, classes, channels, size, stem):
+    def __init__(self, classes, channels, size):
         super().__init__()
         self.block1 = nn.Sequential(*convolutions(channels, [32], nn.SELU, stride=2), nn.MaxPool2d(2))
         self.block2 = nn.Sequential(*convolutions(32, [64] * 4, nn.SELU, stride=2), nn.MaxPool2d(2))

@@ -1,4 +1,5 @@
-"""Building blocks of several networks: convolutions, initialisation, widening of RGB filters, the check of a fixed image size."""
+"""Building blocks of several networks: convolutions, initialisation, the first layer for any number of planes, the check of a fixed
+image size."""
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ STEMS = {
 
 
 def widen_stem(weight, channels, stem):
-    """RGB filters (N, 3, k, k) -> filters for `channels` planes (N, channels, k, k), by one of `STEMS`."""
+    """Trained RGB filters (N, 3, k, k) -> filters for `channels` planes (N, channels, k, k), by one of `STEMS`."""
     if stem not in STEMS:
         raise InputError(f"no stem is called {stem!r}; there are {', '.join(STEMS)}")
     if channels == 3:
@@ -27,16 +28,16 @@ def widen_stem(weight, channels, stem):
     return widened
 
 
-def widen_first(first, channels, stem):
-    """A convolution for RGB -> the same for `channels` planes."""
-    if channels == first.in_channels:
-        return first
-    options = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
-    widened = nn.Conv2d(channels, first.out_channels, first.kernel_size, **options)
-    widened.weight.data = widen_stem(first.weight.data, channels, stem)
-    if first.bias is not None:
-        widened.bias.data = first.bias.data.clone()
-    return widened
+def first_layer(rgb, channels, initialise=None):
+    """A convolution for RGB with random filters -> the same for `channels` planes, each with random filters of its own: alike, the
+    network would not know one plane from another. initialise: of the weights; torch's usual one if None."""
+    if channels == rgb.in_channels:
+        return rgb
+    options = {"stride": rgb.stride, "padding": rgb.padding, "bias": rgb.bias is not None}
+    layer = nn.Conv2d(channels, rgb.out_channels, rgb.kernel_size, **options)
+    if initialise:
+        initialise(layer.weight)
+    return layer
 
 
 def convolutions(inputs, widths, activation, kernel=3, stride=1):

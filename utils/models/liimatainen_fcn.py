@@ -21,7 +21,7 @@ class LiimatainenFCN(nn.Module):
     stem_layers, head_layers = ("convolutions.0",), ("maps",)
     map_layer = "convolutions"  # the last one whose channels are not classes
 
-    def __init__(self, classes, channels, size, stem):
+    def __init__(self, classes, channels, size):
         super().__init__()
         layers, inputs = [], channels
         for outputs in (32, 64, 128, 256):

@@ -24,7 +24,7 @@ WIDTHS = (16, 16, 16, 32, 32, 32, 64)
 class MCNN(nn.Module):
     stem_layers, head_layers = tuple(f"branches.{i}.1" for i in range(len(WIDTHS))), ("head.2",)
 
-    def __init__(self, classes, channels, size, stem):
+    def __init__(self, classes, channels, size):
         super().__init__()
         self.size = size
         self.branches = nn.ModuleList(self._branch(i, channels, width) for i, width in enumerate(WIDTHS))

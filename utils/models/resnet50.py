@@ -13,14 +13,17 @@ of the 16. The poster does not say what the additional convolution is: here a se
 23,537,805 parameters with 4 channels and 13 classes, enhanced 31,727,245.
 """
 
+from functools import partial
+
 from torch import nn
 
-from utils.models.layers import widen_first
+from utils.models.layers import first_layer
 
 IMAGENET_URLS = ("https://download.pytorch.org/models/resnet50-0676ba61.pth",)
+FAN_OUT = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")  # as torchvision's other convolutions
 
 
-def build(classes, channels, size, stem, enhanced=False):
+def build(classes, channels, size, enhanced=False):
     from torchvision.models.resnet import Bottleneck, ResNet  # here, since torchvision takes seconds to import
 
     class EnhancedBottleneck(Bottleneck):
@@ -32,10 +35,10 @@ def build(classes, channels, size, stem, enhanced=False):
                 self.conv2 = nn.Sequential(self.conv2, nn.BatchNorm2d(width), nn.ReLU(inplace=True), second)
 
     network = ResNet(EnhancedBottleneck if enhanced else Bottleneck, [3, 4, 6, 3], num_classes=classes)
-    network.conv1 = widen_first(network.conv1, channels, stem)
+    network.conv1 = first_layer(network.conv1, channels, FAN_OUT)
     network.stem_layers, network.head_layers = ("conv1",), ("fc",)
     return network
 
 
-def build_enhanced(classes, channels, size, stem):
-    return build(classes, channels, size, stem, enhanced=True)
+def build_enhanced(classes, channels, size):
+    return build(classes, channels, size, enhanced=True)

@@ -13,7 +13,7 @@ Chen, "Extracting Cellular Location of Human Proteins Using Deep Learning", sect
 
 from torch import nn
 
-from utils.models.layers import widen_first
+from utils.models.layers import first_layer
 from utils.models.squeeze_excite import SqueezeExcite
 
 # The same tensors as pretrainedmodels names them, and as timm does.
@@ -23,7 +23,7 @@ IMAGENET_URLS = (
 )
 
 
-def build(classes, channels, size, stem):
+def build(classes, channels, size):
     # Here, since it takes 480 MB and half a second.
     from pretrainedmodels.models.senet import SEModule, se_resnext50_32x4d
 
@@ -33,6 +33,6 @@ def build(classes, channels, size, stem):
             network.set_submodule(name, SqueezeExcite(layer.fc1, layer.fc2))
     network.avg_pool = nn.AdaptiveAvgPool2d(1)  # the original averages 7x7 and so takes only 224² images
     network.last_linear = nn.Linear(network.last_linear.in_features, classes)
-    network.layer0.conv1 = widen_first(network.layer0.conv1, channels, stem)
+    network.layer0.conv1 = first_layer(network.layer0.conv1, channels)
     network.stem_layers, network.head_layers = ("layer0.conv1",), ("last_linear",)
     return network

@@ -11,7 +11,7 @@
 
 from torch import nn
 
-from utils.models.layers import widen_first
+from utils.models.layers import first_layer
 
 # The same tensors as pretrainedmodels names them, and as timm does.
 IMAGENET_URLS = (
@@ -20,12 +20,12 @@ IMAGENET_URLS = (
 )
 
 
-def build(classes, channels, size, stem):
+def build(classes, channels, size):
     from pretrainedmodels.models.xception import Xception  # here, since it takes 480 MB and half a second
 
     network = Xception(num_classes=1000)
     network.last_linear = nn.Linear(network.fc.in_features, classes)
     del network.fc
-    network.conv1 = widen_first(network.conv1, channels, stem)
+    network.conv1 = first_layer(network.conv1, channels)
     network.stem_layers, network.head_layers = ("conv1",), ("last_linear",)
     return network

@@ -202,7 +202,6 @@ NETWORK = (
     "class_names",
     "channels",
     "planes",
-    "stem",
     "size",
     "fit",
     "normalise",

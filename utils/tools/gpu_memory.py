@@ -41,7 +41,7 @@ def estimate(options, classes, amp):
     labelled = Samples([], channels, size, "resize", "none", np.ones((max(batch, 2), classes), np.uint8))
     schedule = losses.parse_schedule(options["loss"])
     with FakeTensorMode(), Peak() as peak:
-        network = models.build(options["model"], classes, channels.planes, size, options["stem"])
+        network = models.build(options["model"], classes, channels.planes, size)
         if options.get("checkpointing"):
             activation_checkpointing.checkpoint_blocks(network)
         trainer = Trainer(network, labelled, config, schedule, torch.device("cpu"), amp, steps_per_epoch=1)
