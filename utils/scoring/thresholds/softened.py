@@ -18,7 +18,8 @@ def soft_f1(truth, probabilities, epochs=None):
     counts = np.zeros((2, BINS, truth.shape[1]))  # positives, images
     np.add.at(counts[0], (places, columns), truth)
     np.add.at(counts[1], (places, columns), 1)
-    centres = (np.arange(BINS)[:, None] + 0.5) / BINS
+    used = np.flatnonzero(counts[1].any(axis=1))  # the other bins add nothing, at the same cost
+    counts, centres = counts[:, used], (used[:, None] + 0.5) / BINS
     positives = counts[0].sum(axis=0)
 
     def soften(thresholds):
