@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402, F401 - the first optimiser of a process imports it, in every life anew
 from tqdm import tqdm  # noqa: E402
 
 import make_folds  # noqa: E402
@@ -91,7 +92,7 @@ def attack(kind, kills, rng, folder, data):
         while sum(met.values()) < kills:
             tried = folder / f"{kind}-{runs}"
             killed = options | {"runs": tried, "cache": folder / f"cache-{kind}", "save-every": "0.05s"}
-            while phase := life(killed, rng):
+            while phase := life(killed, rng if sum(met.values()) < kills else None):
                 met[phase] += 1
                 bar.update()
                 if rng.random() < 0.3:

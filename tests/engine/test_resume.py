@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from conftest import ROOT, kit, refuse, submission_of, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
-from kills import differences
+from kills import KINDS, attack, differences
 from nan_batches import poison
 from torchrun import together, torchrun
 
@@ -50,12 +51,10 @@ def undisturbed(words, tmp_path_factory):
     return runs / "mini/fold0"
 
 
-def test_killed_at_any_moment_a_training_ends_as_if_it_had_not_been():
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "tests/kills.py", "--kills", "18"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 differences") == 3
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_moment_a_training_ends_as_if_it_had_not_been(kind, atlas, folds, tmp_path):
+    data = {"folds": folds, "images": atlas / "train"}
+    assert attack(kind, 18, random.Random(0), tmp_path, data) == 0
 
 
 def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, undisturbed, tmp_path):
