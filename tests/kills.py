@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
-import torch._dynamo  # noqa: E402, F401 - the first optimiser of a process imports it, in every life anew
+import torch._dynamo  # noqa: E402, F401 - else imported in every life anew, by its first optimiser
 from tqdm import tqdm  # noqa: E402
 
 import make_folds  # noqa: E402
