@@ -96,7 +96,7 @@ def download(name, folder):
         raise InputError(f"{folder} lacks {name} and there is no kaggle client to fetch it; {install}, {BY_HAND}")
     partial = folder / FETCHING
     partial.mkdir(parents=True, exist_ok=True)
-    _check_room(folder, f"{name} with its content", 2 * ARCHIVES.get(name, 0))
+    check_room(folder, f"{name} with its content", 2 * ARCHIVES.get(name, 0))
     command = ["kaggle", "competitions", "download", "-c", COMPETITION, "-f", name, "-p", str(partial)]
     print("$", *command, flush=True)
     done = subprocess.run([client, *command[1:]])
@@ -119,7 +119,7 @@ def unpack(archive, folder):
             members = [(member, _place(member, archive, folder)) for member in packed.infolist()]
             members = [(member, place) for member, place in members if place]
             todo = [(m, place) for m, place in members if not place.is_file() or place.stat().st_size != m.file_size]
-            _check_room(folder, archive, sum(member.file_size for member, _ in todo))
+            check_room(folder, archive, sum(member.file_size for member, _ in todo))
             for member, place in tqdm(todo, desc=f"unpacking {archive.name}", unit="file", disable=None):
                 _extract(packed, member, place)
         for target in (folder / "train", folder / "test"):
@@ -156,7 +156,8 @@ def _unfinished(folder):
     return folder.with_name(f".{folder.name}.unpacking")
 
 
-def _check_room(folder, what, need):
+def check_room(folder, what, need):
+    """Raise InputError unless `need` bytes are free on the disk of `folder`. what: their content, for the message."""
     if (free := shutil.disk_usage(folder).free) < need:
         raise InputError(f"{what} needs about {data_size(need)} and {folder} has {data_size(free)} free; make room")
 
