@@ -19,13 +19,13 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from utils.cli import option_parser, run_script
-from utils.data.images import CHANNELS, ENDINGS, ChannelSet, find_files
+from utils.cli import check_least, option_parser, run_script
+from utils.data.images import CHANNELS, ENDINGS, ChannelSet, find_files, image_size
 from utils.data.labels import load_classes, read_labels
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, data_size, first_line, listing, plural
 from utils.files import destination
-from utils.kaggle import COMPETITION, TABLES
+from utils.kaggle import COMPETITION, SIDE, TABLES
 
 ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # approximate bytes; the unpacked images need the same again
 IMAGE_ENDS = tuple(f"_{channel}.{ending}" for channel in CHANNELS.values() for ending in ENDINGS)
@@ -38,14 +38,34 @@ def main():
     parser = option_parser(__doc__, "utils.kaggle.fetch")
     parser.add_argument("--to", default="input", metavar="FOLDER", help="folder of the files (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="check only, download nothing")
+    crop = "refuse images smaller than N pixels, on which training with crops would fail; 0: any (default: %(default)s)"
+    parser.add_argument("--crop", type=int, default=0, metavar="N", help=crop)
     args = parser.parse_args()
+    check_least(args, crop=0)
     folder = Path(args.to)
+    if args.crop:
+        check_crop(folder, args.crop)
     if not args.check:
         provide(folder)
     if missing := find_missing(folder):
         raise InputError(f"{folder} lacks {listing(missing)}; fetch them with python -m utils.kaggle.fetch, {BY_HAND}")
     train, test = check(folder)
     print(f"{folder}: {train:,} labelled samples in train, {test:,} in test, four channels each")
+
+
+def check_crop(folder, crop):
+    """Raise InputError if crops of `crop` pixels do not fit into the images in train/ and test/, or would not into those that
+    are still to be fetched."""
+    for name in ("train", "test"):
+        images = (path for path in folder.glob(f"{name}/*") if path.name.endswith(IMAGE_ENDS) and path.name[0] != ".")
+        first = next(images, None)
+        side = min(image_size(first)) if first else SIDE
+        if side < crop:
+            places = f"{folder / 'train'} and {folder / 'test'}"
+            raise InputError(
+                f"crops of {crop} pixels do not fit into the competition's images of {side} in {name}; give --size {side}, "
+                f"or --fit resize, or unpack train_full_size.7z and test_full_size.7z into {places}"
+            )
 
 
 def find_missing(folder):
