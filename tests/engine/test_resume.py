@@ -55,7 +55,7 @@ def undisturbed(words, tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment_a_training_ends_as_if_it_had_not_been(kind, atlas, folds, tmp_path):
     data = {"folds": folds, "images": atlas / "train"}
-    assert attack(kind, 18, random.Random(0), tmp_path, data) == 0
+    assert attack(kind, 12, random.Random(0), tmp_path, data) == 0
 
 
 def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, undisturbed, tmp_path):
