@@ -89,7 +89,7 @@ def parse_args():
     arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
     normalise = "by statistics of the training set, of each image, or not"
     arg("--normalise", choices=NORMALISATIONS, help=normalise, group=data)
-    arg("--augment", help='none, d4, chen, or stages by epoch: "1:chen 20:chen_strong"', group=data)
+    arg("--augment", help='none, d4, chen, or stages by epoch: "1:chen 21:chen_strong"', group=data)
     limit = "use only N training and N validation images; 0: all"
     arg("--limit", type=int, metavar="N", help=limit, group=data)
     arg("--single-label", action="store_true", help="use only images of exactly one class", group=data)

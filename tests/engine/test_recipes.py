@@ -21,7 +21,7 @@ PROTOCOL |= {"plateau": "epoch", "patience": 30, "min_gain": 0.01}
 ADAM = {"optimiser": "adam", "loss": "1:bce", "weights": "none", "fit": "resize"}  # Mylavarapu, "Architecture"
 CHEN = {"model": "se_resnext50_32x4d", "weights": "imagenet", "channels": "rgby", "size": 512, "batch_size": 64}
 CHEN |= {"optimiser": "adadelta", "lr": 0.1, "weight_decay": 1e-4, "plateau": "step", "patience": 4, "epochs": 40}
-CHEN |= {"early_stop": 5, "augment": "1:chen 20:chen_strong"}
+CHEN |= {"early_stop": 5, "augment": "1:chen 21:chen_strong"}
 CHEN |= {"loss": "1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce"}
 PAPERS = {
     "chen": CHEN,

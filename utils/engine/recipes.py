@@ -13,7 +13,7 @@ CHEN = {
     "size": 512,  # Table III
     "fit": "resize",
     "normalise": "dataset",  # open
-    "augment": "1:chen 20:chen_strong",  # Fig. 3; numbers and the change at epoch 20 from the author's code
+    "augment": "1:chen 21:chen_strong",  # Fig. 3; numbers and the change at epoch 20 from the author's code
     "epochs": 40,  # IV.A
     "batch_size": 64,  # III.C
     # III.C: 10 epochs of BCE, then soft F1 + negatively weighted BCE. Fig. 5: weighted BCE scaled up at step 10k, which is
