@@ -148,7 +148,7 @@ def test_padding_never_crops_and_adds_up_to_a_tenth_on_each_side():
             assert strength.max() > 90, "the frame's line is still there"
             added.append(strength.argmax())
     added = np.reshape(added, (300, 4))
-    assert added.min() == 0 and added.max() == 9
+    assert added.min() == 0 and 8 <= added.max() <= 10
     assert np.corrcoef(added.T)[0, 1:] == pytest.approx([0, 0, 0], abs=0.2), "separately"
     black = np.mean([run(pad, flat(size=100), seed).min() < 50 for seed in range(300)])
     assert black == pytest.approx(0.5, abs=0.1), "else mirrored"
@@ -271,6 +271,7 @@ def test_piecewise_affine_moves_pixels_where_its_nodes_go():
     still = np.zeros((2, 4, 4))
     assert (transform.apply(image, moves=still) == image).all()
     shifted = transform.apply(image, moves=still + np.array([3 / 63, -2 / 63])[:, None, None])
+    assert (shifted[22:, :40] == image[20:62, 3:43]).all(), "output x reads input x + 3, y reads y - 2"
     ramp = np.arange(0, 256, 4, dtype=np.uint8)[None, :, None].repeat(64, axis=0)  # grey value: 4 x column
     columns = transform.apply(ramp, moves=still + 3 / 63)[32, :, 0] / 4
     assert columns == pytest.approx(np.interp(range(64), [0, 21, 42, 63], [3, 24, 45, 63]), abs=0.15), "not out of it"
