@@ -62,6 +62,24 @@ def test_the_same_for_any_number_of_workers_and_new_every_epoch(loaders):
         assert changed.all(), "every sample, not only some"
 
 
+def test_a_stage_by_step_begins_within_an_epoch_and_so_after_an_interruption(tmp_path):
+    ids = [f"i{n:02}" for n in range(12)]
+    write_images(tmp_path, ids, size=24)
+    files = find_files([tmp_path], ids, parse_channels("rgby"))
+    chain = augment.build("1:none step5:chen", RGBY, steps_per_epoch=3)  # from the third batch of epoch 2
+    seen = ("resize", "none", np.ones((12, 3)))
+
+    def changed(epoch, workers=0, skip=0):
+        samples = [Samples(files, parse_channels("rgby"), 24, *seen, made) for made in (chain, None)]
+        both = [make_loader(each, 4, workers, torch.device("cpu"), shuffle=True) for each in samples]
+        pairs = zip(*(begin_epoch(loader, epoch, skip) for loader in both), strict=True)
+        return [[not torch.equal(*images) for images in zip(one["images"], other["images"])] for one, other in pairs]
+
+    none, all_ = [False] * 4, [True] * 4
+    assert changed(1) == [none] * 3 and changed(2) == changed(2, workers=2) == [none, none, all_]
+    assert changed(2, skip=4) == [none, all_] and changed(3) == [all_] * 3
+
+
 class Chosen(A.ImageOnlyTransform):
     """Replaces an operation and logs that it was chosen."""
 
@@ -96,7 +114,7 @@ def test_one_operation_of_each_group_and_every_combination_of_them():
         }
         for group, part in groups.items()
     }
-    chain = augment.Augmentation([(1, "d4")], RGBY)
+    chain = augment.Augmentation(["d4"], [0], RGBY)
     chain.transforms = [augment.pipeline(logging)]
     image, seen = flat(), []
     for seed in range(1500):
@@ -191,16 +209,16 @@ def test_the_protein_is_changed_gently_and_separately():
 
 
 def test_after_epoch_20_the_references_get_darker():
-    chain = augment.build("1:chen 21:chen_strong", RGBY)
+    chain = augment.build("1:chen 21:chen_strong", RGBY, steps_per_epoch=10)
     image = flat(120)
 
-    def darkest(epoch):
+    def darkest(step):
         """Least brightness of the middle of a reference channel; at most three quarters of it are a hole."""
-        middles = (chain(image, np.ones(1), epoch, seed)[0][12:20, 12:20] for seed in range(400))
+        middles = (chain(image, np.ones(1), step, seed)[0][12:20, 12:20] for seed in range(400))
         return min(middle[..., c].max() for middle in middles for c in (0, 2, 3)) / 120
 
     # Sharpening also darkens, to 1 - 0.25 of it at most.
-    assert 0.6 < darkest(20) < 0.75 and 0.14 < darkest(21) < 0.3
+    assert 0.6 < darkest(199) < 0.75 and 0.14 < darkest(200) < 0.3
 
 
 def test_a_negative_sample_loses_the_protein_channel_and_its_label():
@@ -308,11 +326,11 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
     files = find_files([tmp_path], ["a"], channels)
     chain = augment.build("chen", channels.names)
     chain.negative = [1.0]
-    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain)[1, 0]
+    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain)[1, 0, 0]
     assert sample["mean"][GREEN] == 0 and sample["std"][GREEN] == 0 and not sample["targets"].any()
-    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)[1, 0]
+    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)[1, 0, 0]
     assert crop["mean"][GREEN] == 0 and crop["std"][GREEN] == 0
-    whole = Samples(files, channels, 16, "crop", "image")[1, 0]
+    whole = Samples(files, channels, 16, "crop", "image")[1, 0, 0]
     assert np.array_equal(crop["mean"][[0, 2, 3]], whole["mean"][[0, 2, 3]]), "the others keep the whole image's"
     dark = np.full((24, 24), 90, np.uint8)
     dark[:, :20] = 0
@@ -320,7 +338,7 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
         assert cv2.imwrite(str(tmp_path / f"a_{name}.png"), dark)
     chain = augment.build("d4", channels.names)
     corner = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)
-    crops = [corner[epoch, 0] for epoch in range(1, 30)]
+    crops = [corner[epoch, 0, 0] for epoch in range(1, 30)]
     assert any(not crop["images"].any() for crop in crops), "dark before augmentation"
     assert all(crop["mean"].tolist() == pytest.approx([dark.mean() / 255] * 4) for crop in crops)
     pixels = sample["images"][0] / 255

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_table
-from sklearn.metrics import f1_score
+from example_labels import real_labels
+from sklearn.metrics import f1_score, log_loss
 
 from utils.engine import losses
 from utils.errors import InputError
-from utils.schedule import stage_at
+from utils.schedule import first_steps, stage_at
 
 
 def logits_and_targets(rows=16, classes=5, seed=0):
@@ -97,9 +98,17 @@ def test_weighted_bce_weights_negatives_too():
 
 
 def test_schedule_is_read_and_kept():
-    schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce")
-    assert [stage_at(schedule, epoch)[0] for epoch in (1, 10, 11, 23, 24, 99)] == [0, 0, 1, 1, 2, 2]
-    assert stage_at(schedule, 30)[1] == {"soft_f1": 1.0, "weighted_bce": 10.0}
+    schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce step10000:soft_f1+10*weighted_bce")
+    starts = first_steps(schedule, 437, "loss schedule")  # Chen's 27,965 images in batches of 64
+    assert starts == [0, 4370, 10_000]
+    assert [stage_at(starts, step) for step in (0, 4369, 4370, 9999, 10_000, 99_999)] == [0, 0, 1, 1, 2, 2]
+    assert schedule[2].value == {"soft_f1": 1.0, "weighted_bce": 10.0}
+
+
+def test_a_step_before_an_earlier_stage_is_refused():
+    schedule = losses.parse_schedule("1:bce 11:focal step10000:bce")
+    with pytest.raises(InputError, match="the stage step10000: begins in epoch 7, not after the stage 11: before it"):
+        first_steps(schedule, 1641, "--loss")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +124,10 @@ def test_schedule_is_read_and_kept():
         "1:0*bce",
         "1:bce+bce",
         "1:bce;2",
+        "step0:bce",
+        "1:bce step0:focal",
+        "1:bce step9:focal step5:bce",
+        "1:bce 5:cross_entropy",
     ],
 )
 def test_impossible_schedules_are_refused(text):
@@ -132,6 +145,7 @@ def test_the_curves_beside_a_loss_change_neither_its_value_nor_its_gradient(term
     assert list(curves) == subject.curve_names and set(terms) <= set(curves)
     predicted = (logits.detach() >= 0).numpy()
     assert float(curves["precision"]) == pytest.approx((predicted * targets.numpy()).sum() / predicted.sum())
+    assert float(curves["accuracy"]) == pytest.approx((predicted == targets.numpy()).mean())
     assert float(curves["recall"]) == pytest.approx((predicted * targets.numpy()).sum() / targets.numpy().sum())
     inputs = inputs_of(logits, targets, subject.class_weights, subject.pos_weights)
     alone = {name: term.function(inputs) for name, term in losses.LOSSES.items()}
@@ -145,10 +159,40 @@ def test_the_curves_beside_a_loss_change_neither_its_value_nor_its_gradient(term
     assert torch.allclose(ours, theirs, rtol=1e-6)
 
 
+def test_soft_f1_of_a_network_that_predicts_nothing():
+    """E[1/(n + 1)] of a binomial n has a closed form; with the competition's counts and batches of 64 it is .50 on average."""
+    share, batch = real_labels().mean(0), 64
+    expected = np.mean((1 - (1 - share) ** (batch + 1)) / ((batch + 1) * share))
+    rng = np.random.default_rng(0)
+    targets = torch.tensor(rng.random((400, batch, 28)) < share).float()
+    found = [1 - float(losses.soft_f1(inputs_of(torch.full((batch, 28), -80.0), each))) for each in targets]
+    assert np.mean(found) == pytest.approx(expected, abs=0.01) and expected == pytest.approx(0.50, abs=0.005)
+
+
+def test_summed_over_classes_is_as_many_times_the_mean():
+    logits, targets = logits_and_targets()
+    values = [function(inputs_of(logits, targets)) for function in (losses.bce_sum, losses.bce)]
+    assert float(values[0].detach()) == pytest.approx(logits.shape[1] * float(values[1].detach()))
+    by_hand = -(targets * torch.sigmoid(logits).log() + (1 - targets) * torch.sigmoid(-logits).log()).sum(1).mean()
+    assert float(values[0].detach()) == pytest.approx(float(by_hand.detach()), rel=1e-5)
+
+
+def test_exclusive_classes_have_a_softmax():
+    """Against scikit-learn's log loss of classes; precision and recall count the same probabilities."""
+    logits = torch.tensor([[2.0, 1.0, -1.0], [0.0, 3.0, 0.5], [1.0, 1.1, 0.9]])
+    targets = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    subject = losses.ScheduledLoss(losses.parse_schedule("1:cross_entropy"), targets.numpy(), torch.device("cpu"))
+    loss, curves = subject.with_curves([logits], targets)
+    assert float(loss) == pytest.approx(log_loss([0, 1, 2], logits.double().softmax(1).numpy()), rel=1e-5)
+    assert float(curves["precision"]) == 1 and float(curves["recall"]) == pytest.approx(2 / 3)
+    assert float(curves["accuracy"]) == pytest.approx(8 / 9)
+
+
 def test_a_network_with_two_outputs_learns_from_both():
     logits, targets = logits_and_targets()
     subject = losses.ScheduledLoss(losses.parse_schedule("1:bce 3:2*focal"), targets.numpy(), torch.device("cpu"))
-    assert subject.set_epoch(3) == 1 and subject.separable
+    subject.set_stage(1)
+    assert subject.separable
     loss, curves = subject.with_curves([logits, logits / 2], targets)
     alone = [2 * losses.focal(inputs_of(each, targets)) for each in (logits, logits / 2)]
     assert float(loss.detach()) == pytest.approx(float(sum(alone).detach()))
