@@ -53,6 +53,19 @@ def test_imagenet_file_from_the_weight_folder(name, published, urls, features, t
         assert loaded["last_linear.weight"].shape == (28, features)
 
 
+def test_a_stem_stays_random_on_request(tmp_path):
+    """As in Chen's code, which loads only weights of equal shape; of RGB images all have it."""
+    source = timm.create_model("resnet10t").state_dict()
+    torch.save(source, tmp_path / "x.pth")
+    for channels, planes, kept in (("rgby", 4, False), ("rgb", 3, True)):
+        network = models.build("timm:resnet10t", 28, planes, size=64)
+        before = network.state_dict()["conv1.0.weight"].clone()
+        weights.load_start(network, start("timm:resnet10t", tmp_path / "x.pth", stem="random", channels=channels))
+        after = network.state_dict()
+        assert torch.equal(after["conv1.0.weight"], source["conv1.0.weight"] if kept else before)
+        assert torch.equal(after["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"])
+
+
 def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))

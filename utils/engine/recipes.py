@@ -8,7 +8,7 @@ What a paper leaves open is marked "open" here, and is our choice.
 CHEN = {
     "model": "se_resnext50_32x4d",  # III.B, Fig. 4; how deep is open
     "weights": "imagenet",  # III.C
-    "stem": "mean",  # open
+    "stem": "mean",  # open; the author's code leaves the filters random
     "channels": "rgby",  # Fig. 1
     "size": 512,  # Table III
     "fit": "resize",
@@ -35,9 +35,10 @@ CHEN = {
     "single_label": False,
 }
 
-# The network of the commit of the author's public code whose thresholds Table I prints; the text and Fig. 4 name neither this depth
-# nor this head.
-CHEN_101 = CHEN | {"model": "se_resnext101_quarters"}
+# The network of the commit of the author's public code whose thresholds Table I prints: the text and Fig. 4 name neither its depth
+# nor its head. It loads only weights of equal shape, so not those of the first layer. Its predictions' file is named after images
+# of 224²; Table III has 512², of which a batch of 64 takes 69 GB, and the author's P100 has 16.
+CHEN_101 = CHEN | {"model": "se_resnext101_quarters", "stem": "random", "size": 224}
 
 # Rumetshofer et al., "Human-level Protein Localization with Convolutional Neural Networks", ICLR 2019: sections 2, 3
 # and 3.1, one protocol for the five networks compared. Patience and threshold of the plateau are from the authors' public code.
