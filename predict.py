@@ -35,7 +35,15 @@ from utils.files import check_writable, first_repeated, write_csv
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 
-SHARED = ("class_names", "channels", "size", "fit", "normalise", "bits")  # folds that are averaged must agree on these
+SHARED = (
+    "class_names",
+    "channels",
+    "size",
+    "fit",
+    "normalise",
+    "bits",
+    "exclusive",
+)  # folds that are averaged must agree on these
 
 
 def parse_args():
@@ -46,7 +54,7 @@ def parse_args():
     arg("--ids", metavar="CSV", help="which Ids, in which order (default: all in the folder, sorted)")
     fold = "only rows of this fold, if --ids is a folds.csv; -2: external test set"
     arg("--fold", type=int, metavar="K", help=fold)
-    arg("--tta", type=int, choices=inference.TTA, default=4, help="TTA views per image (default: %(default)s)")
+    arg("--tta", type=int, choices=inference.TTA, help="TTA views per image (default: the run's)")
     arg(
         "--tta-reduce",
         choices=["mean", "max"],
@@ -100,6 +108,7 @@ def predict(args, context, device, used):
         )
     if args.fold is not None and args.fold >= 0:
         check_fold(configs, args.fold)
+    tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
     batch_size = args.batch_size or config.batch_size
     chunk = args.batch_size or inference.pick_chunk(batch_size, config.size, device)
@@ -122,7 +131,7 @@ def predict(args, context, device, used):
     tiles = most_tiles(sizes, config.size, config.fit)
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
-        times = measure_stages(samples, networks[0].eval(), normaliser, device, amp, args.tta, tiles, chunk)
+        times = measure_stages(samples, networks[0].eval(), normaliser, device, amp, tta, tiles, chunk)
         if args.out:
             write_csv(args.out, times)
             print(f"-> {args.out}")
@@ -131,14 +140,14 @@ def predict(args, context, device, used):
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)
     normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
     print(
-        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(args.tta, 'TTA view')} each"
+        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(tta, 'TTA view')} each"
     )
     print(f"on {context.describe()}{describe_device(device, amp)}")
 
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
-        views = {"tta": args.tta, "reduce": args.tta_reduce, "chunk": chunk}
+        views = {"tta": tta, "reduce": args.tta_reduce, "exclusive": config.exclusive, "chunk": chunk}
         rows, probabilities = inference.predict(
             networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
         )
@@ -162,6 +171,14 @@ def load_networks(runs, device):
                     f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
                 )
     return [network.to(memory_format=torch.channels_last) for network in networks], configs
+
+
+def same_tta(runs, configs):
+    """The number of TTA views that all networks were trained to be predicted with."""
+    counts = sorted({config.tta for config in configs})
+    if len(counts) > 1:
+        raise InputError(f"{', '.join(runs)} differ in their number of TTA views ({listing(counts)}); give --tta")
+    return counts[0]
 
 
 def check_fold(configs, fold):

@@ -177,7 +177,7 @@ paper() {
   for recipe in "${recipes[@]}"; do paper_training "$recipe"; done
   all_trained
   if [ "$name" = gapnet_pl ]; then
-    paper_training gapnet_pl --name single --single-label --layers last --weights $place/gapnet_pl/fold0/best.safetensors
+    paper_training gapnet_pl --name single --single-label --layers last --loss 1:cross_entropy --weights $place/gapnet_pl/fold0/best.safetensors
     all_trained
     recipes+=(single)
   fi

@@ -17,6 +17,7 @@ ends with the same weights (on a CPU to the bit; with --max-minutes perhaps an
 epoch earlier). Ctrl+C and SIGTERM save first.
 """
 
+import argparse
 import contextlib
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ from utils.data.cache import warn_of_bits
 from utils.data.dataset import Samples, dataset_moments
 from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
-from utils.data.loader import begin_epoch, make_loader, naming_file_of_crashed_worker, pick_workers
+from utils.data.loader import begin_epoch, count_steps, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable
 from utils.device import amp_dtype, describe_device, explain_out_of_memory, peak_memory, prefetch_to_device
 from utils.engine import activation_checkpointing, inference, losses, resume
@@ -50,17 +51,21 @@ from utils.runs.config import (
     AMP,
     DEFAULTS,
     FITS,
+    GAIN_MODES,
     LAYERS,
     MOST_BATCH,
     MOST_FOLD,
     NORMALISATIONS,
     PLATEAUS,
     STEMS,
+    TTA_VIEWS,
     RunConfig,
+    is_score_threshold,
 )
 from utils.runs.run_folder import WEIGHTS
 from utils.safe_load import is_line
-from utils.scoring.metrics import best_global_threshold, f1_per_class
+from utils.schedule import first_steps
+from utils.scoring.metrics import best_global_threshold, f1_per_class, macro_f1
 
 NOT_NEGATIVE = (
     *("limit", "lr", "momentum", "weight_decay", "l1", "clip", "patience", "min_gain"),
@@ -89,10 +94,11 @@ def parse_args():
     arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
     normalise = "by statistics of the training set, of each image, or not"
     arg("--normalise", choices=NORMALISATIONS, help=normalise, group=data)
-    arg("--augment", help='none, d4, chen, or stages by epoch: "1:chen 20:chen_strong"', group=data)
+    arg("--augment", help='none, d4, chen, or stages: "1:chen 21:chen_strong"', group=data)
     limit = "use only N training and N validation images; 0: all"
     arg("--limit", type=int, metavar="N", help=limit, group=data)
-    arg("--single-label", action="store_true", help="use only images of exactly one class", group=data)
+    single = "use only images of exactly one class"
+    arg("--single-label", action=argparse.BooleanOptionalAction, help=single, group=data)
     net = parser.add_argument_group("network")
     arg("--model", help=f"{', '.join(models.NETWORKS)}, timm:NAME or pretrainedmodels:NAME", group=net)
     arg("--weights", help="imagenet, none or a file of weights", group=net)
@@ -104,7 +110,7 @@ def parse_args():
     arg("--max-minutes", type=float, metavar="M", help=minutes, group=opt)
     arg("--batch-size", type=int, help="images per step", group=opt)
     arg("--accumulate", type=int, metavar="N", help="micro-batches per batch, one in memory at a time", group=opt)
-    arg("--loss", help='terms by first epoch: "1:bce 11:soft_f1+2*weighted_bce"', group=opt)
+    arg("--loss", help='terms by first epoch or step: "1:bce 11:focal step9000:bce"', group=opt)
     arg("--optimiser", choices=OPTIMISERS, help="optimiser", group=opt)
     arg("--lr", type=float, help="learning rate", group=opt)
     arg("--momentum", type=float, help="momentum of sgd", group=opt)
@@ -117,9 +123,16 @@ def parse_args():
     arg("--plateau", choices=PLATEAUS, help=plateau, group=opt)
     arg("--patience", type=float, help="epochs without gain before halving", group=opt)
     arg("--min-gain", type=float, help="smallest rise that counts as gain", group=opt)
+    mode = "the gain as it is, or as a share of the best so far"
+    arg("--min-gain-mode", choices=GAIN_MODES, help=mode, group=opt)
     ema = "validate and keep a moving average of the weights, 0.999 say; 0: off"
     arg("--ema", type=float, metavar="DECAY", help=ema, group=opt)
-    arg("--early-stop", type=int, help="stop after N epochs without a better macro F1; 0: never", group=opt)
+    early = "stop after N epochs without a better macro F1 under the same loss; 0: never"
+    arg("--early-stop", type=int, metavar="N", help=early, group=opt)
+    score = "threshold at which an epoch's validation macro F1 counts: the best one for all classes, or a number"
+    arg("--score-threshold", metavar="best|P", help=score, group=opt)
+    arg("--valid-tta", type=int, choices=TTA_VIEWS, help="TTA views per image in validation", group=opt)
+    arg("--tta", type=int, choices=TTA_VIEWS, help="TTA views per image that predict.py takes if not told", group=opt)
     skip = "batches of NaN or infinite loss or gradient to leave out, in all, before training stops"
     arg("--skip-nan", type=int, metavar="N", help=skip, group=opt)
     run = parser.add_argument_group("run")
@@ -187,7 +200,6 @@ def prepare(args, context, device, run, started):
     trained already."""
     amp = amp_dtype(args.amp, device)
     schedule, channels = losses.parse_schedule(args.loss), parse_channels(args.channels)
-    augmentation = augment.build(args.augment, channels.names)
     classes = load_classes(args.classes)
     train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, single=args.single_label)
 
@@ -196,9 +208,11 @@ def prepare(args, context, device, run, started):
         **options,
         class_names=classes,
         planes=channels.planes,
+        exclusive=losses.is_exclusive(schedule),
         arithmetic=str(amp or torch.float32).removeprefix("torch."),
         **resume.provenance(train_rows, valid_rows),
     )
+    plan_steps(args, schedule, channels, len(train_rows))
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
@@ -223,7 +237,11 @@ def prepare(args, context, device, run, started):
         warn_of_bits(images, args.bits)
     config.skipped = skipped["Id"].tolist()
     seen = (channels, args.size, args.fit, args.normalise)
-    training = {"augment": augmentation, "random_crop": True, "seed": args.seed}
+    training = {
+        "augment": plan_steps(args, schedule, channels, len(train_rows)),
+        "random_crop": True,
+        "seed": args.seed,
+    }
     train_images, valid_images = images[: len(train_rows)], images[len(train_rows) :]
     train_set = Samples(train_images, *seen, targets=encode(train_rows["Target"], classes), **training)
     valid_set = Samples(valid_images, *seen, targets=encode(valid_rows["Target"], classes))
@@ -247,10 +265,17 @@ def prepare(args, context, device, run, started):
     )
     context.barrier()  # until all have read what is there
     machine = context.describe() + describe_device(device, amp)
-    print_header(config, started_from, train_rows, valid_rows, machine, train_loader.num_workers)
+    print_header(config, started_from, train_rows, valid_rows, machine, train_loader)
     every = parse_span("--save-every", args.save_every)
     record = RunLog(run, trainer, train_rows, valid_rows, skipped, every, context.is_main)
     return trainer, train_loader, valid_loader, record
+
+
+def plan_steps(args, schedule, channels, images):
+    """Check that the stages of loss and augmentation follow one another in a training on so many images: -> Augmentation or None."""
+    steps = count_steps(images, args.batch_size)
+    first_steps(schedule, steps, f"--loss {args.loss!r}")
+    return augment.build(args.augment, channels.names, steps)
 
 
 def check_options(args):
@@ -265,7 +290,10 @@ def check_options(args):
         for text in value if isinstance(value, list) else [value]:
             if text and isinstance(text, str) and not is_line(text):
                 raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; fix it")
-    losses.parse_schedule(args.loss)
+    if losses.is_exclusive(losses.parse_schedule(args.loss)) and not args.single_label:
+        raise InputError(f"--loss {args.loss!r} is for images of exactly one class; add --single-label")
+    if not is_score_threshold(args.score_threshold):
+        raise InputError(f"--score-threshold {args.score_threshold!r} is neither best nor a number from 0 to 1; fix it")
     augment.parse(args.augment)
     parse_channels(args.channels)
     if args.accumulate > max(1, args.batch_size // 2):
@@ -329,8 +357,9 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         context.broadcast_buffers(trainer.network, trainer.evaluated)
         between = checks_during_validation(trainer, valid_loader, record, stop)
         own = [trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp
-        _, probabilities = inference.predict(*own, chunk=chunk, context=context, between=between)
-        threshold, score = context.broadcast(best_global_threshold(truth, probabilities))
+        views = {"tta": config.valid_tta, "exclusive": config.exclusive}
+        _, probabilities = inference.predict(*own, **views, chunk=chunk, context=context, between=between)
+        threshold, score = context.broadcast(scored(truth, probabilities, config.score_threshold))
         valid = validation_curves(truth, probabilities, threshold, config.class_names)
         values = {
             "macro_f1": score,
@@ -394,12 +423,20 @@ def train_epoch(trainer, loader, record, stop, core_watch, upcoming=None):
             batch = following.pop()
 
 
+def scored(truth, probabilities, threshold):
+    """-> (threshold, macro F1 there). threshold: the text of a number, or "best": the best one for all classes together."""
+    if threshold == "best":
+        return best_global_threshold(truth, probabilities)
+    return float(threshold), macro_f1(truth, probabilities >= float(threshold))
+
+
 def validation_curves(truth, probabilities, threshold, classes):
-    """BCE and, for Figs. 6 and 7 of Chen, focal loss and each class's F1 at the epoch's threshold."""
+    """BCE, binary accuracy at 0.5 and, for Figs. 6 and 7 of Chen, focal loss and each class's F1 at the epoch's threshold."""
     logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
     targets = torch.from_numpy(truth.astype(np.float32))
     inputs = losses.LossInputs(logits, targets)
     values = {"valid_bce": float(losses.bce(inputs)), "valid_focal": float(losses.focal(inputs))}
+    values["valid_accuracy"] = float(np.mean((probabilities >= 0.5) == truth))
     f1 = f1_per_class(truth, probabilities >= threshold)
     return values | {f"f1 {name}": float(value) for name, value in zip(classes, f1, strict=True)}
 

@@ -78,7 +78,7 @@ def test_one_operation_of_each_group_and_every_combination_of_them(monkeypatch):
     """The choices of the groups are independent: seeded alike, the first operation would always meet the first."""
     log, groups = [], augment.chen(RGBY)
     noted = {g: {n: Logged(log, (g, n)) for n in part} for g, part in groups.items()}
-    chain = augment.Augmentation([(1, "d4")], RGBY)
+    chain = augment.Augmentation(["d4"], [0], RGBY)
     chain.transforms = [augment.pipeline(noted)]
     image, seen = flat(), []
     for seed in range(1500):
@@ -117,14 +117,14 @@ def test_the_protein_is_changed_gently_and_separately():
 
 
 def test_from_epoch_20_the_references_get_darker():
-    chain = augment.build("1:chen 20:chen_strong", RGBY)
+    chain = augment.build("1:chen 20:chen_strong", RGBY, steps_per_epoch=10)
     image = flat(120)
 
-    def darkest(epoch):
-        results = [chain(image, np.ones(1), epoch, seed)[0][12:20, 12:20] for seed in range(400)]
+    def darkest(step):
+        results = [chain(image, np.ones(1), step, seed)[0][12:20, 12:20] for seed in range(400)]
         return min(float(np.median(result[..., c])) for result in results for c in (0, 2, 3)) / 120
 
-    assert 0.75 < darkest(19) < 0.85 and 0.15 < darkest(20) < 0.3
+    assert 0.75 < darkest(189) < 0.85 and 0.15 < darkest(190) < 0.3
 
 
 def test_a_negative_sample_loses_the_protein_channel_and_its_label():
@@ -229,11 +229,11 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
     files = find_files([tmp_path], ["a"], channels)
     chain = augment.build("chen", channels.names)
     chain.negative = [1.0]
-    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain)[1, 0]
+    sample = Samples(files, channels, 24, "resize", "image", np.ones((1, 3)), chain)[1, 0, 0]
     assert sample["mean"][GREEN] == 0 and sample["std"][GREEN] == 0 and not sample["targets"].any()
-    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)[1, 0]
+    crop = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)[1, 0, 0]
     assert crop["mean"][GREEN] == 0 and crop["std"][GREEN] == 0
-    whole = Samples(files, channels, 16, "crop", "image")[1, 0]
+    whole = Samples(files, channels, 16, "crop", "image")[1, 0, 0]
     assert np.array_equal(crop["mean"][[0, 2, 3]], whole["mean"][[0, 2, 3]]), "the others keep the whole image's"
     dark = np.full((24, 24), 90, np.uint8)
     dark[:, :20] = 0
@@ -241,7 +241,7 @@ def test_an_emptied_channel_is_normalised_as_an_empty_one_at_test_time(tmp_path)
         assert cv2.imwrite(str(tmp_path / f"a_{name}.png"), dark)
     chain = augment.build("d4", channels.names)
     corner = Samples(files, channels, 16, "crop", "image", np.ones((1, 3)), chain, random_crop=True)
-    crops = [corner[epoch, 0] for epoch in range(1, 30)]
+    crops = [corner[epoch, 0, 0] for epoch in range(1, 30)]
     assert any(not crop["images"].any() for crop in crops), "dark before augmentation"
     assert all(crop["mean"].tolist() == pytest.approx([dark.mean() / 255] * 4) for crop in crops)
     pixels = sample["images"][0] / 255

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 
 from utils.engine import losses
 from utils.errors import InputError
-from utils.schedule import stage_at
+from utils.schedule import first_steps, stage_at
 
 
 def logits_and_targets(rows=16, classes=5, seed=0):
@@ -97,9 +97,17 @@ def test_weighted_bce_weights_negatives_too():
 
 
 def test_schedule_is_read_and_kept():
-    schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce")
-    assert [stage_at(schedule, epoch)[0] for epoch in (1, 10, 11, 23, 24, 99)] == [0, 0, 1, 1, 2, 2]
-    assert stage_at(schedule, 30)[1] == {"soft_f1": 1.0, "weighted_bce": 10.0}
+    schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce step10000:soft_f1+10*weighted_bce")
+    starts = first_steps(schedule, 437, "loss schedule")  # Chen's 27,965 images in batches of 64
+    assert starts == [0, 4370, 10_000]
+    assert [stage_at(starts, step) for step in (0, 4369, 4370, 9999, 10_000, 99_999)] == [0, 0, 1, 1, 2, 2]
+    assert schedule[2].value == {"soft_f1": 1.0, "weighted_bce": 10.0}
+
+
+def test_a_step_before_an_earlier_stage_is_refused():
+    schedule = losses.parse_schedule("1:bce 11:focal step10000:bce")
+    with pytest.raises(InputError, match="the stage step10000: begins in epoch 7, not after the stage 11: before it"):
+        first_steps(schedule, 1641, "--loss")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +123,10 @@ def test_schedule_is_read_and_kept():
         "1:0*bce",
         "1:bce+bce",
         "1:bce;2",
+        "step0:bce",
+        "1:bce step0:focal",
+        "1:bce step9:focal step5:bce",
+        "1:bce 5:cross_entropy",
     ],
 )
 def test_impossible_schedules_are_refused(text):
@@ -132,6 +144,7 @@ def test_the_curves_beside_a_loss_change_neither_its_value_nor_its_gradient(term
     assert list(curves) == subject.curve_names and set(terms) <= set(curves)
     predicted = (logits.detach() >= 0).numpy()
     assert float(curves["precision"]) == pytest.approx((predicted * targets.numpy()).sum() / predicted.sum())
+    assert float(curves["accuracy"]) == pytest.approx((predicted == targets.numpy()).mean())
     assert float(curves["recall"]) == pytest.approx((predicted * targets.numpy()).sum() / targets.numpy().sum())
     inputs = inputs_of(logits, targets, subject.class_weights, subject.pos_weights)
     alone = {name: term.function(inputs) for name, term in losses.LOSSES.items()}
@@ -148,7 +161,8 @@ def test_the_curves_beside_a_loss_change_neither_its_value_nor_its_gradient(term
 def test_a_network_with_two_outputs_learns_from_both():
     logits, targets = logits_and_targets()
     subject = losses.ScheduledLoss(losses.parse_schedule("1:bce 3:2*focal"), targets.numpy(), torch.device("cpu"))
-    assert subject.set_epoch(3) == 1 and subject.separable
+    subject.set_stage(1)
+    assert subject.separable
     loss, curves = subject.with_curves([logits, logits / 2], targets)
     alone = [2 * losses.focal(inputs_of(each, targets)) for each in (logits, logits / 2)]
     assert float(loss.detach()) == pytest.approx(float(sum(alone).detach()))

@@ -17,20 +17,21 @@ from utils.runs.config import RunConfig
 # Rumetshofer et al., sections 2, 3 and 3.1; the plateau from the authors' public code
 PROTOCOL = {"size": 1024, "fit": "crop", "normalise": "image", "loss": "1:bce", "optimiser": "sgd", "momentum": 0.9}
 PROTOCOL |= {"clip": 5.0, "l1": 1e-7, "weight_decay": 1e-5, "weights": "none", "augment": "none"}
-PROTOCOL |= {"plateau": "epoch", "patience": 30, "min_gain": 0.01}
+PROTOCOL |= {"plateau": "epoch", "patience": 30, "min_gain": 0.01, "min_gain_mode": "rel", "score_threshold": "0.5"}
+PROTOCOL |= {"valid_tta": 1, "tta": 1}  # patches only
 ADAM = {"optimiser": "adam", "loss": "1:bce", "weights": "none", "fit": "resize"}  # Mylavarapu, "Architecture"
 CHEN = {"model": "se_resnext50_32x4d", "weights": "imagenet", "channels": "rgby", "size": 512, "batch_size": 64}
 CHEN |= {"optimiser": "adadelta", "lr": 0.1, "weight_decay": 1e-4, "plateau": "step", "patience": 4, "epochs": 40}
-CHEN |= {"early_stop": 5, "augment": "1:chen 20:chen_strong"}
-CHEN |= {"loss": "1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce"}
+CHEN |= {"early_stop": 5, "augment": "1:chen 20:chen_strong", "valid_tta": 4, "tta": 4}
+CHEN |= {"loss": "1:bce 11:soft_f1+weighted_bce step10000:soft_f1+10*weighted_bce"}
 PAPERS = {
     "chen": CHEN,
-    "gapnet_pl": PROTOCOL | {"model": "gapnet_pl", "lr": 0.01, "batch_size": 40},
+    "gapnet_pl": PROTOCOL | {"model": "gapnet_pl", "loss": "1:bce_sum", "lr": 0.01, "batch_size": 40},
     "m_cnn": PROTOCOL | {"model": "m_cnn", "lr": 0.01, "batch_size": 22},
     "densenet121": PROTOCOL | {"model": "densenet121", "lr": 0.1, "batch_size": 3},
-    "deeploc": PROTOCOL | {"model": "deeploc", "lr": 0.001, "batch_size": 2},
+    "deeploc": PROTOCOL | {"model": "deeploc", "loss": "1:bce_sum", "lr": 0.001, "batch_size": 2},
     "conv_mil": PROTOCOL | {"model": "conv_mil", "lr": 0.01, "batch_size": 32},
-    "liimatainen_fcn": PROTOCOL | {"model": "liimatainen_fcn", "size": 512},
+    "liimatainen_fcn": PROTOCOL | {"model": "liimatainen_fcn", "size": 512, "single_label": True},
     "mylavarapu_1": ADAM | {"model": "resnet50", "channels": "green", "size": 128},
     "mylavarapu_2": ADAM | {"model": "resnet50_enhanced", "channels": "green", "size": 256},
     "mylavarapu_3": ADAM | {"model": "resnet50_enhanced", "channels": "gbr"},

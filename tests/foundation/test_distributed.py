@@ -17,20 +17,20 @@ from utils.runs.predictions import read_predictions
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 5))
 def test_every_sample_of_a_batch_counts_once_and_all_shards_are_equally_long(rows, batch_size, processes):
-    keys = [(3, row) for row in range(rows)]
+    keys = [(3, row, 7) for row in range(rows)]
     batches = [keys[start : start + batch_size] for start in range(0, rows, batch_size)]
     samplers = [DistributedBatchSampler(batches, Distributed(rank, processes)) for rank in range(processes)]
     for batch, *shards in zip(batches, *samplers, strict=True):
-        gathered = [row for _, row, samples in itertools.chain(*shards) if samples == len(batch)]
+        gathered = [row for _, row, _, samples in itertools.chain(*shards) if samples == len(batch)]
         real = [row for row in gathered if row >= 0]
         places = Distributed(0, processes).real_rows(len(batch), torch.device("cpu"))
         assert real == (gathered if places is None else [gathered[place] for place in places.tolist()])
-        assert sorted(real) == [row for _, row in batch]
+        assert sorted(real) == [row for _, row, _ in batch]
         assert len({len(shard) for shard in shards}) == 1 and len(shards[0]) >= min(2, len(batch))
         for shard in shards:
-            counts = [row >= 0 for _, row, _ in shard]
+            counts = [row >= 0 for _, row, *_ in shard]
             assert counts == sorted(counts, reverse=True), "padding comes last"
-            assert all(~row in range(rows) for _, row, _ in shard if row < 0)
+            assert all(~row in range(rows) for _, row, *_ in shard if row < 0)
 
 
 GRADIENTS = """
@@ -56,9 +56,9 @@ def gradient_of(model, loss, accumulate, samples):
     trainer.normaliser = lambda batch: batch["images"].double()
     trainer.begin_epoch()
     images, targets = torch.rand(10, 2, 32, 32), (torch.rand(10, 3) < 0.4).double()
-    keys = [(1, row) for row in range(samples)]
+    keys = [(1, row, 0) for row in range(samples)]
     own = next(iter(distributed.DistributedBatchSampler([keys], context)))
-    rows = torch.tensor([row for _, row, _ in own])
+    rows = torch.tensor([row for _, row, *_ in own])
     which = torch.where(rows < 0, ~rows, rows)
     curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows, "whole": samples})
     return {"gradients": {name: weight.grad for name, weight in network.named_parameters()}, "curves": curves}

@@ -25,7 +25,7 @@ import albumentations as A  # noqa: E402
 from utils.data import transforms  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 from utils.opencv import cv2  # noqa: E402
-from utils.schedule import parse_stages, stage_at  # noqa: E402
+from utils.schedule import first_steps, parse_stages, stage_at  # noqa: E402
 
 NEGATIVE_SHARE = 0.035
 PROTEIN = "green"
@@ -83,9 +83,9 @@ AUGMENTATIONS = {
 def parse(text):
     """Parse an augmentation schedule: a name of `AUGMENTATIONS`, or stages like "1:chen 20:chen_strong"."""
     stages = parse_stages(text if ":" in text else f"1:{text}", "augmentation", EXAMPLE)
-    for _, name in stages:
-        if name not in AUGMENTATIONS:
-            raise InputError(f"augmentation {text!r}: no {name!r} among {', '.join(AUGMENTATIONS)}")
+    for stage in stages:
+        if stage.value not in AUGMENTATIONS:
+            raise InputError(f"augmentation {text!r}: no {stage.value!r} among {', '.join(AUGMENTATIONS)}")
     return stages
 
 
@@ -98,18 +98,19 @@ def seed_transform(transform, seed):
 
 
 class Augmentation:
-    """The training augmentation of a run, picklable. stages: from `parse`. channels: list of names, in order."""
+    """The training augmentation of a run, picklable. names: of `AUGMENTATIONS`, one a stage. first_steps: steps before each stage.
+    channels: list of names, in order."""
 
-    def __init__(self, stages, channels):
-        self.stages = stages
-        self.transforms = [AUGMENTATIONS[name][0](channels) for _, name in stages]
-        self.negative = [AUGMENTATIONS[name][1] if PROTEIN in channels else 0.0 for _, name in stages]
+    def __init__(self, names, first_steps, channels):
+        self.first_steps = first_steps
+        self.transforms = [AUGMENTATIONS[name][0](channels) for name in names]
+        self.negative = [AUGMENTATIONS[name][1] if PROTEIN in channels else 0.0 for name in names]
         self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
 
-    def __call__(self, image, targets, epoch, seed):
-        """Augment (H, W, C) uint8 or float32 in [0, 1] and labels (classes,): -> both. `seed` determines all random
-        choices. Without labels (None) no sample becomes negative."""
-        stage, _ = stage_at(self.stages, max(epoch, 1))
+    def __call__(self, image, targets, step, seed):
+        """Augment (H, W, C) uint8 or float32 in [0, 1] and labels (classes,): -> both. step: how many the training has made before.
+        `seed` determines all random choices. Without labels (None) no sample becomes negative."""
+        stage = stage_at(self.first_steps, step)
         transform = self.transforms[stage]
         if transform is None:
             return image, targets
@@ -121,7 +122,9 @@ class Augmentation:
         return image, targets
 
 
-def build(text, channels):
+def build(text, channels, steps_per_epoch=1):
     """Return the Augmentation of a schedule such as "1:chen 20:chen_strong", or None if it does nothing."""
     stages = parse(text)
-    return None if all(name == "none" for _, name in stages) else Augmentation(stages, list(channels))
+    names = [stage.value for stage in stages]
+    steps = first_steps(stages, steps_per_epoch, "augmentation")
+    return None if set(names) == {"none"} else Augmentation(names, steps, list(channels))

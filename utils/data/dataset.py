@@ -14,7 +14,8 @@ IDLE = -1  # instead of a row, while a DataLoader worker reads no sample
 
 
 class Samples(Dataset):
-    """Samples of a list of files, indexed by (epoch, row), or (epoch, ~row) for padding (see distributed.py).
+    """Samples of a list of files, indexed by (epoch, row, step), or (epoch, ~row, step) for padding (see distributed.py). step: how
+    many steps the training has made before.
 
     images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
     fit: ``resize`` the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that
@@ -42,12 +43,12 @@ class Samples(Dataset):
 
     def __getitem__(self, key):
         """Return a sample, or an InputError for the main process to raise."""
-        epoch, row, *whole = key
+        epoch, row, step, *whole = key
         position = max(row, ~row)
         if self.reading is not None:
             self.reading[1] = position
         try:
-            return self.prepare(self.images.read(position), epoch, position) | {"rows": row, "whole": whole}
+            return self.prepare(self.images.read(position), epoch, position, step) | {"rows": row, "whole": whole}
         except InputError as error:
             return error
         except MemoryError:
@@ -60,7 +61,7 @@ class Samples(Dataset):
             if self.reading is not None:
                 self.reading[1] = IDLE
 
-    def prepare(self, image, epoch, row):
+    def prepare(self, image, epoch, row, step=0):
         """Make a sample for `collate` from decoded pixels. Its images (tiles, S, S, C) may share their memory."""
         sample, whole = {"rows": row}, image
         rng = np.random.default_rng((self.seed, epoch, row))
@@ -75,7 +76,7 @@ class Samples(Dataset):
         targets = None if self.targets is None else self.targets[row].astype(np.float32)
         if self.augment:  # only in training, where a sample is one image
             before = image[0] if image.flags.writeable else image[0].copy()  # a view of the packed file is read-only
-            augmented, targets = self.augment(before, targets, epoch, int(rng.integers(2**32)))
+            augmented, targets = self.augment(before, targets, step, int(rng.integers(2**32)))
             image = augmented[None]
             if self.normalise == "image":
                 whole = augmented if self.fit == "resize" else _empty_channels_alike(whole, before, augmented)

@@ -32,13 +32,15 @@ AHEAD = 2  # batches prepared ahead, by each worker or by all threads together
 
 
 class EpochOrder(Sampler):
-    """Yield keys (epoch, row) of `rows` after the first `skip`; `shuffle` seeds the order with (seed, epoch).
+    """Yield keys (epoch, row, step) of `rows` after the first `skip`; `shuffle` seeds the order with (seed, epoch).
 
-    Set `epoch` and `skip` before each pass.
+    step: batches of `batch_size` before the sample's, in this epoch and in those before it, of `steps` batches each. Set `epoch` and
+    `skip` before each pass.
     """
 
-    def __init__(self, rows, seed=0, shuffle=False):
+    def __init__(self, rows, seed=0, shuffle=False, batch_size=1, steps=0):
         self.rows, self.seed, self.shuffle, self.epoch, self.skip = rows, seed, shuffle, 0, 0
+        self.batch_size, self.steps = batch_size, steps
 
     def __len__(self):
         return len(self.rows)
@@ -47,7 +49,9 @@ class EpochOrder(Sampler):
         rows = np.array(self.rows, dtype=np.int64)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(rows)
-        return iter([(self.epoch, int(row)) for row in rows[self.skip :]])
+        before = (self.epoch - 1) * self.steps
+        places = range(self.skip, len(rows))
+        return iter([(self.epoch, int(rows[place]), before + place // self.batch_size) for place in places])
 
 
 def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS):
@@ -60,9 +64,9 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, context=SIN
     if not samples.augment and not shuffle:
         rows = range(context.rank, len(samples), context.world_size)
         return ThreadedLoader(samples, batch_size, EpochOrder(rows), workers, device)
-    order = EpochOrder(range(len(samples)), samples.seed, shuffle)
-    # Batch norm needs more than one image.
-    drop_last = shuffle and len(samples) > batch_size and len(samples) % batch_size == 1
+    drop_last = shuffle and _last_is_single(len(samples), batch_size)
+    steps = count_steps(len(samples), batch_size) if shuffle else 0
+    order = EpochOrder(range(len(samples)), samples.seed, shuffle, batch_size, steps)
     batches = BatchSampler(order, batch_size, drop_last)
     workers, prefetch = fit_workers(
         workers, samples.bytes_each() * -(-batch_size // context.world_size), context.local_world_size
@@ -82,6 +86,16 @@ def make_loader(samples, batch_size, workers, device, shuffle=False, context=SIN
     # reading: (workers, 2), each worker's process id and the row that it reads, or IDLE
     loader.order, loader.reading, loader.processes = order, reading, set()
     return loader
+
+
+def _last_is_single(images, batch_size):
+    """Whether the last batch would be a single image, from which batch norm cannot learn."""
+    return images > batch_size and images % batch_size == 1
+
+
+def count_steps(images, batch_size):
+    """The number of batches in an epoch of training."""
+    return -(-images // batch_size) - _last_is_single(images, batch_size)
 
 
 def begin_epoch(loader, epoch, skip=0):
@@ -143,7 +157,7 @@ class ThreadedLoader:
         readers, joiner = ThreadPoolExecutor(self.threads), ThreadPoolExecutor(1)
 
         def submit(keys):
-            self.dataset.images.will_need([row for _, row in keys])
+            self.dataset.images.will_need([row for _, row, *_ in keys])
             samples = [readers.submit(self.dataset.__getitem__, key) for key in keys]
             return joiner.submit(lambda: collate([sample.result() for sample in samples], self.pinned))
 

@@ -3,6 +3,8 @@
 import numpy as np
 
 from utils.cli import clock
+from utils.data import augment
+from utils.engine.losses import parse_schedule
 from utils.engine.recipes import RECIPES
 from utils.errors import plural
 from utils.runs.predictions import read_predictions
@@ -24,29 +26,33 @@ WHERE = {
 }
 
 
-def print_header(config, started_from, train_rows, valid_rows, machine, workers):
-    """config: RunConfig. Prints the recipe's options and, on a line of their own, those that differ from it."""
+def print_header(config, started_from, train_rows, valid_rows, machine, loader):
+    """config: RunConfig. loader: of the training images.
+
+    Prints the recipe's options and, on a line of their own, those that differ from it.
+    """
     recipe = RECIPES[config.recipe]
     print(
         f"recipe {config.recipe}, fold {config.fold}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate"
     )
     only = ", only the last layer trained" if config.layers == "last" else ""
     print(f"{config.model}, {config.parameters:,} parameters, {started_from}{only}")
-    print(f"on {machine}, {plural(workers, 'DataLoader worker')}")
+    print(f"on {machine}, {plural(loader.num_workers, 'DataLoader worker')}")
     print(f"loss {config.loss}")
-    for what in ("loss", "augment"):
-        stages = [
-            word for word in getattr(config, what).split() if ":" in word and int(word.split(":")[0]) > config.epochs
+    steps = config.epochs * len(loader)
+    for what, stages in (("loss", parse_schedule(config.loss)), ("augment", augment.parse(config.augment))):
+        words = [
+            word for word, stage in zip(getattr(config, what).split(), stages) if stage.first_step(len(loader)) >= steps
         ]
-        if stages:
-            print(f"never reached in {plural(config.epochs, 'epoch')}: {what} {' '.join(stages)}")
+        if words:
+            print(f"never reached in {plural(config.epochs, 'epoch')}: {what} {' '.join(words)}")
     _print_options(
         "options", {key: getattr(config, key) for key in recipe if key not in ("loss", "model")} | {"seed": config.seed}
     )
     changed = {key: value for key, value in config.changed_options(recipe).items() if key not in WHERE}
     if changed:
         _print_options("changed", changed)
-    print(f"\n{'epoch':8}{'training loss':34}{'best F1':>8} {'thresh.':>7} {'img/s':>7} {'left':>8}")
+    print(f"\n{'epoch':8}{'training loss':34}{'macro F1':>8} {'thresh.':>7} {'img/s':>7} {'left':>8}")
 
 
 def _print_options(title, options, width=78):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.errors import InputError
-from utils.schedule import parse_stages, stage_at
+from utils.schedule import parse_stages
 
 POSITIVE_FACTOR = 21.0  # of Chen's "positive BCE" curve
 LARGEST_WEIGHT = 50.0  # of the rarest class (Chen)
@@ -21,17 +21,24 @@ EXAMPLE = "1:bce 11:soft_f1+2*weighted_bce"
 
 @dataclass
 class LossInputs:
-    """Logits (B, C) float and targets (B, C) of 0 and 1; class_weights and pos_weights: (C,), from `class_weights` and `pos_weights`."""
+    """Logits (B, C) float and targets (B, C) of 0 and 1; class_weights and pos_weights: (C,), from `class_weights` and `pos_weights`.
+    exclusive: the classes exclude each other, so that probabilities are a softmax's."""
 
     logits: torch.Tensor
     targets: torch.Tensor
     class_weights: torch.Tensor | None = None
     pos_weights: torch.Tensor | None = None
+    exclusive: bool = False
 
     @cached_property
     def bce(self):
         """Binary cross-entropy of each sample and class, (B, C): computed once for all losses that are made of it."""
         return F.binary_cross_entropy_with_logits(self.logits, self.targets, reduction="none")
+
+    @cached_property
+    def probabilities(self):
+        """Of each sample and class, (B, C)."""
+        return self.logits.softmax(1) if self.exclusive else torch.sigmoid(self.logits)
 
 
 def class_weights(counts, largest=LARGEST_WEIGHT):
@@ -58,6 +65,16 @@ def pos_weights(counts, rows, largest=LARGEST_WEIGHT):
 def bce(inputs):
     """Binary cross-entropy, the mean over samples and classes, as all losses but soft F1 are."""
     return inputs.bce.mean()
+
+
+def bce_sum(inputs):
+    """BCE summed over the classes, the mean over samples: as many times `bce` as there are classes."""
+    return inputs.bce.sum(1).mean()
+
+
+def cross_entropy(inputs):
+    """Cross-entropy of a softmax, for samples of exactly one class."""
+    return F.cross_entropy(inputs.logits, inputs.targets)
 
 
 def weighted_bce(inputs):
@@ -88,9 +105,8 @@ def soft_f1(inputs, smooth=1.0):
     the batch still has a gradient: its false positives are pushed down. With s only in the denominator its F1 would be 0 whatever
     is predicted, and so would its gradient.
     """
-    probabilities = torch.sigmoid(inputs.logits)
-    hits = (probabilities * inputs.targets).sum(0)
-    return 1 - ((2 * hits + smooth) / (probabilities.sum(0) + inputs.targets.sum(0) + smooth)).mean()
+    hits = (inputs.probabilities * inputs.targets).sum(0)
+    return 1 - ((2 * hits + smooth) / (inputs.probabilities.sum(0) + inputs.targets.sum(0) + smooth)).mean()
 
 
 @dataclass(frozen=True)
@@ -103,38 +119,50 @@ class Loss:
 
 LOSSES = {
     "bce": Loss(bce),
+    "bce_sum": Loss(bce_sum),
+    "cross_entropy": Loss(cross_entropy),
     "weighted_bce": Loss(weighted_bce),
     "pos_weight_bce": Loss(pos_weight_bce),
     "positive_bce": Loss(positive_bce),
     "focal": Loss(focal),
     "soft_f1": Loss(soft_f1, separable=False),
 }
-CURVES = [
-    "bce",
-    "weighted_bce",
-    "positive_bce",
-    "focal",
-    "soft_f1",
-    "precision",
-    "recall",
-]  # with loss and lr Chen's nine, Fig. 5
+EXCLUSIVE = "cross_entropy"  # the loss under which the classes of a network exclude each other
+# With loss and lr Chen's nine, Fig. 5; and the binary accuracy of the poster's table.
+CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall", "accuracy"]
 
 
-def precision_recall(inputs):
-    """Precision and recall of the batch at the threshold 0.5, over all its decisions together: two 0-d tensors."""
-    predicted = (inputs.logits >= 0).float()
+def rates(inputs):
+    """{precision, recall, accuracy: 0-d tensor} of the batch at the threshold 0.5, over all its decisions together."""
+    predicted = (inputs.probabilities >= 0.5).float()
     hits = (predicted * inputs.targets).sum()
-    return hits / predicted.sum().clamp(min=1), hits / inputs.targets.sum().clamp(min=1)
+    return {
+        "precision": hits / predicted.sum().clamp(min=1),
+        "recall": hits / inputs.targets.sum().clamp(min=1),
+        "accuracy": (predicted == inputs.targets).float().mean(),
+    }
 
 
 def parse_schedule(text):
-    """Read a loss schedule: stages `<first epoch>:<terms>`, epochs counted from 1, terms joined by +, each with an optional
-    factor. Returns [(first epoch, {term: factor})], ascending.
+    """Read a loss schedule: stages `<first epoch>:<terms>` or `step<steps before>:<terms>`, epochs counted from 1, terms joined by
+    +, each with an optional factor. Returns [Stage], whose values are {term: factor}.
 
-    >>> parse_schedule("1:bce 11:soft_f1+2*weighted_bce")
-    [(1, {'bce': 1.0}), (11, {'soft_f1': 1.0, 'weighted_bce': 2.0})]
+    >>> [stage.value for stage in parse_schedule("1:bce 11:soft_f1+2*weighted_bce")]
+    [{'bce': 1.0}, {'soft_f1': 1.0, 'weighted_bce': 2.0}]
     """
-    return [(epoch, _parse_terms(stage, text)) for epoch, stage in parse_stages(text, "loss schedule", EXAMPLE)]
+    stages = [
+        stage._replace(value=_parse_terms(stage.value, text)) for stage in parse_stages(text, "loss schedule", EXAMPLE)
+    ]
+    if len({EXCLUSIVE in stage.value for stage in stages}) > 1:
+        raise InputError(
+            f"loss schedule {text!r}: {EXCLUSIVE} in some stages only, but with it probabilities are a softmax's; give it in all or in none"
+        )
+    return stages
+
+
+def is_exclusive(schedule):
+    """Whether a network trained by this schedule gives probabilities that sum to 1."""
+    return EXCLUSIVE in schedule[0].value
 
 
 def _parse_terms(stage, text):
@@ -161,17 +189,16 @@ class ScheduledLoss:
     """
 
     def __init__(self, schedule, targets, device):
-        self.schedule, self.terms = schedule, schedule[0][1]
+        self.schedule, self.terms, self.exclusive = schedule, schedule[0].value, is_exclusive(schedule)
         counts = targets.sum(axis=0, dtype=np.int64)
         self.class_weights = class_weights(counts).to(device)
         self.pos_weights = pos_weights(counts, len(targets)).to(device)
-        used = {term for _, terms in schedule for term in terms}
+        used = {term for stage in schedule for term in stage.value}
         self.curve_names = [*CURVES, *sorted(used - set(CURVES))]
 
-    def set_epoch(self, epoch):
-        """Use the stage that holds in `epoch` (from 1): -> its number."""
-        stage, self.terms = stage_at(self.schedule, epoch)
-        return stage
+    def set_stage(self, number):
+        """Use this stage of the schedule from now on."""
+        self.terms = self.schedule[number].value
 
     @property
     def separable(self):
@@ -190,7 +217,7 @@ class ScheduledLoss:
         return loss, self._curves(inputs, values)
 
     def _inputs(self, output, targets):
-        return LossInputs(output, targets, self.class_weights, self.pos_weights)
+        return LossInputs(output, targets, self.class_weights, self.pos_weights, self.exclusive)
 
     def _values(self, inputs):
         """{term: 0-d tensor} of the current stage, in the order of `curve_names`."""
@@ -201,12 +228,5 @@ class ScheduledLoss:
 
     @torch.no_grad()
     def _curves(self, inputs, values):
-        rates = dict(zip(("precision", "recall"), precision_recall(inputs), strict=True))
-        return {
-            name: rates[name]
-            if name in rates
-            else values[name].detach()
-            if name in values
-            else LOSSES[name].function(inputs)
-            for name in self.curve_names
-        }
+        known = {name: value.detach() for name, value in values.items()} | rates(inputs)
+        return {name: known[name] if name in known else LOSSES[name].function(inputs) for name in self.curve_names}

@@ -6,8 +6,8 @@ WINDOW = 50  # steps that the running mean of the training soft F1 looks back ov
 
 
 class Plateau:
-    """config: `plateau` (step, epoch, none), `patience` in epochs, `min_gain`. The running mean is Adam's: biased towards 0 at
-    first, and corrected for it."""
+    """config: `plateau` (step, epoch, none), `patience` in epochs, `min_gain` and `min_gain_mode` (abs, or rel to the best so far).
+    The running mean is Adam's: biased towards 0 at first, and corrected for it."""
 
     def __init__(self, optimiser, config, steps_per_epoch):
         self.optimiser, self.config, self.steps_per_epoch = optimiser, config, steps_per_epoch
@@ -23,7 +23,7 @@ class Plateau:
             factor=0.5,
             patience=round(self.config.patience * unit),
             threshold=self.config.min_gain,
-            threshold_mode="abs",
+            threshold_mode=self.config.min_gain_mode,
         )
         self.mean_f1 = 0.0
 

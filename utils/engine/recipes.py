@@ -16,9 +16,8 @@ CHEN = {
     "augment": "1:chen 20:chen_strong",  # Fig. 3; numbers and the change at epoch 20 from the author's code
     "epochs": 40,  # IV.A
     "batch_size": 64,  # III.C
-    # III.C: 10 epochs of BCE, then soft F1 + negatively weighted BCE. Fig. 5: weighted BCE scaled up at step 10k, which is
-    # the end of epoch 23 with 27,965 images in batches of 64. By how much is open.
-    "loss": "1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce",
+    # III.C: 10 epochs of BCE, then soft F1 + negatively weighted BCE. Fig. 5: weighted BCE scaled up at step 10k. By how much is open.
+    "loss": "1:bce 11:soft_f1+weighted_bce step10000:soft_f1+10*weighted_bce",
     "optimiser": "adadelta",  # III.C
     "lr": 0.1,  # III.C
     "momentum": 0.0,
@@ -28,7 +27,12 @@ CHEN = {
     "plateau": "step",  # III.C: "decrease it on each step", by a factor of 0.5, on the training F1 loss
     "patience": 4.0,  # author's code
     "min_gain": 1e-4,  # open
+    "min_gain_mode": "abs",  # open
     "early_stop": 5,  # III.C
+    "score_threshold": "best",  # III.C: one threshold chosen on the evaluation set
+    "valid_tta": 4,  # III.C: "epoch evaluation" with test-time augmentation
+    "tta": 4,  # III.C
+    "single_label": False,
 }
 
 # Rumetshofer et al., "Human-level Protein Localization with Convolutional Neural Networks", ICLR 2019: sections 2, 3
@@ -42,7 +46,7 @@ PROTOCOL = {
     "normalise": "image",  # 2: zero mean, unit variance
     "augment": "none",  # 3.1: nothing but the crop
     "epochs": 200,  # "until convergence"; Fig. 9 shows 200 epochs
-    "loss": "1:bce",  # 3.1
+    "loss": "1:bce",  # 3.1: "cross entropy loss"; the mean over classes, see below
     "optimiser": "sgd",  # 3.1
     "momentum": 0.9,  # 3.1
     "weight_decay": 1e-5,  # 3.1, "L2 norm of 1e-5"
@@ -51,17 +55,30 @@ PROTOCOL = {
     "plateau": "epoch",  # 3.1: halved when validation performance plateaus
     "patience": 30.0,  # authors' code
     "min_gain": 0.01,  # authors' code
+    "min_gain_mode": "rel",  # authors' code
     "early_stop": 0,  # the best checkpoint counts, training goes on
+    "score_threshold": "0.5",  # authors' code
+    "valid_tta": 1,  # 3.1: patches, nothing else
+    "tta": 1,
+    "single_label": False,
 }
-# Section 3: a model, a learning rate and a batch size each. (The authors' public code trains M-CNN at 0.1.)
-GAPNET_PL = PROTOCOL | {"model": "gapnet_pl", "lr": 0.01, "batch_size": 40}
+# Section 3: a model, a learning rate and a batch size each. (The authors' public code trains M-CNN at 0.1.) Their TensorFlow code,
+# of GapNet-PL and DeepLoc, sums the loss over the classes: only then is a gradient norm of 5 ever reached.
+GAPNET_PL = PROTOCOL | {"model": "gapnet_pl", "loss": "1:bce_sum", "lr": 0.01, "batch_size": 40}
 M_CNN = PROTOCOL | {"model": "m_cnn", "lr": 0.01, "batch_size": 22}
 DENSENET121 = PROTOCOL | {"model": "densenet121", "lr": 0.1, "batch_size": 3}
-DEEPLOC = PROTOCOL | {"model": "deeploc", "lr": 0.001, "batch_size": 2}
+DEEPLOC = PROTOCOL | {"model": "deeploc", "loss": "1:bce_sum", "lr": 0.001, "batch_size": 2}
 CONV_MIL = PROTOCOL | {"model": "conv_mil", "lr": 0.01, "batch_size": 32}
 # Liimatainen et al. 2018, of which the paper says: crops with several cells at high resolution (3.1; section 4 says single
-# cells), a confidence map a class, a threshold of its own each (threshold.py --method per_class). The rest is open.
-LIIMATAINEN_FCN = PROTOCOL | {"model": "liimatainen_fcn", "size": 512, "lr": 0.01, "batch_size": 16}
+# cells) of images of one class (4), a confidence map a class, a threshold of its own each (threshold.py --method per_class). The
+# rest is open.
+LIIMATAINEN_FCN = PROTOCOL | {
+    "model": "liimatainen_fcn",
+    "size": 512,
+    "lr": 0.01,
+    "batch_size": 16,
+    "single_label": True,
+}
 
 # Mylavarapu, "Classification of Subcellular Protein Localizations" (poster): "Architecture" and the figure of four models.
 MYLAVARAPU = {
@@ -84,7 +101,12 @@ MYLAVARAPU = {
     "plateau": "none",
     "patience": 0.0,
     "min_gain": 0.0,
+    "min_gain_mode": "abs",
     "early_stop": 0,
+    "score_threshold": "best",  # open
+    "valid_tta": 1,
+    "tta": 1,
+    "single_label": False,
 }
 MYLAVARAPU_1 = MYLAVARAPU | {"model": "resnet50", "channels": "green", "size": 128}
 MYLAVARAPU_2 = MYLAVARAPU | {"channels": "green"}

@@ -18,6 +18,7 @@ from utils.engine.ema import MovingAverage
 from utils.engine.losses import ScheduledLoss
 from utils.engine.plateau import Plateau
 from utils.errors import InputError
+from utils.schedule import first_steps, stage_at
 
 OPTIMISERS = {  # torch has no fused kernel for Adadelta
     "adadelta": lambda weights, c, fused: torch.optim.Adadelta(weights, c.lr, 0.9, 1e-6, c.weight_decay),
@@ -106,6 +107,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.normaliser = Normaliser(train_set.channels.mix, config.normalise, config.mean, config.std, device, amp)
         self.loss = ScheduledLoss(schedule, train_set.targets, device)
+        self.first_steps = first_steps(schedule, steps_per_epoch, "loss schedule")
         self.full_size = context.shard_size(min(config.batch_size, len(train_set.targets)))
         self.backward = Backward(
             network, context.wrap(network, device), self.loss, self.scaler, config, device, amp, context, self.full_size
@@ -119,10 +121,6 @@ class Trainer:
         if not progress.position:
             progress.epoch, progress.spent_in_epoch, self.repeat = progress.epoch + 1, 0.0, False
             self.seed(progress.epoch)
-        stage = self.loss.set_epoch(progress.epoch)
-        if stage != progress.stage:
-            progress.stage = stage
-            self.plateau.restart()
         self.epoch_started = time.time() - progress.spent_in_epoch
         models.set_training(self.network, self.config.layers)
 
@@ -140,6 +138,7 @@ class Trainer:
         what it does costs a GPU no time. It returns an integer, and `request` becomes the largest of all processes.
         """
         progress, targets = self.progress, batch["targets"].to(self.device, non_blocking=True)
+        self._enter_stage()
         self.optimiser.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config.skip_nan else []
         real = (batch["rows"] >= 0).numpy()
@@ -172,10 +171,18 @@ class Trainer:
                 buffer.copy_(before)
             what = f"a gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
             raise NotFinite(what, batch["rows"][batch["rows"] >= 0].tolist())
-        since_change = progress.step - (self.loss.schedule[progress.stage][0] - 1) * self.steps_per_epoch
+        since_change = progress.step - self.first_steps[progress.stage]
         curves = {"lr": self.lr, "loss": loss} | numbers
         self.plateau.after_step(1 - numbers["soft_f1"], since_change)
         return curves
+
+    def _enter_stage(self):
+        """Use the loss of the coming step."""
+        stage = stage_at(self.first_steps, self.progress.step)
+        self.loss.set_stage(stage)
+        if stage != self.progress.stage:
+            self.progress.stage = stage
+            self.plateau.restart()
 
     def gradient_norm(self):
         """The norm of all gradients, 0-d, without the scaler's factor, before they are clipped to --clip."""
@@ -221,12 +228,12 @@ class Trainer:
 
     @property
     def finished(self):
-        """All epochs are done, or none was better for --early-stop epochs since the last change of the loss."""
+        """All epochs are done, or none was better for --early-stop epochs under the present loss."""
         progress, config = self.progress, self.config
         if progress.position:
             return False
-        last_change = max(first for first, _ in self.loss.schedule if first <= config.epochs)
-        since = progress.epoch - max(progress.best_epoch, last_change - 1)
+        before = self.first_steps[progress.stage] // self.steps_per_epoch  # epochs that ended before it
+        since = progress.epoch - max(progress.best_epoch, before)
         return progress.epoch >= config.epochs or 0 < config.early_stop <= since
 
     def _parts(self):

@@ -257,6 +257,7 @@ GAPNET_AUTHORS = RunConfig(
     class_names=list(CYTO_CLASSES),
     model="gapnet_pl",
     stem="mean",
+    tta=1,
     channels="bgry",
     planes=4,
     size=1024,

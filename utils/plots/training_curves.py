@@ -62,10 +62,10 @@ def nine_curves(steps, switches, path):
 
 def validation_scores(log, switches, path):
     """Fig. 6: plot validation macro F1 and focal score (1 − focal loss) of each epoch.
-    log: log.csv as a DataFrame. switches: [(first epoch, loss)]."""
+    log: log.csv as a DataFrame. switches: [(epoch in which the loss changes, as a fraction, loss)]."""
     figure, axis = plt.subplots(figsize=(9, 4))
     look = dict(marker="o", markersize=3.5)
-    axis.plot(log["epoch"], log["macro_f1"], color=BLUE, label="macro F1 at the best single threshold", **look)
+    axis.plot(log["epoch"], log["macro_f1"], color=BLUE, label="macro F1 at one threshold", **look)
     axis.plot(log["epoch"], 1 - log["valid_focal"], color=ORANGE, label="focal score (1 − focal loss)", **look)
     axis.set_title("Validation", loc="left", pad=16)
     axis.legend(**ABOVE | {"bbox_to_anchor": (1.02, 1.05)})
@@ -85,6 +85,6 @@ def class_curves(log, classes, positives, switches, path):
         title = f"{classes[number]} ({int(positives[number]):,})"
         style.tidy(axis, title=title, size=8.5, ylim=(-0.02, top))
     figure.supxlabel("epoch", fontsize=10)
-    title = "Validation F1 of each class (validation images) at each epoch's best single threshold; grey: macro F1"
+    title = "Validation F1 of each class (validation images) at each epoch's one threshold; grey: macro F1"
     style.title(figure, title)
     style.arrange_and_save(figure, path)

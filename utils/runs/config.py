@@ -17,6 +17,8 @@ AMP = ("auto", "off", "bf16", "fp16")
 STEMS = ("mean", "copy", "zero")  # as in utils/models/layers.py, which imports torch
 LAYERS = ("all", "last")
 PLATEAUS = ("step", "epoch", "none")
+GAIN_MODES = ("abs", "rel")
+TTA_VIEWS = (1, 4, 8)
 
 
 def _field(check, default=None, ignored_on_resume=False, is_option=True):
@@ -39,6 +41,14 @@ def _one_of(words):
 
 def _is_line(value):
     return isinstance(value, str) and is_line(value)
+
+
+def is_score_threshold(text):
+    """Whether a text is a threshold at which validation can be scored: "best", or a number from 0 to 1."""
+    try:
+        return text == "best" or 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def _are_class_names(value):
@@ -66,8 +76,10 @@ _TEXTS = ("a list of texts", _are_lines)
 _NUMBER = ("a number", lambda value: type(value) in (int, float))
 _NUMBERS = ("a list of numbers", lambda value: isinstance(value, list) and all(type(each) is float for each in value))
 _COUNT = _whole(0, 2**50)
+_VIEWS = ("1, 4 or 8", lambda value: type(value) is int and value in TTA_VIEWS)
 _FLAG = ("true or false", lambda value: type(value) is bool)
 _ANY = ("a value", lambda value: True)
+_SCORE_THRESHOLD = ("best, or a number from 0 to 1", lambda value: _is_line(value) and is_score_threshold(value))
 _CLASS_NAMES = (f"a list of at most {MOST_CLASSES:,} different printable names other than Id", _are_class_names)
 _CHANNELS = ("a set of channels such as rgby", _are_channels)
 
@@ -113,8 +125,12 @@ class RunConfig:
     plateau: str = _field(_one_of(PLATEAUS))
     patience: float = _field(_NUMBER)
     min_gain: float = _field(_NUMBER)
+    min_gain_mode: str = _field(_one_of(GAIN_MODES), "abs")
     ema: float = _field(_NUMBER, 0.0)
     early_stop: int = _field(_COUNT)
+    score_threshold: str = _field(_SCORE_THRESHOLD, "best")
+    valid_tta: int = _field(_VIEWS, 1)
+    tta: int = _field(_VIEWS, 4, ignored_on_resume=True)
     skip_nan: int = _field(_COUNT, 0, ignored_on_resume=True)
     # Run
     name: str = _field(_TEXT, ignored_on_resume=True)
@@ -133,6 +149,9 @@ class RunConfig:
     overwrite: bool = _field(_FLAG, False, ignored_on_resume=True)
     # Facts
     planes: int = _field(_whole(1, MOST_PLANES), is_option=False)
+    exclusive: bool = _field(
+        _FLAG, False, is_option=False
+    )  # probabilities are a softmax's, of classes that exclude each other
     arithmetic: str = _field(_TEXT, is_option=False)
     parameters: int = _field(_COUNT, ignored_on_resume=True, is_option=False)
     mean: list = _field(_NUMBERS, ignored_on_resume=True, is_option=False)

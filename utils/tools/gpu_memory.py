@@ -47,7 +47,7 @@ def estimate(options, classes, amp):
         trainer = Trainer(network, labelled, config, schedule, torch.device("cpu"), amp, steps_per_epoch=1)
         trainer.begin_epoch()
         # All loss terms together need at least as much memory as the largest stage.
-        trainer.loss.terms = {term: 1.0 for _, terms in schedule for term in terms}
+        trainer.loss.terms = {term: 1.0 for stage in schedule for term in stage.value}
         for _ in range(2):  # the second step includes the optimiser's state
             trainer.optimiser.zero_grad(set_to_none=True)
             images = torch.zeros(batch, channels.planes, size, size, dtype=amp or torch.float32)

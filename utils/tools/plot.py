@@ -69,11 +69,14 @@ def read_history(folder, human=None):
     if (epochs := read_last_epochs(folder, fold.oof)) is None:
         raise InputError(f"{folder} lacks each epoch's predictions in {EPOCHS_FOLDER}/, as older runs do; {RETRAIN}")
     schedule = losses.parse_schedule(fold.config.loss or "")
-    switches = [(epoch, losses.describe_terms(terms)) for epoch, terms in schedule[1:] if epoch <= log["epoch"].max()]
     steps = read_numbers(folder / "steps.csv", ["step", "epoch", *training_curves.STEP_CURVES])
     if steps["epoch"].max() < log["epoch"].max():
         raise InputError(f"{folder / 'steps.csv'} ends before log.csv does; {RETRAIN}")
-    first_steps = [(int(steps["step"][steps["epoch"] >= epoch].min()), name) for epoch, name in switches]
+    per_epoch = (steps["epoch"] == log["epoch"].min()).sum()
+    later = [(stage.first_step(per_epoch), losses.describe_terms(stage.value)) for stage in schedule[1:]]
+    later = [(step, name) for step, name in later if step < steps["step"].max()]
+    first_steps = [(step + 1, name) for step, name in later]
+    switches = [(step / per_epoch + 1, name) for step, name in later]
     person = read_person(human, fold.classes, fold.ids, folder / "oof.csv") if human else None
     return History(fold, log, steps, epochs, switches, first_steps, person)
 

@@ -31,7 +31,8 @@ def find_runs(folder, paper):
     for path in sorted(Path(folder).glob("*/fold0/config.json")):
         config = read_config(path.parent, "recipe")
         if config.recipe in paper.recipes and (path.parent / "oof.csv").is_file():
-            name = SINGLE if config.single_label else paper.recipes[config.recipe]
+            again = config.single_label and not RECIPES[config.recipe]["single_label"]
+            name = SINGLE if again else paper.recipes[config.recipe]
             if name in runs:
                 both = f"{runs[name].folder} and {path.parent.parent}"
                 raise InputError(f"{both} are of one recipe, {config.recipe}; move one to another folder")
