@@ -183,7 +183,7 @@ paper() {
   fi
   for recipe in "${recipes[@]}"; do
     run=$place/$recipe
-    [ "$name" = poster ] || once $run/test.csv $run/fold0/best.safetensors -- \
+    [ "$name" = poster ] || once $run/test.csv $run/fold0/best.safetensors "$table" -- \
       python predict.py $run --images "$test_images" --ids "$table" --fold -2 -o $run/test.csv
   done
   if [ "$name" = chen ]; then

@@ -23,7 +23,7 @@ def _table(source, title, text):
 def number(printed):
     """The value of a printed number: ``'96.87%' -> .9687``, ``'301,384' -> 301384.0``."""
     text = printed.replace(",", "")
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    return float(text.replace("%", "e-2"))
 
 
 _CHEN = (

@@ -3,14 +3,17 @@
 from collections import namedtuple
 from pathlib import Path
 
+from utils.data.labels import CYTO_CLASSES, TEST_FOLD, read_folds
 from utils.engine.recipes import RECIPES
 from utils.errors import InputError
 from utils.kaggle.submit import check_trained
 from utils.runs.config import IGNORED_ON_RESUME
+from utils.runs.predictions import check_same_ids
 from utils.runs.run_folder import read_config, read_fold, read_numbers
 from utils.tools import compare
 
 TEST = "test.csv"  # in a run's folder: predict.py's file of the rows of fold -2
+KAGGLES = "sample_submission.csv"  # lies beside the folders of Kaggle's images
 SINGLE = "single"  # key of the run that was trained again on images of one class
 
 # A trained run: its folder (Path), fold (of `read_fold`), changed {option: (the recipe's value, the run's)}, and
@@ -47,21 +50,23 @@ def find_runs(folder, paper):
 def read_run(folder):
     """Read fold 0 of a run: -> Trained."""
     fold = read_fold(folder / "fold0", "recipe", "epochs", "size", "weights", "loss")
-    config, recipe = fold.config, RECIPES[fold.config.recipe]
+    recipe, ignored = RECIPES[fold.config.recipe], IGNORED_ON_RESUME | {"recipe", "fold", "seed"}
+    if fold.config.single_label:  # trained again as in the paper: the last layer, from the network's weights
+        ignored |= {"single_label", "layers", "loss", "weights"}
     changed = {
         option: (recipe.get(option), value)
-        for option, value in config.changed_options(recipe).items()
-        if option not in IGNORED_ON_RESUME | {"recipe", "fold", "seed"}
+        for option, value in fold.config.changed_options(recipe).items()
+        if option not in ignored
     }
     epochs = len(read_numbers(fold.folder / "log.csv", ["epoch"]))
-    return Trained(folder, fold, changed, describe(config, changed, epochs))
+    return Trained(folder, fold, changed, describe(fold.config, changed, epochs))
 
 
 def describe(config, changed, epochs):
     """Say in what a run differs from its recipe: ``'random weights, 128² not 512², 10 of 40 epochs'``. changed: of
     `Trained`. epochs: that were trained."""
     rest, recipe = dict(changed), RECIPES[config.recipe]
-    words = ["simulated images"] if is_simulated(config) else []
+    words = list(filter(None, [origin(config)]))
     if "weights" in rest:
         words.append("random weights" if config.weights == "none" else f"weights {config.weights}")
     if "size" in rest:
@@ -73,13 +78,22 @@ def describe(config, changed, epochs):
     return ", ".join(words)
 
 
-def is_simulated(config):
-    """Whether the images were drawn by utils.simulator."""
-    return any((Path(folder).parent / "atlas.json").is_file() for folder in config.images or [])
+def origin(config):
+    """Say where a run's images are from if it is not where the paper's are, else None."""
+    beside = [Path(folder).parent for folder in config.images or []]
+    if any((folder / "atlas.json").is_file() for folder in beside):
+        return "simulated images"
+    if config.class_names == list(CYTO_CLASSES) and any((folder / KAGGLES).is_file() for folder in beside):
+        return "Kaggle's images, their 28 classes merged to 13"
+    return None
 
 
 def tested(run):
-    """Read a run's predictions of the test rows: Trained -> method_tables.Run. Raises InputError without them, or if
-    the run was trained on one of the rows."""
+    """Read a run's predictions of the test rows, those of fold -2: Trained -> method_tables.Run. Raises InputError if
+    they are not of exactly these rows, or if the run was trained on one of them."""
+    table = run.fold.config.folds
     (own,) = compare.read_runs([run.folder])
-    return compare.predicted(own, TEST, run.fold.config.folds)
+    test = compare.predicted(own, TEST, table)
+    rows = read_folds(table, run.fold.classes)
+    check_same_ids(run.folder / TEST, test.ids, f"fold {TEST_FOLD} of {table}", rows["Id"][rows["fold"] == TEST_FOLD])
+    return test
