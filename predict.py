@@ -42,7 +42,7 @@ SHARED = (
     "fit",
     "normalise",
     "bits",
-    "exclusive",
+    "activation",
 )  # folds that are averaged must agree on these
 
 
@@ -147,7 +147,7 @@ def predict(args, context, device, used):
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
-        views = {"tta": tta, "reduce": args.tta_reduce, "exclusive": config.exclusive, "chunk": chunk}
+        views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
         rows, probabilities = inference.predict(
             networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
         )

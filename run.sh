@@ -83,7 +83,7 @@ demo() {
   once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --folds 5 --seed 0 -o $data/folds.csv --plot $data/folds.png
   folds_side_by_side "0 1" --recipe gapnet_pl --folds $data/folds.csv --images $data/train --name demo \
     --size 128 --fit resize --augment d4 --epochs 22 --batch-size 16 \
-    --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
+    --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4 --min-gain-mode abs --score-threshold best
   decide $run $data/test $data/sample_submission.csv
   once $run/submission_half.csv $run/test.csv -- python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.tools.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
@@ -332,7 +332,7 @@ losses() {
       esac
       beside --recipe gapnet_pl --name loss_$name$seed --seed $seed --folds input/hard/folds.csv --fold 0 --images input/hard/train \
         --size 128 --fit resize --augment d4 --optimiser adamw --lr 0.001 --batch-size 16 --epochs 24 --patience 4 --min-gain 0.0001 \
-        --loss "$loss"
+        --min-gain-mode abs --score-threshold best --loss "$loss"
     done
   done
   all_trained

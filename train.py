@@ -208,7 +208,7 @@ def prepare(args, context, device, run, started):
         **options,
         class_names=classes,
         planes=channels.planes,
-        exclusive=losses.is_exclusive(schedule),
+        activation="softmax" if losses.is_exclusive(schedule) else "sigmoid",
         arithmetic=str(amp or torch.float32).removeprefix("torch."),
         **resume.provenance(train_rows, valid_rows),
     )
@@ -357,7 +357,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
         context.broadcast_buffers(trainer.network, trainer.evaluated)
         between = checks_during_validation(trainer, valid_loader, record, stop)
         own = [trainer.evaluated], [trainer.normaliser], valid_loader, device, trainer.amp
-        views = {"tta": config.valid_tta, "exclusive": config.exclusive}
+        views = {"tta": config.valid_tta, "activation": config.activation}
         _, probabilities = inference.predict(*own, **views, chunk=chunk, context=context, between=between)
         threshold, score = context.broadcast(scored(truth, probabilities, config.score_threshold))
         valid = validation_curves(truth, probabilities, threshold, config.class_names)

@@ -203,7 +203,15 @@ def train_options(atlas, folds, runs, name="mini", fold=0, **more):
         "fold": fold,
     }
     options |= {"size": 32, "fit": "resize", "normalise": "dataset", "augment": "d4", "epochs": 2, "batch-size": 16}
-    options |= {"optimiser": "adam", "lr": 0.001, "workers": 0, "amp": "off"} | more
+    options |= {
+        "loss": "1:bce",
+        "optimiser": "adam",
+        "lr": 0.001,
+        "workers": 0,
+        "amp": "off",
+        "score-threshold": "best",
+    }
+    options |= more
     return [word for key, value in options.items() for word in (f"--{key}", value)]
 
 

@@ -62,6 +62,24 @@ def test_the_same_for_any_number_of_workers_and_new_every_epoch(loaders):
         assert changed.all(), "every sample, not only some"
 
 
+def test_a_stage_by_step_begins_within_an_epoch_and_so_after_an_interruption(tmp_path):
+    ids = [f"i{n:02}" for n in range(12)]
+    write_images(tmp_path, ids, size=24)
+    files = find_files([tmp_path], ids, parse_channels("rgby"))
+    chain = augment.build("1:none step5:chen", RGBY, steps_per_epoch=3)  # from the third batch of epoch 2
+    seen = ("resize", "none", np.ones((12, 3)))
+
+    def changed(epoch, workers=0, skip=0):
+        samples = [Samples(files, parse_channels("rgby"), 24, *seen, made) for made in (chain, None)]
+        both = [make_loader(each, 4, workers, torch.device("cpu"), shuffle=True) for each in samples]
+        pairs = zip(*(begin_epoch(loader, epoch, skip) for loader in both), strict=True)
+        return [[not torch.equal(*images) for images in zip(one["images"], other["images"])] for one, other in pairs]
+
+    none, all_ = [False] * 4, [True] * 4
+    assert changed(1) == [none] * 3 and changed(2) == changed(2, workers=2) == [none, none, all_]
+    assert changed(2, skip=4) == [none, all_] and changed(3) == [all_] * 3
+
+
 class Logged(A.ImageOnlyTransform):
     """Replaces an operation and logs that it was chosen."""
 

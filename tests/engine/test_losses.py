@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_table
-from sklearn.metrics import f1_score
+from example_labels import real_labels
+from sklearn.metrics import f1_score, log_loss
 
 from utils.engine import losses
 from utils.errors import InputError
@@ -156,6 +157,35 @@ def test_the_curves_beside_a_loss_change_neither_its_value_nor_its_gradient(term
             assert float(value) == pytest.approx(float(alone[name].detach()), rel=1e-6), name
     ours, theirs = (torch.autograd.grad(value, logits)[0] for value in (loss, sum(alone[name] for name in terms)))
     assert torch.allclose(ours, theirs, rtol=1e-6)
+
+
+def test_soft_f1_of_a_network_that_predicts_nothing():
+    """E[1/(n + 1)] of a binomial n has a closed form; with the competition's counts and batches of 64 it is .50 on average."""
+    share, batch = real_labels().mean(0), 64
+    expected = np.mean((1 - (1 - share) ** (batch + 1)) / ((batch + 1) * share))
+    rng = np.random.default_rng(0)
+    targets = torch.tensor(rng.random((400, batch, 28)) < share).float()
+    found = [1 - float(losses.soft_f1(inputs_of(torch.full((batch, 28), -80.0), each))) for each in targets]
+    assert np.mean(found) == pytest.approx(expected, abs=0.01) and expected == pytest.approx(0.50, abs=0.005)
+
+
+def test_summed_over_classes_is_as_many_times_the_mean():
+    logits, targets = logits_and_targets()
+    values = [function(inputs_of(logits, targets)) for function in (losses.bce_sum, losses.bce)]
+    assert float(values[0].detach()) == pytest.approx(logits.shape[1] * float(values[1].detach()))
+    by_hand = -(targets * torch.sigmoid(logits).log() + (1 - targets) * torch.sigmoid(-logits).log()).sum(1).mean()
+    assert float(values[0].detach()) == pytest.approx(float(by_hand.detach()), rel=1e-5)
+
+
+def test_exclusive_classes_have_a_softmax():
+    """Against scikit-learn's log loss of classes; precision and recall count the same probabilities."""
+    logits = torch.tensor([[2.0, 1.0, -1.0], [0.0, 3.0, 0.5], [1.0, 1.1, 0.9]])
+    targets = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    subject = losses.ScheduledLoss(losses.parse_schedule("1:cross_entropy"), targets.numpy(), torch.device("cpu"))
+    loss, curves = subject.with_curves([logits], targets)
+    assert float(loss) == pytest.approx(log_loss([0, 1, 2], logits.double().softmax(1).numpy()), rel=1e-5)
+    assert float(curves["precision"]) == 1 and float(curves["recall"]) == pytest.approx(2 / 3)
+    assert float(curves["accuracy"]) == pytest.approx(8 / 9)
 
 
 def test_a_network_with_two_outputs_learns_from_both():

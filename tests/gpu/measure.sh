@@ -129,7 +129,8 @@ step_demo() {
   for _ in {1..40}; do [ -f "$data/folds.csv" ] || sleep 0.5; done
   folds_of demo || return 1
   local words=(--recipe gapnet_pl --folds $data/folds.csv --images $data/train --size $DEMO_SIZE --fit resize --augment d4
-    --batch-size 16 --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4 --runs $runs --cache $CACHE
+    --batch-size 16 --optimiser adamw --lr 0.001 --loss "1:bce 12:soft_f1+bce" --patience 4
+    --min-gain-mode abs --score-threshold best --runs $runs --cache $CACHE
     --device $DEVICE --workers $WORKERS)
   py train.py "${words[@]}" --fold 0 --name demo --epochs $DEMO_EPOCHS --amp auto > >(stamped demo0) 2>&1 & pids+=($!)
   sleep 3 # the first one packs

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torchvision.models.resnet import Bottleneck
 
 from utils import models
+from utils.engine import inference
 from utils.errors import InputError
 from utils.models import conv_mil, layers
 from utils.models.layers import widen_stem
@@ -216,6 +217,6 @@ def test_stems_do_what_they_say():
     assert torch.allclose(copied[:, :3], rgb) and torch.allclose(copied[:, 3], rgb[:, 0])
 
 
-def test_the_options_of_the_stem_are_those_that_exist():
+def test_the_options_of_the_stem_and_of_tta_are_those_that_exist():
     """Typed twice, so that reading a config need not import torch."""
-    assert list(config.STEMS) == list(layers.STEMS)
+    assert list(config.STEMS) == list(layers.STEMS) and list(config.TTA_VIEWS) == list(inference.TTA)

@@ -1,6 +1,7 @@
 """train.py: what a run leaves behind, and that it can be repeated and gone on with."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -178,20 +179,17 @@ def test_the_loss_switches_when_the_schedule_says(atlas, folds, tmp_path):
     )
 
 
-def make_trainer(**options):
+def make_trainer(steps_per_epoch=5, **options):
     config = RunConfig(**RECIPES["chen"] | options, class_names=["a", "b", "c"], mean=[0.0], std=[1.0])
     data = type("Data", (), {"channels": type("C", (), {"mix": None}), "targets": np.ones((8, 3), np.uint8)})
     schedule = losses.parse_schedule(config.loss)
-    return trainer.Trainer(torch.nn.Linear(4, 3), data, config, schedule, torch.device("cpu"), None, steps_per_epoch=5)
+    return trainer.Trainer(torch.nn.Linear(4, 3), data, config, schedule, torch.device("cpu"), None, steps_per_epoch)
 
 
 def test_the_plateau_starts_anew_when_the_loss_switches():
     """The old loss's best value must not halve the rate under the new one; the rate itself stays."""
     subject = make_trainer(loss="1:bce 3:soft_f1", patience=1, plateau="epoch")
-    subject.begin_epoch()
-    subject.end_epoch(0.9)
-    subject.begin_epoch()
-    subject.end_epoch(0.5)
+    finished_after(subject, [0.9, 0.5])
     assert subject.plateau.scheduler.num_bad_epochs == 1 and subject.lr == 0.1
     subject.begin_epoch()
     assert (
@@ -201,9 +199,7 @@ def test_the_plateau_starts_anew_when_the_loss_switches():
     )
     subject.end_epoch(0.2)
     assert subject.lr == 0.1
-    for score in (0.1, 0.1):
-        subject.begin_epoch()
-        subject.end_epoch(score)
+    finished_after(subject, [0.1, 0.1])
     assert subject.lr == 0.05
 
 
@@ -245,18 +241,14 @@ def test_noise_neither_halves_the_rate_of_a_rising_mean_nor_saves_that_of_a_fall
 
 def test_a_lucky_first_batch_is_not_the_best_for_long():
     """The mean of the first steps is one batch's value; only from step 50 (or the end of epoch 1) does the plateau look."""
-    subject = make_trainer(loss="1:soft_f1", patience=1, plateau="step", min_gain=1e-4)
-    subject.steps_per_epoch = subject.plateau.steps_per_epoch = 60
-    subject.plateau.restart()
+    subject = make_trainer(loss="1:soft_f1", patience=1, plateau="step", min_gain=1e-4, steps_per_epoch=60)
     subject.begin_epoch()
     assert set(rates(subject, [0.9] + [0.2 + 0.002 * k for k in range(160)])) == {0.1}
 
 
 def test_soft_f1_that_drops_at_a_switch_and_then_rises_keeps_the_rate():
     """Neither the old loss's best value nor its running mean may count as the new one's."""
-    subject = make_trainer(loss="1:bce 2:soft_f1", patience=2, plateau="step", min_gain=1e-4)
-    subject.steps_per_epoch = subject.plateau.steps_per_epoch = 60
-    subject.plateau.restart()
+    subject = make_trainer(loss="1:bce 2:soft_f1", patience=2, plateau="step", min_gain=1e-4, steps_per_epoch=60)
     subject.begin_epoch()
     assert set(rates(subject, [0.6] * 60)) == {0.1}
     subject.end_epoch(0.0)
@@ -277,19 +269,102 @@ def test_stages_beyond_the_last_epoch_are_told_and_do_not_hold_up_the_early_stop
 
 @pytest.mark.parametrize("term", losses.LOSSES)
 def test_every_term_of_the_loss_trains(atlas, folds, tmp_path, term):
-    succeed("train", *train_options(atlas, folds, tmp_path, loss=f"1:2*{term}", epochs=1, limit=16))
+    single = ["--single-label", "--fold", 1] if term == losses.EXCLUSIVE else []
+    succeed("train", *train_options(atlas, folds, tmp_path, loss=f"1:2*{term}", epochs=1, limit=16), *single)
+    if single:
+        (tmp_path / "mini/fold1").rename(tmp_path / "mini/fold0")
     steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")
     assert steps["loss"].to_numpy() == pytest.approx(2 * steps[term].to_numpy(), rel=1e-5)
 
 
-def test_early_stop_waits_for_the_last_loss():
-    subject = make_trainer(loss="1:bce 4:soft_f1", early_stop=2, epochs=50)
+def finished_after(subject, scores):
+    """Whether a training has finished after each of these epochs of five steps."""
     ended = []
-    for score in (0.5, 0.1, 0.1, 0.1, 0.1, 0.1):
+    for score in scores:
         subject.begin_epoch()
+        for _ in range(5):
+            subject.enter_stage()
+            subject.progress.step += 1
         subject.end_epoch(score)
         ended.append(subject.finished)
-    assert ended == [False, False, False, False, True, True]
+    return ended
+
+
+def test_early_stop_counts_from_the_stage_that_is_reached():
+    """Not from the last one of the schedule: flat epochs under the first loss end a training, too."""
+    later = {"loss": "1:bce 3:soft_f1 30:focal", "early_stop": 3, "epochs": 50}
+    assert finished_after(make_trainer(**later), [0.5, 0.1, 0.1, 0.1, 0.1]) == [False] * 4 + [True]
+    first = {"loss": "1:bce 30:focal", "early_stop": 3, "epochs": 50}
+    assert finished_after(make_trainer(**first), [0.5, 0.1, 0.1, 0.1]) == [False] * 3 + [True]
+    # From step 12, which is in epoch 3: that epoch counts.
+    by_step = {"loss": "1:bce step12:focal", "early_stop": 3, "epochs": 50}
+    assert finished_after(make_trainer(**by_step), [0.5, 0.1, 0.1, 0.1, 0.1]) == [False] * 4 + [True]
+
+
+def test_gain_relative_to_the_best_or_as_it_is():
+    """F1 that rises as .78 (1 − exp(−epoch/40)), patience 30: a gain of .01 as it is halves the rate at epoch 189, relative never."""
+    halved = {}
+    for mode in ("abs", "rel"):
+        subject = make_trainer(plateau="epoch", patience=30, min_gain=0.01, min_gain_mode=mode)
+        rates = []
+        for epoch in range(1, 201):
+            subject.plateau.after_epoch(0.78 * (1 - np.exp(-epoch / 40)))
+            rates.append(subject.lr)
+        halved[mode] = next((number + 1 for number, rate in enumerate(rates) if rate < 0.1), None)
+    assert halved == {"abs": 189, "rel": None}
+
+
+def test_the_loss_switches_at_a_step_within_an_epoch(atlas, folds, tmp_path, monkeypatch):
+    """And so after an interruption."""
+    options = {"loss": "1:bce step2:focal step6:2*bce", "batch-size": 8, "epochs": 2, "save-every": 0}
+    succeed("train", *train_options(atlas, folds, tmp_path, **options))
+    steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")
+    expected = [*steps["bce"][:2], *steps["focal"][2:6], *2 * steps["bce"][6:]]
+    assert steps["step"].tolist() == list(range(1, 9)) and steps["loss"].tolist() == pytest.approx(expected, abs=1e-6)
+    again = train_options(atlas, folds, tmp_path, name="again", **options)
+    stop_in_epoch(monkeypatch, 2, again)
+    succeed("train", *again)
+    assert pd.read_csv(tmp_path / "again/fold0/steps.csv").equals(steps)
+
+
+def test_scored_at_a_half_and_with_the_views_of_the_test(atlas, folds, tmp_path):
+    """log.csv against scikit-learn, oof.csv against predict.py, which takes the run's number of views."""
+    views = {"valid-tta": 4, "tta": 4, "score-threshold": 0.5}
+    more = views | {"limit": 30, "lr": 0.01, "plateau": "none"}
+    out = succeed("train", *train_options(atlas, folds, tmp_path, **more)).out
+    assert "valid_tta=4" in out and "score_threshold=0.5" in out
+    folder = tmp_path / "mini/fold0"
+    oof, log = read_predictions(folder / "oof.csv"), pd.read_csv(folder / "log.csv")
+    targets = pd.read_csv(folds, dtype=str, keep_default_na=False).set_index("Id")["Target"]
+    truth = train.encode(targets.loc[oof.index], oof.columns)
+    best = log.loc[log["macro_f1"].idxmax()]
+    assert best["macro_f1"] == pytest.approx(sk.f1_score(truth, oof >= 0.5, average="macro", zero_division=0))
+    assert best["valid_accuracy"] == pytest.approx(1 - sk.hamming_loss(truth, oof >= 0.5))
+    assert log["accuracy"].between(0.5, 1).all() and (log["threshold"] == 0.5).all()
+    oof.reset_index()[["Id"]].to_csv(tmp_path / "ids.csv", index=False)
+    words = ["--images", atlas / "train", "--ids", tmp_path / "ids.csv", "-o", tmp_path / "p.csv", "--workers", 0]
+    assert "4 TTA views" in succeed("predict", tmp_path / "mini", *words).out
+    assert read_predictions(tmp_path / "p.csv").to_numpy() == pytest.approx(oof.to_numpy(), abs=1e-6)
+    one = json.loads((folder / "config.json").read_text()) | {"tta": 1}
+    shutil.copytree(folder, tmp_path / "other/fold1")
+    (tmp_path / "other/fold1/config.json").write_text(json.dumps(one))
+    refuse("predict", folder, tmp_path / "other", *words, says="differ in their number of TTA views (1, 4); give --tta")
+
+
+def test_a_network_of_exclusive_classes_predicts_a_softmax(run, atlas, folds, tmp_path):
+    """Rumetshofer et al., section 3.2: the last layer trained again on images of one class."""
+    start = {"weights": run / "fold1/best.safetensors", "layers": "last", "loss": "1:cross_entropy", "fold": 1}
+    words = train_options(atlas, folds, tmp_path, **start, epochs=1)
+    refuse("train", *words, says="is for images of exactly one class; add --single-label")
+    succeed("train", *words, "--single-label")
+    oof = read_predictions(tmp_path / "mini/fold1/oof.csv")
+    assert oof.sum(axis=1).to_numpy() == pytest.approx(np.ones(len(oof)), abs=1e-5)
+    steps = pd.read_csv(tmp_path / "mini/fold1/steps.csv")
+    assert steps["loss"].equals(steps["cross_entropy"])
+    predict = ["--images", atlas / "test", "-o", tmp_path / "p.csv", "--workers", 0]
+    succeed("predict", tmp_path / "mini", *predict, "--tta", 4)
+    assert read_predictions(tmp_path / "p.csv").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    refuse("predict", tmp_path / "mini", run, *predict, says="was trained with another activation than")
 
 
 def test_prediction_cannot_reach_training_augmentation(run, atlas, tmp_path, monkeypatch):

@@ -33,12 +33,12 @@ def tta_views(images, count):
         yield view.flip(dims) if dims else view
 
 
-def tta_probabilities(network, images, device, amp, tta, reduce="mean", exclusive=False):
-    """(N, planes, S, S) network input -> (N, classes) float32 probabilities, over the TTA views of each image. exclusive: by a softmax
-    over the classes, not a sigmoid of each."""
+def tta_probabilities(network, images, device, amp, tta, reduce="mean", activation="sigmoid"):
+    """(N, planes, S, S) network input -> (N, classes) float32 probabilities, over the TTA views of each image. activation: a
+    ``sigmoid`` of each class, or a ``softmax`` over them."""
     with autocast(device, amp):
         logits = (network(view).float() for view in tta_views(images, tta))
-        of_views = torch.stack([each.softmax(1) if exclusive else torch.sigmoid(each) for each in logits])
+        of_views = torch.stack([each.softmax(1) if activation == "softmax" else torch.sigmoid(each) for each in logits])
     return of_views.mean(0) if reduce == "mean" else of_views.amax(0)
 
 
@@ -51,7 +51,7 @@ def predict(
     amp=None,
     tta=1,
     reduce="mean",
-    exclusive=False,
+    activation="sigmoid",
     chunk=64,
     bar=None,
     context=SINGLE_PROCESS,
@@ -61,7 +61,7 @@ def predict(
     """Mean of the probabilities of several networks.
 
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser. tta: views per image;
-    reduce: of the views, ``mean`` or ``max``. exclusive: as of `tta_probabilities`. Tiles of a sample, and networks, are averaged.
+    reduce: of the views, ``mean`` or ``max``. activation: as of `tta_probabilities`. Tiles of a sample, and networks, are averaged.
     chunk: most images in one forward pass. bar: a progress bar that counts samples. context: of the processes that the samples are
     divided among. between: called after every batch. compiled: use torch.compile.
     -> (rows (N,) int64, probabilities (N, classes) float32) of all processes, in the loader's order. Raises InputError for an image
@@ -77,7 +77,7 @@ def predict(
                 if number == len(ready):
                     ready.append(prepare_network(network, parts[0], amp, compiled))
             total = total + torch.cat(
-                [tta_probabilities(ready[number], part, device, amp, tta, reduce, exclusive) for part in parts]
+                [tta_probabilities(ready[number], part, device, amp, tta, reduce, activation) for part in parts]
             )
         return batch["rows"], start_copy_to_cpu(_tile_means(total / len(networks), batch["tiles"]), device)
 

@@ -121,6 +121,7 @@ class Trainer:
         if not progress.position:
             progress.epoch, progress.spent_in_epoch, self.repeat = progress.epoch + 1, 0.0, False
             self.seed(progress.epoch)
+        self.enter_stage()
         self.epoch_started = time.time() - progress.spent_in_epoch
         models.set_training(self.network, self.config.layers)
 
@@ -138,7 +139,7 @@ class Trainer:
         what it does costs a GPU no time. It returns an integer, and `request` becomes the largest of all processes.
         """
         progress, targets = self.progress, batch["targets"].to(self.device, non_blocking=True)
-        self._enter_stage()
+        self.enter_stage()
         self.optimiser.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.network.buffers()] if self.config.skip_nan else []
         real = (batch["rows"] >= 0).numpy()
@@ -176,7 +177,7 @@ class Trainer:
         self.plateau.after_step(1 - numbers["soft_f1"], since_change)
         return curves
 
-    def _enter_stage(self):
+    def enter_stage(self):
         """Use the loss of the coming step."""
         stage = stage_at(self.first_steps, self.progress.step)
         self.loss.set_stage(stage)

@@ -18,7 +18,8 @@ STEMS = ("mean", "copy", "zero")  # as in utils/models/layers.py, which imports 
 LAYERS = ("all", "last")
 PLATEAUS = ("step", "epoch", "none")
 GAIN_MODES = ("abs", "rel")
-TTA_VIEWS = (1, 4, 8)
+TTA_VIEWS = (1, 4, 8)  # as in utils/engine/inference.py, which imports torch
+ACTIVATIONS = ("sigmoid", "softmax")
 
 
 def _field(check, default=None, ignored_on_resume=False, is_option=True):
@@ -149,9 +150,9 @@ class RunConfig:
     overwrite: bool = _field(_FLAG, False, ignored_on_resume=True)
     # Facts
     planes: int = _field(_whole(1, MOST_PLANES), is_option=False)
-    exclusive: bool = _field(
-        _FLAG, False, is_option=False
-    )  # probabilities are a softmax's, of classes that exclude each other
+    activation: str = _field(
+        _one_of(ACTIVATIONS), "sigmoid", is_option=False
+    )  # softmax: the classes exclude each other
     arithmetic: str = _field(_TEXT, is_option=False)
     parameters: int = _field(_COUNT, ignored_on_resume=True, is_option=False)
     mean: list = _field(_NUMBERS, ignored_on_resume=True, is_option=False)
