@@ -147,7 +147,7 @@ real() {
 
 # A paper's experiments, and the page with its numbers beside ours: paper NAME [--small] [options of train.py]
 paper() {
-  local name=${1:-} word small="" options=() recipes recipe gpus table images test_images classes=hpa place=runs/paper run
+  local name=${1:-} word small="" options=() recipes recipe key value gpus=0 crop=0 table images test_images classes=hpa place=runs/paper run plan
   case $name in
     chen) recipes=(chen) ;;
     gapnet_pl) recipes=(gapnet_pl m_cnn densenet121 deeploc conv_mil) ;;
@@ -170,7 +170,13 @@ paper() {
   done
   place=${place}_$name
   # Let train.py check its options before anything is fetched.
-  gpus=$(.venv/bin/python train.py --recipe "${recipes[0]}" "${options[@]}" --fold 0 --check | sed -n 's/^gpus=//p')
+  plan=$(.venv/bin/python train.py --recipe "${recipes[0]}" "${options[@]}" --fold 0 --check)
+  while IFS='=' read -r key value; do
+    case $key in
+      gpus) gpus=$value ;;
+      crop) crop=$value ;;
+    esac
+  done <<<"$plan"
   [ -n "$small" ] || step python -m utils.tools.paper "$name" --needs
   paper_folds
   trap end_trainings EXIT
@@ -208,13 +214,17 @@ paper_folds() {
     gapnet_pl) [ ! -e input/cyto/train.csv ] || data=input/cyto ;;
   esac
   labels=$data/train.csv images=$data/train test_images=$data/train table=$data/paper_$name.csv
-  [ $data != input ] || step python -m utils.kaggle.fetch
+  if [ $data = input ] && [ "$crop" -gt 0 ]; then
+    step python -m utils.kaggle.fetch --crop "$crop"
+  elif [ $data = input ]; then
+    step python -m utils.kaggle.fetch
+  fi
   case $name in
     chen)
       test_images=$data/external
       if [ -z "$small" ]; then
         test_images=input/hpav18
-        step python -m utils.kaggle.hpav18 --to $test_images
+        step python -m utils.kaggle.hpav18 --limit 11111 --to $test_images # as many as Chen evaluated on
       fi
       split=(--test "other=$test_images.csv" --images $test_images)
       ;;

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -41,7 +40,7 @@ def test_the_printed_numbers_agree_with_each_other():
     two = published("chen", "Table II")
     for who in ("human", "machine"):
         part = {row: cells[who] for row, cells in two.items()}
-        assert part["correct labels"] / part["total labels"] == pytest.approx(part["binary accuracy"], abs=6e-5)
+        assert part["correct labels"] / part["total labels"] == pytest.approx(part["binary accuracy"], abs=1e-4)
     text = published("chen", "Sections III and IV")
     images, labelled = (
         text[row]["machine"] for row in ("test images, never trained on", "images that a person labelled")
@@ -233,7 +232,7 @@ def place(run, tmp_path, monkeypatch):
         pd.concat([*folds, unseen]).to_csv("folds.csv", index=False)
         path = folder / "fold0/config.json"
         config = json.loads(path.read_text()) | RECIPES[recipe] | {"recipe": recipe, "class_names": list(classes)}
-        planes = {"green": 1, "gbr": 3, "rgb": 3}.get(config["channels"], 4)
+        planes = {"green": 1, "gbr": 3, "rgb": 3, "rgb+y/3": 3}.get(config["channels"], 4)
         config |= {"folds": "folds.csv", "planes": planes, "mean": [0.1] * planes, "std": [0.1] * planes} | changes
         path.write_text(json.dumps(config))
         return folder
@@ -354,7 +353,7 @@ def test_what_a_paper_needs_is_printed():
     steps = 437 * needs.STEP  # of 64 images
     hours = 40 * ((27_965 + 3_107 / 3) / 577 + steps) / 3600
     assert line.split()[1:3] == ["40", "27,965"] and float(line.split()[-1]) == pytest.approx(hours, abs=0.06)
-    on = dict(
-        zip(*[line.split() for line in re.sub("RTX 4090", "RTX", out).splitlines() if line.startswith("      ")][:2])
-    )
-    assert float(on["T4"]) > float(on["H200"])
+    lines = [line.replace("RTX 4090", "RTX4090").split() for line in out.splitlines()]
+    cards = next(place for place, words in enumerate(lines) if "T4" in words)
+    on = dict(zip(*lines[cards : cards + 2], strict=True))
+    assert list(on) == [card.replace(" ", "") for card in needs.CARDS] and int(on["T4"]) > 4 * int(on["A100"]) > 0

@@ -22,14 +22,14 @@ Needs = namedtuple("Needs", "data train valid test classes minutes")
 KAGGLE = "Kaggle's files in input/ (37 GB with the archives; fetched if missing)"
 NEEDS = {
     "chen": Needs(
-        [KAGGLE, "HPAv18 in input/hpav18 (fetched if missing)", "ImageNet weights of SE-ResNeXt50 (111 MB)"],
+        [KAGGLE, "11,111 samples of HPAv18 in input/hpav18 (18 GB to fetch, 5 GB on disk)", "ImageNet weights of SE-ResNeXt50 (111 MB)"],
         *(27_965, 3_107, 11_111, len(HPA_CLASSES), 12),
     ),
     "gapnet_pl": Needs(
         [
-            "the Cyto Challenge's files in input/cyto: train.csv (Id,Target with the",
-            "numbers of the 13 classes) and train/<Id>_<colour>.tif of 1728² or more; or",
-            "Kaggle's full-size TIFFs in input/train (250 GB), labels merged to the 13",
+            "the Cyto Challenge's files in input/cyto, train.csv and train/ (made by",
+            "python -m utils.tools.import_cyto from the published samples); without them",
+            "Kaggle's full-size TIFFs in input/train (250 GB), their classes merged to 13",
         ],
         *(15_004, 1_876, 1_876, len(CYTO_CLASSES), 12),
     ),
