@@ -150,7 +150,7 @@ paper() {
   local name=${1:-} word small="" options=() recipes recipe key value gpus=0 crop=0 table images test_images classes=hpa place=runs/paper run plan
   case $name in
     chen) recipes=(chen) ;;
-    gapnet_pl) recipes=(gapnet_pl m_cnn densenet121 deeploc conv_mil) ;;
+    gapnet_pl) recipes=(gapnet_pl m_cnn conv_mil densenet121 deeploc) ;;
     mylavarapu) recipes=(mylavarapu_1 mylavarapu_2 mylavarapu_3 mylavarapu_4) ;;
     poster) recipes=(poster_convnet_rgb poster_convnet_rgby poster_xception poster_gapnet) ;;
     *)
@@ -249,12 +249,12 @@ paper_training() {
         smaller=(--size 128 --batch-size 16 --lr 1 --epochs 10 --augment "1:chen 6:chen_strong"
           --loss "1:bce 7:soft_f1+weighted_bce 9:soft_f1+10*weighted_bce")
         ;;
-      mylavarapu_1) smaller=(--size 48 --epochs 8 --normalise image --lr 0.0003 --batch-size 16) ;;
-      mylavarapu_*) smaller=(--size 96 --epochs 8 --normalise image --lr 0.0003 --batch-size 16) ;;
+      mylavarapu_1) smaller=(--size 48 --epochs 6 --normalise image --lr 0.0003 --batch-size 16) ;;
+      mylavarapu_*) smaller=(--size 96 --epochs 6 --normalise image --lr 0.0003 --batch-size 16) ;;
       poster_convnet_rgby) smaller=(--size 128 --epochs 10) ;;
       poster_gapnet) smaller=(--size 96 --epochs 10) ;;
       poster_*) smaller=(--size 64 --epochs 10) ;;
-      *) smaller=(--size 128 --epochs 8 --optimiser adamw --lr 0.001 --batch-size 16) ;;
+      *) smaller=(--size 128 --epochs 6 --optimiser adamw --lr 0.001 --batch-size 16) ;;
     esac
     smaller+=(--weights none)
   fi
