@@ -107,7 +107,7 @@ chen() {
 }
 
 real() {
-  local recipe=chen run table fold folds gpus data=input word key value plan predict=()
+  local recipe=chen run table fold folds gpus crop data=input word key value plan predict=()
   if [[ ${1:--} != -* ]]; then
     recipe=$1
     shift
@@ -127,10 +127,15 @@ real() {
       run) run=$value ;;
       folds) table=$value ;;
       gpus) gpus=$value ;;
+      crop) crop=$value ;;
       predict) predict+=("$value") ;;
     esac
   done <<<"$plan"
-  step python -m utils.kaggle.fetch
+  if [ "$crop" -gt 0 ]; then
+    step python -m utils.kaggle.fetch --crop "$crop"
+  else
+    step python -m utils.kaggle.fetch
+  fi
   once "$table" -- python make_folds.py --folds "${FOLDS:-10}" -o "$table" --plot "${table%.csv}.png"
   folds=$(.venv/bin/python -m utils.kaggle.submit "$run" --list --folds "$table" --wanted "${FOLDS:-0}")
   for fold in $folds; do

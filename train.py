@@ -309,10 +309,12 @@ def check_options(args):
 
 
 def print_plan(args):
-    """Print a line each, for scripts: the run, its folds file, CPU cores, GPUs that it may use, options that predict.py needs too."""
+    """Print a line each, for scripts: the run, its folds file, CPU cores, GPUs that it may use, the side of the crops that images must
+    hold (0: any image is resized), options that predict.py needs too."""
     gpus = torch.cuda.device_count() if args.device in ("auto", "cuda") else 0
     cache = "--no-cache" if args.no_cache else f"--cache={args.cache}"
     print(f"run={Path(args.runs) / args.name}", f"folds={args.folds}", f"cores={cores()}", f"gpus={gpus}", sep="\n")
+    print(f"crop={args.size if args.fit == 'crop' else 0}")
     for option in (f"--device={args.device}", f"--workers={args.workers}", cache):
         print(f"predict={option}")
 

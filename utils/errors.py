@@ -1,7 +1,9 @@
 """Bad input: the exception for it, and the words of its message."""
 
+import contextlib
 import errno
 import os
+import warnings
 
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)  # open at once: in this process, in the whole system
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -68,3 +70,12 @@ def one_line(text, most=2000):
     """`text` as one line for a terminal: what cannot be printed is escaped, the middle of a very long one left out."""
     text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
+
+
+@contextlib.contextmanager
+def ignored_warnings():
+    """A context without warnings: numpy's about headers that are damaged or written by Python 2, torch's about tensors that are
+    rejected next."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

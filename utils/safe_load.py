@@ -5,13 +5,12 @@ import math
 import os
 import re
 import stat
-import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError, first_line
+from utils.errors import InputError, first_line, ignored_warnings
 
 MOST_JSON = 2**24  # bytes
 DEEPEST = 20  # levels of nesting: deeper values cannot be printed or compared
@@ -106,7 +105,7 @@ def read_npy(path, fix):
     """Read an .npy file of plain numbers. Raise InputError, "`path` cannot be read (why); `fix`", otherwise."""
     file_size(path)
     try:
-        with _quiet():  # mapping compares the shape with the size of the file before anything is allocated
+        with ignored_warnings():  # mapping compares the shape with the size of the file before anything is allocated
             return np.array(_plain_numbers(np.lib.format.open_memmap(path, mode="r")))
     except Exception as error:  # numpy evaluates headers as Python literals, which may raise anything
         raise InputError(f"{path} cannot be read ({first_line(error, 100)}); {fix}") from None
@@ -117,7 +116,7 @@ def read_npz(path, names, what):
     missing or not of plain numbers, or if the file unpacks to more than MOST_ARRAYS bytes."""
     file_size(path)
     try:
-        with zipfile.ZipFile(path) as archive, _quiet():
+        with zipfile.ZipFile(path) as archive, ignored_warnings():
             if (size := sum(member.file_size for member in archive.infolist())) > MOST_ARRAYS:
                 raise ValueError(f"it unpacks to {size:,} bytes")
             return [_read_member(archive, f"{name}.npy") for name in names]
@@ -134,8 +133,3 @@ def _plain_numbers(array):
     if array.dtype.kind not in "fiub":
         raise ValueError(f"values of the type {array.dtype}, not plain numbers")
     return array
-
-
-def _quiet():
-    """Ignore numpy's warnings about headers written by Python 2 or damaged ones."""
-    return warnings.catch_warnings(action="ignore")

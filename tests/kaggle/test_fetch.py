@@ -7,11 +7,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import refuse, succeed
 
 from utils.kaggle import COMPETITION, TABLES, fetch
+from utils.opencv import cv2
 
 CLIENT = f"""#!{sys.executable}
 import pathlib, shutil, sys
@@ -160,3 +162,17 @@ def test_what_is_wrong_is_reported_with_its_fix(server, atlas, tmp_path, monkeyp
     one = next((folder / "test").iterdir())
     one.unlink()
     refuse(*call, says=["1 channel file missing", one.stem, "test.zip"])
+
+
+def test_crops_larger_than_the_images_are_refused_before_anything_is_fetched(tmp_path):
+    folder = tmp_path / "input"
+    call = ["utils.kaggle.fetch", "--to", folder, "--check", "--crop"]
+    fixes = ["--size 512", "--fit resize", "train_full_size.7z", f"{folder}/train"]
+    refuse(*call, 1024, says=["crops of 1024", "images of 512 in train", *fixes])
+    refuse(*call, 512, says="lacks train.csv")
+    for name, side in (("train", 1024), ("test", 512)):
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "a_red.png"), np.zeros((side + 1, side), np.uint8))
+        refuse(*call, 1024, says="images of 512 in test")  # which are not there, and then of Kaggle's usual size
+    cv2.imwrite(str(folder / "test/a_red.png"), np.zeros((1024, 1100), np.uint8))
+    refuse(*call, 1024, says="lacks train.csv")

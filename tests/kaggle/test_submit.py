@@ -89,6 +89,8 @@ def test_all_folds_of_the_real_competition_in_one_command(atlas, tmp_path):
 
     wrong = call("gapnet_pl", "--sizee", "32")
     assert wrong.returncode == 2 and "--sizee" in wrong.stderr and not (kit / "input").exists()
+    large = call("gapnet_pl", *options[2:])  # whose crops of 1024² do not fit into Kaggle's 512²
+    assert large.returncode == 2 and "--size 512" in large.stderr and not (kit / "input").exists()
     (kit / "input").mkdir()
     for name in ("train", "test"):
         shutil.make_archive(kit / "input" / name, "zip", atlas / name)

@@ -34,7 +34,7 @@ def grey_of(data, path, lossy=False, ycc=None):
         data = data[..., :-1]
     if data.shape[-1] == 1:
         return data[..., 0].copy()
-    shade = _lossy_shade(data * (255 / full), ycc) if lossy else _exact_shade(data, EXACT * full)
+    shade = _lossy_shade(data, ycc) if lossy else _exact_shade(data, EXACT * full)
     if shade is None:
         raise InputError(
             f"{path} is a colour image whose red, green and blue planes differ; save each channel as its own grey image"
@@ -51,10 +51,11 @@ def _exact_shade(data, tolerance):
     return bright if np.ptp(shown, axis=-1).max() <= tolerance else None
 
 
-def _lossy_shade(rgb, ycc):
+def _lossy_shade(data, ycc):
     """The one of `SHADES` that the image consists of, within the tolerance of compression; None if there is none."""
     if ycc is None:
-        tolerance, ycc = CONVERTED, rgb.astype(np.float32) @ TO_YCC.T.astype(np.float32)
+        rgb = data * np.float32(255 / np.iinfo(data.dtype).max)
+        tolerance, ycc = CONVERTED, rgb @ TO_YCC.T.astype(np.float32)
     else:
         tolerance, ycc = LOSSY, ycc.astype(np.float32) - np.float32([0, 128, 128])
     height, width = ycc.shape[:2]

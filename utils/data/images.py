@@ -143,11 +143,16 @@ def image_size(path):
     TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
     length = file_size(path, MOST_BYTES)
     with _reading(path), open(path, "rb") as file:
-        format_ = _format_of(path, file.read(24))
-        if format_.end and format_.end not in _end_of(file, length):
-            raise InputError(f"{path} is cut short; fetch it again")
-        file.seek(0)
-        height, width = format_.size(path, file, length)
+        return size_of(path, file, length)
+
+
+def size_of(path, file, length):
+    """Do what `image_size` does with an open file, or one in memory, of `length` bytes. path: its name in messages."""
+    format_ = _format_of(path, file.read(24))
+    if format_.end and format_.end not in _end_of(file, length):
+        raise InputError(f"{path} is cut short; fetch it again")
+    file.seek(0)
+    height, width = format_.size(path, file, length)
     _check_pixel_count(path, height, width)
     return height, width
 
@@ -188,9 +193,14 @@ def read_plane(path, bits=0):
     file_size(path, MOST_BYTES)
     with _reading(path):
         data = np.fromfile(path, np.uint8)
+    return decode_plane(path, data, bits)
+
+
+def decode_plane(path, data, bits=0):
+    """Do what `read_plane` does with the bytes of a file, (N,) uint8. path: its name in messages."""
     decoded = _format_of(path, data[:24].tobytes()).decode(path, data)
     if decoded is None:
-        image_size(path)  # raises a more precise error for a damaged header
+        size_of(path, io.BytesIO(data), len(data))  # raises a more precise error for a damaged header
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
     plane = decoded.pixels
     if plane.dtype not in (np.uint8, np.uint16):
@@ -211,7 +221,7 @@ def read_plane(path, bits=0):
 def load_sample(paths, size=None, bits=0):
     """Read one sample: -> (H, W, len(paths)) uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    size: resize to size x size pixels (by area to shrink, linearly to enlarge); None: do not. bits: as `read_plane`.
+    size: resize to size x size pixels, as `resize_plane`; None: do not. bits: as `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
@@ -219,9 +229,14 @@ def load_sample(paths, size=None, bits=0):
     if any(plane.dtype == np.uint16 for plane in planes):
         planes = [plane.astype(np.float32) / np.iinfo(plane.dtype).max for plane in planes]
     if size and planes[0].shape != (size, size):
-        method = cv2.INTER_AREA if min(planes[0].shape) > size else cv2.INTER_LINEAR
-        planes = [cv2.resize(plane, (size, size), interpolation=method) for plane in planes]
+        planes = [resize_plane(plane, size) for plane in planes]
     return join_planes(planes)
+
+
+def resize_plane(plane, size):
+    """Resize (H, W) to size x size pixels: by area to shrink, linearly to enlarge."""
+    method = cv2.INTER_AREA if min(plane.shape) > size else cv2.INTER_LINEAR
+    return cv2.resize(plane, (size, size), interpolation=method)
 
 
 def _unequal(paths, shapes):

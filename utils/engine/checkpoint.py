@@ -8,7 +8,6 @@ storage larger than its record cannot be read beyond it (torch compares the two 
 import copy
 import json
 import pickle
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 
 from utils import models
 from utils.device import copy_to_pinned, record_event
-from utils.errors import InputError, first_line, listing
+from utils.errors import InputError, first_line, ignored_warnings, listing
 from utils.files import whole_file
 from utils.runs.config import NETWORK, RunConfig
 from utils.runs.run_folder import ANY_WEIGHTS, fold_files
@@ -105,7 +104,7 @@ def _read_torch(path):
         # Files of torch before 1.6 are not archives; their reader compares each storage with its bytes.
         if zipped := file.read(4) == b"PK\x03\x04":
             _check_archive(file, file_size(path))
-    with warnings.catch_warnings(action="ignore"):  # torch warns about tensors that are rejected next
+    with ignored_warnings():
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     _check_expanded(content)
     return content

@@ -19,13 +19,13 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from utils.cli import option_parser, run_script
-from utils.data.images import CHANNELS, ENDINGS, ChannelSet, find_files
+from utils.cli import check_least, option_parser, run_script
+from utils.data.images import CHANNELS, ENDINGS, ChannelSet, find_files, image_size
 from utils.data.labels import load_classes, read_labels
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, data_size, first_line, listing, plural
 from utils.files import destination
-from utils.kaggle import COMPETITION, TABLES
+from utils.kaggle import COMPETITION, SIDE, TABLES
 
 ARCHIVES = {"train.zip": 14e9, "test.zip": 4.4e9}  # approximate bytes; the unpacked images need the same again
 IMAGE_ENDS = tuple(f"_{channel}.{ending}" for channel in CHANNELS.values() for ending in ENDINGS)
@@ -38,14 +38,34 @@ def main():
     parser = option_parser(__doc__, "utils.kaggle.fetch")
     parser.add_argument("--to", default="input", metavar="FOLDER", help="folder of the files (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="check only, download nothing")
+    crop = "refuse images smaller than N pixels, on which training with crops would fail; 0: any (default: %(default)s)"
+    parser.add_argument("--crop", type=int, default=0, metavar="N", help=crop)
     args = parser.parse_args()
+    check_least(args, crop=0)
     folder = Path(args.to)
+    if args.crop:
+        check_crop(folder, args.crop)
     if not args.check:
         provide(folder)
     if missing := find_missing(folder):
         raise InputError(f"{folder} lacks {listing(missing)}; fetch them with python -m utils.kaggle.fetch, {BY_HAND}")
     train, test = check(folder)
     print(f"{folder}: {train:,} labelled samples in train, {test:,} in test, four channels each")
+
+
+def check_crop(folder, crop):
+    """Raise InputError if crops of `crop` pixels do not fit into the images in train/ and test/, or would not into those that
+    are still to be fetched."""
+    for name in ("train", "test"):
+        images = (path for path in folder.glob(f"{name}/*") if path.name.endswith(IMAGE_ENDS) and path.name[0] != ".")
+        first = next(images, None)
+        side = min(image_size(first)) if first else SIDE
+        if side < crop:
+            places = f"{folder / 'train'} and {folder / 'test'}"
+            raise InputError(
+                f"crops of {crop} pixels do not fit into the competition's images of {side} in {name}; give --size {side}, "
+                f"or --fit resize, or unpack train_full_size.7z and test_full_size.7z into {places}"
+            )
 
 
 def find_missing(folder):
@@ -96,7 +116,7 @@ def download(name, folder):
         raise InputError(f"{folder} lacks {name} and there is no kaggle client to fetch it; {install}, {BY_HAND}")
     partial = folder / FETCHING
     partial.mkdir(parents=True, exist_ok=True)
-    _check_room(folder, f"{name} with its content", 2 * ARCHIVES.get(name, 0))
+    check_room(folder, f"{name} with its content", 2 * ARCHIVES.get(name, 0))
     command = ["kaggle", "competitions", "download", "-c", COMPETITION, "-f", name, "-p", str(partial)]
     print("$", *command, flush=True)
     done = subprocess.run([client, *command[1:]])
@@ -119,7 +139,7 @@ def unpack(archive, folder):
             members = [(member, _place(member, archive, folder)) for member in packed.infolist()]
             members = [(member, place) for member, place in members if place]
             todo = [(m, place) for m, place in members if not place.is_file() or place.stat().st_size != m.file_size]
-            _check_room(folder, archive, sum(member.file_size for member, _ in todo))
+            check_room(folder, archive, sum(member.file_size for member, _ in todo))
             for member, place in tqdm(todo, desc=f"unpacking {archive.name}", unit="file", disable=None):
                 _extract(packed, member, place)
         for target in (folder / "train", folder / "test"):
@@ -156,7 +176,8 @@ def _unfinished(folder):
     return folder.with_name(f".{folder.name}.unpacking")
 
 
-def _check_room(folder, what, need):
+def check_room(folder, what, need):
+    """Raise InputError unless `need` bytes are free on the disk of `folder`. what: their content, for the message."""
     if (free := shutil.disk_usage(folder).free) < need:
         raise InputError(f"{what} needs about {data_size(need)} and {folder} has {data_size(free)} free; make room")
 

@@ -1,12 +1,11 @@
 """Any network of timm or pretrainedmodels by its name there: `timm:convnext_tiny`, `pretrainedmodels:inceptionv4`."""
 
 import difflib
-import warnings
 
 import torch
 from torch import nn
 
-from utils.errors import InputError, first_line, listing
+from utils.errors import InputError, first_line, ignored_warnings, listing
 from utils.models.layers import first_layer
 
 
@@ -56,8 +55,7 @@ def _from_pretrainedmodels(word, classes, channels, size):
     if word not in pretrainedmodels.model_names:
         names = listing(pretrainedmodels.model_names, show=60)
         raise InputError(f"pretrainedmodels has no network {word!r}; it has {names}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls torchvision with options of 2019
+    with ignored_warnings():  # it calls torchvision with options of 2019
         network = pretrainedmodels.__dict__[word](num_classes=1000, pretrained=None)
     head = network.last_linear
     if isinstance(head, nn.Linear):
