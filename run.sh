@@ -175,20 +175,22 @@ paper() {
   done
   place=${place}_$name
   # Let train.py check its options before anything is fetched.
-  plan=$(.venv/bin/python train.py --recipe "${recipes[0]}" "${options[@]}" --fold 0 --check)
-  while IFS='=' read -r key value; do
-    case $key in
-      gpus) gpus=$value ;;
-      crop) crop=$value ;;
-    esac
-  done <<<"$plan"
+  for recipe in "${recipes[@]}"; do
+    plan=$(.venv/bin/python train.py --recipe "$recipe" "${options[@]}" --fold 0 --check)
+    while IFS='=' read -r key value; do
+      case $key in
+        gpus) gpus=$value ;;
+        crop) crop=$value ;;
+      esac
+    done <<<"$plan"
+  done
   [ -n "$small" ] || step python -m utils.tools.paper "$name" --needs
   paper_folds
   trap end_trainings EXIT
-  for recipe in "${recipes[@]}"; do paper_training "$recipe"; done
+  for recipe in "${recipes[@]}"; do paper_training "$recipe" "$recipe"; done
   all_trained
   if [ "$name" = gapnet_pl ]; then
-    paper_training gapnet_pl --name single --single-label --layers last --loss 1:cross_entropy --weights $place/gapnet_pl/fold0/best.safetensors
+    paper_training single gapnet_pl --single-label --layers last --loss 1:cross_entropy --weights $place/gapnet_pl/fold0/best.safetensors
     all_trained
     recipes+=(single)
   fi
@@ -245,11 +247,11 @@ paper_folds() {
   once "$table" "$labels" -- python make_folds.py --labels "$labels" --images "$images" "${split[@]}" -o "$table" --plot "${table%.csv}.png"
 }
 
-# Train fold 0 of one of a paper's recipes: paper_training RECIPE [more options of train.py]
+# Train fold 0 of one of a paper's recipes: paper_training NAME RECIPE [more options of train.py]
 paper_training() {
-  local run=$1 words=(--recipe "$1" --name "$1" --runs "$place" --folds "$table" --fold 0 --images "$images" --classes $classes) smaller=()
+  local run=$1 recipe=$2 words=(--recipe "$2" --name "$1" --runs "$place" --folds "$table" --fold 0 --images "$images" --classes $classes) smaller=()
   if [ -n "$small" ]; then
-    case $1 in
+    case $recipe in
       chen)
         smaller=(--size 128 --batch-size 16 --lr 1 --epochs 10 --augment "1:chen 6:chen_strong"
           --loss "1:bce 7:soft_f1+weighted_bce 9:soft_f1+10*weighted_bce")
@@ -263,8 +265,8 @@ paper_training() {
     esac
     smaller+=(--weights none)
   fi
-  words+=("${smaller[@]}" "${@:2}" "${options[@]}")
-  if [ -n "$small" ] && [ "$1" != chen ]; then
+  words+=("${smaller[@]}" "${@:3}" "${options[@]}")
+  if [ -n "$small" ] && [ "$recipe" != chen ]; then
     beside "${words[@]}"
     return
   fi
@@ -274,7 +276,7 @@ paper_training() {
     step python train.py "${words[@]}"
   fi
   # If a time limit has stopped the training, nothing else is to be trained.
-  step python -m utils.kaggle.submit "$place/$name" --trained --folds "$table" --fold 0
+  step python -m utils.kaggle.submit "$place/$run" --trained --folds "$table" --fold 0
 }
 
 # Train these folds of a run at the same time, with the cores divided among them: two threads of one training wait for each other at

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import lay_out_kit, random_table, refuse, succeed, write_labels
+from conftest import ROOT, lay_out_kit, random_table, refuse, succeed, write_labels
 from scipy.stats import wilcoxon
 from sklearn import metrics as sk
 
@@ -199,6 +199,56 @@ def test_chens_paper_in_one_command(tmp_path, monkeypatch):
         assert numbers.loc[("Table II", what), "ours"] == pytest.approx(value), what
     pd.read_csv(run / "test.csv").iloc[1:].to_csv(run / "test.csv", index=False)
     refuse(PAPER, "chen", "--runs", "runs/small_chen", says=["test.csv", "1 Id missing", "fold -2"])
+
+
+def commands(folder, paper):
+    """What bash run.sh paper prints on the real data if nothing is run: a list of words per command."""
+    text = (ROOT / "run.sh").read_text()
+    start, end = text.index("step() {"), text.index("# once FILE")
+    (folder / "run.sh").write_text(text[:start] + 'step() { typed "$@"; }\n' + text[end:])
+    (folder / ".venv/bin").mkdir(parents=True, exist_ok=True)
+    for name in ("requirements.txt", ".venv/requirements.installed"):
+        (folder / name).touch()
+    python = folder / ".venv/bin/python"
+    python.write_text("#!/bin/sh\necho gpus=0\necho crop=1024\n")
+    python.chmod(0o755)
+    done = subprocess.run(["bash", folder / "run.sh", "paper", paper], capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_commands_of_a_paper_on_real_data(paper, tmp_path):
+    """Data, folds, each recipe trained and found finished before the next, predictions of the test rows, the page."""
+    called, place = commands(tmp_path, paper), f"runs/paper_{paper}"
+    assert called[0][2:] == [PAPER.removesuffix(".__main__"), paper, "--needs"]
+    assert called[-1][2:] == [PAPER.removesuffix(".__main__"), paper, "--runs", place]
+    trained = [
+        (words[words.index("--recipe") + 1], words[words.index("--name") + 1])
+        for words in called
+        if "train.py" in words
+    ]
+    wanted = [(recipe, recipe) for recipe in PAPERS[paper].recipes if recipe != "liimatainen_fcn"]
+    single = [("gapnet_pl", "single")] if paper == "gapnet_pl" else []
+    assert sorted(trained[: len(wanted)]) == sorted(wanted) and trained[len(wanted) :] == single
+    finished = [words[3] for before, words in zip(called, called[1:]) if "train.py" in before]
+    assert finished == [f"{place}/{name}" for _, name in trained]
+    predicted = [words[2] for words in called if words[1] == "predict.py" and "--benchmark" not in words]
+    assert predicted == ([] if paper == "poster" else finished)
+    texts = "\n".join(map(" ".join, called))
+    table = f"input/paper_{paper}.csv"
+    assert texts.count(f"--folds {table}") >= len(trained) and f"-o {table}" in texts and "utils.kaggle.fetch" in texts
+    for words in {
+        "chen": ["--limit 11111", "--test other=input/hpav18.csv", "threshold.py", "--benchmark"],
+        "gapnet_pl": ["--crop 1024", "utils.kaggle.cyto_labels", "--split 8:1:1"],
+        "mylavarapu": ["--split 24000:3000:4072"],
+        "poster": [],
+    }[paper]:
+        assert words in texts
+    if paper == "gapnet_pl":
+        (tmp_path / "input/cyto").mkdir(parents=True)
+        (tmp_path / "input/cyto/train.csv").touch()
+        texts = "\n".join(map(" ".join, commands(tmp_path, paper)))
+        assert "--labels input/cyto/train.csv" in texts and "utils.kaggle.fetch" not in texts
 
 
 @pytest.fixture
