@@ -19,17 +19,21 @@ from utils.tools.paper.published import PAPERS
 
 # data: what has to be there. train, valid, test: images. classes: how many. minutes: of --small on two cores.
 Needs = namedtuple("Needs", "data train valid test classes minutes")
-KAGGLE = "Kaggle's files in input/ (37 GB with the archives; fetched if missing)"
+KAGGLE = "Kaggle's files in input/ (37 GB with archives; fetched if missing)"
 NEEDS = {
     "chen": Needs(
-        [KAGGLE, "11,111 samples of HPAv18 in input/hpav18 (18 GB to fetch, 5 GB on disk)", "ImageNet weights of SE-ResNeXt50 (111 MB)"],
+        [
+            KAGGLE,
+            "11,111 samples of HPAv18 (18 GB to fetch, 5 GB on disk)",
+            "ImageNet weights of SE-ResNeXt50 (111 MB)",
+        ],
         *(27_965, 3_107, 11_111, len(HPA_CLASSES), 12),
     ),
     "gapnet_pl": Needs(
         [
-            "the Cyto Challenge's files in input/cyto, train.csv and train/ (made by",
-            "python -m utils.tools.import_cyto from the published samples); without them",
-            "Kaggle's full-size TIFFs in input/train (250 GB), their classes merged to 13",
+            "the Cyto Challenge's train.csv and train/ in input/cyto, made by",
+            "python -m utils.tools.import_cyto from the published samples; else Kaggle's",
+            "full-size TIFFs in input/train (250 GB), their classes merged to 13",
         ],
         *(15_004, 1_876, 1_876, len(CYTO_CLASSES), 12),
     ),
@@ -64,10 +68,10 @@ def print_needs(name):
     print("".join(f"{card:>10}" for card in CARDS))
     print("".join(f"{sum(hours(recipe, needs, card) for recipe in recipes):>10.0f}" for card in CARDS))
     print("".join(f"{'fits' if memory < room else 'too small':>10}" for room, _ in CARDS.values()))
-    print("assumed: all epochs of the recipe; SE-ResNeXt50's speed measured on an H200, other")
-    print("networks by their floating-point operations, other cards by their memory's speed,")
-    print(f"{1000 * STEP:.0f} ms a step besides; a slow disk or small batches can take three times as long.")
-    print("A card that is too small: add --accumulate 2 or --checkpointing.")
+    print("assumed: all epochs of the recipe; SE-ResNeXt50's speed as measured on an H200,")
+    print("other networks by their floating-point operations, other cards by the speed of")
+    print(f"their memory, {1000 * STEP:.0f} ms a step besides. A slow disk or small batches can take three")
+    print("times as long. If a card is too small, add --accumulate 2 or --checkpointing.")
     print(f"\nsmall form  bash run.sh paper {name} --small")
     print(f"{'':12}about {needs.minutes} minutes on two cores; it needs no GPU and no data")
 
