@@ -32,8 +32,8 @@ NEEDS = {
     "gapnet_pl": Needs(
         [
             "the Cyto Challenge's train.csv and train/ in input/cyto, made by",
-            "python -m utils.tools.import_cyto from the published samples; else Kaggle's",
-            "full-size TIFFs in input/train (250 GB), their classes merged to 13",
+            "python -m utils.tools.import_cyto from the published samples; else",
+            "Kaggle's full-size TIFFs in input/train (250 GB), classes merged to 13",
         ],
         *(15_004, 1_876, 1_876, len(CYTO_CLASSES), 12),
     ),

@@ -123,7 +123,7 @@ _GAPNET_PL = (
     ),
     _table(
         "Table 1",
-        "Mean and standard deviation over classes; p of GapNet-PL being no better (one-sided paired Wilcoxon test)",
+        "Mean and standard deviation (±) over classes; p of GapNet-PL being no better (one-sided paired Wilcoxon test)",
         """
         F1    F1 ±  p       precision  recall  AUC   AUC ±
         GapNet-PL               0.78  0.09  -       0.84       0.75    0.98  0.02

@@ -7,7 +7,7 @@ from utils.data.labels import CYTO_CLASSES, TEST_FOLD, read_folds
 from utils.engine.recipes import RECIPES
 from utils.errors import InputError
 from utils.kaggle.submit import check_trained
-from utils.runs.config import IGNORED_ON_RESUME
+from utils.runs.config import DEFAULTS, IGNORED_ON_RESUME
 from utils.runs.predictions import check_same_ids
 from utils.runs.run_folder import read_config, read_fold, read_numbers
 from utils.tools import compare
@@ -50,7 +50,7 @@ def find_runs(folder, paper):
 def read_run(folder):
     """Read fold 0 of a run: -> Trained."""
     fold = read_fold(folder / "fold0", "recipe", "epochs", "size", "weights", "loss")
-    recipe, ignored = RECIPES[fold.config.recipe], IGNORED_ON_RESUME | {"recipe", "fold", "seed"}
+    recipe, ignored = DEFAULTS | RECIPES[fold.config.recipe], IGNORED_ON_RESUME | {"recipe", "fold", "seed"}
     if fold.config.single_label:  # trained again as in the paper: the last layer, from the network's weights
         ignored |= {"single_label", "layers", "loss", "weights"}
     changed = {
