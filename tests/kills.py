@@ -91,7 +91,7 @@ def attack(kind, kills, rng, folder, data):
         while sum(met.values()) < kills:
             tried = folder / f"{kind}-{runs}"
             killed = options | {"runs": tried, "cache": folder / f"cache-{kind}", "save-every": "0.05s"}
-            while phase := life(killed, rng):
+            while phase := life(killed, rng if sum(met.values()) < kills else None):
                 met[phase] += 1
                 bar.update()
                 if rng.random() < 0.3:

@@ -121,7 +121,8 @@ class Trainer:
         if not progress.position:
             progress.epoch, progress.spent_in_epoch, self.repeat = progress.epoch + 1, 0.0, False
             self.seed(progress.epoch)
-        self.enter_stage()
+            self.enter_stage()
+        self.loss.set_stage(progress.stage)  # if only the validation is left, the next step's may be another
         self.epoch_started = time.time() - progress.spent_in_epoch
         models.set_training(self.network, self.config.layers)
 
@@ -180,10 +181,10 @@ class Trainer:
     def enter_stage(self):
         """Use the loss of the coming step."""
         stage = stage_at(self.first_steps, self.progress.step)
-        self.loss.set_stage(stage)
         if stage != self.progress.stage:
             self.progress.stage = stage
             self.plateau.restart()
+        self.loss.set_stage(stage)
 
     def gradient_norm(self):
         """The norm of all gradients, 0-d, without the scaler's factor, before they are clipped to --clip."""

@@ -90,7 +90,7 @@ class Workload:
         config = RunConfig(**RECIPES["chen"] | options, class_names=list(HPA_CLASSES), mean=MEAN, std=STD)
         labelled = Samples([], RGBY, size, "resize", "dataset", draw_labels(1000))
         schedule, amp = losses.parse_schedule(config.loss), amp_dtype(amp, self.device)
-        trainer = Trainer(self.network(size), labelled, config, schedule, self.device, amp, steps_per_epoch=1000)
+        trainer = Trainer(self.network(size), labelled, config, schedule, self.device, amp, steps_per_epoch=437)
         trainer.begin_epoch()
         return trainer
 
