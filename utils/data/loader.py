@@ -50,7 +50,7 @@ class EpochOrder(Sampler):
         rows = np.array(self.rows, dtype=np.int64)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(rows)
-        before = (self.epoch - 1) * self.steps
+        before = max(0, self.epoch - 1) * self.steps
         places = range(self.skip, len(rows))
         return iter([(self.epoch, int(rows[place]), before + place // self.batch_size) for place in places])
 

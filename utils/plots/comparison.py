@@ -40,7 +40,7 @@ def learning_curves(logs, path):
         look = dict(color=COLOURS[number % len(COLOURS)], linestyle=line, marker=".", linewidth=1.2)
         for place, log in enumerate(tables):
             axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], label=None if place else name, **look)
-    axis.set(xlabel="minutes of training and validation", ylabel="macro F1 at the best single threshold")
+    axis.set(xlabel="minutes of training and validation", ylabel="macro F1 of the validation images")
     axis.legend(frameon=False)
     style.tidy(axis, title="Every run, epoch by epoch")
     style.save(figure, path)
