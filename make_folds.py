@@ -15,7 +15,8 @@ training would be tested on the other.
 
 With --split the table has one training, validation and test part instead of
 folds: fold -1, 0 and -2, so that train.py --fold 0 trains on the first and
-validates on the second, and predict.py --fold -2 predicts the third.
+validates on the second, and predict.py --fold -2 predicts the third. The
+parts have exactly the sizes asked for, as far as near-duplicates allow.
 """
 
 import time
@@ -87,9 +88,10 @@ def main():
     rows["group"], pairs = find_groups(rows, args, folders, found, parts)
     rows = drop_near_duplicates_of_training(rows)
     labels, use = encode(rows["Target"], classes), rows["use"].to_numpy()
+    sizes = exact_sizes(parts, int((use == "split").sum())) if args.split else None
     trained, groups = use != "test", rows["group"].to_numpy()
     fold = np.full(len(rows), TEST_FOLD)
-    fold[trained] = assign_folds(labels[trained], groups[trained], (use == "always")[trained], parts, args.seed)
+    fold[trained] = assign_folds(labels[trained], groups[trained], (use == "always")[trained], parts, args.seed, sizes)
     if empty := [part_name(part, parts) for part in parts if not (fold[use == "split"] == part).any()]:
         are = "part is" if len(empty) == 1 else "parts are"
         split = plural(int((use == "split").sum()), "row")
@@ -243,9 +245,16 @@ def sources_without_images(rows, found):
     return [name for name in present.index[~present] if name != rows["source"].iloc[0]]
 
 
-def assign_folds(labels, groups, always, parts, seed):
+def exact_sizes(parts, rows):
+    """Whole numbers of rows for a split: {fold: fraction}. Validation and test part are rounded, training has the rest, as
+    18,756 rows give 15,004 / 1,876 / 1,876 for 8:1:1 (Rumetshofer et al. 2019, Fig. 3)."""
+    sizes = {part: int(rows * share + 0.5) for part, share in parts.items()}
+    return sizes | {-1: rows - sizes[0] - sizes[TEST_FOLD]}
+
+
+def assign_folds(labels, groups, always, parts, seed, sizes=None):
     """A fold for each row: (N, C) 0/1 labels, (N,) group names, (N,) bool, {fold: fraction} -> (N,) int, −1 = always
-    train.
+    train. sizes: {fold: rows} to reach exactly, as far as groups allow.
 
     A group of near-duplicates goes to one fold as a whole, with its always-train rows: to train on them while the
     others validate would leak.
@@ -256,7 +265,8 @@ def assign_folds(labels, groups, always, parts, seed):
     split = np.flatnonzero(counted[:, -1])
     check_enough(len(split), "group of near-duplicates", parts)
     by_unit = np.full(len(names), -1)
-    by_unit[split] = np.array(list(parts))[stratify(counted[split], np.array(list(parts.values())), seed)]
+    wanted = None if sizes is None else np.array([sizes[part] for part in parts])
+    by_unit[split] = np.array(list(parts))[stratify(counted[split], np.array(list(parts.values())), seed, wanted)]
     return by_unit[unit]
 
 
@@ -285,6 +295,8 @@ def print_split(labels, rows, classes, parts):
         if count := int((fold[~split] == number).sum()):
             sizes += f"; {what} trained on: {plural(count, 'row')}"
     print(sizes)
+    if -1 in parts and (wanted := list(exact_sizes(parts, table[-1].sum()).values())) != table[-1].tolist():
+        print(f"near-duplicates stay together, so the sizes are not {' / '.join(map('{:,}'.format, wanted))}")
     sources = rows["source"].value_counts(sort=False)
     for name, count in sources.items() if len(sources) > 1 else ():
         print(f"source {name}: {plural(count, 'row')}")

@@ -29,9 +29,9 @@ from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
 from utils.engine import checkpoint, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
-from utils.engine.stage_timing import print_stage_times
+from utils.engine.stage_timing import measure_stages
 from utils.errors import InputError, listing, plural
-from utils.files import check_writable, first_repeated
+from utils.files import check_writable, first_repeated, write_csv
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 
@@ -70,13 +70,17 @@ def parse_args():
     arg("--cache", default=cache.DEFAULT_FOLDER, metavar="FOLDER", help=packed)
     arg("--no-cache", action="store_true", help="decode the images instead of packing them")
     arg("--benchmark", action="store_true", help="measure seconds per image by stage instead (Chen, Table III)")
-    arg("-o", "--out", default="predictions.csv", help="where to write (default: %(default)s)")
-    return parser.parse_args()
+    out = "where to write (default: predictions.csv; with --benchmark: only on the screen)"
+    arg("-o", "--out", metavar="CSV", help=out)
+    args = parser.parse_args()
+    args.out = args.out or (None if args.benchmark else "predictions.csv")
+    return args
 
 
 def main():
     args = parse_args()
-    check_writable(args.out)
+    if args.out:
+        check_writable(args.out)
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1)
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
@@ -127,7 +131,10 @@ def predict(args, context, device, used):
     tiles = most_tiles(sizes, config.size, config.fit)
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
-        print_stage_times(samples, networks[0].eval(), normaliser, device, amp, tta, tiles, chunk)
+        times = measure_stages(samples, networks[0].eval(), normaliser, device, amp, tta, tiles, chunk)
+        if args.out:
+            write_csv(args.out, times)
+            print(f"-> {args.out}")
         return
     workers = pick_workers(args.workers, device, context)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)

@@ -5,6 +5,9 @@
 #   bash run.sh real        Kaggle's own data: all folds of Chen's recipe, the submission, and the line that submits it.
 #                           bash run.sh real gapnet_pl --size 256 --fit resize: another recipe, other options of train.py;
 #                           FOLDS=5 bash run.sh real: five folds instead of ten
+#   bash run.sh paper NAME  one paper's experiments on the real data, and a page with its numbers beside ours; NAME: chen, gapnet_pl,
+#                           mylavarapu or poster. bash run.sh paper NAME --small: the same on simulated images, about a quarter of
+#                           an hour on two cores
 #   bash run.sh chen        Chen's recipe at 128 pixels with its figures and tables, half an hour on two cores
 #   bash run.sh losses      four schedules of the loss compared, three seeds each, about 40 minutes
 #   bash run.sh networks    five networks compared, five minutes and three seeds each, about 40 minutes
@@ -147,6 +150,135 @@ real() {
   step python -m utils.kaggle.submit "$run" --file "$run/submission.csv"
 }
 
+# A paper's experiments, and the page with its numbers beside ours: paper NAME [--small] [options of train.py]
+paper() {
+  local name=${1:-} word small="" options=() recipes recipe key value gpus=0 crop=0 table images test_images classes=hpa place=runs/paper run plan
+  case $name in
+    chen) recipes=(chen) ;;
+    gapnet_pl) recipes=(gapnet_pl m_cnn conv_mil densenet121 deeploc) ;;
+    mylavarapu) recipes=(mylavarapu_1 mylavarapu_2 mylavarapu_3 mylavarapu_4) ;;
+    poster) recipes=(poster_convnet_rgb poster_convnet_rgby poster_xception poster_gapnet) ;;
+    *)
+      echo "error: unknown paper '$name'; use: bash run.sh paper chen, gapnet_pl, mylavarapu or poster" >&2
+      exit 2
+      ;;
+  esac
+  for word in "${@:2}"; do
+    case ${word%%=*} in
+      --small) small=yes place=runs/small ;;
+      --recipe | --name | --runs | --fold | --folds | --images | --classes | --overwrite)
+        echo "error: ${word%%=*} is given by the paper; leave it out, or call train.py yourself" >&2
+        exit 2
+        ;;
+      *) options+=("$word") ;;
+    esac
+  done
+  place=${place}_$name
+  # Let train.py check its options before anything is fetched.
+  for recipe in "${recipes[@]}"; do
+    plan=$(.venv/bin/python train.py --recipe "$recipe" "${options[@]}" --fold 0 --check)
+    while IFS='=' read -r key value; do
+      case $key in
+        gpus) gpus=$value ;;
+        crop) crop=$value ;;
+      esac
+    done <<<"$plan"
+  done
+  [ -n "$small" ] || step python -m utils.tools.paper "$name" --needs
+  paper_folds
+  trap end_trainings EXIT
+  for recipe in "${recipes[@]}"; do paper_training "$recipe" "$recipe"; done
+  all_trained
+  if [ "$name" = gapnet_pl ]; then
+    paper_training single gapnet_pl --single-label --layers last --loss 1:cross_entropy --weights $place/gapnet_pl/fold0/best.safetensors
+    all_trained
+    recipes+=(single)
+  fi
+  for recipe in "${recipes[@]}"; do
+    run=$place/$recipe
+    [ "$name" = poster ] || once $run/test.csv $run/fold0/best.safetensors "$table" -- \
+      python predict.py $run --images "$test_images" --ids "$table" --fold -2 -o $run/test.csv
+  done
+  if [ "$name" = chen ]; then
+    once $run/thresholds.json $run/fold0/oof.csv -- python threshold.py $run
+    once $run/speed.csv $run/fold0/best.safetensors -- python predict.py $run/fold0 --images "$test_images" --benchmark --tta 1 -o $run/speed.csv
+  fi
+  step python -m utils.tools.paper "$name" --runs $place
+}
+
+# The images and folds of a paper: sets table, images, test_images, classes.
+paper_folds() {
+  local data=input labels split=() count=${IMAGES:-2000}
+  case $name$small in
+    gapnet_plyes)
+      data=input/small_cyto
+      step python -m utils.simulator --out $data --form cyto --train "$count" --test 0 --size 152 --power 0.5 --seed 2
+      ;;
+    *yes)
+      data=input/small
+      step python -m utils.simulator --out $data --train "$count" --test 0 --external $((count / 8)) --size 128 --power 0.5 --seed 2
+      ;;
+    gapnet_pl) [ ! -e input/cyto/train.csv ] || data=input/cyto ;;
+  esac
+  labels=$data/train.csv images=$data/train test_images=$data/train table=$data/paper_$name.csv
+  if [ $data = input ] && [ "$crop" -gt 0 ]; then
+    step python -m utils.kaggle.fetch --crop "$crop"
+  elif [ $data = input ]; then
+    step python -m utils.kaggle.fetch
+  fi
+  case $name in
+    chen)
+      test_images=$data/external
+      if [ -z "$small" ]; then
+        test_images=input/hpav18
+        step python -m utils.kaggle.hpav18 --limit 11111 --to $test_images # as many as Chen evaluated on
+      fi
+      split=(--test "other=$test_images.csv" --images $test_images)
+      ;;
+    gapnet_pl)
+      classes=cyto split=(--classes cyto --split 8:1:1 --drop-corrupt)
+      if [ $data = input ]; then
+        labels=input/train_cyto.csv
+        once $labels input/train.csv -- python -m utils.kaggle.cyto_labels input/train.csv -o $labels
+      fi
+      ;;
+    mylavarapu) split=(--split 24000:3000:4072) ;;
+  esac
+  once "$table" "$labels" -- python make_folds.py --labels "$labels" --images "$images" "${split[@]}" -o "$table" --plot "${table%.csv}.png"
+}
+
+# Train fold 0 of one of a paper's recipes: paper_training NAME RECIPE [more options of train.py]
+paper_training() {
+  local run=$1 recipe=$2 words=(--recipe "$2" --name "$1" --runs "$place" --folds "$table" --fold 0 --images "$images" --classes $classes) smaller=()
+  if [ -n "$small" ]; then
+    case $recipe in
+      chen)
+        smaller=(--size 128 --batch-size 16 --lr 1 --epochs 10 --augment "1:chen 6:chen_strong"
+          --loss "1:bce 7:soft_f1+weighted_bce 9:soft_f1+10*weighted_bce")
+        ;;
+      mylavarapu_1) smaller=(--size 48 --epochs 6 --normalise image --lr 0.0003 --batch-size 16) ;;
+      mylavarapu_*) smaller=(--size 96 --epochs 6 --normalise image --lr 0.0003 --batch-size 16) ;;
+      poster_convnet_rgby) smaller=(--size 128 --epochs 10) ;;
+      poster_gapnet) smaller=(--size 96 --epochs 10) ;;
+      poster_*) smaller=(--size 64 --epochs 10) ;;
+      *) smaller=(--size 128 --epochs 6 --optimiser adamw --lr 0.001 --batch-size 16) ;;
+    esac
+    smaller+=(--weights none)
+  fi
+  words+=("${smaller[@]}" "${@:3}" "${options[@]}")
+  if [ -n "$small" ] && [ "$recipe" != chen ]; then
+    beside "${words[@]}"
+    return
+  fi
+  if [ "$gpus" -gt 1 ]; then
+    step torchrun --nproc-per-node "$gpus" train.py "${words[@]}"
+  else
+    step python train.py "${words[@]}"
+  fi
+  # If a time limit has stopped the training, nothing else is to be trained.
+  step python -m utils.kaggle.submit "$place/$run" --trained --folds "$table" --fold 0
+}
+
 # Train these folds of a run at the same time, with the cores divided among them: two threads of one training wait for each other at
 # every layer, and far longer if anything else runs. If there are fewer cores than folds, train one after another.
 # folds_side_by_side "FOLD …" OPTIONS OF train.py
@@ -249,7 +381,7 @@ networks() {
       environment
       "$1"
       ;;
-    real)
+    real | paper)
       environment
       "$@"
       ;;
@@ -267,7 +399,7 @@ networks() {
       ;;
     -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" ;;
     *)
-      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, chen, losses, networks or --help" >&2
+      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, paper, chen, losses, networks or --help" >&2
       exit 2
       ;;
   esac

@@ -226,6 +226,18 @@ def train_options(atlas, folds, runs, name="mini", fold=0, **more):
     return [word for key, value in options.items() for word in (f"--{key}", value)]
 
 
+def lay_out_kit(folder):
+    """A folder in which a copy of run.sh works, with links to this environment and to the kit's files."""
+    (folder / ".venv").mkdir(parents=True)
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix, name))
+    shutil.copy(ROOT / "requirements.txt", folder / ".venv/requirements.installed")
+    for path in [*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "utils"]:
+        (folder / path.name).symlink_to(path)
+    shutil.copy(ROOT / "run.sh", folder)  # it works in the folder it lies in
+    return folder
+
+
 def stop_in_epoch(monkeypatch, number, command):
     """Train with a command line until Ctrl+C in the epoch of that number."""
     import train

@@ -33,7 +33,7 @@ STAY = {"densenet121": 62, "timm:test_resnet": 0, "timm:resnetv2_50": 17}
 
 
 SIZES = {"se_resnext50_32x4d": 64, "densenet121": 64, "resnet50_enhanced": 32, "xception": 64, "liimatainen_fcn": 32}
-SIZES |= {"timm:test_resnet": 32, "timm:mobilenetv3_small_100": 64}
+SIZES |= {"se_resnext101_quarters": 64, "timm:test_resnet": 32, "timm:mobilenetv3_small_100": 64}
 
 
 @pytest.mark.parametrize("name, size", SIZES.items())

@@ -22,10 +22,11 @@ PROTOCOL |= {"valid_tta": 1, "tta": 1}  # patches only
 ADAM = {"optimiser": "adam", "loss": "1:bce", "weights": "none", "fit": "resize"}  # Mylavarapu, "Architecture"
 CHEN = {"model": "se_resnext50_32x4d", "weights": "imagenet", "channels": "rgby", "size": 512, "batch_size": 64}
 CHEN |= {"optimiser": "adadelta", "lr": 0.1, "weight_decay": 1e-4, "plateau": "step", "patience": 4, "epochs": 40}
-CHEN |= {"early_stop": 5, "augment": "1:chen 20:chen_strong", "valid_tta": 4, "tta": 4}
+CHEN |= {"early_stop": 5, "augment": "1:chen 21:chen_strong", "valid_tta": 4, "tta": 4}
 CHEN |= {"loss": "1:bce 11:soft_f1+weighted_bce step10000:soft_f1+10*weighted_bce"}
 PAPERS = {
     "chen": CHEN,
+    "chen_101": CHEN | {"model": "se_resnext101_quarters", "stem": "random", "size": 224},
     "gapnet_pl": PROTOCOL | {"model": "gapnet_pl", "loss": "1:bce_sum", "lr": 0.01, "batch_size": 40},
     "m_cnn": PROTOCOL | {"model": "m_cnn", "lr": 0.01, "batch_size": 22},
     "densenet121": PROTOCOL | {"model": "densenet121", "lr": 0.1, "batch_size": 3},

@@ -10,7 +10,7 @@ from conftest import succeed
 from utils import models
 from utils.engine import checkpoint, weights
 from utils.errors import InputError
-from utils.models.se_resnext50 import IMAGENET_URLS
+from utils.models.se_resnext import IMAGENET_URLS_50, IMAGENET_URLS_101
 from utils.runs.config import RunConfig
 
 
@@ -20,30 +20,50 @@ def start(model, file, stem="mean", channels="rgby", class_names=range(28), size
     return RunConfig(model=model, weights=str(file), stem=stem, channels=channels, class_names=names, size=size)
 
 
-def imagenet_like(path, seed=1):
+def imagenet_like(path, name="se_resnext50_32x4d", seed=1):
     """A file with the layout of the ImageNet weights: RGB stem, 1000 classes."""
     torch.manual_seed(seed)
-    state = models.build("se_resnext50_32x4d", 1000, 3).state_dict()
+    state = models.build(name, 1000, 3).state_dict()
     torch.save(state, path)
     return state
 
 
-def test_imagenet_file_from_the_weight_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, published, urls, features",
+    [
+        ("se_resnext50_32x4d", "se_resnext50_32x4d", IMAGENET_URLS_50, 2048),
+        ("se_resnext101_quarters", "se_resnext101_32x4d", IMAGENET_URLS_101, 8192),
+    ],
+)
+def test_imagenet_file_from_the_weight_folder(name, published, urls, features, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     weights.WEIGHT_FOLDER.mkdir(parents=True)
-    files = [weights.WEIGHT_FOLDER / url.rpartition("/")[2] for url in IMAGENET_URLS]  # the publisher's name and timm's
-    state = imagenet_like(files[1])
+    files = [weights.WEIGHT_FOLDER / url.rpartition("/")[2] for url in urls]  # the publisher's name and timm's
+    state = imagenet_like(files[1], published)
     for path in reversed(files):
         if not path.exists():
             files[1].rename(path)
-        network = models.build("se_resnext50_32x4d", 28, 4)
-        message = weights.load_start(network, start("se_resnext50_32x4d", "imagenet", stem="zero"))
+        network = models.build(name, 28, 4)
+        message = weights.load_start(network, start(name, "imagenet", stem="zero"))
         assert path.name in message and "new last layer" in message
         loaded, stem = network.state_dict(), "layer0.conv1.weight"
         assert torch.equal(loaded[stem][:, :3], state[stem]) and (loaded[stem][:, 3] == 0).all()
         assert torch.equal(loaded["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
-        assert loaded["last_linear.weight"].shape == (28, 2048)
+        assert loaded["last_linear.weight"].shape == (28, features)
+
+
+def test_a_stem_stays_random_on_request(tmp_path):
+    """As in Chen's code, which loads only weights of equal shape; of RGB images all have it."""
+    source = timm.create_model("resnet10t").state_dict()
+    torch.save(source, tmp_path / "x.pth")
+    for channels, planes, kept in (("rgby", 4, False), ("rgb", 3, True)):
+        network = models.build("timm:resnet10t", 28, planes, size=64)
+        before = network.state_dict()["conv1.0.weight"].clone()
+        weights.load_start(network, start("timm:resnet10t", tmp_path / "x.pth", stem="random", channels=channels))
+        after = network.state_dict()
+        assert torch.equal(after["conv1.0.weight"], source["conv1.0.weight"] if kept else before)
+        assert torch.equal(after["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"])
 
 
 def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
@@ -60,7 +80,7 @@ def test_offline_without_a_file_says_what_to_put_where(tmp_path, monkeypatch):
         InputError, match=r"se_resnext50_32x4d-a260b3a4\.pth or legacy_se_resnext50_32x4d-f3651bad\.pth into input"
     ):
         weights.load_start(models.build("se_resnext50_32x4d", 28, 4), start("se_resnext50_32x4d", "imagenet"))
-    assert asked == list(IMAGENET_URLS), "timm's copy is tried where the first host fails"
+    assert asked == list(IMAGENET_URLS_50), "timm's copy is tried where the first host fails"
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

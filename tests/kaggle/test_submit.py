@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from conftest import ROOT, refuse, succeed
+from conftest import ROOT, lay_out_kit, refuse, succeed
 
 from utils.kaggle import COMPETITION
 
@@ -79,14 +79,7 @@ def test_a_step_of_run_sh_is_done_again_if_one_of_its_sources_is_newer(tmp_path)
 
 
 def test_all_folds_of_the_real_competition_in_one_command(atlas, tmp_path):
-    kit = tmp_path / "kit"
-    (kit / ".venv").mkdir(parents=True)
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (kit / ".venv" / name).symlink_to(Path(sys.prefix, name))
-    shutil.copy(ROOT / "requirements.txt", kit / ".venv/requirements.installed")
-    for path in [*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "utils"]:
-        (kit / path.name).symlink_to(path)
-    shutil.copy(ROOT / "run.sh", kit)  # it works in the folder it lies in
+    kit = lay_out_kit(tmp_path / "kit")
     options = ["--size=32", "--fit=resize", "--batch-size=8", "--epochs=1", "--weights=none", "--workers=0"]
     options.append("--name=mine")
 

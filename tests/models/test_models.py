@@ -9,6 +9,7 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretrainedmodels.models import senet
 from torchvision.models.resnet import Bottleneck
 
 from utils import models
@@ -176,14 +177,42 @@ def test_unknown_networks_are_refused(name, says):
         models.build(name, 5, 4, size=65 if "xcit" in name else 64)
 
 
-def test_se_resnext50_shares_timms_state_dict():
-    own = models.build("se_resnext50_32x4d", 1000, 3)
-    other = timm.create_model("legacy_seresnext50_32x4d", pretrained=False, drop_rate=0).eval()
-    assert list(own.state_dict()) == list(other.state_dict()) and len(own.state_dict()) == 384
+@pytest.mark.parametrize("layers, keys", [(50, 384), (101, 758)])
+def test_se_resnext_shares_timms_state_dict(layers, keys):
+    own = models.build(f"se_resnext{layers}_32x4d", 1000, 3)
+    other = timm.create_model(f"legacy_seresnext{layers}_32x4d", pretrained=False, drop_rate=0).eval()
+    assert list(own.state_dict()) == list(other.state_dict()) and len(own.state_dict()) == keys
     other.load_state_dict(own.state_dict())
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.allclose(own.eval()(image), other(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [50, 101])
+def test_se_resnext_has_the_parameters_of_pretrainedmodels(layers):
+    """But for the filters of a fourth plane, 7x7 each, and the last layer."""
+    name = f"se_resnext{layers}_32x4d"
+    with torch.device("meta"):
+        original = getattr(senet, name)(num_classes=1000, pretrained=None)
+        own = models.build(name, 13, 4)
+    count, expected = (sum(weight.numel() for weight in network.parameters()) for network in (own, original))
+    assert count == expected - 2049 * 1000 + 2049 * 13 + 49 * 64
+
+
+def test_the_head_of_chens_commit_sees_the_average_of_each_quarter():
+    network = models.build("se_resnext101_quarters", 5, 4).eval()
+    images = torch.randn(2, 4, 128, 128)
+    with torch.inference_mode():
+        features = network.features(images)
+        assert features.shape == (2, 2048, 4, 4)
+        quarters = features.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).flatten(1)
+        weight, bias = network.last_linear.weight, network.last_linear.bias
+        for form in (torch.contiguous_format, torch.channels_last):
+            found = network(images.contiguous(memory_format=form))
+            assert torch.allclose(found, quarters @ weight.T + bias, atol=1e-5)
+    assert network.dropout.p == 0.01 and models.build("se_resnext101_32x4d", 5, 4).dropout is None
+    network.dropout.p = 0.9
+    assert not torch.equal(network.train()(images), network(images)), "dropout is applied"
 
 
 FIRST_LAYERS = [*models.NETWORKS, "timm:resnet10t", "pretrainedmodels:resnet18"]

@@ -18,11 +18,14 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda images, *_: layer.in_one_pass(images), (images, *layer.parameters()))
 
 
-def test_the_whole_networks_gradients_are_autograds(monkeypatch):
+@pytest.mark.parametrize("name, size", [("se_resnext50_32x4d", 64), ("se_resnext101_quarters", 32)])
+def test_the_whole_networks_gradients_are_autograds(name, size, monkeypatch):
     """Also with activations computed twice. In training the one pass is taken everywhere, as on a GPU."""
     torch.manual_seed(0)
-    network = models.build("se_resnext50_32x4d", 5, 4, 64).double()
-    images = torch.rand(2, 4, 64, 64, dtype=torch.double)
+    network = models.build(name, 5, 4, size).double()
+    if network.dropout:
+        network.dropout.p = 0.0
+    images = torch.rand(2, 4, size, size, dtype=torch.double)
     plain = SqueezeExcite.forward
 
     def forward(layer, images):

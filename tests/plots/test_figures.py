@@ -113,6 +113,7 @@ def draw_comparisons(drawn, table):
     drawn(comparison.methods_by_class, f1, truth.sum(axis=0))
     log = pd.DataFrame({"seconds": [60, 60], "macro_f1": [0.2, 0.4]})
     drawn(comparison.learning_curves, {"gapnet_pl": [log, log], "convnet": [log]})
+    drawn(comparison.generations, pd.DataFrame({"name": ["a", "b"], "train": [0.5, 0.7], "valid": [0.2, 0.3]}))
     titles = ("network: 91.0 % of 400 images right", "person: 61.0 % of 400 images right")
     drawn(comparison.confusion_matrices, {"network": count(*single, 28)}, CLASSES)
     drawn(comparison.confusion_matrices, dict.fromkeys(titles, count(*single, 28)), CLASSES)

@@ -146,10 +146,48 @@ def test_the_papers_split_8_1_1(tmp_path):
     words = ["--labels", tmp_path / "train.csv", "--classes", "cyto", "--split", "8:1:1", "-o", tmp_path / "f.csv"]
     succeed("make_folds", *words)
     fold = pd.read_csv(tmp_path / "f.csv")["fold"].to_numpy()
-    sizes = [(fold == part).sum() for part in (-1, 0, -2)]
-    assert sum(sizes) == 18_756 and np.abs(np.array(sizes) - [15_004, 1_876, 1_876]).max() <= 6
+    assert [(fold == part).sum() for part in (-1, 0, -2)] == [15_004, 1_876, 1_876]
     for part, share in ((-1, 0.8), (0, 0.1), (-2, 0.1)):
         assert np.abs(labels[fold == part].sum(0) - share * labels.sum(0)).max() < 2.5
+
+
+def test_mylavarapus_split_24000_3000_4072(tmp_path):
+    """The real 31,072 label sets into exactly these sizes, every class in proportion."""
+    sets = pd.read_csv("utils/simulator/label_sets.csv", dtype={"Target": str})
+    targets = np.repeat(sets["Target"].to_numpy(), sets["count"])
+    write_labels(tmp_path / "train.csv", {f"s{i}": target for i, target in enumerate(targets)})
+    words = ["--labels", tmp_path / "train.csv", "--split", "24000:3000:4072", "-o", tmp_path / "f.csv"]
+    assert "sizes 24,000 / 3,000 / 4,072\n" in succeed("make_folds", *words).out
+    table = read(tmp_path / "f.csv")
+    labels = matrix(table)
+    for part, size in ((-1, 24_000), (0, 3_000), (-2, 4_072)):
+        rows = (table["fold"] == part).to_numpy()
+        assert rows.sum() == size and np.abs(labels[rows].sum(0) - size / 31_072 * labels.sum(0)).max() < 4
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None)
+def test_a_split_is_exact_where_groups_stay_whole(seed):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((120, 6)) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02]).astype(np.uint8)
+    groups = np.where(rng.random(120) < 0.6, rng.integers(0, 30, 120), np.arange(1000, 1120)).astype(str)
+    always = np.zeros(120, bool)
+    parts, sizes = {-1: 0.7, 0: 0.2, -2: 0.1}, {-1: 85, 0: 23, -2: 12}
+    fold = make_folds.assign_folds(labels, groups, always, parts, seed, sizes)
+    assert {part: (fold == part).sum() for part in parts} == sizes
+    assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
+
+
+def test_sizes_that_groups_do_not_allow_are_approached_and_reported(tmp_path):
+    """Twelve pairs of equal images make no part of 15 or 5."""
+    for first in "ab":
+        write_images(tmp_path / "images", [f"{first}{n}" for n in range(12)], size=64)
+    labels = write_labels(tmp_path / "train.csv", {f"{first}{n}": str(n % 3) for first in "ab" for n in range(12)})
+    words = ["--labels", labels, "--images", tmp_path / "images", "--split", "15:4:5", "-o", tmp_path / "f.csv"]
+    out = succeed("make_folds", *words).out
+    assert "near-duplicates stay together, so the sizes are not 15 / 4 / 5" in out
+    sizes = pd.read_csv(tmp_path / "f.csv")["fold"].value_counts()
+    assert [sizes[-1], sizes[0], sizes[-2]] in ([16, 4, 4], [14, 4, 6])
 
 
 def test_a_split_is_trained_validated_and_predicted(atlas, tmp_path):
@@ -176,7 +214,7 @@ def test_split_refuses(atlas, tmp_path):
     refuse("make_folds", *labels, *words, "--folds", 3, says="exclude each other")
     refuse("make_folds", *labels, *words, "--test", f"x={atlas / 'train.csv'}", says="a test part of its own")
     few = write_labels(tmp_path / "few.csv", dict.fromkeys("abcd", "0"))
-    refuse("make_folds", "--labels", few, *words, says="part is empty")
+    refuse("make_folds", "--labels", few, *words, says="valid, test parts are empty")
     write_labels(few, dict.fromkeys("ab", "0"))
     refuse("make_folds", "--labels", few, *words, says="give more rows")
     assert not (tmp_path / "f.csv").exists()

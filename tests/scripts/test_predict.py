@@ -148,15 +148,20 @@ def test_only_the_rows_of_one_fold_are_predicted(run, atlas, folds, tmp_path):
     refuse("predict", run, "--images", atlas / "train", "--fold", 1, "-o", tmp_path / "q.csv", says="add --ids")
 
 
-def test_benchmark_shows_the_stages_of_table_three_and_leaves_nothing(run, atlas, tmp_path):
-    command = ["predict", run / "fold0", "--images", atlas / "test", "--benchmark", "-o", tmp_path / "new" / "p.csv"]
-    out = succeed(*command, "--tta", 1).out
+def test_benchmark_shows_the_stages_of_table_three(run, atlas, tmp_path, monkeypatch):
+    command = ["predict", run / "fold0", "--images", atlas / "test", "--benchmark"]
+    out = succeed(*command, "--tta", 1, "-o", tmp_path / "speed.csv").out
     rows = [line.split() for line in out.splitlines() if line.startswith("4x")]
     assert [row[:3] for row in rows] == [["4x64x64", "png", "1"], ["4x32x32", "npy", "1"], ["4x32x32", "npy", "64"]]
     for row in rows:
         decode, transfer, network, total, speed = map(float, row[3:])
         assert total == pytest.approx(decode + transfer + network, abs=2e-4) and network > 0
         assert speed * total == pytest.approx(1, abs=max(0.06, 1e-4 * speed))
+    table = pd.read_csv(tmp_path / "speed.csv")
+    assert [f"{images} {batch}".split() for images, batch in zip(table["images"], table["batch"])] == [r[:3] for r in rows]
+    assert table["all"].tolist() == pytest.approx([float(row[6]) for row in rows], abs=1e-4)
+    (tmp_path / "speed.csv").unlink()
+    monkeypatch.chdir(tmp_path)
     refuse(*command, "--tta-reduce", "max", says="--tta-reduce")
     refuse("predict", run, *command[2:], says="one network")
     assert not any(tmp_path.iterdir())

@@ -61,7 +61,7 @@ def test_everything_is_measured_and_printed_within_80_columns(everything):
         assert f"\n{name}: " in out
     picture = cv2.imread(str(figure))
     assert min(picture.shape[:2]) > 600 and picture.std() > 10
-    assert not os.listdir(place)
+    assert not [name for name in os.listdir(place) if not name.startswith("torchinductor_")]  # made when torch is imported
     assert "6 samples of " in out and set(found["machine"]) >= {"cpu", "cores", "memory_gb", "gpu", "torch", "date"}
 
 

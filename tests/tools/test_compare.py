@@ -91,13 +91,32 @@ def test_tables_of_methods_are_scikit_learns(runs, folds, tmp_path):
     assert cost["epoch_seconds"] == pytest.approx(pd.concat(logs)["seconds"].mean())
     peaks = [log["peak_gb"].max() for log in logs]
     assert min(peaks) > 0.01 and cost["peak_gb"] == pytest.approx(np.mean(peaks))
-    for name in ("classes.png", "curves.png"):
+    for name in ("classes.png", "curves.png", "generations.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     found = compare.read_runs([runs / "b0", runs / "a0", runs / "a1"])
     table, comparison, _ = compare.side_by_side(found)
     curves = compare.logs(found, table, comparison)
     assert list(curves) == comparison.order
     assert [log["seconds"].tolist() for log in curves["1:bce"]] == [log["seconds"].tolist() for log in logs]
+
+
+def test_generations_are_in_the_order_of_their_starts(runs, tmp_path):
+    """Their best epochs of training and validation, by the log; a run that was resumed counts from its first start, the
+    baseline, which has no log, not at all."""
+    shutil.copytree(runs / "a1", tmp_path / "earliest")
+    folder = tmp_path / "earliest/fold0"
+    (folder / "tensorboard/events.out.tfevents.5.250000.host.1").touch()
+    log = pd.read_csv(folder / "log.csv")
+    two = pd.concat(
+        [log.assign(precision=0.6, recall=0.3, macro_f1=0.1), log.assign(precision=0, recall=0, macro_f1=0.2)]
+    )
+    two.to_csv(folder / "log.csv", index=False)
+    found = compare.generations(
+        compare.read_runs([runs / "b0", tmp_path / "earliest", runs / "linear", runs / "a0/fold0"])
+    )
+    assert found["name"].tolist() == ["earliest", "a0", "b0"]
+    assert found[["train", "valid"]].to_numpy()[0] == pytest.approx([2 * 0.6 * 0.3 / 0.9, 0.2])
+    assert found["valid"][1] == pytest.approx(pd.read_csv(runs / "a0/fold0/log.csv")["macro_f1"].max())
 
 
 def test_runs_with_a_limit_and_the_baseline_can_be_compared(runs):

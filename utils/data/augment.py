@@ -2,20 +2,40 @@
 
 To add an augmentation, add an entry to `AUGMENTATIONS`.
 
-Chen's augmentation (Fig. 3) applies five groups in sequence, with one random operation of each per image and epoch:
+Chen's augmentation (Fig. 3, "Only one of the parallel operations are chosen for each image in one epoch") applies these
+groups in sequence, one operation of each, at random:
 
-    remove     crop or pad up to 10 % per side | holes of up to 2 % of the area, different per reference channel
-    move       flips and quarter turns | rotate | shear | piecewise affine
-    change     references: multiply | contrast | edges; protein, gently: multiply | contrast
-    sharpen    against the blur of resizing
-    negative   an empty protein channel and an empty label
+    pad                 0 to 10 % on each side, with black or mirrored, then resized back; nothing is cropped
+    move                none | rotate | shear | piecewise affine, a little
+    distort             piecewise affine
+    contrast            of all channels, hardly
+    change references   none | edges | multiply | contrast
+    holes               up to 2 % of the area, different per reference channel
+    sharpen references
+    change protein      none | multiply | contrast, gently
+    sharpen protein     against the blur of resizing
+    flip or turn        one of the eight, equally likely
+    negative            an empty protein channel and an empty label, 3.5 %
 
-Ranges that the figure lacks are from the author's public code, which differs in three ways: its negative sample empties
-a row of pixels instead of the protein channel, one prediction call augments too, and nothing is seeded.
+Order and numbers are those of the author's public code (github.com/KokeCacao/RedstoneTorch, with imgaug). Where the
+figure and the code differ, the code counts: the figure draws padding and holes as alternatives, and flips, rotation,
+shear and piecewise affine as alternatives, the code pads, distorts, punches and turns every image. The figure's
+"negative sample" is what this file does; the author's code empties a row of pixels instead of the protein channel.
+
+Other deviations from the author's code:
+
+    it gives all images the same flip or turn, another one every eight epochs; here each image has its own
+    it augments in validation and in one prediction call too, and seeds nothing
+    it resizes to the network's size after `contrast`, with one of four interpolations at random; here images have that
+        size from the start, and interpolation is linear
+    its piecewise affine maps are linear on triangles between the nodes; here on rectangles, in each direction
+    its shear also shrinks the height, by up to 1.5 %
+    it cuts off fractions of grey values after an operation; here they are rounded
 """
 
 import os
 import random
+from itertools import groupby
 
 import numpy as np
 
@@ -29,59 +49,75 @@ from utils.schedule import first_steps, parse_stages, stage_at  # noqa: E402
 
 NEGATIVE_SHARE = 0.035
 PROTEIN = "green"
-EXAMPLE = "1:chen 20:chen_strong"
+EXAMPLE = "1:chen 21:chen_strong"
 
 
 def chen(channels, darkest=0.8):
-    """Return the groups of Fig. 3 as {group: {operation: transform}}. channels: names; darkest: least brightness factor
-    of the reference channels, 0.2 in later epochs."""
+    """Return the groups of Chen's augmentation, in sequence: {group: {operation: transform}}.
 
-    def strengths(references, protein=None):
-        return [protein if name == PROTEIN else references for name in channels]
-
-    turned = dict(border_mode=cv2.BORDER_REFLECT_101, p=1)
+    channels: names. darkest: least brightness factor of the reference channels, 0.2 in the `chen_strong` of later epochs.
+    """
+    references = [index for index, name in enumerate(channels) if name != PROTEIN]
+    protein = [index for index, name in enumerate(channels) if name == PROTEIN]
+    none = transforms.ChannelTransform([], (0, 0))
     groups = {
-        "remove": {
-            "crop or pad": A.CropAndPad(percent=(-0.1, 0.1), p=1),
-            "holes": transforms.Holes(strengths((0, 0.02))),
-        },
+        "pad": {"pad": _black_or_mirrored(A.CropAndPad, percent=(0, 0.1))},
         "move": {
-            "flip or turn": A.D4(p=1),
-            "rotate": A.Affine(rotate=(-10, 10), **turned),
-            "shear": A.Affine(shear={"x": (-10, 10), "y": (-10, 10)}, **turned),
-            "piecewise affine": transforms.PiecewiseAffine((0, 0.05)),
+            "none": A.NoOp(p=1),
+            "rotate": _black_or_mirrored(A.Affine, rotate=(-10, 10)),
+            "shear": _black_or_mirrored(A.Affine, shear={"x": (-10, 10), "y": 0}),
+            "piecewise affine": transforms.PiecewiseAffine((0, 0.02)),
         },
+        "distort": {"distort": transforms.PiecewiseAffine((0, 0.05))},
+        "contrast": {"contrast": transforms.Contrast(references + protein, (1, 1.01))},
         "change references": {
-            "multiply": transforms.Multiply(strengths((darkest, 1.3))),
-            "contrast": transforms.Contrast(strengths((0.95, 1.05))),
-            "edges": transforms.Edges(strengths((0, 0.1))),
+            "none": none,
+            "edges": transforms.Edges(references, (0, 0.1)),
+            "multiply": transforms.Multiply(references, (darkest, 1.3)),
+            "contrast": transforms.Contrast(references, (0.95, 1.05)),
         },
+        "holes": {"holes": transforms.Holes(references, (0, 0.02))},
+        "sharpen references": {"sharpen references": transforms.Sharpen(references, (0, 0.25), lightness=(0, 0.45))},
         "change protein": {
-            "multiply": transforms.Multiply(strengths(None, (1, 1.15))),
-            "contrast": transforms.Contrast(strengths(None, (1, 1.01))),
+            "none": none,
+            "multiply": transforms.Multiply(protein, (1, 1.15)),
+            "contrast": transforms.Contrast(protein, (1, 1.01)),
         },
-        "sharpen": {"sharpen": transforms.Sharpen(strengths((0, 0.25), (0.25, 0.25)))},
+        "sharpen protein": {"sharpen protein": transforms.Sharpen(protein, (0.24, 0.26), lightness=(0.44, 0.46))},
+        "flip or turn": {"flip or turn": transforms.D4(p=1)},
     }
-    alone = {"change references": set(channels) != {PROTEIN}, "change protein": PROTEIN in channels}
-    return {name: group for name, group in groups.items() if alone.get(name, True)}
+    without = [] if references else ["change references", "holes", "sharpen references"]
+    without += [] if protein else ["change protein", "sharpen protein"]
+    return {name: group for name, group in groups.items() if name not in without}
+
+
+def _black_or_mirrored(transform, **options):
+    """Return a transform that fills what it uncovers with black or with the mirrored image, equally likely."""
+    fills = cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101
+    return A.OneOf([transform(**options, border_mode=fill, p=1) for fill in fills], p=1)
 
 
 def pipeline(groups):
     """Return a transform that applies one operation of each group in sequence."""
-    return A.Compose([A.OneOf(list(group.values()), p=1) for group in groups.values()])
+    steps = []
+    operations = [list(group.values()) for group in groups.values()]
+    for of_channels, run in groupby(operations, lambda group: isinstance(group[0], transforms.ChannelTransform)):
+        run = list(run)
+        steps += [transforms.OneOfEach(run)] if of_channels else [A.OneOf(group, p=1) for group in run]
+    return A.Compose(steps)
 
 
 # Name -> (function from channel names to a transform, fraction of negative samples).
 AUGMENTATIONS = {
     "none": (lambda channels: None, 0.0),
-    "d4": (lambda channels: A.D4(p=1), 0.0),  # flips and quarter turns, all eight equally likely
+    "d4": (lambda channels: transforms.D4(p=1), 0.0),  # flips and quarter turns, all eight equally likely
     "chen": (lambda channels: pipeline(chen(channels)), NEGATIVE_SHARE),
     "chen_strong": (lambda channels: pipeline(chen(channels, darkest=0.2)), NEGATIVE_SHARE),
 }
 
 
 def parse(text):
-    """Parse an augmentation schedule: a name of `AUGMENTATIONS`, or stages like "1:chen 20:chen_strong"."""
+    """Parse an augmentation schedule: a name of `AUGMENTATIONS`, or stages like "1:chen 21:chen_strong"."""
     stages = parse_stages(text if ":" in text else f"1:{text}", "augmentation", EXAMPLE)
     for stage in stages:
         if stage.value not in AUGMENTATIONS:
@@ -123,7 +159,7 @@ class Augmentation:
 
 
 def build(text, channels, steps_per_epoch=1):
-    """Return the Augmentation of a schedule such as "1:chen 20:chen_strong", or None if it does nothing."""
+    """Return the Augmentation of a schedule such as "1:chen 21:chen_strong", or None if it does nothing."""
     stages = parse(text)
     names = [stage.value for stage in stages]
     steps = first_steps(stages, steps_per_epoch, "augmentation")

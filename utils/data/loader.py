@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler, get_worker_info
 
 from utils.data.dataset import IDLE
+from utils.device import keep_freed_memory
 from utils.distributed import SINGLE_PROCESS, DistributedBatchSampler
 from utils.errors import InputError, data_size, explain_system_error, first_line, listing, plural
 from utils.parallel import closing, cores, free_memory, in_order, starting
@@ -263,6 +264,7 @@ def init_worker(reading, parent, worker):
     """Prepare a DataLoader worker. reading: see make_loader; parent: process id of the main process."""
     reading[worker, 0] = os.getpid()
     get_worker_info().dataset.reading = reading[worker]
+    keep_freed_memory()  # augmentation takes and frees a dozen images a sample
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = lambda *_: None  # torch's thread for shared memory prints a traceback at the end
     if hasattr(signal, "sigtimedwait"):

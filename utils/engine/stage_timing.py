@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -20,26 +21,23 @@ PUBLISHED = (
 )
 
 
-def print_stage_times(samples, network, normaliser, device, amp, tta, tiles, chunk):
+def measure_stages(samples, network, normaliser, device, amp, tta, tiles, chunk):
     """Print seconds per image of one network: for the files as they are at batch 1, and for .npy copies at batch 1 and 64.
+    -> DataFrame images, batch, decode, transfer, network, all, device, a row each.
 
     The stages run one after another here, each waited for; in a real prediction decoding goes on beside the network. The copies,
     decoded and resized (or whole, for a network that sees tiles), lie in a temporary folder. Images are taken in order, and again
     from the first if there are fewer than needed. tiles: per image. chunk: tiles in one forward pass; a network that sees whole
     images gets the large batch at once.
     """
-    print(
-        f"one network, {tta} TTA view{'s' * (tta > 1)} per image, on {describe_device(device, amp)}; seconds per image"
-    )
+    machine, rows = describe_device(device, amp), []
+    print(f"one network, {tta} TTA view{'s' * (tta > 1)} per image, on {machine}; seconds per image")
     print(f"{'images':18}{'batch':>6}{'decode':>10}{'transfer':>10}{'network':>10}{'all':>10}{'img/s':>9}")
     stages = _Stages(samples, network, normaliser, device, amp, tta, BATCH if tiles == 1 else max(1, chunk // tiles))
     first = samples.files[0][0]
     height, width = read_plane(first).shape
-    _print_row(
-        f"{len(samples.files[0])}x{height}x{width} {first.suffix[1:]}",
-        1,
-        stages.measure(samples.images.read, 1, SINGLES),
-    )
+    name = f"{len(samples.files[0])}x{height}x{width} {first.suffix[1:]}"
+    rows.append(_print_row(name, 1, stages.measure(samples.images.read, 1, SINGLES)))
     try:
         with tempfile.TemporaryDirectory(prefix="decoded-") as folder:
             paths = [Path(folder) / f"{row}.npy" for row in range(min(BATCH, len(samples)))]
@@ -48,19 +46,22 @@ def print_stage_times(samples, network, normaliser, device, amp, tta, tiles, chu
             height, width, planes = np.load(paths[0]).shape
             for batch, count in ((1, SINGLES), (BATCH, BATCH)):
                 seconds = stages.measure(lambda row: np.load(paths[row % len(paths)]), batch, count)
-                _print_row(f"{planes}x{height}x{width} npy", batch, seconds)
+                rows.append(_print_row(f"{planes}x{height}x{width} npy", batch, seconds))
     except OSError as error:
         why = error.strerror or error
         raise InputError(
             f"cannot write copies to the temporary folder ({why}); set TMPDIR to a folder with room"
         ) from None
     print(PUBLISHED)
+    columns = ["images", "batch", "decode", "transfer", "network", "all"]
+    return pd.DataFrame(rows, columns=columns).assign(device=machine)
 
 
 def _print_row(name, batch, seconds):
     total = sum(seconds)
     cells = "".join(f"{value:>10.4f}" for value in (*seconds, total))
     print(f"{name:18}{batch:>6}{cells}{1 / total:>9.1f}", flush=True)
+    return name, batch, *seconds, total
 
 
 class _Stages:

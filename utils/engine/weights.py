@@ -44,7 +44,7 @@ def load_start(network, config):
     state, ordered = match_by_order(state, own, {*stems, *last})
     for stem in stems:
         if stem in state and state[stem].ndim == 4:
-            state[stem] = _fit_channels(state[stem], own[stem].shape[1], origin, config, source)
+            state[stem] = _fit_channels(state[stem], own[stem], origin, config, source)
     same_classes = origin is None or origin.class_names == list(config.class_names)
     fits = same_classes and all(key in state and state[key].shape == own[key].shape for key in last)
     fresh = [] if fits or (same_classes and origin) else last
@@ -75,10 +75,13 @@ def match_by_order(state, own, free):
     return {b: state[a] for a, b in pairs}, True
 
 
-def _fit_channels(weight, planes, origin, config, source):
-    """Adapt a first convolution's weight (out, in, height, width) to the network's `planes` channels."""
+def _fit_channels(weight, own, origin, config, source):
+    """Adapt a first convolution's weight (out, in, height, width) to the network's channels. own: its random weight."""
+    planes = own.shape[1]
     if origin is None or origin.channels is None:  # three planes are RGB
-        return widen_stem(weight, planes, config.stem) if weight.shape[1] == 3 != planes else weight
+        if weight.shape[1] != 3 or planes == 3:
+            return weight
+        return own if config.stem == "random" else widen_stem(weight, planes, config.stem)
     before, now = (parse_channels(part.channels) for part in (origin, config))
     if before == now:
         return weight

@@ -23,7 +23,7 @@ from utils.models import (
     liimatainen_fcn,
     m_cnn,
     resnet50,
-    se_resnext50,
+    se_resnext,
     xception,
 )
 
@@ -38,7 +38,9 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "se_resnext50_32x4d": Network(se_resnext50.build, 16, se_resnext50.IMAGENET_URLS),
+    "se_resnext50_32x4d": Network(se_resnext.build_50, 16, se_resnext.IMAGENET_URLS_50),
+    "se_resnext101_32x4d": Network(se_resnext.build_101, 16, se_resnext.IMAGENET_URLS_101),
+    "se_resnext101_quarters": Network(se_resnext.build_101_quarters, 16, se_resnext.IMAGENET_URLS_101),
     "gapnet_pl": Network(gapnet_pl.GapNetPL, 16),
     "m_cnn": Network(m_cnn.MCNN, 128),
     "densenet121": Network(densenet121.build, 32, densenet121.IMAGENET_URLS),

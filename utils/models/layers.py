@@ -10,11 +10,13 @@ STEMS = {
     "mean": "every plane gets the mean of the R, G and B filters, scaled by 3/planes so that responses keep their size",
     "copy": "planes 1 to 3 keep the R, G and B filters, later planes get the R filter; scaled by 3/planes",
     "zero": "planes 1 to 3 keep the R, G and B filters, later planes start at zero: the ImageNet network, unchanged",
+    "random": "the filters stay random, only the other layers are pretrained",
 }
 
 
 def widen_stem(weight, channels, stem):
-    """Trained RGB filters (N, 3, k, k) -> filters for `channels` planes (N, channels, k, k), by one of `STEMS`."""
+    """Trained RGB filters (N, 3, k, k) -> filters for `channels` planes (N, channels, k, k), by one of `STEMS` but
+    random."""
     if stem not in STEMS:
         raise InputError(f"no stem is called {stem!r}; there are {', '.join(STEMS)}")
     if channels == 3:

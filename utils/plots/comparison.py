@@ -40,9 +40,25 @@ def learning_curves(logs, path):
         look = dict(color=COLOURS[number % len(COLOURS)], linestyle=line, marker=".", linewidth=1.2)
         for place, log in enumerate(tables):
             axis.plot(log["seconds"].cumsum() / 60, log["macro_f1"], label=None if place else name, **look)
-    axis.set(xlabel="minutes of training and validation", ylabel="macro F1 at the best single threshold")
+    axis.set(xlabel="minutes of training and validation", ylabel="macro F1 of the validation images")
     axis.legend(frameon=False)
     style.tidy(axis, title="Every run, epoch by epoch")
+    style.save(figure, path)
+
+
+def generations(best, path):
+    """Chen's last figure: plot the best training F1 of each run in the order of their starts, and the best validation F1.
+
+    best: DataFrame name, train, valid of `utils.tools.compare.generations`."""
+    places = np.arange(len(best))
+    figure, axis = plt.subplots(figsize=(max(5.0, 0.45 * len(best) + 2.5), 4.5))
+    look = dict(marker="o", markersize=5, linewidth=1.2)
+    axis.plot(places, best["train"], color=BLUE, label="training, pooled over classes at 0.5", **look)
+    axis.plot(places, best["valid"], color=ORANGE, label="validation, macro F1", **look)
+    axis.set_xticks(places, best["name"], rotation=90, fontsize=8.5)
+    axis.legend(**ABOVE)
+    title = "Runs in the order of their starts"
+    style.tidy(axis, ylabel="F1 of the best epoch", ylim=(0, 1.02), xlabel=title)
     style.save(figure, path)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from utils.cli import check_least, option_parser, run_script
 from utils.data import augment
 from utils.data.images import LEAST_SIDE, MOST_SIDE, check_files, find_files, load_sample, parse_channels, scan_folders
+from utils.device import keep_freed_memory
 from utils.errors import InputError
 from utils.files import check_writable
 from utils.plots.image_sheets import operations
@@ -38,6 +39,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    keep_freed_memory()  # as in training
     check_least(args, size=(LEAST_SIDE, MOST_SIDE), seed=0)
     check_writable(args.out)
     channels = parse_channels(args.channels)
@@ -49,16 +51,16 @@ def main():
     check_files(files)
     image = load_sample(files[0], args.size)
 
-    print(f"{'group':20}{'operation':18}{'ms':>6}{'chosen':>9}{'fraction of all time':>22}")
+    print(f"{'group':20}{'operation':20}{'ms':>6}{'chosen':>9}{'fraction of all time':>22}")
     chain, label = augment.build("chen", channels.names), np.ones(28, np.float32)
     whole = milliseconds(lambda seed: chain(image, label, 1, seed))
     groups = augment.chen(channels.names)
     for group, part in groups.items():
         for name, transform in part.items():
             spent = milliseconds(lambda seed, transform=transform: apply(transform, image, seed))
-            print(f"{group:20}{name:18}{spent:>6.2f}{1 / len(part):>9.0%}{spent / len(part) / whole:>22.1%}")
+            print(f"{group:20}{name:20}{spent:>6.2f}{1 / len(part):>9.0%}{spent / len(part) / whole:>22.1%}")
     shape = f"{len(channels.names)}x{args.size}x{args.size}"
-    print(f"{'whole pipeline':38}{whole:>6.2f} ms per sample of {shape} on one core")
+    print(f"{'whole pipeline':40}{whole:>6.2f} ms per sample of {shape} on one core")
     operations(examples(image, groups, channels.names, args.seed), channels.names, args.out)
     print(f"-> {args.out}")
 
@@ -73,9 +75,9 @@ def milliseconds(function):
     """Median time of `REPEATS` calls with different seeds."""
     times = []
     for seed in range(REPEATS + 3):
-        started = time.perf_counter()
+        started = time.process_time()
         function(seed)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return 1000 * float(np.median(times[3:]))
 
 
@@ -89,7 +91,8 @@ def examples(image, groups, channels, seed, draws=8):
 
     shown = [("original", image)]
     for group, part in groups.items():
-        shown += [(name if name == group else f"{group}: {name}", strongest(one)) for name, one in part.items()]
+        part = {name if name == group else f"{group}: {name}": one for name, one in part.items() if name != "none"}
+        shown += [(title, strongest(one)) for title, one in part.items()]
     if strong := augment.chen(channels, darkest=0.2).get("change references"):
         shown.append(("references: multiply, strong", strongest(strong["multiply"])))
     if augment.PROTEIN in channels:

@@ -15,7 +15,8 @@ train.py's --score-threshold. Precision and recall are pooled over all labels, a
 Then come Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
 with a Wilcoxon test against the best; F1 of each class; the cost of training.
 With --predictions the first two use that file in each run's folder, made by
-predict.py for images that the run has not seen.
+predict.py for images that the run has not seen. --out also draws the last
+figure of Chen's paper: the best F1 of each run, in the order of their starts.
 """
 
 import json
@@ -54,7 +55,7 @@ def parse_args():
     text = "a predictions file in each run's folder, or its only fold's, such as test.csv"
     arg("--predictions", metavar="NAME", help=text)
     arg("--labels", metavar="CSV", help="Id,Target: the true labels of --predictions")
-    text = "write runs.csv, methods.csv, classes.csv, costs.csv, classes.png, curves.png here"
+    text = "write runs.csv, methods.csv, classes.csv, costs.csv and classes.png, curves.png, generations.png here"
     arg("-o", "--out", metavar="FOLDER", help=text)
     return parser.parse_args()
 
@@ -82,6 +83,9 @@ def main():
         if curves := logs(runs, table, comparison):
             figures.learning_curves(curves, out / "curves.png")
             files.append("curves.png")
+        if len(best := generations(runs)):
+            figures.generations(best, out / "generations.png")
+            files.append("generations.png")
         print(f"-> {out}/: {', '.join(files)}")
 
 
@@ -117,6 +121,32 @@ def logs(runs, table, comparison):
         paths = [fold.folder / "log.csv" for fold in run.folds]
         found[names[what]] += [read_numbers(path, ["seconds", "macro_f1"]) for path in paths if path.is_file()]
     return {name: tables for name, tables in found.items() if tables}
+
+
+def generations(runs):
+    """Each run's best training and validation F1 of an epoch, mean over its folds, in the order in which the runs were
+    started: -> DataFrame name, train, valid. Runs without a log or TensorBoard's events, whose names hold the time, are
+    skipped.
+
+    train: F1 at 0.5 from the precision and recall of an epoch's steps. valid: macro F1 as log.csv has it.
+    """
+    found = []
+    for run in runs:
+        logs = [fold.folder / "log.csv" for fold in run.folds]
+        events = [path for fold in run.folds for path in fold.folder.glob("tensorboard/events.out.tfevents.*")]
+        if not events or not all(path.is_file() for path in logs):
+            continue
+        started = min(float(".".join(path.name.split(".")[3:5])) for path in events)
+        best = [_best_f1(read_numbers(path, ["precision", "recall", "macro_f1"])) for path in logs]
+        found.append((started, run.folds[0].folder.resolve().parent.name, *np.mean(best, axis=0)))
+    return pd.DataFrame(sorted(found), columns=["started", "name", "train", "valid"]).drop(columns="started")
+
+
+def _best_f1(log):
+    """-> (best training F1, best validation F1) of the epochs of a log.csv."""
+    both = log["precision"] + log["recall"]
+    train = (2 * log["precision"] * log["recall"] / both).where(both > 0, 0.0)
+    return train.max(), log["macro_f1"].max()
 
 
 def read_runs(paths):

@@ -1,0 +1,1 @@
+"""One paper's numbers beside those of runs trained as it describes: index.html and numbers.csv."""

@@ -1,0 +1,110 @@
+"""What training a paper's runs takes: data, disk, GPU memory, hours. Hours are estimated, the assumption is printed."""
+
+import functools
+import math
+import warnings
+from collections import namedtuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode  # private; without a public equivalent
+from torch.utils.flop_counter import FlopCounterMode
+
+from utils import models
+from utils.data.images import parse_channels
+from utils.data.labels import CYTO_CLASSES, HPA_CLASSES
+from utils.engine.recipes import RECIPES
+from utils.errors import data_size
+from utils.tools.gpu_memory import estimate
+from utils.tools.paper.published import PAPERS
+
+# data: what has to be there. train, valid, test: images. classes: how many. minutes: of --small on two cores.
+Needs = namedtuple("Needs", "data train valid test classes minutes")
+KAGGLE = "Kaggle's files in input/ (37 GB with archives; fetched if missing)"
+NEEDS = {
+    "chen": Needs(
+        [
+            KAGGLE,
+            "11,111 samples of HPAv18 (18 GB to fetch, 5 GB on disk)",
+            "ImageNet weights of SE-ResNeXt50 (111 MB)",
+        ],
+        *(27_965, 3_107, 11_111, len(HPA_CLASSES), 12),
+    ),
+    "gapnet_pl": Needs(
+        [
+            "the Cyto Challenge's train.csv and train/ in input/cyto, made by",
+            "python -m utils.tools.import_cyto from the published samples; else",
+            "Kaggle's full-size TIFFs in input/train (250 GB), classes merged to 13",
+        ],
+        *(15_004, 1_876, 1_876, len(CYTO_CLASSES), 12),
+    ),
+    "mylavarapu": Needs([KAGGLE], 24_000, 3_000, 4_072, len(HPA_CLASSES), 12),
+    "poster": Needs([KAGGLE, "ImageNet weights of Xception (92 MB)"], 27_965, 3_107, 0, len(HPA_CLASSES), 12),
+}
+# Memory in GB and memory bandwidth in TB/s, from the vendor's data sheets.
+CARDS = {"H200": (141, 4.8), "H100": (80, 3.35), "A100": (40, 1.56), "RTX 4090": (24, 1.01)}
+CARDS |= {"V100": (16, 0.90), "P100": (16, 0.73), "T4": (16, 0.32)}
+# SE-ResNeXt50 at 512² trains at 577 images a second on an H200, a pass backward costing twice the pass forward.
+MEASURED = ("chen", 577, "H200")
+STEP = 0.02  # seconds of a step that do not depend on its images
+FULL_SIDE = 2048  # of images that recipes with --fit crop see whole in validation
+
+
+def print_needs(name):
+    needs, recipes = NEEDS[name], [recipe for recipe in PAPERS[name].recipes if recipe != "liimatainen_fcn"]
+    print(f"{PAPERS[name].title}\n")
+    print("data        " + f"\n{'':12}".join(needs.data))
+    packed = {_seen(recipe): _packed(recipe, needs) for recipe in recipes}
+    print(f"disk        {data_size(sum(packed.values()))} for packed images, half of it if they are compressed")
+    print(f"\n{'recipe':22}{'epochs':>7}{'images':>9}{'GPU memory, 16 bits':>21}{'hours, H200':>13}")
+    memory = 0.0
+    for recipe in recipes:
+        options = RECIPES[recipe]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gigabytes = estimate(options, needs.classes, torch.bfloat16) / 1e9 + 1
+        memory, own = max(memory, gigabytes), hours(recipe, needs, "H200")
+        print(f"{recipe:22}{options['epochs']:>7}{needs.train:>9,}{gigabytes:>18.1f} GB{own:>13.1f}")
+    print("\nhours of all on one GPU, estimated")
+    print("".join(f"{card:>10}" for card in CARDS))
+    print("".join(f"{sum(hours(recipe, needs, card) for recipe in recipes):>10.0f}" for card in CARDS))
+    print("".join(f"{'fits' if memory < room else 'too small':>10}" for room, _ in CARDS.values()))
+    print("assumed: all epochs of the recipe; SE-ResNeXt50's speed as measured on an H200,")
+    print("other networks by their floating-point operations, other cards by the speed of")
+    print(f"their memory, {1000 * STEP:.0f} ms a step besides. A slow disk or small batches can take three")
+    print("times as long. If a card is too small, add --accumulate 2 or --checkpointing.")
+    print(f"\nsmall form  bash run.sh paper {name} --small")
+    print(f"{'':12}about {needs.minutes} minutes on two cores; it needs no GPU and no data")
+
+
+def hours(recipe, needs, card):
+    """Estimate the hours of all epochs of a recipe, training and validation."""
+    options, (other, speed, on) = RECIPES[recipe], MEASURED
+    rate = 3 * operations(other, needs.classes) * speed * CARDS[card][1] / CARDS[on][1]  # operations a second
+    tiles = math.ceil(FULL_SIDE / options["size"]) ** 2 if options["fit"] == "crop" else 1
+    work = operations(recipe, needs.classes) * (3 * needs.train + tiles * needs.valid)
+    steps = math.ceil(needs.train / options["batch_size"])
+    return options["epochs"] * (work / rate + STEP * steps) / 3600
+
+
+@functools.cache
+def operations(recipe, classes):
+    """Count the floating-point operations of one image's pass forward through a recipe's network."""
+    options = RECIPES[recipe]
+    planes, size = parse_channels(options["channels"]).planes, options["size"]
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        models.build(options["model"], classes, planes, size).eval()(torch.zeros(1, planes, size, size))
+    return counter.get_total_flops()
+
+
+def _seen(recipe):
+    return RECIPES[recipe]["channels"], _side(recipe)
+
+
+def _side(recipe):
+    return FULL_SIDE if RECIPES[recipe]["fit"] == "crop" else RECIPES[recipe]["size"]
+
+
+def _packed(recipe, needs):
+    """Bytes of the packed images that a recipe's runs read."""
+    planes = len(parse_channels(RECIPES[recipe]["channels"]).names)
+    return (needs.train + needs.valid + needs.test) * planes * _side(recipe) ** 2
