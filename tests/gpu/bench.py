@@ -49,6 +49,7 @@ ENDS = time.time() + float(os.environ.get("SECONDS_LEFT", "600"))
 SIZE = 64 if TINY else 512
 BATCH = 4 if TINY else 64
 MODEL = "se_resnext50_32x4d"
+TRAINED = "gapnet_pl" if TINY else MODEL  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
 CACHE = os.environ.get("CACHE", str(WORK / "packed"))
 BIG = WORK / "big"  # the atlas of 512², each image several times
 
@@ -298,7 +299,7 @@ def link(atlas, out, copies):
 
 def a_workload(batch):
     given = {"device": DEVICE, "workers": -1, "batch_size": batch, "count": None, "images": str(BIG / "train"), "size": SIZE,
-             "model": MODEL, "repeats": 3, "predicted": 12}  # fmt: skip
+             "model": TRAINED, "repeats": 3, "predicted": 12}  # fmt: skip
     return Workload(argparse.Namespace(**given), WORK)
 
 
@@ -334,7 +335,7 @@ def trainer_of(batch, profiled):
         torch.cuda.reset_peak_memory_stats(device)
     found = timed(lambda: one.train_step(here), batch, device, 3)
     estimated = (
-        gpu_memory.estimate(RECIPES["chen"] | {"model": MODEL, "size": SIZE, "batch_size": batch}, 28, one.amp) / 1e9
+        gpu_memory.estimate(RECIPES["chen"] | {"model": TRAINED, "size": SIZE, "batch_size": batch}, 28, one.amp) / 1e9
     )
     report("trainer", way="on the device", batch=batch, **found, peak_gb=peak(device), estimated_gb=round(estimated, 2))
     report("trainer", way="waits in a step", batch=batch, waits=waits_in(lambda: one.train_step(here), device))
@@ -415,7 +416,7 @@ def profile(one, feed, batch, steps=8):
         name = re.sub(r"\s+", " ", event["name"])[:110]
         sums[name] += event["dur"] / 1000 / steps
         counts[name] += 1
-    lines = [f"{MODEL} {SIZE}², batch {batch}: GPU busy {busy / span:.1%} of {span / 1e3 / steps:.1f} ms a step",
+    lines = [f"{TRAINED} {SIZE}², batch {batch}: GPU busy {busy / span:.1%} of {span / 1e3 / steps:.1f} ms a step",
              f"{'ms a step':>10}{'calls':>7}  kernel"]  # fmt: skip
     lines += [
         f"{sums[name]:>10.2f}{counts[name] / steps:>7.0f}  {name}"
@@ -621,8 +622,6 @@ def benchmark(path):
 
 def compiled():
     """Is compiled training right with this torch, and what is it worth?"""
-    global MODEL
-    MODEL = "gapnet_pl" if TINY else MODEL  # a CPU compiles the larger one for ten minutes
     work = a_workload(BATCH)
     with reporting_errors("compile", asked="the same as eager"):
         one = compiled_equals(work, "auto", SIZE, BATCH)
@@ -631,7 +630,7 @@ def compiled():
     if left() > (5 if TINY else 40):
         with reporting_errors("compile", what="infer"):
             torch.compiler.reset()
-            net_variant("infer", 64, compiled=True, folded=True, model=MODEL)
+            net_variant("infer", 64, compiled=True, folded=True, model=TRAINED)
     if left() > (5 if TINY else 90):
         with reporting_errors("compile", asked="the same as eager, off"):
             torch.compiler.reset()

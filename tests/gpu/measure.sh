@@ -164,7 +164,7 @@ step_net_more() { bench net more; }
 e2e() { # e2e NAME BATCH EPOCHS …
   local name=$1 batch=$2 epochs=$3
   shift 3
-  py train.py --recipe chen --weights none --augment 1:chen --loss 1:bce --name "$name" --folds "$WORK/big/folds.csv" --fold 0 --images "$WORK/big/train" \
+  py train.py --recipe chen ${TINY:+--model gapnet_pl} --weights none --augment 1:chen --loss 1:bce --name "$name" --folds "$WORK/big/folds.csv" --fold 0 --images "$WORK/big/train" \
     --cache "$CACHE" --runs "$WORK/runs" --size $BIG_SIZE --batch-size "$batch" --epochs "$epochs" --early-stop 0 --device "$DEVICE" "$@"
   local rc=$?
   bench run "$WORK/runs/$name/fold0"
