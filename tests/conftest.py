@@ -38,13 +38,8 @@ QUICK = {  # room: files of `pytest -m quick tests`, about a minute; others star
     "engine": ["recipes", "losses"],
     "scripts": ["make_folds", "train", "predict"],
 }
-LONGEST = [
-    "measurement",
-    "benchmark",
-    "kernel",
-    "pipeline",
-    "resume",
-]  # begin first, if several processes share the files
+# Begin first, so that no process is left with a long file when the others are done.
+LONGEST = ["paper", "measurement", "submit", "kernel", "notebooks", "resume", "pipeline", "unreadable", "loader"]
 
 
 def pytest_configure(config):
@@ -59,7 +54,8 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
     for item in items:
         if _is_quick(item.path) and not item.get_closest_marker("slow"):
             item.add_marker("quick")
@@ -79,6 +75,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 torch.set_num_threads(1)
+os.fsync = lambda _: None  # it waits for the disk, and no test cuts the power
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # as in a shell's background, which the processes of tests would inherit
