@@ -223,11 +223,19 @@ def train_options(atlas, folds, runs, name="mini", fold=0, **more):
     return [word for key, value in options.items() for word in (f"--{key}", value)]
 
 
-def lay_out_kit(folder):
-    """A folder in which a copy of run.sh works, with links to this environment and to the kit's files."""
-    (folder / ".venv").mkdir(parents=True)
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / name).symlink_to(Path(sys.prefix, name))
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """An executable for shell scripts that starts in no time (see tests/warm_python.py)."""
+    from warm_python import warm_python
+
+    with warm_python(tmp_path_factory.mktemp("python")) as path:
+        yield path
+
+
+def lay_out_kit(folder, python):
+    """A folder in which a copy of run.sh works, with this Python for its environment, and links to the kit's files."""
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to(python)
     shutil.copy(ROOT / "requirements.txt", folder / ".venv/requirements.installed")
     for path in [*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "utils"]:
         (folder / path.name).symlink_to(path)

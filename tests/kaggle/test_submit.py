@@ -91,8 +91,8 @@ def test_nothing_is_fetched_if_train_py_refuses_its_options(tmp_path):
     assert (tmp_path / "asked").read_text() == "train.py --recipe chen --sizee 32 --fold 0 --check\n"
 
 
-def test_all_folds_of_the_real_competition_in_one_command(atlas, tmp_path):
-    kit = lay_out_kit(tmp_path / "kit")
+def test_all_folds_of_the_real_competition_in_one_command(atlas, python, tmp_path):
+    kit = lay_out_kit(tmp_path / "kit", python)
     options = ["--size=32", "--fit=resize", "--batch-size=8", "--epochs=1", "--weights=none", "--workers=0"]
     options.append("--name=mine")
 

@@ -143,9 +143,9 @@ def scores(truth, decisions):
     return found
 
 
-def test_chens_paper_in_one_command(tmp_path, monkeypatch):
+def test_chens_paper_in_one_command(tmp_path, python, monkeypatch):
     """bash run.sh paper chen --small, smaller still, from nothing to the page; then with a person's labels."""
-    kit = lay_out_kit(tmp_path / "kit")
+    kit = lay_out_kit(tmp_path / "kit", python)
 
     def call(*words):
         environment = os.environ | {"IMAGES": "40", "OMP_NUM_THREADS": "1"}
