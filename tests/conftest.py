@@ -103,9 +103,9 @@ def kit(script, *arguments):
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def start_forked(script, *arguments, **environment):
+def start_forked(script, *arguments, before=lambda: None, **environment):
     """Start a script's main in a process forked from this one, which has imported torch already: -> (process, its Result once it
-    has ended)."""
+    has ended). script: its name, or the main itself. before: called in the new process."""
     out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
 
     def main():
@@ -113,8 +113,9 @@ def start_forked(script, *arguments, **environment):
         for number, file in enumerate((out, err), start=1):
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        sys.argv = [script, *map(str, arguments)]
-        run_script(importlib.import_module(script).main)
+        before()
+        sys.argv = [str(script), *map(str, arguments)]
+        run_script(script if callable(script) else importlib.import_module(script).main)
 
     def result():
         process.join()
@@ -127,8 +128,13 @@ def start_forked(script, *arguments, **environment):
     return process, result
 
 
-def succeed_together(script, *arguments, ranks=2):
-    """Call a script as torchrun does, in forked processes: -> what all of them print."""
+def call_forked(script, *arguments, **options):
+    """Call a script's main in a forked process: -> Result."""
+    return start_forked(script, *arguments, **options)[1]()
+
+
+def call_together(script, *arguments, ranks=2):
+    """Call a script as torchrun does, in forked processes, the others killed when one fails: -> a Result of each."""
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     shared |= {"TORCHELASTIC_RUN_ID": "tests", "TORCHELASTIC_USE_AGENT_STORE": True}
@@ -140,7 +146,12 @@ def succeed_together(script, *arguments, ranks=2):
         if any(process.exitcode for process, _ in started):
             for process, _ in started:
                 process.kill()  # it would wait for the one that failed
-    results = [result() for _, result in started]
+    return [result() for _, result in started]
+
+
+def succeed_together(script, *arguments, ranks=2):
+    """The same, which must succeed: -> what all of them print."""
+    results = call_together(script, *arguments, ranks=ranks)
     assert not any(code for code, _, _ in results), "".join(err for _, _, err in results)
     return "".join(out for _, out, _ in results)
 

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402, F401 - else imported in every life anew, by its first optimiser
 from tqdm import tqdm  # noqa: E402
 
 import make_folds  # noqa: E402

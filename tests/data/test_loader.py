@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options
+from conftest import ROOT, call_forked, kit, refuse, stop_in_epoch, succeed, train_options
 
 from utils.data import cache, loader
 from utils.data.cache import Images
@@ -159,47 +159,11 @@ def test_a_process_that_is_stuck_ends_with_the_training(atlas, folds, tmp_path, 
     assert none_left()
 
 
-DRIVER = """
-import multiprocessing, os, signal, sys, time
-multiprocessing.set_start_method("fork")
-import train
-from utils.cli import run_script
-from utils.data.cache import Images
-from utils.engine.trainer import Trainer
-
-how, victim, main = sys.argv[1], sys.argv[2], os.getpid()
-sys.argv = ["train.py", *sys.argv[3:]]
-real, step, seen = Images.read, Trainer.train_step, []
-
-def read(self, row):
-    if os.getpid() != main:
-        if how == "dies" and victim in self.files[row][0].name:
-            os.kill(os.getpid(), signal.SIGKILL)
-        seen.append(row)
-        if how == "stuck" and len(seen) > 16:
-            time.sleep(10_000)
-    return real(self, row)
-
-def killed(self, batch, *more):
-    if how != "dies":
-        print("pids", *[process.pid for process in multiprocessing.active_children()], flush=True)
-        os.kill(main, signal.SIGKILL)
-    return step(self, batch, *more)
-
-Images.read, Trainer.train_step = read, killed
-run_script(train.main)
-"""
-
-
-def drive(how, victim, words):
-    command = [sys.executable, "-c", DRIVER, how, victim, *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
 def test_a_death_is_one_sentence_on_the_screen(atlas, folds, tmp_path, victim):
-    done = drive("dies", victim, train_options(atlas, folds, tmp_path, workers=2))
-    said = [line for line in done.stderr.splitlines() if not line.startswith(("libpng", "\r"))]
-    assert done.returncode == 2 and len(said) == 1 and said[0].startswith("error: ") and victim in said[0], done.stderr
+    words = train_options(atlas, folds, tmp_path, workers=2)
+    done = call_forked("train", *words, before=lambda: harm(pytest.MonkeyPatch(), victim, die_by(signal.SIGKILL)))
+    said = [line for line in done.err.splitlines() if not line.startswith(("libpng", "\r"))]
+    assert done.code == 2 and len(said) == 1 and said[0].startswith("error: ") and victim in said[0], done.err
 
 
 def test_a_process_whose_training_is_gone_before_it_starts_ends_too(monkeypatch):
@@ -290,10 +254,19 @@ def running(pid):
         return False
 
 
-def test_stuck_workers_end_if_the_training_is_killed(atlas, folds, tmp_path, victim):
-    done = drive("stuck", victim, train_options(atlas, folds, tmp_path, workers=2))
-    pids = [int(word) for line in done.stdout.splitlines() if line.startswith("pids") for word in line.split()[1:]]
-    assert done.returncode == -signal.SIGKILL and len(pids) == 2, done.stderr
+def test_stuck_workers_end_if_the_training_is_killed(atlas, folds, tmp_path):
+    def stick():
+        read, patch = [], pytest.MonkeyPatch()
+        harm(patch, "", lambda: time.sleep(10_000) if len(read) == 16 else read.append(1))
+        patch.setattr(Trainer, "train_step", killed)
+
+    def killed(*_):
+        print("pids", *[process.pid for process in multiprocessing.active_children()], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    done = call_forked("train", *train_options(atlas, folds, tmp_path, workers=2), before=stick)
+    pids = [int(word) for line in done.out.splitlines() if line.startswith("pids") for word in line.split()[1:]]
+    assert done.code == -signal.SIGKILL and len(pids) == 2, done.err
     for _ in range(300):
         if not any(map(running, pids)):
             return

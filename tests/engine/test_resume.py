@@ -1,7 +1,9 @@
 """A training that ends in whatever way goes on as if nothing had happened."""
 
 import json
+import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,10 +13,10 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, submission_of, succeed, train_options
+from conftest import ROOT, kit, refuse, start_forked, submission_of, succeed, train_options
 from hypothesis import given
 from hypothesis import strategies as st
-from kills import differences
+from kills import KINDS, attack, differences
 from nan_batches import poison
 from torchrun import together, torchrun
 
@@ -50,12 +52,10 @@ def undisturbed(words, tmp_path_factory):
     return runs / "mini/fold0"
 
 
-def test_killed_at_any_moment_a_training_ends_as_if_it_had_not_been():
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "tests/kills.py", "--kills", "18"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 differences") == 3
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_moment_a_training_ends_as_if_it_had_not_been(kind, atlas, folds, tmp_path):
+    data = {"folds": folds, "images": atlas / "train"}
+    assert attack(kind, 12, random.Random(0), tmp_path, data) == 0
 
 
 def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, undisturbed, tmp_path):
@@ -92,37 +92,25 @@ def test_a_signal_ends_a_training_between_two_steps(words, undisturbed, tmp_path
     assert differences(undisturbed, tmp_path / "mini/fold0") == []
 
 
-HANGS = """
-import sys, time
-import train
-from utils.cli import run_script
-from utils.engine.trainer import Trainer
-real = Trainer.train_step
-def hangs(self, batch, *more):
-    if self.progress.step == 4:
-        print("in a long step", flush=True)
-        time.sleep(600)
-    return real(self, batch, *more)
-Trainer.train_step = hangs
-run_script(train.main)
-"""
-
-
 def test_a_second_ctrl_c_ends_a_training_at_once_and_harms_nothing(words, undisturbed, tmp_path):
-    command = [sys.executable, "-c", HANGS, *map(str, words(tmp_path)), "--save-every", "0.001s"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
-    )
-    while "in a long step" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)  # the same one again, as `timeout` and torchrun send it
-    time.sleep(1.5)
-    assert process.poll() is None, "it waits for the step"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Ctrl+C again stops at once" in err and "Traceback" not in err
+    real, reached = Trainer.train_step, multiprocessing.Event()
+
+    def hangs(self, batch, *more):
+        if self.progress.step == 4:
+            reached.set()
+            time.sleep(600)
+        return real(self, batch, *more)
+
+    options = [*words(tmp_path), "--save-every", "0.001s"]
+    process, result = start_forked("train", *options, before=lambda: setattr(Trainer, "train_step", hangs))
+    assert reached.wait(60)
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)  # the same one again, as `timeout` and torchrun send it
+    process.join(1.5)
+    assert process.is_alive(), "it waits for the step"
+    os.kill(process.pid, signal.SIGINT)
+    done = result()
+    assert done.code == 130 and "Ctrl+C again stops at once" in done.err and "Traceback" not in done.err
     assert torch.load(tmp_path / "mini/fold0/last.pt", weights_only=True)["step"] == 4
     succeed("train", *words(tmp_path), "--save-every", 0)
     assert differences(undisturbed, tmp_path / "mini/fold0") == []
@@ -228,21 +216,26 @@ def test_a_signal_in_a_validation_that_was_gone_on_with_ends_it(words, undisturb
 
 def test_a_training_goes_on_where_its_terminal_has_gone_away(words, undisturbed, tmp_path):
     ours, its = os.openpty()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "train.py", *map(str, words(tmp_path))]
-    process = subprocess.Popen(command, stdout=its, stderr=its, env=environment, cwd=tmp_path)
+
+    def on_the_terminal():
+        os.close(ours)
+        for number in (1, 2):
+            os.dup2(its, number)
+
+    _, result = start_forked("train", *words(tmp_path), before=on_the_terminal)
     os.close(ours)
     os.close(its)
-    assert process.wait(timeout=120) == 0
+    assert result().code == 0
     assert differences(undisturbed, tmp_path / "mini/fold0") == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_under_what_is_printed_is_no_error(run, tmp_path):
-    command = [sys.executable, ROOT / "threshold.py", run, "-o", tmp_path / "t.json", "--repeats", "1"]
+@pytest.mark.parametrize("letters", [1, 100_000], ids=["at the end", "meanwhile"])
+def test_a_full_disk_under_what_is_printed_is_no_error(letters):
+    program = f"from utils.cli import run_script\nrun_script(lambda: print({letters} * 'a'))"
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    assert done.returncode == 0 and not done.stderr and (tmp_path / "t.json").is_file()
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_a_damaged_or_foreign_state_is_refused_and_kept(words, run, tmp_path):

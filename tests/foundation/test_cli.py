@@ -7,7 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, train_options
+from conftest import ROOT, call_forked, train_options
 
 from utils.cli import run_script
 from utils.errors import InputError
@@ -36,19 +36,30 @@ def make_folds(greek, out):
     return ["make_folds.py", "--labels", greek / "l.csv", "--folds", 3, "--classes", greek / "classes.csv", "-o", out]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "latin-1:strict"},
-    ],
-)
-def test_an_encoding_without_a_letter_loses_no_report(greek, tmp_path, settings):
-    done = call(make_folds(greek, tmp_path / "f.csv"), **settings)
-    assert done.returncode == 0 and rb"\u03bf" in done.stdout, "a Greek letter, escaped"
-    done = call(["make_folds.py", "--labels", tmp_path / "nowhere –"], **settings)
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+REFUSED = f"""
+import sys
+from utils.cli import run_script
+from utils.errors import InputError
+
+def main():
+    print(*{ascii(NAMES)})
+    raise InputError(*{ascii(NAMES[2:3])}, sys.argv[1])
+
+run_script(main)
+"""
+
+
+@pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii"}, C_LOCALE, {"PYTHONIOENCODING": "latin-1:strict"}])
+def test_an_encoding_without_a_letter_loses_no_report(settings):
+    done = call(["-c", REFUSED, NAMES[0]], **settings)
     assert done.returncode == 2 and b"Traceback" not in done.stderr
+    assert done.stdout.count(rb"\u03bf") == done.stderr.count(rb"\u03bf") == 2, "a Greek letter, escaped"
+
+
+def test_files_are_read_and_written_in_utf_8_whatever_the_locale(greek, tmp_path):
+    done = call(make_folds(greek, tmp_path / "f.csv"), **C_LOCALE)
+    assert done.returncode == 0 and rb"\u03bf" in done.stdout
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
@@ -70,23 +81,39 @@ def test_every_text_can_be_printed(monkeypatch, encoding):
         assert "Kern" in stream.buffer.getvalue().decode(encoding)
 
 
+def close_streams():
+    """As those of what a daemon starts."""
+    for number in range(3):
+        os.close(number)
+    sys.stdin = sys.stdout = sys.stderr = None
+
+
 def test_scripts_work_with_closed_streams(greek, atlas, tmp_path):
-    """As those that a daemon starts. (The shell's own copies of what it was given stay open.)"""
-    closed, folds, runs = "<&- >&- 2>&-", tmp_path / "f.csv", tmp_path / "runs"
-    assert call(make_folds(greek, folds), ">&-").returncode == 0
+    def code_of(script, *words):
+        return call_forked(script, *words, before=close_streams).code
+
+    folds, runs = tmp_path / "f.csv", tmp_path / "runs"
+    assert code_of("make_folds", *make_folds(greek, folds)[1:]) == 0
     training = train_options(atlas, folds, runs, epochs=1, workers=1, classes=greek / "classes.csv")
-    assert call(["train.py", *training], closed).returncode == 0
+    assert code_of("train", *training) == 0
     written = {path.name for path in (runs / "mini/fold0").iterdir()}
     assert {"last.pt", "best.safetensors", "oof.csv", "log.csv"} <= written
-    predict = ["predict.py", runs / "mini", "--images"]
-    assert call([*predict, atlas / "test", "-o", tmp_path / "p.csv"], closed).returncode == 0
+    assert code_of("predict", runs / "mini", "--images", atlas / "test", "-o", tmp_path / "p.csv") == 0
     assert (tmp_path / "p.csv").stat().st_size
-    assert call([*predict, atlas / "nowhere", "-o", tmp_path / "q.csv"], closed).returncode == 2
+    assert code_of("predict", runs / "mini", "--images", atlas / "nowhere", "-o", tmp_path / "q.csv") == 2
 
 
-def test_a_stream_that_cannot_be_written_to_is_passed_over(greek, tmp_path):
-    assert call(make_folds(greek, tmp_path / "f.csv"), "1</dev/null").returncode == 0
-    assert (tmp_path / "f.csv").stat().st_size
+def test_a_process_with_closed_streams_works_and_is_refused():
+    """(The shell's own copies of what it was given stay open.)"""
+    for end, code in (("", 0), ("raise InputError('x')", 2)):
+        program = f"from utils.cli import run_script\nfrom utils.errors import InputError\ndef main():\n    print(1)\n    {end}\n"
+        assert call(["-c", program + "run_script(main)"], "<&- >&- 2>&-").returncode == code
+
+
+def test_a_stream_that_cannot_be_written_to_is_passed_over():
+    program = "from utils.cli import run_script\nrun_script(lambda: print(1))"
+    done = call(["-c", program], "1</dev/null")
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):

@@ -1,17 +1,23 @@
 """torchrun: two processes on one CPU do together what one does alone."""
 
 import itertools
+from types import SimpleNamespace as Space
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, succeed, train_options
+from conftest import call_together, succeed, succeed_together, train_options
 from hypothesis import given
 from hypothesis import strategies as st
-from torchrun import together, torchrun
+from torchrun import together
 
+from utils import distributed, models
 from utils.distributed import Distributed, DistributedBatchSampler
+from utils.engine import losses
+from utils.engine.recipes import RECIPES
+from utils.engine.trainer import Trainer
+from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
 
 
@@ -33,17 +39,12 @@ def test_every_sample_of_a_batch_counts_once_and_all_shards_are_equally_long(row
             assert all(~row in range(rows) for _, row, *_ in shard if row < 0)
 
 
-GRADIENTS = """
-import sys, torch
-from types import SimpleNamespace as Space
-from utils import distributed, models
-from utils.cli import run_script
-from utils.engine import losses
-from utils.engine.recipes import RECIPES
-from utils.engine.trainer import Trainer
-from utils.runs.config import RunConfig
+# Network, loss, micro-batches, samples in the batch.
+CASES = [("gapnet_pl", "1:soft_f1+weighted_bce", 1, 10), ("conv_mil", "1:bce", 1, 3), ("gapnet_pl", "1:bce", 3, 9),
+         ("gapnet_pl", "1:soft_f1", 3, 9), ("gapnet_pl", "1:bce", 2, 1)]  # fmt: skip
 
-def gradient_of(model, loss, accumulate, samples):
+
+def gradient_of(model, loss, accumulate, samples, context, device):
     torch.manual_seed(0)
     network = models.build(model, 3, 2, 32).double()
     for layer in network.modules():
@@ -57,37 +58,28 @@ def gradient_of(model, loss, accumulate, samples):
     trainer.begin_epoch()
     images, targets = torch.rand(10, 2, 32, 32), (torch.rand(10, 3) < 0.4).double()
     keys = [(1, row, 0) for row in range(samples)]
-    own = next(iter(distributed.DistributedBatchSampler([keys], context)))
+    own = next(iter(DistributedBatchSampler([keys], context)))
     rows = torch.tensor([row for _, row, *_ in own])
     which = torch.where(rows < 0, ~rows, rows)
     curves = trainer.train_step({"images": images[which], "targets": targets[which], "rows": rows, "whole": samples})
     return {"gradients": {name: weight.grad for name, weight in network.named_parameters()}, "curves": curves}
 
-def main():
-    found = [gradient_of(*case) for case in CASES]
-    if context.is_main:
-        torch.save(found, sys.argv[1])
-    context.barrier()
-
-context, device = distributed.init("cpu")
-run_script(main)
-"""
-# Network, loss, micro-batches, samples in the batch.
-CASES = [("gapnet_pl", "1:soft_f1+weighted_bce", 1, 10), ("conv_mil", "1:bce", 1, 3), ("gapnet_pl", "1:bce", 3, 9),
-         ("gapnet_pl", "1:soft_f1", 3, 9), ("gapnet_pl", "1:bce", 2, 1)]  # fmt: skip
-
 
 def test_two_processes_have_the_gradient_of_one(tmp_path):
     """Also of losses that couple the samples of a batch, with a penalty on the weights, in micro-batches, and of uneven
     batches."""
-    path = tmp_path / "gradients.py"
-    path.write_text(f"CASES = {CASES}\n{GRADIENTS}")
-    found = []
+
+    def main():
+        context, device = distributed.init("cpu")
+        found = [gradient_of(*case, context, device) for case in CASES]
+        if context.is_main:
+            torch.save(found, tmp_path / f"{context.world_size}.pt")
+        context.barrier()
+
     for ranks in (1, 2):
-        done = torchrun(path, tmp_path / f"{ranks}.pt", ranks=ranks)
-        assert done.returncode == 0, done.stderr
-        found.append(torch.load(tmp_path / f"{ranks}.pt", weights_only=True))
-    for case, one, two in zip(CASES, *found, strict=True):
+        succeed_together(main, ranks=ranks)
+    one_process, two_processes = (torch.load(tmp_path / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
+    for case, one, two in zip(CASES, one_process, two_processes, strict=True):
         assert two["curves"] == pytest.approx(one["curves"], rel=1e-6), case
         assert max(float(gradient.abs().max()) for gradient in one["gradients"].values()) > 1e-4
         for name, gradient in one["gradients"].items():
@@ -152,6 +144,7 @@ def test_predictions_of_three_processes_are_those_of_one(run, atlas, predictions
 
 
 def test_what_is_wrong_for_all_is_reported_once(atlas, folds, tmp_path):
-    done = torchrun(ROOT / "train.py", *train_options(atlas, folds, tmp_path, images=tmp_path), "--no-cache")
-    assert done.returncode != 0 and done.stderr.count("without an image") == 1
+    results = call_together("train", *train_options(atlas, folds, tmp_path, images=tmp_path), "--no-cache")
+    assert 2 in [result.code for result in results]
+    assert sum(result.err.count("without an image") for result in results) == 1
     assert not (tmp_path / "mini").exists()

@@ -7,10 +7,11 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
-from conftest import ROOT, Result, kit, refuse, submission_of, train_options
+from conftest import ROOT, Result, call_forked, kit, refuse, submission_of, train_options
 
 from utils.engine.trainer import Trainer
 from utils.errors import data_size, explain_system_error
@@ -122,9 +123,12 @@ def parallel(atlas, folds, tmp_path):
 
 @pytest.mark.parametrize("limit, script", [(40, "train"), (24, "train"), (12, "baseline")])
 def test_processes_that_would_open_too_many_files_are_one_sentence(parallel, limit, script):
-    # Warnings are off: torch has one if there are more workers than cores.
-    before = ["sh", "-c", f'ulimit -n {limit}; PYTHONWARNINGS=ignore exec "$@"', "sh"]
-    (result,) = call([parallel[script]], before)
+    def limited():
+        warnings.simplefilter("ignore")  # torch has one if there are more workers than cores
+        os.closerange(3, 1000)  # of the process that this one was forked from
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    result = call_forked(*parallel[script], before=limited)
     check_refused(result, "cannot be started", f"ulimit -n allows {limit} here", "raise it", "--workers")
     assert result.err.count("\n") == 1
 

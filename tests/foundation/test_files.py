@@ -5,13 +5,12 @@ import resource
 import shutil
 import stat
 import subprocess
-import sys
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, refuse, stop_in_epoch, submission_of, succeed, train_options
+from conftest import call_forked, refuse, stop_in_epoch, submission_of, succeed, train_options
 from hypothesis import example, given
 from hypothesis import strategies as st
 from writers import WRITERS, write_whole
@@ -333,12 +332,15 @@ def test_the_standard_streams_are_refused_and_stay(atlas, tmp_path, stream, to):
     """Named by a link in `tmp_path`, so that a fault cannot harm the machine's."""
     link = tmp_path / "stream"
     link.symlink_to(f"/proc/self/fd/{2 if stream == 'stderr' else 1}")
-    words = [sys.executable, "make_folds.py", "--labels", atlas / "train.csv", "--folds", "3", "-o", link]
-    with open(tmp_path / "printed", "w") as file:
-        out = {"a pipe": subprocess.PIPE, "a file": file, "nothing": subprocess.DEVNULL}[to]
-        done = subprocess.run(list(map(str, words)), cwd=ROOT, stdout=out, stderr=out, text=True)
-    printed = (done.stderr or "") if to == "a pipe" else (tmp_path / "printed").read_text()
-    assert done.returncode == 2 and link.is_symlink() and "Traceback" not in printed
+    words = ["--labels", atlas / "train.csv", "--folds", "3", "-o", link]
+    ours, pipe = os.pipe()
+    with open(tmp_path / "printed", "w") as file, open(os.devnull, "w") as nothing:
+        target = {"a pipe": pipe, "a file": file.fileno(), "nothing": nothing.fileno()}[to]
+        done = call_forked("make_folds", *words, before=lambda: [os.dup2(target, number) for number in (1, 2)])
+    os.close(pipe)
+    printed = os.read(ours, 10_000).decode() + (tmp_path / "printed").read_text()
+    os.close(ours)
+    assert done.code == 2 and link.is_symlink() and "Traceback" not in printed
     assert to == "nothing" or (printed.count("\n") == 1 and printed.startswith(f"error: {link} is ")), printed
 
 

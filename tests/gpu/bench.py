@@ -469,7 +469,7 @@ def loader_alone():
     for what, one in (("training", samples), ("prediction", samples_of(work, False))):
         started = time.perf_counter()
         for row in range(count):
-            image = one[(1, row)]["images"]
+            image = one[(1, row, 0)]["images"]
             image.copy()  # a view of the map is read now
         report("one core", what=what, ms_a_sample=round((time.perf_counter() - started) / count * 1000, 3))
     for workers in [1] if TINY else sorted({2, 4, 8, pick_workers(-1, work.device)}):

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, succeed
+from notebook_runner import run_cells
 from safetensors.torch import load_file
 
 from utils.errors import InputError
@@ -125,12 +126,18 @@ print("PROBE", [refused(lambda: socket.create_connection(place, 2)) for place in
 """
 
 
-def run_kernel(kaggle, image, confined, **settings):
-    """Run the notebook in a layout with other settings in its first cell: its text, whether it succeeded, and the probe's line."""
+def notebook_with(kaggle, settings):
+    """-> the notebook with other settings in its first cell."""
     upload.write_notebook(kaggle / "given.ipynb")
     notebook = nbformat.read(kaggle / "given.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+    return notebook
+
+
+def run_kernel(kaggle, image, confined, **settings):
+    """Run the notebook in a layout: its text, whether it succeeded, and its number of figures."""
+    notebook = notebook_with(kaggle, settings)
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     given, out, working = kaggle / "given.ipynb", kaggle / "working/out.ipynb", kaggle / "working"
     nbformat.write(notebook, given)
@@ -159,6 +166,16 @@ def run_kernel(kaggle, image, confined, **settings):
     assert after == before
     figures = sum("image/jpeg" in output.get("data", {}) for output in shown)
     return text, done.returncode == 0, figures
+
+
+def run_here(kaggle, monkeypatch, **settings):
+    """The same in this process, which nothing confines."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("KAGGLE_ROOT", str(kaggle))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    sources = [cell.source for cell in notebook_with(kaggle, settings).cells if cell.cell_type == "code"]
+    text, figures, error = run_cells(sources, kaggle / "working")
+    return text, error is None, figures
 
 
 def listing(folder):
@@ -222,10 +239,10 @@ def test_a_second_kernel_goes_on_with_the_first_ones_output_to_the_bit(tmp_path,
     assert config["commit"] == (without_runs / "kit/commit.txt").read_text().strip()
 
 
-def test_a_kernel_only_predicts_from_uploaded_checkpoints(tmp_path, atlas, made, image, confined, run):
+def test_a_kernel_only_predicts_from_uploaded_checkpoints(tmp_path, atlas, made, run, monkeypatch):
     kaggle = layout(tmp_path / "kaggle", atlas, made / "dataset")
     settings = {"MODE": "predict", "NAME": "mini", "OPTIONS": "--device cpu"}
-    text, succeeded, figures = run_kernel(kaggle, image, confined, **settings)
+    text, succeeded, figures = run_here(kaggle, monkeypatch, **settings)
     assert succeeded and figures == 2, text
     assert "mini/fold0 copied" in text and "mini/fold1 copied" in text and "train.py" not in text
     check_submission(kaggle / "working/submission.csv", atlas)
@@ -242,12 +259,10 @@ def check_submission(path, atlas):
     assert all(0 <= int(number) < 28 for row in table["Predicted"] for number in row.split())
 
 
-def test_a_kernel_without_the_competitions_files_reports_it_in_one_sentence(
-    tmp_path, atlas, without_runs, image, confined
-):
+def test_a_kernel_without_the_competitions_files_reports_it_in_one_sentence(tmp_path, atlas, without_runs, monkeypatch):
     kaggle = layout(tmp_path / "kaggle", atlas, without_runs)
     (kaggle / "input/competitions" / COMPETITION).unlink()
-    text, succeeded, _ = run_kernel(kaggle, image, confined)
+    text, succeeded, _ = run_here(kaggle, monkeypatch)
     files = "the files of the competition (train.csv, sample_submission.csv, train/, test/)"
     fix = f"attach the competition {COMPETITION} (Add Input) and accept its rules"
     assert not succeeded and text.strip() == f"error: {files} are not below {kaggle / 'input'}; {fix}"

@@ -2,39 +2,24 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
-import nbclient
 import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT, succeed
 from example_labels import lay_out
+from notebook_runner import count_figures, execute, execute_by_jupyter
 
-from utils.notebook import display
+from utils.notebook import available_data, display
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def execute(name, place):
-    """Run a copy of a notebook in a place that looks like the kit: its text output and number of figures."""
-    (place / "notebooks").mkdir(parents=True, exist_ok=True)
-    for link in ("train.py", "make_folds.py", "threshold.py", "utils"):
-        (place / link).symlink_to(ROOT / link)
-    notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(place / "notebooks")}})
-    cells = client.execute().cells
-    text = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
-    return text, sum(map(figures, cells))
-
-
-def figures(cell):
-    kinds = ("image/jpeg", "image/png", "image/svg+xml")
-    return sum(any(kind in output.get("data", {}) for kind in kinds) for output in cell.get("outputs", []))
-
-
 def test_a_made_up_person_meets_a_made_up_machine_without_real_ones(tmp_path):
-    text, shown = execute("human_vs_machine", tmp_path / "kit")
+    text, shown = execute_by_jupyter("human_vs_machine", tmp_path / "kit")
     assert shown == 2 and "MADE-UP person" in text and "McNemar's test on the 120 images" in text
     assert not (tmp_path / "kit/human.csv").exists()
 
@@ -71,10 +56,12 @@ def test_inspect_run_shows_a_run_of_yours(run, thresholds, tmp_path):
     assert "32 validation images" in text and "2 folds" in text
 
 
-def test_explore_shows_a_simulated_atlas_without_data(tmp_path):
+def test_explore_shows_a_simulated_atlas_without_data(tmp_path, monkeypatch):
+    small = replace(available_data.SMALL, train=60, test=20, size=96)
+    monkeypatch.setattr(available_data, "find_data", partial(available_data.find_data, small=small))
     text, shown = execute("explore", tmp_path / "kit")
-    assert shown == 10 and "so a small simulated atlas" in text and "300 labelled samples, 100 test samples" in text
-    assert "all 1,600 files examined are 192 x 192 pixels, 8-bit grey" in text
+    assert shown == 10 and "so a small simulated atlas" in text and "60 labelled samples, 20 test samples" in text
+    assert "all 320 files examined are 96 x 96 pixels, 8-bit grey" in text
     assert text.splitlines()[-1].count("simulated") == 16 and " real" not in text.splitlines()[-1]
     assert (tmp_path / "kit/input/explore/explore_folds.csv").exists()
 
@@ -101,7 +88,7 @@ def test_notebooks_are_committed_as_they_ran_and_small(path):
     ran = [cell for cell in cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
     assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
-    assert any(figures(cell) for cell in ran)
+    assert any(count_figures(cell) for cell in ran)
     for cell in ran:  # what was printed stands together, not a box a line
         kinds = [(output.output_type, output.get("name")) for output in cell.outputs if output.output_type == "stream"]
         assert len(kinds) == len(set(kinds)), cell.source
@@ -116,8 +103,8 @@ def test_notebooks_are_committed_as_they_ran_and_small(path):
 def test_a_sentence_stands_before_each_figure(path):
     cells = nbformat.read(path, as_version=4).cells
     for before, cell in pairwise(cells):
-        if figures(cell):
-            assert figures(cell) == 1, cell.source
+        if count_figures(cell):
+            assert count_figures(cell) == 1, cell.source
             assert before.cell_type == "markdown" and before.source.rstrip().endswith((".", "?")), cell.source
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, train_options, write_images
-from torchrun import torchrun
+from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, succeed_together, train_options, write_images
 
 from utils.data.cache import open_and_check
 from utils.data.dataset import Samples
@@ -276,12 +275,11 @@ def test_two_processes_leave_out_the_same(damaged, folds, tmp_path, cache):
     atlas, bad, _ = damaged
     how = [cache] if cache else ["--cache", tmp_path / "cache"]
     words = [*train_options(atlas, folds, tmp_path, epochs=1), "--skip-bad", *how, "--device", "cpu"]
-    done = torchrun("train.py", *words)
-    assert done.returncode == 0, done.stderr
+    out = succeed_together("train", *words)
     run = tmp_path / "mini/fold0"
     assert set(pd.read_csv(run / "skipped.csv", dtype=str)["Id"]) == set(bad) and len(rows_of(run)) == 42
     assert (rows_of(run)["part"] == "valid").sum() == len(pd.read_csv(run / "oof.csv"))
-    assert done.stdout.count("left out") == 1
+    assert out.count("left out") == 1
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -17,8 +17,6 @@ from pathlib import Path
 from utils.cli import option_parser, run_script
 from utils.data.labels import load_classes, read_folds, read_labels
 from utils.data.tables import read_table
-from utils.engine import checkpoint
-from utils.engine.trainer import out_of_time
 from utils.errors import InputError, listing, plural
 from utils.kaggle import COMPETITION
 from utils.runs.run_folder import ANY_WEIGHTS, fold_files
@@ -84,6 +82,9 @@ def check_trained(run, folds):
 
 def how_far(path):
     """-> whether the training of a last.pt is finished, and a description of its state."""
+    from utils.engine import checkpoint  # here, since they import torch, which nothing else needs
+    from utils.engine.trainer import out_of_time
+
     state = checkpoint.load(path)
     if "finished" not in state:
         raise InputError(f"{path} lacks the state of its training; give one that train.py wrote")

@@ -13,18 +13,23 @@ def soft_f1(truth, probabilities, epochs=None):
 
     As in public kits of the competition, the start is 0.5. Images are counted in `BINS` bins of probability.
     """
-    places = np.minimum((np.asarray(probabilities) * BINS).astype(int), BINS - 1)
-    columns = np.arange(truth.shape[1])
-    counts = np.zeros((2, BINS, truth.shape[1]))  # positives, images
-    np.add.at(counts[0], (places, columns), truth)
-    np.add.at(counts[1], (places, columns), 1)
-    centres = (np.arange(BINS)[:, None] + 0.5) / BINS
-    positives = counts[0].sum(axis=0)
+    classes = truth.shape[1]
+    bins = np.minimum((np.asarray(probabilities) * BINS).astype(int), BINS - 1)
+    pairs = (bins * classes + np.arange(classes)).ravel()  # of bin and class: few of all have an image
+    pairs, place, images = np.unique(pairs, return_inverse=True, return_counts=True)
+    positives = np.bincount(place, np.asarray(truth, float).ravel())
+    bins, column = np.divmod(pairs, classes)
+    centres = (bins + 0.5) / BINS
+    positives_of_class = np.bincount(column, positives)
+
+    def sums(values):
+        """-> two arrays (C,), the sums of `values` over each class's positives and over its images."""
+        return np.bincount(column, positives * values), np.bincount(column, images * values)
 
     def soften(thresholds):
-        soft = 0.5 * (1 + np.tanh(0.5 * SLOPE * (centres - thresholds)))
-        tp, predicted = (counts * soft).sum(axis=1)
-        return soft, tp, predicted + positives + 1e-6
+        soft = 0.5 * (1 + np.tanh(0.5 * SLOPE * (centres - thresholds[column])))
+        tp, predicted = sums(soft)
+        return soft, tp, predicted + positives_of_class + 1e-6
 
     def residuals(thresholds):
         _, tp, total = soften(thresholds)
@@ -32,8 +37,8 @@ def soft_f1(truth, probabilities, epochs=None):
 
     def jacobian(thresholds):
         soft, tp, total = soften(thresholds)
-        tp_change, total_change = (counts * (-SLOPE * soft * (1 - soft))).sum(axis=1)
+        tp_change, total_change = sums(-SLOPE * soft * (1 - soft))
         slopes = 2 * (tp_change * total - tp * total_change) / total**2
-        return np.vstack([np.diag(slopes), DECAY * np.eye(len(columns))])
+        return np.vstack([np.diag(slopes), DECAY * np.eye(classes)])
 
-    return least_squares(residuals, np.full(len(columns), 0.5), jacobian, bounds=(0, 1)).x
+    return least_squares(residuals, np.full(classes, 0.5), jacobian, bounds=(0, 1)).x
