@@ -104,15 +104,16 @@ def start_forked(script, *arguments, before=lambda: None, **environment):
     """Start a script's main in a process forked from this one, which has imported torch already: -> (process, its Result once it
     has ended). script: its name, or the main itself. before: called in the new process."""
     out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
+    main = script if callable(script) else importlib.import_module(script).main
 
-    def main():
+    def run():
         os.environ.update(environment)
         for number, file in enumerate((out, err), start=1):
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         before()
         sys.argv = [str(script), *map(str, arguments)]
-        run_script(script if callable(script) else importlib.import_module(script).main)
+        run_script(main)
 
     def result():
         process.join()
@@ -120,7 +121,7 @@ def start_forked(script, *arguments, before=lambda: None, **environment):
             file.seek(0)
         return Result(process.exitcode, out.read(), err.read())
 
-    process = multiprocessing.get_context("fork").Process(target=main)
+    process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process, result
 

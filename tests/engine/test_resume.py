@@ -109,6 +109,8 @@ def test_a_second_ctrl_c_ends_a_training_at_once_and_harms_nothing(words, undist
     process.join(1.5)
     assert process.is_alive(), "it waits for the step"
     os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    process.kill()  # where it has not ended
     done = result()
     assert done.code == 130 and "Ctrl+C again stops at once" in done.err and "Traceback" not in done.err
     assert torch.load(tmp_path / "mini/fold0/last.pt", weights_only=True)["step"] == 4

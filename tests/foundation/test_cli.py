@@ -1,6 +1,7 @@
 """How a script ends, whatever it prints to; ranges of options and spans of time."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -32,10 +33,6 @@ def call(words, changes="", **settings):
     return subprocess.run(command, cwd=ROOT, capture_output=True, env=settings)
 
 
-def make_folds(greek, out):
-    return ["make_folds.py", "--labels", greek / "l.csv", "--folds", 3, "--classes", greek / "classes.csv", "-o", out]
-
-
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 REFUSED = f"""
 import sys
@@ -57,9 +54,22 @@ def test_an_encoding_without_a_letter_loses_no_report(settings):
     assert done.stdout.count(rb"\u03bf") == done.stderr.count(rb"\u03bf") == 2, "a Greek letter, escaped"
 
 
+WRITES = """
+import sys
+from utils.data.labels import load_classes
+from utils.files import write_json
+from utils.safe_load import read_json
+
+names = load_classes(sys.argv[1])
+write_json(sys.argv[2], names)
+assert read_json(sys.argv[2], "names", "") == names
+"""
+
+
 def test_files_are_read_and_written_in_utf_8_whatever_the_locale(greek, tmp_path):
-    done = call(make_folds(greek, tmp_path / "f.csv"), **C_LOCALE)
-    assert done.returncode == 0 and rb"\u03bf" in done.stdout
+    done = call(["-c", WRITES, greek / "classes.csv", tmp_path / "names.json"], **C_LOCALE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "names.json").read_text("utf-8")) == NAMES
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
@@ -93,8 +103,9 @@ def test_scripts_work_with_closed_streams(greek, atlas, tmp_path):
         return call_forked(script, *words, before=close_streams).code
 
     folds, runs = tmp_path / "f.csv", tmp_path / "runs"
-    assert code_of("make_folds", *make_folds(greek, folds)[1:]) == 0
-    training = train_options(atlas, folds, runs, epochs=1, workers=1, classes=greek / "classes.csv")
+    classes = ["--classes", greek / "classes.csv"]
+    assert code_of("make_folds", "--labels", greek / "l.csv", "--folds", 3, *classes, "-o", folds) == 0
+    training = [*train_options(atlas, folds, runs, epochs=1, workers=1), *classes]
     assert code_of("train", *training) == 0
     written = {path.name for path in (runs / "mini/fold0").iterdir()}
     assert {"last.pt", "best.safetensors", "oof.csv", "log.csv"} <= written
@@ -119,5 +130,5 @@ def test_a_stream_that_cannot_be_written_to_is_passed_over():
 def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
     main = "lambda: open(sys.argv[1], 'w') and os.write(1, b'stray')"
     program = f"import os, sys\nfrom utils.cli import run_script\nrun_script({main})"
-    assert call(["-c", program, tmp_path / "file"], ">&-").returncode == 0
+    assert call(["-c", program, tmp_path / "file"], "<&- >&-").returncode == 0
     assert (tmp_path / "file").read_bytes() == b""
