@@ -138,9 +138,10 @@ def call_together(script, *arguments, ranks=2):
     shared |= {"TORCHELASTIC_RUN_ID": "tests", "TORCHELASTIC_USE_AGENT_STORE": True}
     environments = [{k: str(v) for k, v in (shared | {"RANK": n, "LOCAL_RANK": n}).items()} for n in range(ranks)]
     started = [start_forked(script, *arguments, **environment) for environment in environments]
-    waiting = [process.sentinel for process, _ in started]
+    waiting = {process.sentinel: process for process, _ in started}
     while waiting:
-        waiting = list(set(waiting) - set(multiprocessing.connection.wait(waiting)))
+        for sentinel in multiprocessing.connection.wait(waiting):
+            waiting.pop(sentinel).join()
         if any(process.exitcode for process, _ in started):
             for process, _ in started:
                 process.kill()  # it would wait for the one that failed

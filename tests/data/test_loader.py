@@ -151,11 +151,11 @@ def test_signals_while_the_processes_start_do_not_either(atlas, folds, tmp_path,
 
 
 def test_a_process_that_is_stuck_ends_with_the_training(atlas, folds, tmp_path, monkeypatch):
-    """Each process gives a batch of 16; one never gives the next."""
+    """Each process gives a batch of 8; none gives its next."""
     read = []
-    harm(monkeypatch, "", lambda: time.sleep(10_000) if len(read) == 16 else read.append(1))
+    harm(monkeypatch, "", lambda: time.sleep(10_000) if len(read) == 8 else read.append(1))
     monkeypatch.setattr(Trainer, "train_step", lambda *_: raise_(KeyboardInterrupt()))
-    assert kit("train", *train_options(atlas, folds, tmp_path, workers=2)).code == 130
+    assert kit("train", *train_options(atlas, folds, tmp_path, workers=2, **{"batch-size": 8})).code == 130
     assert none_left()
 
 
@@ -257,14 +257,15 @@ def running(pid):
 def test_stuck_workers_end_if_the_training_is_killed(atlas, folds, tmp_path):
     def stick():
         read, patch = [], pytest.MonkeyPatch()
-        harm(patch, "", lambda: time.sleep(10_000) if len(read) == 16 else read.append(1))
+        harm(patch, "", lambda: time.sleep(10_000) if len(read) == 8 else read.append(1))
         patch.setattr(Trainer, "train_step", killed)
 
     def killed(*_):
         print("pids", *[process.pid for process in multiprocessing.active_children()], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    done = call_forked("train", *train_options(atlas, folds, tmp_path, workers=2), before=stick)
+    words = train_options(atlas, folds, tmp_path, workers=2, **{"batch-size": 8})
+    done = call_forked("train", *words, before=stick)
     pids = [int(word) for line in done.out.splitlines() if line.startswith("pids") for word in line.split()[1:]]
     assert done.code == -signal.SIGKILL and len(pids) == 2, done.err
     for _ in range(300):
