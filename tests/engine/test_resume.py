@@ -235,8 +235,9 @@ def test_a_training_goes_on_where_its_terminal_has_gone_away(words, undisturbed,
 @pytest.mark.parametrize("letters", [1, 100_000], ids=["at the end", "meanwhile"])
 def test_a_full_disk_under_what_is_printed_is_no_error(letters):
     program = f"from utils.cli import run_script\nrun_script(lambda: print({letters} * 'a'))"
+    command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONUNBUFFERED": ""}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0 and not done.stderr
 
 
