@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 from utils.cli import run_script  # noqa: E402
 from utils.data import cache  # noqa: E402
@@ -75,11 +77,11 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 torch.set_num_threads(1)
+tqdm.set_lock(threading.RLock())  # not one that a forked process, killed while it holds it, would leave locked
 os.fsync = lambda _: None  # it waits for the disk, and no test cuts the power
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background, which the processes of tests would inherit
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # by a shell's background, by nohup; processes of tests inherit it
+        signal.signal(number, handler)
 cache.DEFAULT_FOLDER = config.DEFAULTS["cache"] = tempfile.mkdtemp(prefix="packed-")  # not the user's
 atexit.register(shutil.rmtree, cache.DEFAULT_FOLDER, ignore_errors=True)
 Result = namedtuple("Result", "code out err")

@@ -41,6 +41,8 @@ from utils.engine.trainer import Trainer  # noqa: E402
 from utils.runs.config import IGNORED_ON_RESUME  # noqa: E402
 from utils.simulator import __main__ as simulator  # noqa: E402
 
+# tqdm's own lock is shared by forked processes, and stays locked if one is killed while it holds it.
+tqdm.set_lock(threading.RLock())
 COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-size": 12, "lr": 0.001, "workers": 0, "amp": "off",
           "recipe": "gapnet_pl", "fold": 0}  # fmt: skip
 KINDS = {  # each with dropout and batch norm
@@ -112,7 +114,7 @@ def life(options, rng=None):
     """Train in a process of its own: -> None when it has ended well, or the phase it was killed in. rng: None lets it live."""
     phase = mmap.mmap(-1, 2)  # of the training, and of the thread that writes its files
     at_file = rng.randrange(1, rng.choice([10, 80])) if rng and rng.random() < 0.5 else None
-    seconds = rng.uniform(0.05, 1.5) if rng and not at_file else None
+    seconds = rng.uniform(0.05, 0.8) if rng and not at_file else None
     sys.stdout.flush()
     if not (pid := os.fork()):
         os.setsid()  # a group of its own, with its loading processes
