@@ -29,6 +29,7 @@ from utils.data import cache  # noqa: E402
 from utils.notebook.available_data import open_data  # noqa: E402
 from utils.opencv import cv2  # noqa: E402
 from utils.runs import config  # noqa: E402
+from utils.scoring import cross_fit  # noqa: E402
 from utils.simulator import write  # noqa: E402
 from utils.simulator.plan import Settings  # noqa: E402
 
@@ -78,6 +79,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 torch.set_num_threads(1)
 tqdm.set_lock(threading.RLock())  # not one that a forked process, killed while it holds it, would leave locked
+cross_fit.cores = lambda: 1  # on tables as small as the tests' threads only wait for one another
 os.fsync = lambda _: None  # it waits for the disk, and no test cuts the power
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # by a shell's background, by nohup; processes of tests inherit it
@@ -283,7 +285,7 @@ def predictions(atlas, run, tmp_path_factory):
 @pytest.fixture(scope="session")
 def thresholds(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("thresholds") / "thresholds.json"
-    succeed("threshold", run, "-o", path)
+    succeed("threshold", run, "--repeats", 1, "-o", path)
     return path
 
 

@@ -52,7 +52,7 @@ def test_thresholds_for_other_shares_are_taken(run, thresholds, tmp_path):
     """Their F1 are those of thresholds fitted without them, and say nothing of the file's own."""
     classes = json.loads(thresholds.read_text())["classes"]
     pd.DataFrame({"class": classes, "share": 0.2}).to_csv(tmp_path / "shares.csv", index=False)
-    succeed("threshold", run, "--shares", tmp_path / "shares.csv", "-o", tmp_path / "t.json")
+    succeed("threshold", run, "--shares", tmp_path / "shares.csv", "--repeats", 1, "-o", tmp_path / "t.json")
     both = [inspection.read_judged(run, path).thresholds for path in (tmp_path / "t.json", thresholds)]
     assert not np.allclose(*both)
 

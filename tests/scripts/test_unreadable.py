@@ -103,7 +103,7 @@ def test_all_are_reported_before_the_first_epoch_or_left_out_and_listed(damaged,
     assert pd.read_csv(run / "oof.csv", dtype=str)["Id"].tolist() == valid
     config = json.loads((run / "config.json").read_text())
     assert set(config["skipped"]) == set(bad) and config["skip_bad"] is True
-    succeed("threshold", run, "-o", tmp_path / "t.json")
+    succeed("threshold", run, "--repeats", 1, "-o", tmp_path / "t.json")
     for path in list(former)[1:]:
         path.write_bytes(former[path])
     only = refuse("train", *words, "--name", "other", says=["damaged and cannot be decoded", next(iter(bad))])
