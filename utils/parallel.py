@@ -3,6 +3,8 @@
 import math
 import multiprocessing
 import os
+import shlex
+import subprocess
 import sys
 import time
 import traceback
@@ -130,3 +132,63 @@ def starting(what, instead):
         sys.unraisablehook = hook
         fix = "" if error.errno in TOO_MANY_FILES else ", or free space in /dev/shm and make it writable"
         raise InputError(f"{what} cannot be started ({first_line(error)}); give {instead}{fix}") from None
+
+
+def side_by_side(jobs, slots):
+    """Run jobs at the same time, at most one in each slot: yield the position of each when it is done.
+
+    jobs: iterators of commands, each started when the one before has succeeded: (words, file that its output is appended
+    to). slots: the environment variables of each slot. Raise InputError if a command fails. However this ends, commands that
+    still run are sent SIGTERM and waited for.
+    """
+    waiting, free, running = deque(enumerate(jobs)), list(slots), []
+    try:
+        while waiting or running:
+            while waiting and free:
+                running.append(_Job(*waiting.popleft(), free.pop(0)))
+            for job in list(running):
+                if not job.advance():
+                    running.remove(job)
+                    free.append(job.slot)
+                    yield job.position
+            time.sleep(0.05)
+    finally:
+        for job in running:
+            job.end()
+        for job in running:
+            job.wait()
+
+
+class _Job:
+    """A job of `side_by_side`. Its processes do not receive the terminal's signals: the first to arrive would be Ctrl+C, and SIGTERM
+    the second."""
+
+    def __init__(self, position, commands, slot):
+        self.position, self.commands, self.slot, self.process = position, iter(commands), slot, None
+
+    def advance(self):
+        """Start the next command if none is running: -> False after the last one."""
+        if self.process and self.process.poll() is None:
+            return True
+        if self.process and self.process.returncode:
+            lines = Path(self.log).read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise InputError(f"{shlex.join(self.words)} failed: {lines[-1]} ({self.log})")
+        self.process = None
+        try:
+            words, self.log = next(self.commands)
+        except StopIteration:
+            return False
+        self.words = [str(word) for word in words]
+        Path(self.log).parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as log:
+            streams = dict(stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(self.words, env=os.environ | self.slot, **streams)
+        return True
+
+    def end(self):
+        if self.process:
+            self.process.terminate()
+
+    def wait(self):
+        if self.process:
+            self.process.wait()

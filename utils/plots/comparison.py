@@ -121,3 +121,27 @@ def person_and_machine(classes, positives, machine, person, path, images, least=
     if person is not None:
         axes[-1].legend(**ABOVE)
     style.save(figure, path)
+
+
+def paired_gains(tables, path):
+    """Plot the gain of each arm over its experiment's baseline, a panel per experiment; thick: one standard error, thin: two.
+
+    tables: {title: DataFrame of `utils.tools.ablate.outcome.tabulate`}."""
+    tables = {title: table[table["gain_f1"].notna()] for title, table in tables.items()}
+    most = max(map(len, tables.values()))
+    figure, axes = style.panels(len(tables), 2, 5.5, 0.42 * most + 1.3, extra=0.5)
+    for number, (axis, (title, table)) in enumerate(zip(axes, tables.items(), strict=True)):
+        axis.axvline(0, color=GREY, linewidth=1)
+        looks = {"average_precision": ("average precision", BLUE, -0.12), "f1": ("F1, cross-fitted", ORANGE, 0.12)}
+        for column, (label, colour, shift) in looks.items():
+            places, gains = np.arange(len(table)) + shift, table[f"gain_{column}"]
+            for errors, width in ((2, 1), (1, 3)):
+                axis.errorbar(
+                    gains, places, xerr=errors * table[f"error_{column}"], fmt="none", color=colour, linewidth=width
+                )
+            axis.scatter(gains, places, color=colour, s=24, zorder=3, label=None if number else label)
+        style.name_rows(axis, table["arm"].tolist())
+        style.tidy(axis, "x", title=title, size=10)
+    axes[-1].set_xlabel("gain over the baseline, ± 1 and 2 standard errors over seeds")
+    figure.legend(loc="upper right", ncols=2, frameon=False, fontsize=9)
+    style.arrange_and_save(figure, path, rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))

@@ -30,3 +30,13 @@ def wilcoxon(better, other):
     if np.array_equal(better, other):
         return 1.0
     return float(stats.wilcoxon(better, other, alternative="greater", method="approx").pvalue)
+
+
+def paired_difference(first, second):
+    """Mean of the differences `first` − `second` of (N,) paired scores, and its standard error: NaN for a single pair.
+
+    Their ratio is the t of the paired t-test, with N − 1 degrees of freedom.
+    """
+    differences = np.subtract(first, second, dtype=float)
+    count = len(differences)
+    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
