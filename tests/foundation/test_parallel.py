@@ -6,6 +6,7 @@ import time
 import pytest
 
 from utils import parallel
+from utils.errors import InputError
 from utils.parallel import CoreWatch, free_memory
 
 
@@ -78,3 +79,34 @@ def test_a_training_without_cores_of_its_own_says_so_once(tmp_path, monkeypatch)
     threads(a=40)
     now[0] += 20
     assert quiet.starved().endswith("; end other programs"), "a single thread and worker cannot do with fewer"
+
+
+def shell(log, *scripts):
+    return [(["sh", "-c", script], log) for script in scripts]
+
+
+def test_jobs_run_side_by_side_each_in_a_slot_of_its_own(tmp_path):
+    """Commands of a job follow one another; two in one slot could not both make its folder."""
+    alone = f"cd {tmp_path} && mkdir $SLOT && sleep 0.1 && rmdir $SLOT && echo $SLOT"
+    jobs = [iter(shell(tmp_path / f"logs/{number}", alone, alone, "echo end")) for number in range(4)]
+    assert sorted(parallel.side_by_side(jobs, [{"SLOT": "a"}, {"SLOT": "b"}])) == [0, 1, 2, 3]
+    logs = [(tmp_path / f"logs/{number}").read_text().split() for number in range(4)]
+    assert {name for log in logs for name in log[:2]} == {"a", "b"} and all(log[2] == "end" for log in logs)
+    assert list(parallel.side_by_side([iter(())], [{}])) == [0], "nothing to do"
+
+
+@pytest.mark.parametrize("how", ["a command fails", "the caller stops"])
+def test_however_it_ends_no_command_goes_on_alone(tmp_path, how):
+    """The others may save first."""
+    log, ready = tmp_path / "log", tmp_path / "ready"
+    saves = f"trap 'echo saved; exit 0' TERM; touch {ready}; sleep 60 & wait"
+    wait = f"while [ ! -e {ready} ]; do sleep 0.02; done"
+    end = f"{wait}; echo the reason; exit {3 if how == 'a command fails' else 0}"
+    running = parallel.side_by_side([shell(log, saves), shell(tmp_path / "other", end)], [{}, {}])
+    if how == "a command fails":
+        with pytest.raises(InputError, match="failed: the reason .*other"):
+            next(running)
+    else:
+        assert next(running) == 1
+        running.close()
+    assert log.read_text() == "saved\n"

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from utils.scoring.significance import mcnemar, wilcoxon
+from utils.scoring.significance import mcnemar, paired_difference, wilcoxon
 
 
 def cases(both, first, second, neither):
@@ -27,3 +28,11 @@ def test_mcnemar_exact_by_hand_and_without_disagreement():
 def test_wilcoxon_of_an_equal_a_better_and_a_worse_method():
     assert wilcoxon([0.1, 0.5, 0.3], [0.1, 0.5, 0.3]) == 1.0
     assert wilcoxon([0.2, 0.6, 0.4, 0.9], [0.1, 0.4, 0.1, 0.5]) < 0.05 < wilcoxon([0.1, 0.4, 0.1], [0.2, 0.6, 0.4])
+
+
+def test_a_paired_difference_over_its_standard_error_is_the_t_of_the_paired_t_test():
+    first, second = np.random.default_rng(0).normal(size=(2, 7))
+    mean, error = paired_difference(first, second)
+    assert mean / error == pytest.approx(stats.ttest_rel(first, second).statistic)
+    assert mean == pytest.approx(np.mean(first) - np.mean(second))
+    assert paired_difference([0.5], [0.25])[0] == 0.25 and np.isnan(paired_difference([0.5], [0.25])[1])

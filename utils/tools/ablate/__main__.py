@@ -28,7 +28,6 @@ import contextlib
 import shlex
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def main():
             check_needed(places, todo)
             write_json(args.out / "settings.json", settings_of(args))
             with signals_interrupt():
-                make_data(places)
+                list(side_by_side([data_steps(places, args.out / "data/log.txt")], [{}]))
                 train_all(todo)
     finally:
         report(args.out, chosen)
@@ -180,13 +179,12 @@ def signals_interrupt():
             signal.signal(number, handler)
 
 
-def make_data(places):
-    """Make the data of all places, unless it is there."""
+def data_steps(places, log):
+    """Yield (command, log) that makes what is missing of the places' data."""
     for place in places.values():
-        for file, words in place.missing.items():
+        for words in place.missing.values():
             print(f"$ {shlex.join(['python', *map(str, words)])}", flush=True)
-            if subprocess.run(python(*words)).returncode:
-                raise InputError(f"{file} could not be made; see above")
+            yield python(*words), log
 
 
 def train_all(todo):
@@ -205,10 +203,12 @@ def report(out, chosen):
     tables, seeds = {}, []
     for name, experiment, on in chosen:
         scores = results(out, on, experiment)
-        objects = "hep2" in experiment.places[1:] and on == experiment.places[0]
-        second = outcome.tabulate(experiment, results(out, "hep2", experiment)) if objects else ()
+        on_hep2 = None
+        if on == experiment.places[0] and "hep2" in experiment.places[1:]:
+            there = outcome.tabulate(experiment, results(out, "hep2", experiment))
+            on_hep2 = {row["arm"]: outcome.gain_of(row) for row in there.to_dict("records") if row["seeds"]}
         if any(scores.values()):
-            tables[name, on, experiment.compares] = outcome.tabulate(experiment, scores, second)
+            tables[name, on, experiment.compares] = outcome.tabulate(experiment, scores, on_hep2)
         seeds += [(name, on, arm, seed, *one.values()) for arm, own in scores.items() for seed, one in own.items()]
     if not tables:
         print("no network is finished yet")

@@ -4,6 +4,7 @@ To add an arm, add its line here: its name, the options of train.py in which it 
 predict.py. Networks with equal options are trained once, whichever experiments they belong to.
 """
 
+import math
 from typing import NamedTuple
 
 from utils.engine.recipes import RECIPES
@@ -19,17 +20,15 @@ OWN_DATA = "fold0"  # the place that is no table's, but the user's
 
 
 def verdict(gain, second=()):
-    """Apply `RULE`. gain: (mean, standard error) of an arm's paired differences; second: the same on HEp-2, None while it is not
-    measured, () if it cannot be. -> the verdict in words."""
-    if not _reaches(gain, GAIN):  # so with a single seed, whose standard error is NaN
+    """Apply `RULE`. gain: (mean, standard error) of an arm's paired differences. second: the same on HEp-2, None while that is not
+    measured, () if it cannot be."""
+    if not (gain[0] > 0 and gain[0] >= GAIN * gain[1]):  # so with a single seed, whose standard error is NaN
         return "simpler stays"
-    if second is None:
+    if second == ():
+        return "adopt"
+    if second is None or math.isnan(second[1]):
         return "adopt if no loss on HEp-2"
-    return "adopt" if second == () or _reaches(second, -LOSS) else "simpler stays: loss on HEp-2"
-
-
-def _reaches(gain, errors):
-    return gain[0] >= errors * gain[1] and (errors < 0 or gain[0] > 0)
+    return "adopt" if second[0] >= -LOSS * second[1] else "simpler stays: loss on HEp-2"
 
 
 class Arm(NamedTuple):

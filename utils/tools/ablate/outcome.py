@@ -7,45 +7,44 @@ import pandas as pd
 from utils.scoring.significance import paired_difference
 from utils.tools.ablate.experiments import verdict
 
+NONE = (math.nan, math.nan)
 SCORES = ("average_precision", "f1")  # the first one decides
 
 
-def tabulate(experiment, scores, second=()):
+def tabulate(experiment, scores, on_hep2=None):
     """Compare an experiment's arms on one place: -> DataFrame with a row per arm, the baseline first.
 
-    scores: {arm: {seed: {average_precision, f1, minutes}}}, the seeds that are finished. second: the DataFrame of the same on HEp-2,
-    if that may object; (): it may not. Columns: arm, seeds (that the arm and the baseline have both), the means average_precision,
-    f1, minutes of these, gain_… and error_… of both scores, and verdict. With `taken_off` a gain is the baseline's over the arm.
+    scores: {arm: {seed: {average_precision, f1, minutes}}}, the seeds that are finished. on_hep2: {arm: `gain_of`} there, if that
+    may object. Columns: arm, seeds (that the arm and the baseline have both), the means average_precision, f1 and minutes of these,
+    gain_… and error_… of both scores, and verdict. With `taken_off` a gain is the baseline's over the arm.
     """
-    names = list(experiment.arms)
+    base, *_ = experiment.arms
     rows = []
-    for name in names:
-        own, base = scores.get(name, {}), scores.get(names[0], {})
-        seeds = sorted(own.keys() & base.keys())
+    for name in experiment.arms:
+        own, first = scores.get(name, {}), scores.get(base, {})
+        seeds = sorted(own.keys() & first.keys())
         row = {"arm": name, "seeds": len(seeds)}
         for column in (*SCORES, "minutes"):
             row[column] = sum(own[seed][column] for seed in seeds) / len(seeds) if seeds else math.nan
         for column in SCORES:
-            pair = [[part[seed][column] for seed in seeds] for part in (own, base)][
-                :: -1 if experiment.taken_off else 1
-            ]
-            known = seeds and name != names[0]
-            row[f"gain_{column}"], row[f"error_{column}"] = paired_difference(*pair) if known else (math.nan, math.nan)
-        rows.append(row | {"verdict": "" if name == names[0] else decide(row, second)})
+            pair = [[part[seed][column] for seed in seeds] for part in (own, first)]
+            gain = (
+                paired_difference(*(pair[::-1] if experiment.taken_off else pair)) if seeds and name != base else NONE
+            )
+            row[f"gain_{column}"], row[f"error_{column}"] = gain
+        rows.append(row | {"verdict": "" if name == base else _decide(experiment, row, on_hep2)})
     return pd.DataFrame(rows)
 
 
-def decide(row, second):
-    """The verdict on a row of `tabulate`."""
+def _decide(experiment, row, on_hep2):
     if not row["seeds"]:
         return "not measured"
-    if second != ():
-        on_hep2 = {one["arm"]: gain_of(one) for one in second.to_dict("records") if one["seeds"]}
-        second = on_hep2.get(row["arm"])
-    return verdict(gain_of(row), second)
+    words = verdict(gain_of(row), () if on_hep2 is None else on_hep2.get(row["arm"]))
+    return {"adopt": "keep", "simpler stays": "leave it out"}[words] if experiment.taken_off else words
 
 
 def gain_of(row):
+    """-> (mean, standard error) of the score that decides, of a row of `tabulate`."""
     return row[f"gain_{SCORES[0]}"], row[f"error_{SCORES[0]}"]
 
 
