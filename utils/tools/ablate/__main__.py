@@ -206,7 +206,9 @@ def report(out, chosen):
         on_hep2 = None
         if on == experiment.places[0] and "hep2" in experiment.places[1:]:
             there = outcome.tabulate(experiment, results(out, "hep2", experiment))
-            on_hep2 = {row["arm"]: outcome.gain_of(row) for row in there.to_dict("records") if row["seeds"]}
+            on_hep2 = {
+                row["arm"]: outcome.gain_of(row) for row in there.to_dict("records") if row["seeds"] == experiment.seeds
+            }
         if any(scores.values()):
             tables[name, on, experiment.compares] = outcome.tabulate(experiment, scores, on_hep2)
         seeds += [(name, on, arm, seed, *one.values()) for arm, own in scores.items() for seed, one in own.items()]

@@ -22,7 +22,9 @@ OWN_DATA = "fold0"  # the place that is no table's, but the user's
 def verdict(gain, second=()):
     """Apply `RULE`. gain: (mean, standard error) of an arm's paired differences. second: the same on HEp-2, None while that is not
     measured, () if it cannot be."""
-    if not (gain[0] > 0 and gain[0] >= GAIN * gain[1]):  # so with a single seed, whose standard error is NaN
+    if math.isnan(gain[1]):
+        return "no verdict from one seed"
+    if not (gain[0] > 0 and gain[0] >= GAIN * gain[1]):
         return "simpler stays"
     if second == ():
         return "adopt"

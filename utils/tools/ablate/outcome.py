@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from utils.errors import plural
 from utils.scoring.significance import paired_difference
 from utils.tools.ablate.experiments import verdict
 
@@ -37,10 +38,10 @@ def tabulate(experiment, scores, on_hep2=None):
 
 
 def _decide(experiment, row, on_hep2):
-    if not row["seeds"]:
-        return "not measured"
+    if row["seeds"] < experiment.seeds:  # a verdict on the way would be one on the luckiest moment
+        return f"{row['seeds']} of {plural(experiment.seeds, 'seed')}"
     words = verdict(gain_of(row), () if on_hep2 is None else on_hep2.get(row["arm"]))
-    return {"adopt": "keep", "simpler stays": "leave it out"}[words] if experiment.taken_off else words
+    return {"adopt": "keep", "simpler stays": "leave out"}.get(words, words) if experiment.taken_off else words
 
 
 def gain_of(row):
