@@ -49,7 +49,9 @@ ENDS = time.time() + float(os.environ.get("SECONDS_LEFT", "600"))
 SIZE = 64 if TINY else 512
 BATCH = 4 if TINY else 64
 MODEL = "se_resnext50_32x4d"
-TRAINED = "gapnet_pl" if TINY else MODEL  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
+TRAINED = (
+    "gapnet_pl" if TINY else MODEL
+)  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
 CACHE = os.environ.get("CACHE", str(WORK / "packed"))
 BIG = WORK / "big"  # the atlas of 512², each image several times
 
@@ -299,7 +301,7 @@ def link(atlas, out, copies):
 
 def a_workload(batch):
     given = {"device": DEVICE, "workers": -1, "batch_size": batch, "count": None, "images": str(BIG / "train"), "size": SIZE,
-             "model": TRAINED, "repeats": 3, "predicted": 12}  # fmt: skip
+             "model": TRAINED, "head": "own", "repeats": 3, "predicted": 12}  # fmt: skip
     return Workload(argparse.Namespace(**given), WORK)
 
 

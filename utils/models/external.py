@@ -26,6 +26,14 @@ def build(name, classes, channels, size):
     return network
 
 
+def feature_map(network, images):
+    """What the head of one of timm's networks gets: (B, F, h, w) of a convolutional one."""
+    maps = network.forward_features(images)
+    if maps.ndim != 4:
+        raise ValueError(f"its own gets {maps.ndim - 1} dimensions of an image, not a map of features")
+    return maps
+
+
 def _from_timm(word, classes, channels, size):
     import timm  # here, since it takes seconds
 
