@@ -49,9 +49,7 @@ ENDS = time.time() + float(os.environ.get("SECONDS_LEFT", "600"))
 SIZE = 64 if TINY else 512
 BATCH = 4 if TINY else 64
 MODEL = "se_resnext50_32x4d"
-TRAINED = (
-    "gapnet_pl" if TINY else MODEL
-)  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
+TRAINED = "gapnet_pl" if TINY else MODEL  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
 CACHE = os.environ.get("CACHE", str(WORK / "packed"))
 BIG = WORK / "big"  # the atlas of 512², each image several times
 

@@ -61,9 +61,7 @@ def test_everything_is_measured_and_printed_within_80_columns(everything):
         assert f"\n{name}: " in out
     picture = cv2.imread(str(figure))
     assert min(picture.shape[:2]) > 600 and picture.std() > 10
-    assert not [
-        name for name in os.listdir(place) if not name.startswith("torchinductor_")
-    ]  # made when torch is imported
+    assert not [name for name in os.listdir(place) if not name.startswith("torchinductor_")]  # made when torch is imported
     assert "6 samples of " in out and set(found["machine"]) >= {"cpu", "cores", "memory_gb", "gpu", "torch", "date"}
 
 
@@ -212,15 +210,8 @@ def test_memory_of_a_probe_is_its_own(everything):
 
 def test_a_killed_probe_is_no_number(images, tmp_path, monkeypatch):
     args = argparse.Namespace(
-        device="cpu",
-        workers=1,
-        batch_size=2,
-        count=2,
-        images=str(images),
-        size=32,
-        model="gapnet_pl",
-        head="own",
-        repeats=1,
+        **{"device": "cpu", "workers": 1, "batch_size": 2, "count": 2, "images": str(images), "size": 32, "repeats": 1},
+        **{"model": "gapnet_pl", "head": "own"},
     )
     killed = [probe.sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     run = probe.subprocess.run

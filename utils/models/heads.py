@@ -72,19 +72,12 @@ def _try(network, name, head, channels, size):
     state = {key: value.detach().to("meta") for key, value in network.state_dict().items()}
     weights = [state[key].requires_grad_() for key, _ in network.named_parameters()]
     training = network.training
+    images = torch.zeros(1, channels, size, size, device="meta")
     try:
-        images = torch.zeros(1, channels, size, size, device="meta")
-        logits = torch.func.functional_call(network.eval(), state, (images,))
-        slopes = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:
+        with torch.enable_grad():
+            logits = torch.func.functional_call(network.eval(), state, (images,))
+            slopes = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError) as error:
         raise _no_place(name, head, first_line(error, 120)) from None
     finally:
         network.train(training)
