@@ -473,6 +473,7 @@ def test_compiled_layers_that_count_twice_are_refused(atlas, folds, tmp_path, mo
 def test_impossible_options_are_refused(atlas, folds, tmp_path):
     words = train_options(atlas, folds, tmp_path, images=tmp_path)
     blockless = ["--checkpointing", "--model", "pretrainedmodels:bninception", "--size", "224", "--weights", "none"]
+    single = ["--batch-size", "1", "--model", "timm:test_resnet", "--size", "64"]
     for more, says in (
         (["--accumulate", 0], "--accumulate 0 is out of range; give 1 or more"),
         (["--accumulate", 17], ["--accumulate 17", "--batch-size 16", "give fewer"]),
@@ -480,6 +481,7 @@ def test_impossible_options_are_refused(atlas, folds, tmp_path):
         (["--ema", -0.1], "--ema -0.1 is out of range"),
         (["--ema", "nan"], "--ema nan is out of range"),
         (["--head", "avg_max"], ["gapnet_pl cannot have the head avg_max", "give --head own"]),
+        ([*single, "--head", "avg_max"], ["batch norm of timm:test_resnet", "give --batch-size 2 or more"]),
         (["--loss", "1:focal(21)"], ["focal(21)", "γ from 0 to 20 and α from 0 to 1"]),
         (blockless, ["--checkpointing finds no blocks in pretrainedmodels:bninception", "--accumulate"]),
     ):

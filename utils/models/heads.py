@@ -47,7 +47,8 @@ def replace_head(network, name, head, feature_map, classes, channels, size):
     """Give a network, called `name`, one of `HEADS` with random weights, in place.
 
     feature_map: (network, images) -> its last map, or None if it has none. channels, size: of its images. All other layers keep
-    their names, and the new one is `head`. Raises InputError for a network that a head cannot follow.
+    their names, and the new one is `head`; the norm before the linear layer of timm's ConvNeXts goes with that. Raises InputError for a
+    network that a head cannot follow.
     """
     own = [network.get_submodule(layer) for layer in network.head_layers]
     if feature_map is None or len(own) != 1 or not isinstance(own[0], nn.Linear):
