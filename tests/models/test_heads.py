@@ -14,7 +14,8 @@ from utils.models import external, heads
 from utils.notebook import grad_cam
 from utils.runs import config
 
-WITH_MAPS = {name: network.feature_map for name, network in models.NETWORKS.items() if network.feature_map}
+WITH_MAPS = {network.feature_map: name for name, network in reversed(models.NETWORKS.items()) if network.feature_map}
+WITH_MAPS = {name: feature_map for feature_map, name in WITH_MAPS.items()}  # the first of those that share a function
 WITH_MAPS |= dict.fromkeys(("timm:test_resnet", "timm:efficientnet_lite0"), external.feature_map)
 TINY = "timm:test_resnet"
 
@@ -84,24 +85,19 @@ def test_average_and_maximum_are_those_of_torchs_pools():
     assert torch.allclose(head(maps), expected, atol=1e-5)
 
 
-NO_PLACE = {
-    "gapnet_pl": "does not follow one map",
-    "se_resnext101_quarters": "does not follow one map",
-    "pretrainedmodels:resnet18": "does not follow one map",
-    "timm:test_vit": "2 dimensions",
-    "timm:mobilenetv3_small_050": "more layers than one",
-}
+WITHOUT_MAPS = [name for name, network in models.NETWORKS.items() if not network.feature_map]
+# Of timm one with tokens, and one with a layer after the average.
+WITHOUT_MAPS += ["pretrainedmodels:resnet18", "timm:test_vit", "timm:mobilenetv3_small_050"]
 
 
-@pytest.mark.parametrize("name, says", NO_PLACE.items())
-def test_a_network_that_cannot_have_another_head_is_refused(name, says):
-    size = 160 if "vit" in name else 64
-    with pytest.raises(InputError, match=f"{name} cannot have the head attention .*{says}.*give --head own"):
+@pytest.mark.parametrize("name", WITHOUT_MAPS)
+def test_a_network_that_cannot_have_another_head_is_refused(name):
+    size = {"timm:test_vit": 160, "m_cnn": 128}.get(name, 64)
+    with pytest.raises(InputError, match=f"{name} cannot have the head attention, since .*; give --head own, or"):
         models.build(name, 3, 4, size, "attention")
 
 
-@pytest.mark.parametrize("head", heads.HEADS)
-@pytest.mark.parametrize("name", ["densenet121", TINY])
+@pytest.mark.parametrize("name, head", [("densenet121", "avg_max"), *((TINY, head) for head in heads.HEADS)])
 def test_copies_folding_and_checkpointing_keep_the_network(name, head):
     """Each copy runs its own weights; gradients, statistics and dropout of checkpointing to the bit."""
     torch.manual_seed(0)

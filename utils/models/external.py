@@ -27,10 +27,10 @@ def build(name, classes, channels, size):
 
 
 def feature_map(network, images):
-    """What the head of one of timm's networks gets: (B, F, h, w) of a convolutional one."""
+    """(B, F, h, w), the last map of one of timm's networks. Raises ValueError if it has tokens instead."""
     maps = network.forward_features(images)
     if maps.ndim != 4:
-        raise ValueError(f"its own gets {maps.ndim - 1} dimensions of an image, not a map of features")
+        raise ValueError(f"(B, F, h, w) expected, not {tuple(maps.shape)}")
     return maps
 
 
