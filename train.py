@@ -52,6 +52,7 @@ from utils.runs.config import (
     DEFAULTS,
     FITS,
     GAIN_MODES,
+    HEADS,
     LAYERS,
     MOST_BATCH,
     MOST_FOLD,
@@ -101,6 +102,8 @@ def parse_args():
     arg("--single-label", action=argparse.BooleanOptionalAction, help=single, group=data)
     net = parser.add_argument_group("network")
     arg("--model", help=f"{', '.join(models.NETWORKS)}, timm:NAME or pretrainedmodels:NAME", group=net)
+    head = "what follows the last feature map: the network's own, average and maximum, or attention of each class"
+    arg("--head", choices=HEADS, help=head, group=net)
     arg("--weights", help="imagenet, none or a file of weights", group=net)
     arg("--layers", choices=LAYERS, help="which are trained", group=net)
     arg("--stem", choices=STEMS, help="how pretrained RGB filters are widened to other channels", group=net)
@@ -219,7 +222,7 @@ def prepare(args, context, device, run, started):
         return None
 
     torch.manual_seed(args.seed)
-    network = models.build(args.model, len(classes), channels.planes, args.size)
+    network = models.build(args.model, len(classes), channels.planes, args.size, args.head)
     check_batch_norm(args, network, channels.planes, len(train_rows))
     if args.checkpointing and not activation_checkpointing.checkpoint_blocks(network):
         raise InputError(f"--checkpointing finds no blocks in {args.model}; give --accumulate to save memory instead")
@@ -324,7 +327,8 @@ def check_batch_norm(args, network, planes, images):
     if min(args.batch_size, images) == 1 and not models.learns_from_one(network, planes, args.size, args.layers):
         raise InputError(
             f"batch norm of {args.model} would see a single value of each channel in a batch of one image at --size {args.size}; give "
-            f"--batch-size 2 or more{'' if images > 1 else ', and more than one image to train on'}, or a larger --size"
+            f"--batch-size 2 or more{'' if images > 1 else ', and more than one image to train on'}"
+            f"{'' if args.head == 'avg_max' else ', or a larger --size'}"
         )
 
 

@@ -1,8 +1,12 @@
 """Losses and their schedules, by hand and against scikit-learn and torch."""
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
+import timm.loss
 import torch
+import torchvision.ops
 from conftest import random_table
 from example_labels import real_labels
 from sklearn.metrics import f1_score, log_loss
@@ -73,6 +77,119 @@ def test_focal_by_hand_and_its_limit():
     )
 
 
+def value_of(term, logits, targets):
+    """By way of a schedule."""
+    subject = losses.ScheduledLoss(losses.parse_schedule(f"1:{term}"), targets.numpy(), torch.device("cpu"))
+    return subject([logits], targets)
+
+
+def test_focal_with_numbers_in_brackets_is_torchvisions():
+    """And 28 times it with both weights .5 is half the winner's of 2018, who sums over 28 classes and weights nothing."""
+    logits, targets = logits_and_targets(classes=28)
+    for term, alpha in (("focal(2)", 0.25), ("focal(2,.7)", 0.7)):
+        expected = torchvision.ops.sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=2, reduction="mean")
+        assert value_of(term, logits, targets).item() == pytest.approx(expected.item())
+    unweighted = torchvision.ops.sigmoid_focal_loss(logits, targets, alpha=-1, gamma=2)
+    assert value_of("28*focal(2,.5)", logits, targets).item() == pytest.approx(unweighted.sum(1).mean().item() / 2)
+
+
+def test_asymmetric_is_timms_sum_as_a_mean():
+    logits, targets = logits_and_targets(
+        rows=1, classes=500
+    )  # of one sample, since timm's releases differ in what they sum
+    logits = (4 * logits.detach()).requires_grad_()
+    targets[:, ::3] = 1
+    for term, options in (("asymmetric", {}), ("asymmetric(2,0)", {"gamma_neg": 2, "gamma_pos": 0})):
+        theirs = timm.loss.AsymmetricLossMultiLabel(**options)(logits, targets) / 500
+        ours = value_of(term, logits, targets)
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+        slopes = [torch.autograd.grad(value, logits)[0] for value in (ours, theirs)]
+        assert torch.allclose(*slopes, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("term", ["focal(.5)", "asymmetric(.5,.5)"])
+def test_a_power_below_one_has_a_slope_where_it_is_zero(term):
+    logits = torch.tensor([[200.0, -200.0, 30.0, -30.0]], requires_grad=True)
+    value_of(term, logits, torch.tensor([[1.0, 0.0, 1.0, 0.0]])).backward()
+    assert logits.grad.isfinite().all()
+
+
+def jaccard_loss(truth, predicted):
+    union = (truth | predicted).sum()
+    return 1 - (truth & predicted).sum() / union if union else 0.0
+
+
+def test_lovasz_of_decisions_is_twice_the_jaccard_loss():
+    """Of the labels and of their complements, halved: for all labels and all decisions of five samples."""
+    sets = np.array(list(product((False, True), repeat=5)))
+    for truth in sets:
+        logits = torch.tensor(np.where(sets, 1.0, -1.0).T)  # (5, 32): all decisions, as if of 32 classes
+        targets = torch.tensor(np.tile(truth[:, None], 32)).double()
+        expected = [jaccard_loss(truth, predicted) + jaccard_loss(~truth, ~predicted) for predicted in sets]
+        for column, value in enumerate(expected):
+            found = losses.lovasz(inputs_of(logits[:, [column]], targets[:, [column]]))
+            assert found.item() == pytest.approx(value, abs=1e-12)
+        assert losses.lovasz(inputs_of(logits, targets)).item() == pytest.approx(np.mean(expected)), (
+            "the mean of classes"
+        )
+
+
+def test_lovasz_is_the_largest_sum_over_all_orders():
+    """The Lovász extension of a submodular function by another definition: decisions become wrong one after the other, in the worst
+    order. Its gradient is that of this sum."""
+    logits, targets = logits_and_targets(rows=5, classes=3)
+    expected = []
+    for column, truth in zip((2 * logits).T, targets.T.numpy().astype(bool), strict=True):
+        errors = (1 - torch.tensor(np.where(truth, 1.0, -1.0)) * column).relu()
+        total = 0
+        for labels in (truth, ~truth):
+            sums = []
+            for order in permutations(range(5)):
+                wrong = [np.isin(range(5), order[:count]) for count in range(6)]
+                lost = np.diff([jaccard_loss(labels, labels ^ each) for each in wrong])
+                sums.append((errors[list(order)] * torch.tensor(lost)).sum())
+            total = total + max(sums) / 2
+        expected.append(total)
+    theirs, ours = sum(expected) / 3, losses.lovasz(inputs_of(2 * logits, targets))
+    assert ours.item() == pytest.approx(theirs.item())
+    assert torch.allclose(*(torch.autograd.grad(value, logits)[0] for value in (ours, theirs)))
+
+
+@pytest.mark.parametrize("rows", [4, 16, 64])
+def test_hard_negatives_are_counted_one_by_one(rows):
+    logits, targets = logits_and_targets(rows)
+    targets[:, 1], targets[: rows // 2, 2] = 1, 1  # a class without negatives, one with many positives
+    means = []
+    for scores, labels in zip(logits.detach().numpy().T, targets.numpy().T, strict=True):
+        costs = sorted((-score, np.logaddexp(0, score)) for score, label in zip(scores, labels) if not label)
+        positives = [np.logaddexp(0, -score) for score, label in zip(scores, labels) if label]
+        count = min(len(positives) + max(2, len(costs) // 2), 7 * len(costs) // 10 + 2)
+        means.append(np.mean(positives + [cost for _, cost in costs[:count]]))
+    assert losses.hard_negatives(inputs_of(logits, targets)).item() == pytest.approx(np.mean(means))
+
+
+def test_soft_targets():
+    """As LossInputs has it."""
+    targets = torch.tensor([[0.1, 0.3, 0.5], [0.7, 0.9, 0.2], [0.6, 0.4, 0.8]], dtype=torch.float64)
+    logits = torch.logit(targets).requires_grad_()
+    for term in ("bce", "focal", "focal(2,.5)"):
+        assert torch.autograd.grad(value_of(term, logits, targets), logits)[0].abs().max() < 1e-9, term
+    moved = logits.detach() + torch.randn(3, 3)
+    ends = [losses.asymmetric(inputs_of(moved, torch.full_like(targets, end))) for end in (0.0, 1.0)]
+    mixed = losses.asymmetric(inputs_of(moved, torch.full_like(targets, 0.3)))
+    assert float(mixed) == pytest.approx(0.7 * float(ends[0]) + 0.3 * float(ends[1]))
+    hard = (targets >= 0.5).double()
+    assert losses.lovasz(inputs_of(moved, targets)) == losses.lovasz(inputs_of(moved, hard))
+    few = torch.tensor(
+        [[3.0], [0.0], [-3.0], [-4.0], [-5.0], [-6.0], [-7.0]]
+    )  # of 6 negatives the three hardest and one more
+    found = losses.hard_negatives(inputs_of(few, torch.tensor([[0.9], [0.4], [0.1], [0.1], [0.1], [0.1], [0.1]])))
+    costs = torch.nn.functional.binary_cross_entropy_with_logits(
+        few[:5], torch.tensor([[0.9], [0.4], [0.1], [0.1], [0.1]]), reduction="mean"
+    )
+    assert float(found) == pytest.approx(float(costs))
+
+
 def test_balanced_weights_are_inverse_counts():
     weights = losses.class_weights([12885, 1254, 11, 0])
     assert weights.tolist() == pytest.approx([50 * 11 / 12885, 50 * 11 / 1254, 50, 50])
@@ -128,6 +245,13 @@ def test_a_step_before_an_earlier_stage_is_refused():
         "1:bce step0:focal",
         "1:bce step9:focal step5:bce",
         "1:bce 5:cross_entropy",
+        "1:focal(2",
+        "1:focal()",
+        "1:focal(-1)",
+        "1:focal(21)",
+        "1:focal(2,.5,1)",
+        "1:bce(2)",
+        "1:lovasz(.5)",
     ],
 )
 def test_impossible_schedules_are_refused(text):

@@ -71,7 +71,7 @@ def test_one_step_lowers_the_loss(recipe):
     channels = parse_channels(RECIPES[recipe]["channels"])
     moments = {"mean": [0.5] * channels.planes, "std": [0.3] * channels.planes}
     config = RunConfig(**RECIPES[recipe] | moments, class_names=list("abcdef"))
-    network = models.build(config.model, 6, channels.planes, 128)
+    network = models.build(config.model, 6, channels.planes, 128, config.head)
     for layer in network.modules():
         if isinstance(layer, (torch.nn.Dropout, torch.nn.AlphaDropout)):
             layer.p = 0.0

@@ -1,5 +1,7 @@
 """Starting weights: ImageNet files, checkpoints, GapNet-PL as published."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -110,6 +112,37 @@ def test_a_checkpoint_for_other_classes_keeps_all_but_the_last_layer(tmp_path, c
         network, start("gapnet_pl", tmp_path / "best.pt", class_names=class_names)
     )
     assert torch.equal(network.block3[4].weight, source.block3[4].weight) and torch.equal(network.head.weight, fresh)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_another_head_takes_weights_without_the_old_one(renamed, tmp_path):
+    """By name, or in order, as torchvision's file of DenseNet-121 has to be read."""
+    torch.manual_seed(1)
+    source = models.build("timm:test_resnet", 1000, 3, 64).state_dict()
+    kept = {key: value for key, value in source.items() if "num_batches" not in key}
+    if renamed:
+        kept = {f"layer{number}.{key.rpartition('.')[2]}": value for number, (key, value) in enumerate(kept.items())}
+    torch.save(kept, tmp_path / "x.pth")
+    network = models.build("timm:test_resnet", 6, 3, 64, "avg_max")
+    config = replace(start("timm:test_resnet", tmp_path / "x.pth", channels="rgb"), head="avg_max")
+    message = weights.load_start(network, config)
+    assert "new last layer" in message and ("in order" in message) == renamed
+    own = network.state_dict()
+    assert all(torch.equal(own[key], source[key]) for key in set(own) & set(source))
+    assert set(source) - set(own) == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("before, now", [("own", "attention"), ("attention", "own"), ("avg_max", "avg_max")])
+def test_a_checkpoint_keeps_its_head_only_where_the_head_is_the_same(before, now, tmp_path):
+    source, network = (models.build("timm:test_resnet", 3, 4, 64, head) for head in (before, now))
+    names = ["a", "b", "c"]
+    config = {"model": "timm:test_resnet", "channels": "rgby", "class_names": names, "head": before}
+    checkpoint.save(tmp_path / "x.pt", {"config": config, "model": source.state_dict(), "epoch": 1, "score": 0.1})
+    config = replace(start("timm:test_resnet", tmp_path / "x.pt", class_names=names), head=now)
+    assert ("new last layer" in weights.load_start(network, config)) == (before != now)
+    own, theirs = network.state_dict(), source.state_dict()
+    both = [key for key in own if before == now or not key.startswith(("head.", "fc."))]
+    assert len(both) > 20 and all(torch.equal(own[key], theirs[key]) for key in both)
 
 
 def test_a_checkpoint_for_another_channel_order_sees_the_same(tmp_path):

@@ -299,7 +299,7 @@ def link(atlas, out, copies):
 
 def a_workload(batch):
     given = {"device": DEVICE, "workers": -1, "batch_size": batch, "count": None, "images": str(BIG / "train"), "size": SIZE,
-             "model": TRAINED, "repeats": 3, "predicted": 12}  # fmt: skip
+             "model": TRAINED, "head": "own", "repeats": 3, "predicted": 12}  # fmt: skip
     return Workload(argparse.Namespace(**given), WORK)
 
 

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import refuse, stop_in_epoch, succeed, train_options
+from kills import differences
 from torch import nn
 
 from utils import models
@@ -64,7 +65,9 @@ def standing(loss):
 
 
 @pytest.mark.parametrize("name", ["gapnet_pl", "conv_mil"])
-@pytest.mark.parametrize("loss", ["1:bce", "1:soft_f1+2*weighted_bce", "1:focal+soft_f1"])
+@pytest.mark.parametrize(
+    "loss", ["1:bce", "1:soft_f1+2*weighted_bce", "1:focal+soft_f1", "1:28*focal(2,.5)+lovasz", "1:hard_negatives"]
+)
 @pytest.mark.parametrize("samples, parts", [(10, 4), (7, 4), (10, 10), (2, 4), (8, 2)])
 def test_parts_give_the_gradient_of_the_whole_batch(name, loss, samples, parts):
     """Parts of 3, 3, 2 and 2 samples; a last batch smaller than the others; the curves too are the whole batch's."""
@@ -79,14 +82,15 @@ def test_parts_give_the_gradient_of_the_whole_batch(name, loss, samples, parts):
         curves = subject.train_step(batch)
         found[count] = gradients(network), curves
     assert min(seen) >= 2 and max(seen) <= max(2, -(-10 // parts)), "no part larger than the largest of a full batch"
-    passes = 2 if "soft_f1" in loss and max(seen) < samples else 1
+    coupled = any(term in loss for term in ("soft_f1", "lovasz", "hard_negatives"))
+    passes = 2 if coupled and max(seen) < samples else 1
     assert sum(seen) == samples * passes, "only a coupled loss in several parts needs two passes"
     assert close(found[parts][0], found[1][0])
     assert found[parts][1] == pytest.approx(found[1][1], rel=1e-5)
 
 
 def test_the_loss_of_the_parts_alone_would_be_another():
-    """What the two passes are for: soft F1 is no mean of its parts' values; every other term is."""
+    """What the two passes are for: soft F1 is no mean of its parts' values; every separable term is."""
     logits, targets = torch.randn(8, CLASSES, dtype=torch.float64), make_batch(1, 8, torch.float64)["targets"]
     weights = torch.tensor([1.0, 3.0, 9.0], dtype=torch.float64)
     for name, term in losses.LOSSES.items():
@@ -313,6 +317,38 @@ def test_an_averaged_run_gone_on_with_ends_as_if_never_stopped(atlas, folds, tmp
     assert repeated(tmp_path / "whole", atlas, tmp_path)
 
 
+def test_a_run_with_another_head_goes_on_predicts_and_starts_others(atlas, folds, tmp_path, monkeypatch):
+    """With the losses of the winner of 2018, two of which couple the samples of a batch, in parts."""
+    options = {
+        "model": "timm:test_resnet",
+        "weights": "none",
+        "head": "avg_max",
+        "epochs": 2,
+        "ema": 0.9,
+        "accumulate": 2,
+    }
+    options["loss"] = "1:28*focal(2,.5)+.5*lovasz+.5*hard_negatives"
+    succeed("train", *train_options(atlas, folds, tmp_path, "plain", **options))
+    stopped = train_options(atlas, folds, tmp_path, "stopped", **options)
+    stop_in_epoch(monkeypatch, 2, stopped)
+    succeed("train", *stopped)
+    assert differences(tmp_path / "plain/fold0", tmp_path / "stopped/fold0") == []
+    steps = pd.read_csv(tmp_path / "plain/fold0/steps.csv")
+    expected = 28 * steps["focal(2,.5)"] + 0.5 * steps["lovasz"] + 0.5 * steps["hard_negatives"]
+    assert steps["loss"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-5)
+    assert repeated(tmp_path / "plain", atlas, tmp_path)
+    other = options | {"head": "attention"}
+    refuse("train", *train_options(atlas, folds, tmp_path, "plain", **other), says="head 'avg_max' -> 'attention'")
+    start = tmp_path / "plain/fold0/best.safetensors"
+    other |= {"weights": start, "layers": "last"}
+    assert "new last layer" in succeed("train", *train_options(atlas, folds, tmp_path, "last", **other)).out
+    before, after = (safetensors.torch.load_file(path) for path in (start, tmp_path / "last/fold0/best.safetensors"))
+    assert all(torch.equal(value, before[key]) for key, value in after.items() if not key.startswith("head."))
+    assert {key for key in after if key.startswith("head.")} == {
+        f"head.{part}.{kind}" for part in ("logits", "attention") for kind in ("weight", "bias")
+    }
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "adadelta"])
 def test_how_an_optimiser_computes_is_the_devices_and_not_the_files(name):
     """A file from a GPU says fused; on the CPU it goes on as if begun there, to the bit. And the other way round."""
@@ -437,12 +473,16 @@ def test_compiled_layers_that_count_twice_are_refused(atlas, folds, tmp_path, mo
 def test_impossible_options_are_refused(atlas, folds, tmp_path):
     words = train_options(atlas, folds, tmp_path, images=tmp_path)
     blockless = ["--checkpointing", "--model", "pretrainedmodels:bninception", "--size", "224", "--weights", "none"]
+    single = ["--batch-size", "1", "--model", "timm:test_resnet", "--size", "64"]
     for more, says in (
         (["--accumulate", 0], "--accumulate 0 is out of range; give 1 or more"),
         (["--accumulate", 17], ["--accumulate 17", "--batch-size 16", "give fewer"]),
         (["--ema", 1], ["--ema 1", "less than 1"]),
         (["--ema", -0.1], "--ema -0.1 is out of range"),
         (["--ema", "nan"], "--ema nan is out of range"),
+        (["--head", "avg_max"], ["gapnet_pl cannot have the head avg_max", "give --head own"]),
+        ([*single, "--head", "avg_max"], ["batch norm of timm:test_resnet", "give --batch-size 2 or more"]),
+        (["--loss", "1:focal(21)"], ["focal(21)", "γ from 0 to 20 and α from 0 to 1"]),
         (blockless, ["--checkpointing finds no blocks in pretrainedmodels:bninception", "--accumulate"]),
     ):
         refuse("train", *words, *more, says=says)

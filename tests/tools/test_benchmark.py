@@ -210,7 +210,8 @@ def test_memory_of_a_probe_is_its_own(everything):
 
 def test_a_killed_probe_is_no_number(images, tmp_path, monkeypatch):
     args = argparse.Namespace(
-        device="cpu", workers=1, batch_size=2, count=2, images=str(images), size=32, model="gapnet_pl", repeats=1
+        **{"device": "cpu", "workers": 1, "batch_size": 2, "count": 2, "images": str(images), "size": 32, "repeats": 1},
+        **{"model": "gapnet_pl", "head": "own"},
     )
     killed = [probe.sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     run = probe.subprocess.run

@@ -185,7 +185,7 @@ def load_network(path, device="cpu"):
 
 
 def _build(config):
-    return models.build(config.model, len(config.class_names), config.planes, config.size)
+    return models.build(config.model, len(config.class_names), config.planes, config.size, config.head)
 
 
 def _check_weights(path, state):

@@ -29,7 +29,8 @@ def load_start(network, config):
 
     -> a message that describes what was loaded. Layers are matched by name, or by order if the file has the same layers
     under other names. An RGB stem is widened as `config.stem` specifies; a stem for other or more channels is
-    rearranged. A head for other classes stays random. Raises InputError for the weights of another network.
+    rearranged. A head for other classes, and a head other than the file's, stay random. Raises InputError for the weights of another
+    network.
     """
     if config.weights == "none":
         return "random weights"
@@ -41,11 +42,12 @@ def load_start(network, config):
         state, origin = read_state(source, own)
     stems = [key for key in models.parameters_of(network, network.stem_layers) if own[key].ndim == 4]
     last = models.parameters_of(network, network.head_layers)
-    state, ordered = match_by_order(state, own, {*stems, *last})
+    body = own if config.head == "own" else {key: value for key, value in own.items() if key not in last}
+    state, ordered = match_by_order(state, body, {*stems, *last}, surplus=0 if body is own else 2)
     for stem in stems:
         if stem in state and state[stem].ndim == 4:
             state[stem] = _fit_channels(state[stem], own[stem], origin, config, source)
-    same_classes = origin is None or origin.class_names == list(config.class_names)
+    same_classes = origin is None or (origin.class_names, origin.head) == (list(config.class_names), config.head)
     fits = same_classes and all(key in state and state[key].shape == own[key].shape for key in last)
     fresh = [] if fits or (same_classes and origin) else last
     deeper = [key for key in state if key not in own and state[key].ndim == 4 and "aux" not in key.lower()]
@@ -59,15 +61,16 @@ def load_start(network, config):
     return f"weights from {source}{how}{', a new last layer' if fresh else ''}"
 
 
-def match_by_order(state, own, free):
+def match_by_order(state, own, free, surplus=0):
     """Rename the tensors of `state` to the names of `own` in order: -> (state, whether it was renamed).
 
     This needs the same number of tensors, and pairs of the same kind (last part of the name: weight, bias,
-    running_mean) and of the same shape, except for the names in `free` (stem and last layer)."""
+    running_mean) and of the same shape, except for the names in `free` (stem and last layer). surplus: how many tensors `state` may have
+    more at its end, its own last layer."""
     theirs, mine = ([key for key in part if not key.endswith(COUNTER)] for part in (state, own))
-    if set(theirs) >= set(mine) - free or len(theirs) != len(mine):
+    if set(theirs) >= set(mine) - free or len(theirs) not in (len(mine), len(mine) + surplus):
         return state, False
-    pairs = list(zip(theirs, mine, strict=True))
+    pairs = list(zip(theirs, mine))
     for a, b in pairs:
         same_kind = a.rpartition(".")[2] == b.rpartition(".")[2]
         if not same_kind or state[a].ndim != own[b].ndim or (b not in free and state[a].shape != own[b].shape):

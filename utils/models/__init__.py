@@ -1,4 +1,4 @@
-"""The networks, one a file.
+"""The networks, one a file, and `heads`, other heads for them.
 
 A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple of logits: the
 same loss is taken of each, and only the first predicts. Its attributes `stem_layers` and `head_layers` name the layers that see the
@@ -20,6 +20,7 @@ from utils.models import (
     densenet121,
     external,
     gapnet_pl,
+    heads,
     liimatainen_fcn,
     m_cnn,
     resnet50,
@@ -30,46 +31,58 @@ from utils.models import (
 
 class Network(NamedTuple):
     """build(classes, channels, size) -> nn.Module. smallest: pixels below which images would shrink to nothing. imagenet_urls:
-    where ImageNet weights are published, in the order to try."""
+    where ImageNet weights are published, in the order to try. feature_map(network, images) -> (B, F, h, w), the last map, of a network
+    that ends in a global average and a linear layer: other heads can follow it."""
 
     build: Callable
     smallest: int
     imagenet_urls: tuple = ()
+    feature_map: Callable | None = None
 
 
 NETWORKS = {
-    "se_resnext50_32x4d": Network(se_resnext.build_50, 16, se_resnext.IMAGENET_URLS_50),
-    "se_resnext101_32x4d": Network(se_resnext.build_101, 16, se_resnext.IMAGENET_URLS_101),
+    "se_resnext50_32x4d": Network(se_resnext.build_50, 16, se_resnext.IMAGENET_URLS_50, se_resnext.feature_map),
+    "se_resnext101_32x4d": Network(se_resnext.build_101, 16, se_resnext.IMAGENET_URLS_101, se_resnext.feature_map),
     "se_resnext101_quarters": Network(se_resnext.build_101_quarters, 16, se_resnext.IMAGENET_URLS_101),
     "gapnet_pl": Network(gapnet_pl.GapNetPL, 16),
     "m_cnn": Network(m_cnn.MCNN, 128),
-    "densenet121": Network(densenet121.build, 32, densenet121.IMAGENET_URLS),
+    "densenet121": Network(densenet121.build, 32, densenet121.IMAGENET_URLS, densenet121.feature_map),
     "deeploc": Network(deeploc.DeepLoc, 8),
     "conv_mil": Network(conv_mil.ConvMIL, 32),
     "liimatainen_fcn": Network(liimatainen_fcn.LiimatainenFCN, 16),
-    "resnet50": Network(resnet50.build, 32, resnet50.IMAGENET_URLS),
-    "resnet50_enhanced": Network(resnet50.build_enhanced, 32),
+    "resnet50": Network(resnet50.build, 32, resnet50.IMAGENET_URLS, resnet50.feature_map),
+    "resnet50_enhanced": Network(resnet50.build_enhanced, 32, feature_map=resnet50.feature_map),
     "convnet": Network(convnet.ConvNet, 32),
-    "xception": Network(xception.build, 64, xception.IMAGENET_URLS),
+    "xception": Network(xception.build, 64, xception.IMAGENET_URLS, xception.feature_map),
 }
 
 
-def build(name, classes, channels, size=512):
+def build(name, classes, channels, size=512, head="own"):
     """A network with random weights: one of `NETWORKS`, or `timm:NAME`, `pretrainedmodels:NAME`.
 
     classes: outputs. channels: input planes. size: pixels of the square images; fully convolutional networks take any other size
-    too.
-    Raises InputError for an unknown name and for a size that the network cannot take.
+    too. head: "own", or one of `heads.HEADS` in its place.
+    Raises InputError for an unknown name, for a size that the network cannot take, and for a head that it cannot have.
     """
+    network, feature_map = _build(name, classes, channels, size)
+    if head != "own":
+        heads.replace_head(network, name, head, feature_map, classes, channels, size)
+    return network
+
+
+def _build(name, classes, channels, size):
+    """-> a network with its own head, and the function to its last map, if any."""
     if name not in NETWORKS:
-        if name.startswith(("timm:", "pretrainedmodels:")):
-            return external.build(name, classes, channels, size)
+        if name.startswith("timm:"):
+            return external.build(name, classes, channels, size), external.feature_map
+        if name.startswith("pretrainedmodels:"):
+            return external.build(name, classes, channels, size), None
         names = ", ".join(NETWORKS)
         raise InputError(f"no network is called {name!r}; there are {names}, timm:NAME and pretrainedmodels:NAME")
     network = NETWORKS[name]
     if size < (least := network.smallest):
         raise InputError(f"{name} takes images of {least} pixels or more, not {size}; give --size {least}")
-    return network.build(classes=classes, channels=channels, size=size)
+    return network.build(classes=classes, channels=channels, size=size), network.feature_map
 
 
 def parameters_of(network, layers):

@@ -13,6 +13,7 @@ Batch norm and ReLU before every convolution. 6,970,317 parameters with 4 channe
 """
 
 from torch import nn
+from torch.nn import functional
 
 from utils.models.layers import first_layer
 
@@ -26,3 +27,8 @@ def build(classes, channels, size):
     network.features.conv0 = first_layer(network.features.conv0, channels, nn.init.kaiming_normal_)
     network.stem_layers, network.head_layers = ("features.conv0",), ("classifier",)
     return network
+
+
+def feature_map(network, images):
+    """(B, 1024, H/32, W/32), which the head averages."""
+    return functional.relu(network.features(images), inplace=True)

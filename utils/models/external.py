@@ -26,6 +26,14 @@ def build(name, classes, channels, size):
     return network
 
 
+def feature_map(network, images):
+    """(B, F, h, w), the last map of one of timm's networks. Raises ValueError if it has tokens instead."""
+    maps = network.forward_features(images)
+    if maps.ndim != 4:
+        raise ValueError(f"(B, F, h, w) expected, not {tuple(maps.shape)}")
+    return maps
+
+
 def _from_timm(word, classes, channels, size):
     import timm  # here, since it takes seconds
 

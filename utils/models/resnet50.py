@@ -40,5 +40,11 @@ def build(classes, channels, size, enhanced=False):
     return network
 
 
+def feature_map(network, images):
+    """(B, 2048, H/32, W/32), which the head averages."""
+    images = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+    return network.layer4(network.layer3(network.layer2(network.layer1(images))))
+
+
 def build_enhanced(classes, channels, size):
     return build(classes, channels, size, enhanced=True)

@@ -48,6 +48,11 @@ def build_101_quarters(classes, channels, size):
     return network
 
 
+def feature_map(network, images):
+    """(B, 2048, H/32, W/32), which the head of the first two averages."""
+    return network.features(images)
+
+
 def _build(name, classes, channels):
     from pretrainedmodels.models import senet  # here, since it takes 480 MB and half a second
 

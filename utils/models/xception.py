@@ -10,6 +10,7 @@
 """
 
 from torch import nn
+from torch.nn import functional
 
 from utils.models.layers import first_layer
 
@@ -29,3 +30,8 @@ def build(classes, channels, size):
     network.conv1 = first_layer(network.conv1, channels)
     network.stem_layers, network.head_layers = ("conv1",), ("last_linear",)
     return network
+
+
+def feature_map(network, images):
+    """(B, 2048, H/32, W/32), which the head averages."""
+    return functional.relu(network.features(images), inplace=True)

@@ -5,7 +5,8 @@ equations 1 and 2: the weight of each channel of the last spatial feature map is
 gradient; the weighted sum is clipped at 0. If a network ends in global average pooling and one linear layer, this is
 the class activation map of Zhou et al., CVPR 2016, clipped at 0 and divided by the number of positions. For other
 networks it is an approximation: some end in fully connected layers on the flattened map (deeploc, m_cnn), some read
-several depths (gapnet_pl). `measure_blanking` tests how meaningful the maps are."""
+several depths (gapnet_pl). With the head `attention` it is each position's part of the logit, clipped at 0.
+`measure_blanking` tests how meaningful the maps are."""
 
 import contextlib
 from collections import namedtuple

@@ -15,6 +15,7 @@ FITS = ("resize", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
 AMP = ("auto", "off", "bf16", "fp16")
 STEMS = ("mean", "copy", "zero", "random")  # as in utils/models/layers.py, which imports torch
+HEADS = ("own", "avg_max", "attention")  # as in utils/models/heads.py, which imports torch
 LAYERS = ("all", "last")
 PLATEAUS = ("step", "epoch", "none")
 GAIN_MODES = ("abs", "rel")
@@ -108,6 +109,7 @@ class RunConfig:
     single_label: bool = _field(_FLAG, False)
     # Network
     model: str = _field(_TEXT)
+    head: str = _field(_one_of(HEADS), "own")
     weights: str = _field(_TEXT)
     layers: str = _field(_one_of(LAYERS), "all")
     stem: str = _field(_one_of(STEMS))
@@ -219,6 +221,7 @@ class RunConfig:
 
 NETWORK = (
     "model",
+    "head",
     "class_names",
     "channels",
     "planes",

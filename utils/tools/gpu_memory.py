@@ -28,7 +28,7 @@ from utils.engine import activation_checkpointing, losses
 from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
 from utils.errors import InputError
-from utils.runs.config import RunConfig
+from utils.runs.config import HEADS, RunConfig
 
 ARITHMETIC = (None, torch.bfloat16)  # float16 needs as much as bfloat16
 
@@ -41,7 +41,7 @@ def estimate(options, classes, amp):
     labelled = Samples([], channels, size, "resize", "none", np.ones((max(batch, 2), classes), np.uint8))
     schedule = losses.parse_schedule(options["loss"])
     with FakeTensorMode(), Peak() as peak:
-        network = models.build(options["model"], classes, channels.planes, size)
+        network = models.build(options["model"], classes, channels.planes, size, config.head)
         if options.get("checkpointing"):
             activation_checkpointing.checkpoint_blocks(network)
         trainer = Trainer(network, labelled, config, schedule, torch.device("cpu"), amp, steps_per_epoch=1)
@@ -82,6 +82,7 @@ def main():
     arg = parser.add_argument
     arg("recipes", nargs="*", metavar="RECIPE", help=f"{', '.join(RECIPES)} (default: all)")
     arg("--model", help="another network")
+    arg("--head", choices=HEADS, help="another head, as in train.py")
     arg("--size", type=int, help="pixels of the network's square input")
     arg("--batch-size", type=int, help="images per step")
     arg("--accumulate", type=int, default=1, metavar="N", help="micro-batches of a batch, one in memory at a time")

@@ -33,6 +33,7 @@ from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.files import check_outputs, write_json
 from utils.plots.benchmark_figure import draw_benchmark
+from utils.runs.config import HEADS
 from utils.tools.benchmark.measuring import describe_machine, print_machine
 from utils.tools.benchmark.subjects import NEED_NO_IMAGES, SUBJECTS
 from utils.tools.benchmark.workload import RGBY, Workload
@@ -46,6 +47,7 @@ def parse_args():
     arg("--count", type=int, metavar="N", help="samples to simulate, or at most to use from --images (default: 64)")
     arg("--size", type=int, default=512, help="side of the network's input in pixels (default: %(default)s)")
     arg("--model", default="se_resnext50_32x4d", help="network, as in train.py (default: %(default)s)")
+    arg("--head", choices=HEADS, default="own", help="its head, as in train.py (default: %(default)s)")
     arg("--batch-size", type=int, help="images per step (default: 4 on a CPU, else 64)")
     arg("--predicted", type=int, default=12, metavar="N", help="images to predict (default: %(default)s)")
     many = {"type": int, "nargs": "+", "metavar": "N"}
@@ -114,7 +116,7 @@ def check_args(args):
 def check_network(args, with_cost):
     """Raise InputError if the network does not accept an image size, or if batch norm cannot train on a batch of 1."""
     for size in {args.size} | set(args.sizes if with_cost else ()):
-        network = models.build(args.model, len(HPA_CLASSES), RGBY.planes, size)
+        network = models.build(args.model, len(HPA_CLASSES), RGBY.planes, size, args.head)
         single = with_cost and size == min(args.sizes) and 1 in args.batches
         if single and not models.learns_from_one(network, RGBY.planes, size):
             fix = f"leave 1 out of --batches or {size} out of --sizes"

@@ -81,7 +81,7 @@ class Workload:
     def network(self, size):
         """Build the network with random weights, on the device, channels last."""
         torch.manual_seed(0)
-        network = models.build(self.args.model, len(HPA_CLASSES), RGBY.planes, size)
+        network = models.build(self.args.model, len(HPA_CLASSES), RGBY.planes, size, self.args.head)
         return network.to(self.device, memory_format=torch.channels_last)
 
     def trainer(self, size, batch_size, amp="auto", **options):

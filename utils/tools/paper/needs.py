@@ -92,7 +92,8 @@ def operations(recipe, classes):
     options = RECIPES[recipe]
     planes, size = parse_channels(options["channels"]).planes, options["size"]
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        models.build(options["model"], classes, planes, size).eval()(torch.zeros(1, planes, size, size))
+        network = models.build(options["model"], classes, planes, size, options.get("head", "own"))
+        network.eval()(torch.zeros(1, planes, size, size))
     return counter.get_total_flops()
 
 
