@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import random_table, refuse, succeed, write_labels
 
-from utils.data.labels import decode, encode, load_classes
+from utils.data.labels import encode, load_classes
 from utils.opencv import cv2
 from utils.runs.predictions import write_predictions
 from utils.scoring.calibration import sigmoid
@@ -48,7 +48,7 @@ def test_nothing_is_won_on_shuffled_labels(table, seed):
     truth, oof, copied, bits = table
     shuffled = copied[np.random.default_rng(seed).permutation(1000)]
     _, gain, error = fit_limit(truth, oof, shuffled, bits, repeats=1)
-    assert gain < 2 * error and gain < 0.01
+    assert not gain > 2 * error and gain < 0.01
 
 
 @pytest.fixture
@@ -57,47 +57,44 @@ def planted(atlas, tmp_path):
     solution, train = (
         pd.read_csv(atlas / name, dtype=str).set_index("Id")["Target"] for name in ("solution.csv", "train.csv")
     )
-    labels, copies = {}, {}
+    labels = {}
     (tmp_path / "external").mkdir()
     for folder, targets in (("train", train), ("test", solution)):
         for id_, target in list(targets.items())[::2]:
-            copies[id_], labels["x" + id_] = target, target
+            labels["x" + id_] = target
             for colour in COLOURS:
                 plane = cv2.imread(str(atlas / folder / f"{id_}_{colour}.png"), cv2.IMREAD_GRAYSCALE)
                 moved = np.clip(np.roll(plane, (1, -1), (0, 1)) * 1.3 + 3, 0, 255).astype(np.uint8)
                 cv2.imwrite(str(tmp_path / "external" / f"x{id_}_{colour}.jpg"), moved, [cv2.IMWRITE_JPEG_QUALITY, 85])
     write_labels(tmp_path / "external.csv", labels)
     write_labels(tmp_path / "s.csv", dict.fromkeys(solution.index, "0 25"), column="Predicted")
-    noise = np.random.default_rng(0).random((len(train), 28))
-    write_predictions(tmp_path / "oof.csv", train.index, noise, load_classes("hpa"))
+    logits = np.random.default_rng(0).normal(-2, 1, (len(train), 28)) + 3 * encode(train, range(28))
+    write_predictions(tmp_path / "oof.csv", train.index, sigmoid(logits), load_classes("hpa"))
     images = [
         word for folder in (atlas / "train", atlas / "test", tmp_path / "external") for word in ("--images", folder)
     ]
     words = [tmp_path / "oof.csv", "--labels", atlas / "train.csv", "--known", tmp_path / "external.csv", *images]
-    return tmp_path, ["utils.tools.neighbours", *words, "--repeats", 1], copies
+    copied = [id_ for id_ in solution.index if "x" + id_ in labels]
+    return tmp_path, ["utils.tools.neighbours", *words, "--repeats", 1], solution, copied
 
 
 def submitted(folder):
     return pd.read_csv(folder / "out.csv", dtype=str, keep_default_na=False).set_index("Id")["Predicted"]
 
 
-def test_planted_copies_are_found_and_only_these(planted):
-    folder, words, copies = planted
-    writing = ["--submission", folder / "s.csv", "-o", folder / "out.csv"]
-    succeed(*words, *writing)
-    before = pd.read_csv(folder / "s.csv", dtype=str)
+def test_planted_copies_are_found_and_little_else(planted):
+    """A test image may also look like the copy of its near-duplicate in the training set."""
+    folder, words, truth, copied = planted
+    succeed(*words, "--submission", folder / "s.csv", "-o", folder / "out.csv")
     after = submitted(folder)
-    assert after.index.tolist() == before["Id"].tolist()
-    own = [id_ for id_ in after.index if id_ in copies]
-    same = encode([copies[id_] for id_ in own], range(28))
-    assert (
-        after[own].tolist() == decode(same)
-        and (after[[id_ for id_ in after.index if id_ not in copies]] == "0 25").all()
-    )
+    assert after.index.tolist() == pd.read_csv(folder / "s.csv", dtype=str)["Id"].tolist()
+    changed = after[after != "0 25"]
+    assert np.isin(copied, changed.index).mean() > 0.8 and len(changed) <= len(copied) + 2
+    assert changed.tolist() == truth[changed.index].tolist()
 
 
 def test_a_submission_stays_as_it_is_if_copies_do_not_help(planted):
-    folder, words, _ = planted
+    folder, words, *_ = planted
     table = pd.read_csv(folder / "external.csv", dtype=str)
     table.assign(Target=table["Target"].sample(frac=1, random_state=0).tolist()).to_csv(
         folder / "external.csv", index=False
