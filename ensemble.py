@@ -10,7 +10,8 @@ out-of-fold predictions in the order of the files, combinations are compared on
 these, cross-fitted so that no row sees itself: means of probabilities, of log
 odds, of ranks; greedy weights; a stack, one logistic regression per class on
 the predictions of all networks. The simplest of those within one standard
-error of the best decides. One network can be stacked too.
+error of the best decides. One network can be stacked too (more simply by
+threshold.py --stack, whose thresholds.json holds the stack).
 
 Rows have the order of the sample submission, which the competition matches by
 position.
@@ -32,10 +33,10 @@ from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv, write_json
 from utils.runs.oof import find_predictions, read_members
 from utils.runs.predictions import check_classes, check_same_ids, name_classes, read_all_predictions
-from utils.runs.thresholds_file import read_positive_rates, read_thresholds
+from utils.runs.thresholds_file import read_positive_rates, read_rule
 from utils.scoring import ensembling
 from utils.scoring.calibration import logit
-from utils.scoring.cross_fit import print_summaries
+from utils.scoring.cross_fit import describe_gain, print_summaries
 from utils.scoring.ensembling import COMBINATIONS
 from utils.scoring.label_shift import match_positives
 from utils.scoring.thresholds.bagging import FLOOR
@@ -84,12 +85,13 @@ def main():
     known = near_duplicates.read_known_labels(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
         fitted, report = fit(args, tables)
-        thresholds, rates, combination = fitted.thresholds, fitted.held_out[0].mean(axis=0), fitted.combination
+        thresholds, rates, combine = fitted.thresholds, fitted.held_out[0].mean(axis=0), fitted.combination.apply
     else:
-        thresholds, combination = read_thresholds(args.thresholds, classes_of(tables)), ensembling.Mean()
+        rule = read_rule(args.thresholds, classes_of(tables))
+        thresholds, combine = rule.thresholds, lambda members: rule.scores(members.mean(axis=0))
         rates = read_positive_rates(args.thresholds, classes_of(tables)) if args.match_positives else None
     if tables:
-        scores = combination.apply(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
+        scores = combine(np.stack([table.loc[order].to_numpy() for table in tables.values()]))
         if pairs is not None:
             scores = near_duplicates.average_scores(order, scores, pairs)
         if args.match_positives:
@@ -186,6 +188,10 @@ def print_comparison(found, rows):
     results += [(COMBINATIONS[name].title, figures) for name, figures in found.combinations.items()]
     print(f"macro F1 over {rows:,} rows at each class's threshold (bagged)")
     print_summaries(results, COMBINATIONS[found.chosen].title, width=28)
+    if found.chosen == "stack":
+        other, *gain = found.gain
+        other = COMBINATIONS[other].title if other in COMBINATIONS else names[other]
+        print_paragraph(f"stacking changes macro F1 by {describe_gain(*gain)} (paired with {other}, cross-fitted)")
     if len(names) > 1:
         change = f"   change of F1 without it ({found.chosen})" if found.losses else ""
         print(f"\n{'network':28}{'greedy weight':>14}{change}")
@@ -212,8 +218,12 @@ def print_decisions(args, classes, empty, decisions):
     filled = "stay empty" if args.empty == "leave" else "got their likeliest class"
     print(f"{plural(empty, 'row')} below every threshold {filled}")
     counts = [f"{name} {count:,}" for name, count in zip(classes, decisions.sum(axis=0), strict=True)]
-    print(textwrap.fill(f"predicted positive: {', '.join(counts)}", 79, subsequent_indent="  "))
+    print_paragraph(f"predicted positive: {', '.join(counts)}")
     print(f"-> {args.out}")
+
+
+def print_paragraph(text):
+    print(textwrap.fill(text, 79, subsequent_indent="  "))
 
 
 if __name__ == "__main__":

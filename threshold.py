@@ -2,6 +2,7 @@
 
     python threshold.py runs/chen    # all oof.csv -> runs/chen/thresholds.json
     python threshold.py runs/chen --method per_class --figures figures
+    python threshold.py runs/chen --stack
     python threshold.py oof1.csv oof2.csv --labels input/train.csv \\
         -o thresholds.json
 
@@ -10,6 +11,11 @@ optimistic) and cross-fitted (fitted on four fifths, applied to the rest,
 scored once over all rows). bagged, the default, smooths F1 over the scores of
 a class's few positives; auto takes the best cross-fitted one, which is a
 little optimistic for that one. README.md describes each method.
+
+Classes co-occur or exclude each other, so a network can gain from being
+stacked: one logistic regression per class on the predictions for all classes.
+What that changes is printed; --stack writes the stack into thresholds.json,
+and whatever decides with this file applies it.
 
 For a test set with other class priors: --class-priors, if they are known, or
 --estimate-class-priors; python -m utils.tools.class_priors shows when it
@@ -30,10 +36,12 @@ from utils.runs.oof import add_oof_options, find_predictions, read_oof
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.thresholds_file import read_class_priors
 from utils.scoring import calibration
-from utils.scoring.cross_fit import cross_fit, deal, held_out, print_summaries
+from utils.scoring.cross_fit import cross_fit, deal, describe_gain, held_out, paired_gain, print_summaries, summaries
+from utils.scoring.ensembling import fit_and_decide
 from utils.scoring.label_shift import MIN_ROWS, estimate_class_priors
+from utils.scoring.stacking import Stack
 from utils.scoring.thresholds import METHODS
-from utils.scoring.thresholds.bagging import WIDTHS, bootstrap_thresholds
+from utils.scoring.thresholds.bagging import WIDTHS, bagged, bootstrap_thresholds
 from utils.scoring.thresholds.exact import class_weights
 
 FIGURES = ("thresholds.png", "f1_curves.png", "precision_recall.png", "reliability.png")
@@ -47,6 +55,7 @@ def parse_args():
     arg = parser.add_argument
     names = ["auto", *METHODS]
     arg("--method", choices=names, default="bagged", metavar="METHOD", help=f"{', '.join(names)} (default: bagged)")
+    arg("--stack", action="store_true", help="stack the network before it is decided")
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
     arg("--class-priors", "--shares", metavar="CSV", help="class,share: which part of the test set has each class")
@@ -74,15 +83,21 @@ def main():
 
     results = cross_fit(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
     candidates = [name for name in methods if priors is None or METHODS[name].takes_priors]
-    best = max(candidates, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
-    chosen = results[best]["thresholds"]
-    if priors is not None:
-        chosen = methods[best](truth, oof, class_priors=priors)
-    table = figures_by_class(truth, oof, chosen, results[best], priors)
-    drawn = draw(args, truth, oof, chosen, table, classes)
-    write_json(out, contents(best, classes, results, table, priors, files, len(oof)))
+    plain = max(candidates, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
+    stacked = fit_and_decide(Stack, truth, oof[None], args.repeats, args.seed)
+    results["stacked"] = summaries(truth, {"": (stacked.in_sample, stacked.held_out)}, args.seed)[""]
+    results["stacked"]["thresholds"] = stacked.thresholds
+    gain = paired_gain(truth, stacked.held_out, results[plain]["held_out"], args.seed)
+    best, fit, scores = ("stacked", bagged, stacked.scores) if args.stack else (plain, methods[plain], oof)
+    chosen = results[best]["thresholds"] if priors is None else fit(truth, scores, class_priors=priors)
+    table = figures_by_class(truth, scores, chosen, results[best], priors)
+    drawn = draw(args, truth, scores, chosen, table, classes)
+    stack = stacked.combination.for_raw_inputs() if args.stack else None
+    write_json(out, contents(best, classes, results, table, stack, priors, files, len(oof)))
     print(f"macro F1 over {len(truth):,} rows, {len(classes)} classes")
     print_summaries(results.items(), best, "method")
+    hint = "" if args.stack else "; --stack takes it"
+    print_paragraph(f"stacking changes macro F1 by {describe_gain(*gain)} (paired with {plain}){hint}")
     if epochs is None:
         print("chen_smoothed and epochs_curve left out: no last epochs beside each oof.csv")
     else:
@@ -98,6 +113,8 @@ def check_options(args):
     if not 1 <= args.repeats <= 1000:
         raise InputError(f"--repeats {args.repeats} is out of range; give 1 to 1000")
     check_least(args, seed=0)
+    if args.stack and args.method != "bagged":
+        raise InputError(f"--stack decides with thresholds of bagged; leave --method {args.method} out")
     if args.class_priors and args.estimate_class_priors:
         raise InputError("--class-priors and --estimate-class-priors exclude each other; give one")
     able = [name for name, method in METHODS.items() if method.takes_priors]
@@ -154,7 +171,7 @@ def figures_by_class(truth, oof, chosen, result, priors):
     }
 
 
-def contents(best, classes, results, table, priors, files, rows):
+def contents(best, classes, results, table, stack, priors, files, rows):
     """thresholds.json. With class priors of a test set, its F1 are those of thresholds fitted without them."""
     short = ("in_sample", "cross_fitted", "cross_fitted_spread", "interval_95")
     macro = {name: {key: result[key] for key in short} for name, result in results.items()}
@@ -162,6 +179,7 @@ def contents(best, classes, results, table, priors, files, rows):
         "method": best,
         "classes": list(classes),
         "thresholds": table["thresholds"],
+        "stack": stack and {"weights": stack.weights.tolist(), "intercepts": stack.intercepts.tolist()},
         "macro_f1": macro[best],
         "rows": rows,
         "per_class": table,

@@ -20,7 +20,7 @@ from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, one_line
 from utils.opencv import cv2
-from utils.runs.thresholds_file import read_thresholds
+from utils.runs.thresholds_file import read_rule
 from utils.safe_load import read_json, read_npy, read_npz
 
 
@@ -98,10 +98,7 @@ def test_pipes_devices_and_folders_called_like_files_are_not_opened(files, tmp_p
     os.symlink("/dev/zero", tmp_path / "b_red.png")
     (tmp_path / "c_red.png").mkdir()
     readers = [(f"{name}_red.png", read) for name in "abc" for read in (image_size, read_plane)]
-    readers += [
-        ("t.csv", lambda path: read_table(path, ["Id"])),
-        ("t.json", lambda path: read_thresholds(str(path), ["a"])),
-    ]
+    readers += [("t.csv", lambda path: read_table(path, ["Id"])), ("t.json", lambda path: read_rule(str(path), ["a"]))]
     readers += [("x.npy", lambda path: read_npy(path, "fix it")), ("x.npz", lambda path: read_npz(path, ["a"], "it"))]
     readers += [("x.pt", read) for read in (checkpoint.load, checkpoint.load_network, checkpoint.read_file)]
     for name, read in readers:

@@ -51,6 +51,22 @@ def test_groups_are_connected_by_images_that_are_not_predicted():
     assert averaged[:, 0].tolist() == [0.5, 0.5, 0.3]
 
 
+@given(st.integers(1, 30), st.integers(2, 20), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_the_nearest_is_found_and_never_the_image_itself(rows, others, seed):
+    rng = np.random.default_rng(seed)
+    hashes, known = rng.random((rows, 16)) < 0.5, rng.random((others, 16)) < 0.5
+    own = rng.integers(-1, others, rows)
+    known[own[own >= 0]] = hashes[own >= 0]  # the same image has the same hash
+    places, bits = near_duplicates.nearest(hashes, known, own, block=7)
+    differ = (hashes[:, None] != known).sum(axis=2)
+    for row in range(rows):
+        allowed = [place for place in range(others) if place != own[row]]
+        assert (
+            places[row] == min(allowed, key=lambda place: differ[row, place]) and bits[row] == differ[row, places[row]]
+        )
+
+
 def test_wrong_lists_are_refused(ensemble):
     folder, words = ensemble
     refuse(*words, "--use-leak", folder / "train.csv", says="needs --near-duplicates CSV")

@@ -22,7 +22,7 @@ from utils.data.labels import read_labels
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, one_line
 from utils.runs.run_folder import read_config
-from utils.runs.thresholds_file import read_thresholds
+from utils.runs.thresholds_file import read_rule
 from utils.safe_load import read_json, read_npy, read_npz
 
 
@@ -66,7 +66,7 @@ def test_any_bytes_as_a_table_end_in_rows_or_a_sentence(tmp_path_factory, data):
 def test_any_bytes_as_json_end_in_values_or_a_sentence(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_bytes(data)
-    for read in (lambda: read_json(path, "it", "mend it"), lambda: read_thresholds(path, ["a"])):
+    for read in (lambda: read_json(path, "it", "mend it"), lambda: read_rule(path, ["a"])):
         try:
             read()
         except InputError as error:

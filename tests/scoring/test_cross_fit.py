@@ -36,7 +36,9 @@ def test_all_methods_are_measured_on_the_same_fifths():
     truth, probabilities = random_table(12, 200, 3, absent=False)
     together = cross_fit.cross_fit({"a": per_class, "b": share}, truth, probabilities, repeats=2)["b"]
     alone = cross_fit.cross_fit({"b": share}, truth, probabilities, repeats=2)["b"]
-    assert together.pop("thresholds").tolist() == alone.pop("thresholds").tolist() and together == alone
+    for arrays in ("thresholds", "held_out"):
+        assert np.array_equal(together.pop(arrays), alone.pop(arrays))
+    assert together == alone
 
 
 def test_intervals_cover_the_score_and_shrink_with_rows():
@@ -50,3 +52,19 @@ def test_intervals_cover_the_score_and_shrink_with_rows():
             assert low <= f1 <= high
         widths.append(np.diff(intervals).ravel())
     assert widths[1][0] < widths[0][0] / 2 and widths[1].mean() < widths[0].mean() / 2
+
+
+def test_a_paired_gain_is_the_difference_and_its_bootstrap_error():
+    """The error against a plain loop over resampled rows; of identical decisions both are 0."""
+    truth, probabilities = random_table(3, 300, 4, absent=False)
+    new, old = probabilities >= 0.4, probabilities >= 0.5
+    gain, error = cross_fit.paired_gain(truth, [new, old], [old, old])
+    assert gain == pytest.approx((metrics.macro_f1(truth, new) - metrics.macro_f1(truth, old)) / 2)
+    rng = np.random.default_rng(1)
+    drawn = []
+    for rows in rng.integers(300, size=(1000, 300)):
+        drawn.append(metrics.macro_f1(truth[rows], new[rows]) - metrics.macro_f1(truth[rows], old[rows]))
+    assert error == pytest.approx(np.std(drawn), rel=0.1)
+    assert cross_fit.paired_gain(truth, [old], [old]) == (0, 0)
+    assert "noise" in cross_fit.describe_gain(0.0, 0.0) and "noise" in cross_fit.describe_gain(0.019, 0.01)
+    assert cross_fit.describe_gain(0.021, 0.01) == "+0.0210 ± 0.0100"

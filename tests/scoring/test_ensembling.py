@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import gmean, rankdata
+from sklearn.linear_model import LogisticRegression
 
 from utils.scoring import ensembling, stacking
 from utils.scoring.calibration import logit, sigmoid
@@ -78,6 +79,16 @@ def test_stack_is_the_highest_posterior():
     precision = np.concatenate([np.full(len(common), stacking.OWN), np.full(others.shape[1], stacking.OTHERS)])
     expected = best(np.concatenate([own[:, 1], others], axis=1), truth[:, 1], mean, precision)
     assert np.append(fitted.weights[1], fitted.intercepts[1]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_fit_without_shared_weights_is_ridge_logistic_regression():
+    """Against scikit-learn, whose intercept has no prior."""
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(400, 6))
+    target = (rng.random(400) < sigmoid(inputs @ [1, -1, 0.5, 0, 0, 0] - 1)).astype(float)
+    ours = stacking._newton(np.append(inputs, np.ones((400, 1)), axis=1), target, np.zeros(6), np.full(6, 4.0))
+    theirs = LogisticRegression(C=1 / 4, tol=1e-9, max_iter=1000).fit(inputs, target)
+    assert ours == pytest.approx(np.append(theirs.coef_, theirs.intercept_), abs=1e-4)
 
 
 def test_stack_keeps_a_rare_class_close_to_the_common_ones():
@@ -152,6 +163,12 @@ def test_the_stack_beats_the_best_network_if_each_knows_another_class():
     found = ensembling.compare(["a", "b"], truth, members, repeats=1, leave_out=True)
     best = max(figures["cross_fitted"] for figures in found.networks.values())
     assert found.chosen == "stack" and found.combinations["stack"]["cross_fitted"] > best + 0.1
+    other, gain, error = found.gain
+    rest = {0: found.networks["a"], 1: found.networks["b"]} | found.combinations
+    assert gain == pytest.approx(rest["stack"]["cross_fitted"] - rest[other]["cross_fitted"]) and gain > 2 * error
+    assert all(
+        figures["cross_fitted"] <= rest[other]["cross_fitted"] for key, figures in rest.items() if key != "stack"
+    )
     assert min(found.losses) > 0.1
 
 

@@ -120,7 +120,10 @@ def test_submission_is_the_combination_at_its_thresholds(two, name):
 def test_one_network_can_be_stacked(two):
     folder, _, _, fitting, deciding = two
     oof = ["--oof", folder / "a.csv", *fitting, "--combine", "stack"]
-    assert "stacked" in succeed("ensemble", folder / "a_test.csv", *oof, *deciding).out
+    out = " ".join(succeed("ensemble", folder / "a_test.csv", *oof, *deciding).out.split())
+    assert "stacking changes macro F1 by" in out and "noise (paired with a.csv, cross-fitted)" in out, (
+        "independent classes"
+    )
     assert len(pd.read_csv(folder / "s.csv")) == 50
 
 

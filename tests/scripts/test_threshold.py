@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import refuse, succeed, write_labels
+from sklearn.linear_model import LogisticRegression
 
 from utils.data.labels import decode, encode
 from utils.runs.predictions import read_predictions, write_predictions
@@ -61,7 +62,7 @@ def test_auto_takes_the_best_cross_fitted(small):
     folder, *_ = small
     assert fit(folder)["method"] == "bagged"
     found = fit(folder, "--method", "auto")
-    scores = {name: part["cross_fitted"] for name, part in found["methods"].items()}
+    scores = {name: part["cross_fitted"] for name, part in found["methods"].items() if name != "stacked"}
     assert set(scores) == {name for name, method in METHODS.items() if not method.needs_epochs}
     assert scores[found["method"]] == max(scores.values()) == found["macro_f1"]["cross_fitted"]
 
@@ -140,7 +141,7 @@ def test_a_run_needs_no_option_and_its_epochs_are_smoothed_over(run, tmp_path):
     """chen_smoothed: the mean of the raw thresholds of both epochs up to the best one, of both folds pooled."""
     out = succeed("threshold", run, "--method", "chen_smoothed", "--repeats", 1, "-o", tmp_path / "t.json").out
     found = json.loads((tmp_path / "t.json").read_text())
-    assert set(found["methods"]) == set(METHODS) and found["rows"] == 32 and "smooth over" in out
+    assert set(found["methods"]) == {*METHODS, "stacked"} and found["rows"] == 32 and "smooth over" in out
     folders = [run / "fold0", run / "fold1"]
     best = [int(pd.read_csv(folder / "log.csv")["macro_f1"].idxmax()) + 1 for folder in folders]
     tables = [read_predictions(folder / "oof.csv") for folder in folders]
@@ -152,6 +153,91 @@ def test_a_run_needs_no_option_and_its_epochs_are_smoothed_over(run, tmp_path):
         parts = [np.load(f / f"validation/epoch{b - back:03}.npy").astype(float) for f, b in zip(folders, best)]
         raw.append(chen_raw(truth, np.concatenate(parts)))
     assert found["thresholds"] == pytest.approx(np.mean(raw, axis=0))
+
+
+# a stack of one network
+
+
+@pytest.fixture
+def excluding(tmp_path):
+    """800 rows whose class `second` is seen only in what the network predicts for the other two, and 40 test rows."""
+    rng = np.random.default_rng(0)
+    truth = np.eye(3, dtype=int)[rng.integers(3, size=840)]
+    logits = rng.normal(-1, 1, truth.shape) + [3, 0, 3] * truth
+    folder = write(tmp_path, truth[:800], sigmoid(logits)[:800])
+    write_predictions(folder / "test.csv", [f"t{n:02}" for n in range(40)], sigmoid(logits)[800:], NAMES)
+    write_labels(folder / "solution.csv", {f"t{n:02}": one for n, one in enumerate(decode(truth[800:]))})
+    return folder, truth[:800], sigmoid(logits)
+
+
+def by_scikit_learn(stack, probabilities):
+    """Scores of a stack's weights, by scikit-learn."""
+    scores, roots = np.empty(probabilities.shape), np.sqrt(probabilities)
+    for c, (weights, intercept) in enumerate(zip(stack["weights"], stack["intercepts"])):
+        model = LogisticRegression()
+        model.coef_, model.intercept_, model.classes_ = np.array([weights]), np.array([intercept]), np.array([0, 1])
+        own = np.clip(np.log(probabilities[:, c] / (1 - probabilities[:, c])), -6, 6)
+        scores[:, c] = model.predict_proba(np.column_stack([own, roots[:, c], roots]))[:, 1]
+    return scores
+
+
+def test_a_stack_is_offered_taken_and_applied(excluding):
+    folder, truth, probabilities = excluding
+    out = " ".join(succeed(*command(folder)).out.split())
+    plain = json.loads((folder / "t.json").read_text())
+    assert plain["stack"] is None and plain["method"] == "bagged" and "; --stack takes it" in out
+    gain = plain["methods"]["stacked"]["cross_fitted"] - plain["methods"]["bagged"]["cross_fitted"]
+    assert gain > 0.05 and f"stacking changes macro F1 by {gain:+.4f} ± 0.0" in out and "noise" not in out
+
+    found = fit(folder, "--stack")
+    assert found["method"] == "stacked" and found["macro_f1"] == plain["methods"]["stacked"]
+    scores = by_scikit_learn(found["stack"], probabilities)
+    decided = scores >= found["thresholds"]
+    assert found["macro_f1"]["in_sample"] == pytest.approx(macro_f1(truth, decided[:800]))
+    assert found["per_class"]["f1_in_sample"] == pytest.approx(f1_per_class(truth, decided[:800]))
+    words = [folder / "test.csv", "--thresholds", folder / "t.json", "--empty", "leave"]
+    succeed("ensemble", *words, "--sample", folder / "solution.csv", "-o", folder / "s.csv")
+    submitted = pd.read_csv(folder / "s.csv", dtype=str, keep_default_na=False)["Predicted"].tolist()
+    assert submitted == decode(decided[800:]) != decode(probabilities[800:] >= plain["thresholds"])
+    solution = encode(pd.read_csv(folder / "solution.csv", dtype=str)["Target"], NAMES)
+    for judged in ([folder / "s.csv"], [folder / "test.csv", "--thresholds", folder / "t.json"]):
+        words = ["--labels", folder / "solution.csv", "--classes", folder / "classes.csv", "-o", folder / "e.json"]
+        succeed("utils.tools.evaluate", *judged, *words)
+        scored = json.loads((folder / "e.json").read_text())["scores"]
+        (figures,) = scored.values()
+        assert figures["f1"]["class"] == pytest.approx(macro_f1(solution, decided[800:]))
+
+
+def test_a_gain_of_stacking_that_is_noise_is_called_so(small):
+    folder, *_ = small
+    assert "cannot be told from noise" in " ".join(succeed(*command(folder)).out.split())
+    refuse(*command(folder, "--stack", "--method", "per_class"), says="leave --method per_class out")
+
+
+def test_class_priors_move_the_thresholds_of_a_stack(excluding):
+    folder, *_ = excluding
+    plain = fit(folder, "--stack")
+    (folder / "priors.csv").write_text("class,share\n0,0.6\n1,0.33\n2,0.1\n")
+    moved = fit(folder, "--stack", "--class-priors", folder / "priors.csv")
+    assert moved["stack"] == plain["stack"]
+    assert moved["thresholds"][0] < plain["thresholds"][0] and moved["thresholds"][2] > plain["thresholds"][2]
+
+
+def test_a_damaged_stack_is_refused(excluding):
+    folder, *_ = excluding
+    content = fit(folder, "--stack")
+    words = [folder / "test.csv", "--thresholds", folder / "t.json", "--sample", folder / "solution.csv"]
+    for wrong in ([], {"weights": content["stack"]["weights"]}, {"weights": [["x"]], "intercepts": [0, 0, 0]}):
+        (folder / "t.json").write_text(json.dumps(content | {"stack": wrong}))
+        refuse("ensemble", *words, "-o", folder / "s.csv", says="t.json holds no usable stack")
+    for key, value, says in (
+        ("intercepts", [0.0] * 4, "not of 3 classes"),
+        ("intercepts", [0.0, 0.0, float("nan")], "no usable numbers"),
+        ("weights", [[1e12] * 5] * 3, "no usable numbers"),
+    ):
+        (folder / "t.json").write_text(json.dumps(content | {"stack": content["stack"] | {key: value}}))
+        refuse("ensemble", *words, "-o", folder / "s.csv", says=says)
+    assert not (folder / "s.csv").exists()
 
 
 # class priors of a test set

@@ -57,6 +57,22 @@ def close_pairs(hashes, distance, block=512):
     return np.concatenate(found, axis=1) if found else np.empty((3, 0), int)
 
 
+def nearest(hashes, known, own, block=512):
+    """Find each row's nearest row of `known`: (N, B), (K, B) bool, (N,) int -> row of `known`, bits that differ: (N,) int.
+
+    own: the row of `known` that is the same image and does not count, −1 if there is none. K > 1.
+    """
+    signs, known = (np.where(part, np.float32(1), np.float32(-1)) for part in (hashes, known))
+    places, products = np.empty(len(signs), int), np.empty(len(signs))
+    for start in tqdm(range(0, len(signs), block), desc="comparing hashes", disable=None, leave=False):
+        product = signs[start : start + block] @ known.T
+        same = np.flatnonzero(own[start : start + block] >= 0)
+        product[same, own[start + same]] = -np.inf
+        places[start : start + block] = product.argmax(axis=1)
+        products[start : start + block] = product.max(axis=1)
+    return places, ((signs.shape[1] - products) / 2).astype(int)
+
+
 def groups_from_pairs(count, first, second):
     """Number the connected components of `count` rows: -> (count,) int. A row in no pair is its own group."""
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))

@@ -15,7 +15,7 @@ from utils.errors import InputError
 from utils.notebook import grad_cam
 from utils.plots.image_sheets import in_colour, stretch
 from utils.runs.run_folder import ANY_WEIGHTS, first_file
-from utils.runs.thresholds_file import read_per_class, read_thresholds
+from utils.runs.thresholds_file import read_per_class, read_rule
 from utils.safe_load import read_json
 from utils.scoring.metrics import f1_per_class
 from utils.tools.compare import read_runs
@@ -38,8 +38,9 @@ def read_judged(run, thresholds, images=None):
     if len(runs) > 1:
         raise InputError(f"the folds of {run} were trained with different options; name one fold's folder")
     pooled, config = runs[0], runs[0].folds[0].config
-    chosen, known = read_thresholds(thresholds, pooled.classes), read_per_class(thresholds, pooled.classes, KNOWN)
-    check_fitted(thresholds, known, chosen, pooled)
+    rule, known = read_rule(thresholds, pooled.classes), read_per_class(thresholds, pooled.classes, KNOWN)
+    pooled = pooled._replace(probabilities=rule.scores(pooled.probabilities))
+    check_fitted(thresholds, known, rule.thresholds, pooled)
     folders = images or config.images or ["input/train"]
     found = scan_folders(folders)
     files = find_files(folders, pooled.ids, parse_channels(config.channels), found)
@@ -47,7 +48,7 @@ def read_judged(run, thresholds, images=None):
     shown = find_files(folders, pooled.ids, ChannelSet(names), found)
     fold = np.repeat(np.arange(len(pooled.folds)), [len(fold.ids) for fold in pooled.folds])
     parts = pooled.folds, pooled.classes, pooled.ids, pooled.truth, pooled.probabilities
-    return Judged(*parts, chosen, known, fold, files, shown, names)
+    return Judged(*parts, rule.thresholds, known, fold, files, shown, names)
 
 
 def check_fitted(path, known, thresholds, pooled):

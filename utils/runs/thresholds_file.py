@@ -1,27 +1,47 @@
 """Reading thresholds.json and tables of class priors."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from utils.data.tables import as_number, read_table
 from utils.errors import InputError, listing
 from utils.safe_load import read_json
+from utils.scoring.stacking import Stack, from_weights
 
 UNREADABLE = (ValueError, KeyError, TypeError)  # of a file with contents of other types
 WHAT, FIX = "a thresholds.json with classes and thresholds", "fit it with threshold.py"
 
 
-def read_thresholds(spec, classes):
-    """(C,) thresholds from a thresholds.json that fits `classes`, names or their numbers as text, or one number for
-    all."""
+LARGEST = 1e9  # weight of a stack
+
+
+class DecisionRule(NamedTuple):
+    """thresholds (C,) for the scores of a stack, or for a network's probabilities if it is None."""
+
+    thresholds: np.ndarray
+    stack: Stack | None = None
+
+    def scores(self, probabilities):
+        """(N, C) of one network -> (N, C), what the thresholds are compared with."""
+        return probabilities if self.stack is None else self.stack.apply(probabilities[None])
+
+    def decide(self, probabilities):
+        return self.scores(probabilities) >= self.thresholds
+
+
+def read_rule(spec, classes):
+    """Read a thresholds.json that fits `classes`, names or their numbers as text, or one number for all: ->
+    DecisionRule."""
+    stack = None
     if not Path(spec).is_file() and (number := as_number(spec)) is not None:
         values = [number] * len(classes)
     else:
-        values = _read_fitted(spec, classes)
+        values, stack = _read_fitted(spec, classes)
     if not all(map(_is_fraction, values)):
         raise InputError(f"{spec}: every threshold must be a number from 0 to 1; fit them with threshold.py")
-    return np.array(values, np.float64)
+    return DecisionRule(np.array(values, np.float64), stack)
 
 
 def read_per_class(path, classes, keys):
@@ -70,7 +90,21 @@ def _read_fitted(path, classes):
             f"{path} was fitted for other classes than the predictions have: {listing(differing)}; "
             "fit it on the same run"
         )
-    return values
+    stack = content.get("stack")
+    return values, None if stack is None else _read_stack(path, stack, len(classes))
+
+
+def _read_stack(path, content, count):
+    """Read the stack of one network over `count` classes."""
+    try:
+        weights, intercepts = (np.array(content[key], np.float64) for key in ("weights", "intercepts"))
+    except (*UNREADABLE, OverflowError) as error:
+        raise InputError(f"{path} holds no usable stack ({str(error)[:100]}); {FIX}") from None
+    if weights.shape != (count, 2 + count) or intercepts.shape != (count,):
+        raise InputError(f"{path} holds a stack that is not of {count} classes; {FIX}")
+    if not (np.abs(weights) < LARGEST).all() or not (np.abs(intercepts) < LARGEST).all():  # NaN neither
+        raise InputError(f"{path} holds a stack with weights that are no usable numbers; {FIX}")
+    return from_weights(weights, intercepts)
 
 
 def read_class_priors(path, classes):

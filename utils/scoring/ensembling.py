@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils.parallel import cores
 from utils.scoring.calibration import logit, sigmoid
-from utils.scoring.cross_fit import deal, resampled_f1, summaries
+from utils.scoring.cross_fit import deal, paired_gain, summaries
 from utils.scoring.metrics import best_thresholds, macro_f1
 from utils.scoring.stacking import Stack
 from utils.scoring.thresholds.bagging import bagged
@@ -85,12 +85,13 @@ class Weighted(Mean):
 
 COMBINATIONS = {"mean": Mean, "logit": LogitMean, "rank": RankMean, "weighted": Weighted, "stack": Stack}
 
-# A combination fitted on all rows, its thresholds (C,), in-sample decisions (N, C), and a list of cross-fitted ones.
-Fitted = namedtuple("Fitted", "combination thresholds in_sample held_out")
-# networks, combinations: {name: dict of `summaries`}. chosen: name of a combination. fitted: its Fitted. weights: each
-# network's weight in greedy selection. losses: loss in the choice's cross-fitted macro F1 without each network, or
-# None.
-Comparison = namedtuple("Comparison", "networks combinations chosen fitted weights losses")
+# A combination fitted on all rows; its thresholds (C,), fitted on `scores` (N, C) that are out of fold; in-sample
+# decisions (N, C), and a list of cross-fitted ones.
+Fitted = namedtuple("Fitted", "combination thresholds scores in_sample held_out")
+# networks, combinations: {name: dict of `summaries`}. chosen: name of a combination. fitted: its Fitted. gain: the best
+# other combination or network, and `paired_gain` over it. weights: each network's weight in greedy selection. losses:
+# loss in the choice's cross-fitted macro F1 without each network, or None.
+Comparison = namedtuple("Comparison", "networks combinations chosen fitted gain weights losses")
 
 
 def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=False):
@@ -106,6 +107,8 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=
     fitted = _fit_all(jobs | {name: (COMBINATIONS[name], members) for name in candidates}, truth, repeats, seed)
     figures = summaries(truth, {key: (one.in_sample, one.held_out) for key, one in fitted.items()}, seed)
     chosen = simplest_of_the_best(truth, {name: fitted[name].held_out for name in candidates}, seed)
+    other = max((key for key in fitted if key != chosen), key=lambda key: figures[key]["cross_fitted"])
+    gain = other, *paired_gain(truth, fitted[chosen].held_out, fitted[other].held_out, seed)
     losses = None
     if leave_out and len(members) > 1:
         jobs = {number: (COMBINATIONS[chosen], np.delete(members, number, axis=0)) for number in numbers}
@@ -114,7 +117,7 @@ def compare(names, truth, members, combine="auto", repeats=2, seed=0, leave_out=
     weighted = fitted["weighted"].combination if "weighted" in fitted else Weighted().fit(truth, members)
     networks = {name: figures[number] for number, name in enumerate(names)}
     combined = {name: figures[name] for name in candidates}
-    return Comparison(networks, combined, chosen, fitted[chosen], weighted.weights.tolist(), losses)
+    return Comparison(networks, combined, chosen, fitted[chosen], gain, weighted.weights.tolist(), losses)
 
 
 def _fit_all(jobs, truth, repeats, seed):
@@ -127,13 +130,11 @@ def simplest_of_the_best(truth, decided, seed=0):
     """Return the first name at most one standard error worse than the best (Breiman et al. 1984, section 3.4.3).
 
     Complex combinations lose more if test images differ. decided: {name: list of cross-fitted decisions (N, C)}, simple
-    combinations first. The standard error is that of the paired difference, by bootstrap over rows.
+    combinations first.
     """
-    f1 = dict(zip(decided, resampled_f1(truth, [held_out[0] for held_out in decided.values()], seed), strict=True))
-    scores = {name: np.mean([macro_f1(truth, one) for one in held_out]) for name, held_out in decided.items()}
-    best = max(scores, key=scores.get)
-    errors = {name: (f1[best] - f1[name]).mean(axis=1).std() for name in decided}
-    return next(name for name in decided if scores[best] - scores[name] <= errors[name])
+    best = max(decided, key=lambda name: np.mean([macro_f1(truth, one) for one in decided[name]]))
+    behind = ((name, paired_gain(truth, decided[best], decided[name], seed)) for name in decided)
+    return next(name for name, (gain, error) in behind if gain <= error)
 
 
 def fit_and_decide(kind, truth, members, repeats=2, seed=0):
@@ -149,12 +150,13 @@ def fit_and_decide(kind, truth, members, repeats=2, seed=0):
         fitted = _fit_without(kind, truth, members, part, left_out, whole)
         decisions = np.zeros(truth.shape, bool)
         for a in parts:
-            scores, seen = _scores(fitted, fitted[(a,)], {a}, members, part), part != a
-            decisions[~seen] = scores[~seen] >= bagged(truth[seen], scores[seen])
+            inner, seen = _scores(fitted, fitted[(a,)], {a}, members, part), part != a
+            decisions[~seen] = inner[~seen] >= bagged(truth[seen], inner[seen])
         held_out.append(decisions)
         if number == 0:
-            thresholds = bagged(truth, _scores(fitted, whole, set(), members, part))
-    return Fitted(whole, thresholds, whole.apply(members) >= thresholds, held_out)
+            scores = _scores(fitted, whole, set(), members, part)
+            thresholds = bagged(truth, scores)
+    return Fitted(whole, thresholds, scores, whole.apply(members) >= thresholds, held_out)
 
 
 def _fit_without(kind, truth, members, part, left_out, start):

@@ -62,8 +62,26 @@ class Stack:
         same.intercepts = other.intercepts
         return same
 
+    def for_raw_inputs(self):
+        """Return an equal stack whose weights are for inputs that are not standardised."""
+        (mean, scale), (mean_of_others, scale_of_others) = self.moments
+        classes = len(self.weights)
+        means, scales = (
+            np.concatenate([own, np.tile(others, (classes, 1))], axis=1)
+            for own, others in ((mean, mean_of_others), (scale, scale_of_others))
+        )
+        weights = self.weights / scales
+        return from_weights(weights, self.intercepts - (weights * means).sum(axis=1))
+
     def _standardised(self, parts):
         return [(part - mean) / scale for part, (mean, scale) in zip(parts, self.moments, strict=True)]
+
+
+def from_weights(weights, intercepts):
+    """Return the stack of `Stack.for_raw_inputs`: (C, 2M + CM), (C,) -> Stack."""
+    stack = Stack()
+    stack.weights, stack.intercepts, stack.moments = weights, intercepts, [(0.0, 1.0)] * 2
+    return stack
 
 
 def _inputs(members):

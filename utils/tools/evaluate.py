@@ -27,7 +27,7 @@ from utils.files import check_writable, write_json
 from utils.plots.comparison import person_and_machine
 from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.run_folder import ANY_WEIGHTS, RETRAIN, fold_files
-from utils.runs.thresholds_file import read_thresholds
+from utils.runs.thresholds_file import read_rule
 from utils.safe_load import read_json
 from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
 from utils.scoring.significance import mcnemar
@@ -111,7 +111,7 @@ def read_decisions(path, thresholds, classes):
     table = read_probabilities(path, classes)
     if thresholds is None:
         raise InputError(f"{path} holds probabilities; add --thresholds thresholds.json, or a number such as 0.5")
-    return table.index.tolist(), (table.to_numpy() >= read_thresholds(thresholds, classes)).astype(np.uint8)
+    return table.index.tolist(), read_rule(thresholds, classes).decide(table.to_numpy()).astype(np.uint8)
 
 
 def read_probabilities(path, classes):

@@ -7,7 +7,7 @@ from utils.data.tables import read_table
 from utils.errors import InputError
 from utils.plots.comparison import person_and_machine
 from utils.runs.run_folder import read_numbers
-from utils.runs.thresholds_file import read_thresholds
+from utils.runs.thresholds_file import read_rule
 from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
 from utils.tools import plot
 from utils.tools.evaluate import read_person
@@ -36,7 +36,7 @@ def measure(runs, human, out):
         raise InputError(f"{run.folder} has other classes than the competition's 28; train with --classes hpa")
     history, test = plot.read_history(run.fold.folder), tested(run)
     person = read_person(human, run.fold.classes, test.ids, run.folder / TEST) if human else None
-    fitted = read_thresholds(run.folder / FITTED, run.fold.classes)
+    fitted = read_rule(run.folder / FITTED, run.fold.classes)
     speed = read_table(
         run.folder / SPEED, ["images", "batch", "all", "device"], what="a table of predict.py --benchmark"
     )
@@ -48,7 +48,7 @@ def measure(runs, human, out):
     for row, *both in zip(["All", *map(str, range(len(HPA_CLASSES)))], raw, smoothed, strict=True):
         for column, value in zip(("raw", "smoothed"), both, strict=True):
             values[ONE, row, column] = [Ours(value, run.note)]
-    ways = {f"threshold {THRESHOLD}": decisions, "fitted thresholds": test.probabilities >= fitted}
+    ways = {f"threshold {THRESHOLD}": decisions, "fitted thresholds": fitted.decide(test.probabilities)}
     parts = [table_two(test.truth, taken, "machine", run.note, way) for way, taken in ways.items()]
     values |= {key: [number for part in parts for number in part[key]] for key in parts[0]}
     if person:
