@@ -21,7 +21,8 @@ EXAMPLE = "1:bce 11:soft_f1+2*weighted_bce"
 
 @dataclass
 class LossInputs:
-    """Logits (B, C) float and targets (B, C) of 0 and 1; class_weights and pos_weights: (C,), from `class_weights` and `pos_weights`.
+    """Logits (B, C) float and targets (B, C) of 0 and 1, or from 0 to 1 for the losses of `TAKES_SOFT_TARGETS`; class_weights and
+    pos_weights: (C,), from `class_weights` and `pos_weights`.
     exclusive: the classes exclude each other, so that probabilities are a softmax's."""
 
     logits: torch.Tensor
@@ -128,6 +129,11 @@ LOSSES = {
     "focal": Loss(focal),
     "soft_f1": Loss(soft_f1, separable=False),
 }
+TAKES_SOFT_TARGETS = {
+    "bce",
+    "bce_sum",
+    "weighted_bce",
+}  # linear in the targets: a probability means what a mean of labels would
 EXCLUSIVE = "cross_entropy"  # the loss under which the classes of a network exclude each other
 # With loss and lr Chen's nine, Fig. 5; and the binary accuracy of the poster's table.
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall", "accuracy"]
@@ -135,12 +141,12 @@ CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision"
 
 def rates(inputs):
     """{precision, recall, accuracy: 0-d tensor} of the batch at the threshold 0.5, over all its decisions together."""
-    predicted = (inputs.probabilities >= 0.5).float()
-    hits = (predicted * inputs.targets).sum()
+    predicted, truth = ((values >= 0.5).float() for values in (inputs.probabilities, inputs.targets))
+    hits = (predicted * truth).sum()
     return {
         "precision": hits / predicted.sum().clamp(min=1),
-        "recall": hits / inputs.targets.sum().clamp(min=1),
-        "accuracy": (predicted == inputs.targets).float().mean(),
+        "recall": hits / truth.sum().clamp(min=1),
+        "accuracy": (predicted == truth).float().mean(),
     }
 
 
@@ -166,6 +172,11 @@ def is_exclusive(schedule):
     return EXCLUSIVE in schedule[0].value
 
 
+def takes_soft_targets(schedule):
+    """Whether all stages are defined for targets between 0 and 1."""
+    return all(set(stage.value) <= TAKES_SOFT_TARGETS for stage in schedule)
+
+
 def _parse_terms(stage, text):
     terms = {}
     for part in stage.split("+"):
@@ -186,12 +197,13 @@ def describe_terms(terms):
 class ScheduledLoss:
     """The loss of the current stage of a schedule, and the curves that are logged beside it.
 
-    schedule: from `parse_schedule`. targets: (N, C) 0/1 of the training set, for the class weights.
+    schedule: from `parse_schedule`. targets: (N, C) of the training set, 0/1 or soft, for the class weights: from
+    0.5 on they count as positives.
     """
 
     def __init__(self, schedule, targets, device):
         self.schedule, self.terms, self.exclusive = schedule, schedule[0].value, is_exclusive(schedule)
-        counts = targets.sum(axis=0, dtype=np.int64)
+        counts = (targets >= 0.5).sum(axis=0)
         self.class_weights = class_weights(counts).to(device)
         self.pos_weights = pos_weights(counts, len(targets)).to(device)
         used = {term for stage in schedule for term in stage.value}
