@@ -129,11 +129,8 @@ LOSSES = {
     "focal": Loss(focal),
     "soft_f1": Loss(soft_f1, separable=False),
 }
-TAKES_SOFT_TARGETS = {
-    "bce",
-    "bce_sum",
-    "weighted_bce",
-}  # linear in the targets: a probability means what a mean of labels would
+# Linear in the targets: the loss of a probability is the mean loss of labels drawn with it.
+TAKES_SOFT_TARGETS = {"bce", "bce_sum", "weighted_bce"}
 EXCLUSIVE = "cross_entropy"  # the loss under which the classes of a network exclude each other
 # With loss and lr Chen's nine, Fig. 5; and the binary accuracy of the poster's table.
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall", "accuracy"]

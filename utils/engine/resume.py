@@ -87,7 +87,7 @@ def find(run, config, overwrite):
 
 def _check_same_options(run, old, new):
     if changed := [key for key in new if key not in IGNORED_ON_RESUME and old[key] != new[key]]:
-        long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
+        long = {"rows_sha256": "other rows in the folds file or --pseudo", "class_names": "other classes"}
         shown = [long.get(key, f"{key} {old[key]!r} -> {new[key]!r}") for key in changed]
         raise InputError(f"{run} was trained with other options ({'; '.join(shown)}); {ANEW}")
 

@@ -174,9 +174,8 @@ def main():
     classes, channels = load_classes(args.classes), parse_channels(args.channels)
     if channels.mix:
         raise InputError(f"--channels {args.channels} mixes channels; name plain ones, such as rgby or green")
-    train_rows, valid_rows = split_fold(
-        args.folds, classes, args.fold, args.limit, args.seed, args.train_limit, valid_source=args.valid_source
-    )
+    choice = {"train_limit": args.train_limit, "valid_source": args.valid_source}
+    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, **choice)
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
     check_files(files)
     known, unknown = np.split(read_all_features(files, args.size, channels.names, args.workers), [len(train_rows)])
