@@ -314,9 +314,10 @@ def check_options(args):
     schedule = losses.parse_schedule(args.loss)
     if losses.is_exclusive(schedule) and not args.single_label:
         raise InputError(f"--loss {args.loss!r} is for images of exactly one class; add --single-label")
-    if args.pseudo and (args.single_label or not losses.takes_soft_targets(schedule)):
-        fix = f"give --loss with {', '.join(sorted(losses.TAKES_SOFT_TARGETS))} only, and no --single-label"
-        raise InputError(f"--pseudo gives probabilities in place of labels; {fix}")
+    hard = sorted({term for stage in schedule for term in stage.value if not losses.LOSSES[term].soft_targets})
+    if args.pseudo and (hard or args.single_label):
+        what = f"the loss {', '.join(hard)}" if hard else "--single-label"
+        raise InputError(f"--pseudo gives labels between 0 and 1, which {what} cannot take; leave one out")
     if args.lr_schedule == "cosine" and args.plateau != "none":
         fix = "add --plateau none"
         raise InputError(f"--lr-schedule cosine and --plateau {args.plateau} both set the learning rate; {fix}")

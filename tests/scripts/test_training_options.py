@@ -476,8 +476,8 @@ def test_impossible_options_are_refused(atlas, folds, tmp_path):
         (["--lr-schedule", "cosine"], ["--plateau epoch both set the learning rate", "--plateau none"]),
         (["--warmup", 2.5], "--warmup 2.5 is longer than --epochs 2; give less"),
         (["--warmup", -1], "--warmup -1.0 is out of range"),
-        (["--pseudo", "p.csv", "--loss", "1:bce 2:focal"], "--pseudo gives probabilities in place of labels"),
-        (["--pseudo", "p.csv", "--single-label"], "only, and no --single-label"),
+        (["--pseudo", "p.csv", "--loss", "1:bce 2:focal"], "which the loss focal cannot take"),
+        (["--pseudo", "p.csv", "--single-label"], "which --single-label cannot take; leave one out"),
         (["--pseudo", "p.csv"], "p.csv does not exist"),
         (blockless, ["--checkpointing finds no blocks in pretrainedmodels:bninception", "--accumulate"]),
     ):

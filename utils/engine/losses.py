@@ -21,8 +21,7 @@ EXAMPLE = "1:bce 11:soft_f1+2*weighted_bce"
 
 @dataclass
 class LossInputs:
-    """Logits (B, C) float and targets (B, C) of 0 and 1, or from 0 to 1 for the losses of `TAKES_SOFT_TARGETS`; class_weights and
-    pos_weights: (C,), from `class_weights` and `pos_weights`.
+    """Logits (B, C) float and targets (B, C) of 0 and 1; class_weights and pos_weights: (C,), from `class_weights` and `pos_weights`.
     exclusive: the classes exclude each other, so that probabilities are a softmax's."""
 
     logits: torch.Tensor
@@ -113,24 +112,24 @@ def soft_f1(inputs, smooth=1.0):
 
 @dataclass(frozen=True)
 class Loss:
-    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed."""
+    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed. soft_targets: it is
+    smallest where the probabilities are the targets, also for targets between 0 and 1."""
 
     function: callable
     separable: bool = True
+    soft_targets: bool = False
 
 
 LOSSES = {
-    "bce": Loss(bce),
-    "bce_sum": Loss(bce_sum),
-    "cross_entropy": Loss(cross_entropy),
-    "weighted_bce": Loss(weighted_bce),
+    "bce": Loss(bce, soft_targets=True),
+    "bce_sum": Loss(bce_sum, soft_targets=True),
+    "cross_entropy": Loss(cross_entropy, soft_targets=True),
+    "weighted_bce": Loss(weighted_bce, soft_targets=True),
     "pos_weight_bce": Loss(pos_weight_bce),
     "positive_bce": Loss(positive_bce),
     "focal": Loss(focal),
     "soft_f1": Loss(soft_f1, separable=False),
 }
-# Linear in the targets: the loss of a probability is the mean loss of labels drawn with it.
-TAKES_SOFT_TARGETS = {"bce", "bce_sum", "weighted_bce"}
 EXCLUSIVE = "cross_entropy"  # the loss under which the classes of a network exclude each other
 # With loss and lr Chen's nine, Fig. 5; and the binary accuracy of the poster's table.
 CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision", "recall", "accuracy"]
@@ -138,12 +137,12 @@ CURVES = ["bce", "weighted_bce", "positive_bce", "focal", "soft_f1", "precision"
 
 def rates(inputs):
     """{precision, recall, accuracy: 0-d tensor} of the batch at the threshold 0.5, over all its decisions together."""
-    predicted, truth = ((values >= 0.5).float() for values in (inputs.probabilities, inputs.targets))
-    hits = (predicted * truth).sum()
+    predicted = (inputs.probabilities >= 0.5).float()
+    hits = (predicted * inputs.targets).sum()
     return {
         "precision": hits / predicted.sum().clamp(min=1),
-        "recall": hits / truth.sum().clamp(min=1),
-        "accuracy": (predicted == truth).float().mean(),
+        "recall": hits / inputs.targets.sum().clamp(min=1),
+        "accuracy": (predicted == (inputs.targets >= 0.5)).float().mean(),
     }
 
 
@@ -167,11 +166,6 @@ def parse_schedule(text):
 def is_exclusive(schedule):
     """Whether a network trained by this schedule gives probabilities that sum to 1."""
     return EXCLUSIVE in schedule[0].value
-
-
-def takes_soft_targets(schedule):
-    """Whether all stages are defined for targets between 0 and 1."""
-    return all(set(stage.value) <= TAKES_SOFT_TARGETS for stage in schedule)
 
 
 def _parse_terms(stage, text):
