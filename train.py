@@ -10,11 +10,11 @@
 The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), skipped.csv (those that --skip-bad left out),
 last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and
-TensorBoard events (every step), oof.csv (best epoch's probabilities for the
-validation fold) and validation/ (every epoch's, in 16 bits). Interrupted in
-any way, the same command goes on with the step after the last one saved and
-ends with the same weights (on a CPU to the bit; with --max-minutes perhaps an
-epoch earlier). Ctrl+C and SIGTERM save first.
+TensorBoard events (every step), oof.csv (the probabilities of the epoch kept,
+see --keep, for the validation fold) and validation/ (every epoch's, in 16
+bits). Interrupted in any way, the same command goes on with the step after the
+last one saved and ends with the same weights (on a CPU to the bit; with
+--max-minutes perhaps an epoch earlier). Ctrl+C and SIGTERM save first.
 """
 
 import argparse
@@ -53,7 +53,9 @@ from utils.runs.config import (
     FITS,
     GAIN_MODES,
     HEADS,
+    KEEPS,
     LAYERS,
+    LR_SCHEDULES,
     MOST_BATCH,
     MOST_FOLD,
     NORMALISATIONS,
@@ -63,6 +65,7 @@ from utils.runs.config import (
     RunConfig,
     is_score_threshold,
 )
+from utils.runs.pseudo_labels import add_pseudo_labels, read_pseudo_labels, soft_targets
 from utils.runs.run_folder import WEIGHTS
 from utils.safe_load import is_line
 from utils.schedule import first_steps
@@ -70,7 +73,7 @@ from utils.scoring.metrics import best_global_threshold, f1_per_class, macro_f1
 
 NOT_NEGATIVE = (
     *("limit", "lr", "momentum", "weight_decay", "l1", "clip", "patience", "min_gain"),
-    *("early_stop", "max_minutes", "seed", "skip_nan"),
+    *("early_stop", "max_minutes", "seed", "skip_nan", "warmup"),
 )
 
 
@@ -96,10 +99,14 @@ def parse_args():
     normalise = "by statistics of the training set, of each image, or not"
     arg("--normalise", choices=NORMALISATIONS, help=normalise, group=data)
     arg("--augment", help='none, d4, chen, or stages: "1:chen 21:chen_strong"', group=data)
-    limit = "use only N training and N validation images; 0: all"
+    limit = "use only N training, N validation and N --pseudo images; 0: all"
     arg("--limit", type=int, metavar="N", help=limit, group=data)
     single = "use only images of exactly one class"
     arg("--single-label", action=argparse.BooleanOptionalAction, help=single, group=data)
+    source = "validate on the rows of this source alone, kaggle say; the fold's other rows are left out"
+    arg("--valid-source", metavar="NAME", help=source, group=data)
+    pseudo = "predictions of images to train on too, with the probabilities as targets; --images names their folder too"
+    arg("--pseudo", metavar="CSV", help=pseudo, group=data)
     net = parser.add_argument_group("network")
     arg("--model", help=f"{', '.join(models.NETWORKS)}, timm:NAME or pretrainedmodels:NAME", group=net)
     head = "what follows the last feature map: the network's own, average and maximum, or attention of each class"
@@ -118,8 +125,14 @@ def parse_args():
     arg("--lr", type=float, help="learning rate", group=opt)
     arg("--momentum", type=float, help="momentum of sgd", group=opt)
     arg("--weight-decay", type=float, help="L2 penalty (adamw: decoupled)", group=opt)
+    norms = "weight decay also of biases and normalisation layers"
+    arg("--decay-norms", action=argparse.BooleanOptionalAction, help=norms, group=opt)
     arg("--l1", type=float, help="L1 penalty", group=opt)
     arg("--clip", type=float, help="largest gradient norm; 0: any", group=opt)
+    warmup = "epochs, 0.5 say, in whose steps the learning rate rises from 0 by equal amounts"
+    arg("--warmup", type=float, metavar="EPOCHS", help=warmup, group=opt)
+    cosine = "cosine: the rate then falls to 0, at the last step of the last of --epochs"
+    arg("--lr-schedule", choices=LR_SCHEDULES, help=cosine, group=opt)
     plateau = (
         "halve the learning rate when training soft F1 (each step) or validation macro F1 (each epoch) stands still"
     )
@@ -132,6 +145,8 @@ def parse_args():
     arg("--ema", type=float, metavar="DECAY", help=ema, group=opt)
     early = "stop after N epochs without a better macro F1 under the same loss; 0: never"
     arg("--early-stop", type=int, metavar="N", help=early, group=opt)
+    keep = "epoch whose weights and oof.csv are kept: that of the best macro F1, or the last"
+    arg("--keep", choices=KEEPS, help=keep, group=opt)
     score = "threshold at which an epoch's validation macro F1 counts: the best one for all classes, or a number"
     arg("--score-threshold", metavar="best|P", help=score, group=opt)
     arg("--valid-tta", type=int, choices=TTA_VIEWS, help="TTA views per image in validation", group=opt)
@@ -204,8 +219,11 @@ def prepare(args, context, device, run, started):
     amp = amp_dtype(args.amp, device)
     schedule, channels = losses.parse_schedule(args.loss), parse_channels(args.channels)
     classes = load_classes(args.classes)
-    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, single=args.single_label)
-
+    choice = {"single": args.single_label, "valid_source": args.valid_source}
+    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, **choice)
+    soft = read_pseudo_labels(args.pseudo, args.folds, classes, args.limit) if args.pseudo else None
+    if soft is not None:
+        train_rows = add_pseudo_labels(train_rows, soft)
     options = {name: value for name, value in vars(args).items() if name != "check"}
     config = RunConfig(
         **options,
@@ -213,12 +231,14 @@ def prepare(args, context, device, run, started):
         planes=channels.planes,
         activation="softmax" if losses.is_exclusive(schedule) else "sigmoid",
         arithmetic=str(amp or torch.float32).removeprefix("torch."),
-        **resume.provenance(train_rows, valid_rows),
+        **resume.provenance(train_rows, valid_rows, soft),
     )
     plan_steps(args, schedule, channels, len(train_rows))
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
-        print(f"{run} is trained already (best macro F1 {saved['score']:.4f}); --overwrite starts anew")
+        print(
+            f"{run} is trained already (macro F1 {saved['score']:.4f} in the {args.keep} epoch); --overwrite starts anew"
+        )
         return None
 
     torch.manual_seed(args.seed)
@@ -246,7 +266,8 @@ def prepare(args, context, device, run, started):
         "seed": args.seed,
     }
     train_images, valid_images = images[: len(train_rows)], images[len(train_rows) :]
-    train_set = Samples(train_images, *seen, targets=encode(train_rows["Target"], classes), **training)
+    targets = encode(train_rows["Target"], classes) if soft is None else soft_targets(train_rows, soft)
+    train_set = Samples(train_images, *seen, targets=targets, **training)
     valid_set = Samples(valid_images, *seen, targets=encode(valid_rows["Target"], classes))
 
     network = context.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
@@ -293,8 +314,21 @@ def check_options(args):
         for text in value if isinstance(value, list) else [value]:
             if text and isinstance(text, str) and not is_line(text):
                 raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; fix it")
-    if losses.is_exclusive(losses.parse_schedule(args.loss)) and not args.single_label:
+    schedule = losses.parse_schedule(args.loss)
+    if losses.is_exclusive(schedule) and not args.single_label:
         raise InputError(f"--loss {args.loss!r} is for images of exactly one class; add --single-label")
+    hard = sorted({term for stage in schedule for term in stage.value if not losses.loss_of(term).soft_targets})
+    if args.pseudo and (hard or args.single_label):
+        what = f"the loss {', '.join(hard)}" if hard else "--single-label"
+        raise InputError(f"--pseudo gives labels between 0 and 1, which {what} cannot take; leave one out")
+    if args.lr_schedule == "cosine" and args.plateau != "none":
+        fix = "add --plateau none"
+        raise InputError(f"--lr-schedule cosine and --plateau {args.plateau} both set the learning rate; {fix}")
+    if args.warmup > args.epochs:
+        raise InputError(f"--warmup {args.warmup:g} is longer than --epochs {args.epochs}; give less")
+    if args.keep == "last" and args.early_stop:
+        fix = "add --early-stop 0"
+        raise InputError(f"--keep last keeps no best epoch, which --early-stop {args.early_stop} counts from; {fix}")
     if not is_score_threshold(args.score_threshold):
         raise InputError(f"--score-threshold {args.score_threshold!r} is neither best nor a number from 0 to 1; fix it")
     augment.parse(args.augment)

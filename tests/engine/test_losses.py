@@ -214,6 +214,17 @@ def test_weighted_bce_weights_negatives_too():
     assert (logits.grad[:, 1] / logits.grad[:, 0]).tolist() == pytest.approx([1] * 4)
 
 
+@pytest.mark.parametrize("name", [name for name, loss in losses.LOSSES.items() if loss.soft_targets])
+def test_a_loss_of_soft_targets_is_its_mean_over_labels_drawn_with_them(name):
+    logits, weights = (torch.tensor(values, dtype=torch.float64) for values in ([[0.5, -1.0, 2.0]], [1.0, 3.0, 9.0]))
+    soft = torch.tensor([[0.2, 0.7, 0.9]], dtype=torch.float64)
+    labels = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)[:, None]
+    chances = torch.where(labels == 1, soft, 1 - soft).prod(2)[:, 0]
+    function = losses.LOSSES[name].function
+    drawn = torch.stack([function(inputs_of(logits, target, weights, weights)) for target in labels])
+    assert torch.isclose(function(inputs_of(logits, soft, weights, weights)), (chances * drawn).sum())
+
+
 def test_schedule_is_read_and_kept():
     schedule = losses.parse_schedule("1:bce 11:soft_f1+weighted_bce step10000:soft_f1+10*weighted_bce")
     starts = first_steps(schedule, 437, "loss schedule")  # Chen's 27,965 images in batches of 64

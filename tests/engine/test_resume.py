@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from torchrun import together, torchrun
 from utils.cli import UNITS, clock, parse_span
 from utils.engine import inference, resume
 from utils.engine.interrupt import Stop
+from utils.engine.learning_rate import scheduled_rate
 from utils.engine.trainer import Trainer
 from utils.errors import InputError
 
@@ -69,6 +71,26 @@ def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, u
     assert lives == 3 * (per_epoch + 1) - 1, "every life makes one step, or one validation"
     assert sorted(set(steps)) == list(range(1, 3 * per_epoch + 1))
     assert differences(undisturbed, tmp_path / "mini/fold0") == []
+
+
+def test_cosine_and_groups_of_weights_go_on_within_the_warm_up_and_after(words, tmp_path):
+    """Stopped after each of the first four steps, three of which are the warm-up; the rates are those of the steps."""
+    more = {"plateau": "none", "lr-schedule": "cosine", "warmup": 0.7, "weight-decay": 0.1, "optimiser": "adamw"}
+    more |= {"accumulate": 2, "keep": "last"}
+    succeed("train", *words(tmp_path, name="whole", **more), "--no-decay-norms")
+    parts = [*words(tmp_path, name="parts", **more), "--no-decay-norms"]
+    for _ in range(4):
+        assert "stopped at the time limit" in succeed("train", *parts, "--time-limit", "0.001s").out
+    succeed("train", *parts)
+    assert differences(tmp_path / "whole/fold0", tmp_path / "parts/fold0") == []
+    log, steps = (pd.read_csv(tmp_path / f"whole/fold0/{name}.csv") for name in ("log", "steps"))
+    config = SimpleNamespace(lr=0.001, epochs=3, warmup=0.7, lr_schedule="cosine")
+    for table in (log, steps):
+        rates = [scheduled_rate(step, config, len(steps) // 3) for step in table["step"]]
+        assert table["lr"].tolist() == pytest.approx(rates, rel=1e-12)
+    assert log["lr"].iloc[-1] == 0
+    refuse("train", *words(tmp_path, name="parts", **more | {"epochs": 4}), "--no-decay-norms", says="epochs 3 -> 4")
+    refuse("train", *words(tmp_path, name="parts", **more), says="decay_norms False -> True")
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

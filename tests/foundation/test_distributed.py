@@ -89,6 +89,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
 def test_a_training_by_two_processes_is_that_of_one(atlas, folds, tmp_path):
     """Of a network without dropout and batch norm."""
     options = dict(model="m_cnn", size=128, epochs=2, optimiser="sgd", lr=0.01, limit=19, loss="1:bce 2:soft_f1+bce")
+    options |= {"warmup": 0.7, "plateau": "none", "lr-schedule": "cosine"}
     out = together("train", *train_options(atlas, folds, tmp_path, "two", **options))
     succeed("train", *train_options(atlas, folds, tmp_path, "one", **options))
     assert "on 2 x " in out and out.count("recipe gapnet_pl") == 1, "only the main process prints"
@@ -99,7 +100,8 @@ def test_a_training_by_two_processes_is_that_of_one(atlas, folds, tmp_path):
     assert first.index.equals(second.index) and first.columns.equals(second.columns)
     assert second.to_numpy() == pytest.approx(first.to_numpy(), abs=1e-4)
     logs = [pd.read_csv(folder / "steps.csv") for folder in (one, two)]
-    assert logs[0]["step"].tolist() == logs[1]["step"].tolist()
+    for name in ("step", "lr"):
+        assert logs[0][name].tolist() == logs[1][name].tolist()
     assert logs[1]["loss"].to_numpy() == pytest.approx(logs[0]["loss"].to_numpy(), rel=1e-4)
     weights = [torch.load(folder / "last.pt", weights_only=True)["model"] for folder in (one, two)]
     for name in weights[0]:

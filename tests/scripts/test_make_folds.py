@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import make_folds
+from utils.data.labels import load_classes, split_fold
+from utils.errors import InputError
 from utils.opencv import cv2
 from utils.runs.predictions import read_predictions
 from utils.scoring.stratify import even_out
@@ -66,6 +68,33 @@ def test_external_rows_are_split_and_always_train_rows_are_not(tmp_path):
     assert table["source"].value_counts().to_dict() == {"kaggle": 30, "hpav18": 30, "lab": 5}
     assert (table["fold"][table["source"] == "lab"] == -1).all()
     assert table["fold"][table["source"] != "lab"].value_counts().to_dict() == {fold: 12 for fold in range(5)}
+
+
+def test_one_source_validates_alone_and_the_others_are_trained_on_in_other_folds(tmp_path):
+    labels = write_labels(tmp_path / "train.csv", {f"k{i}": str(i % 3) for i in range(30)})
+    more = write_labels(tmp_path / "more.csv", {f"e{i}": str(i % 3) for i in range(30)})
+    only = write_labels(tmp_path / "only.csv", {f"a{i}": "27" for i in range(5)})
+    path, classes = tmp_path / "folds.csv", load_classes("hpa")
+    sources = ["--external", f"hpav18={more}", "--always-train", f"lab={only}"]
+    succeed("make_folds", "--labels", labels, *sources, "--folds", 3, "-o", path)
+    table, validated = read(path), []
+    for fold in range(3):
+        train, valid = split_fold(path, classes, fold, valid_source="kaggle")
+        own = table["fold"] == fold
+        assert valid["Id"].tolist() == table["Id"][own & (table["source"] == "kaggle")].tolist()
+        assert train["Id"].tolist() == table["Id"][~own].tolist() and set(train["source"]) == {
+            "kaggle",
+            "hpav18",
+            "lab",
+        }
+        assert train.equals(split_fold(path, classes, fold)[0])
+        validated += valid["Id"].tolist()
+    assert sorted(validated) == sorted(read(labels)["Id"]), "each once"
+    with pytest.raises(InputError, match="no row of the source lab to validate on, only of hpav18, kaggle"):
+        split_fold(path, classes, 0, valid_source="lab")
+    table.drop(columns="source").to_csv(path, index=False)
+    with pytest.raises(InputError, match="lacks the column source"):
+        split_fold(path, classes, 0, valid_source="kaggle")
 
 
 def test_near_duplicates_share_a_fold_even_with_an_always_train_row(own_atlas, tmp_path):

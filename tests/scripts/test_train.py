@@ -230,6 +230,30 @@ def test_the_rate_halves_by_steps_when_the_running_mean_of_soft_f1_stands_still(
     assert rates(subject, [0.3] * 28) == [0.1] * 16 + [0.05] * 11 + [0.025]
 
 
+def test_a_plateau_counts_from_the_end_of_the_warm_up():
+    """Ten steps of it, of five an epoch, then as without. An epoch that ends within it does not count either."""
+    options = {"loss": "1:soft_f1", "patience": 2, "min_gain": 1e-4, "warmup": 2.0}
+    subject = make_trainer(plateau="step", **options)
+    subject.begin_epoch()
+    expected = [0.1 * (step / 10) for step in range(1, 11)] + [0.1] * 16 + [0.05] * 2
+    assert rates(subject, [0.3] * 28) == expected
+    subject = make_trainer(plateau="epoch", **options | {"patience": 0})
+    finished_after(subject, [0.9, 0.8])
+    assert subject.plateau.scheduler.best == -float("inf")
+    finished_after(subject, [0.3, 0.2])
+    assert subject.lr == 0.05
+
+
+def test_cosine_and_warm_up_are_the_rate_of_all_groups_of_weights():
+    options = {"loss": "1:soft_f1", "plateau": "none", "epochs": 2, "warmup": 0.4, "lr_schedule": "cosine"}
+    subject = make_trainer(decay_norms=False, **options)
+    subject.begin_epoch()
+    found = rates(subject, [0.3] * 10)
+    cosine = [0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(1, 9)]
+    assert found == pytest.approx([0.05, 0.1, *cosine]) and found[-1] == 0
+    assert [group["lr"] for group in subject.optimiser.param_groups] == [0, 0]
+
+
 def test_noise_neither_halves_the_rate_of_a_rising_mean_nor_saves_that_of_a_falling_one():
     noise = np.random.default_rng(0).normal(0, 0.1, 400)
     for slope, halved in ((0.001, False), (-0.0005, True)):
@@ -299,6 +323,22 @@ def test_early_stop_counts_from_the_stage_that_is_reached():
     # From step 12, which is in epoch 3: that epoch counts.
     by_step = {"loss": "1:bce step12:focal", "early_stop": 3, "epochs": 50}
     assert finished_after(make_trainer(**by_step), [0.5, 0.1, 0.1, 0.1, 0.1]) == [False] * 4 + [True]
+
+
+def test_the_last_epoch_is_kept_if_asked_for(atlas, folds, tmp_path, monkeypatch):
+    """Though each epoch is worse than the one before; who reads the run takes the same epoch."""
+    scores = iter([0.9, 0.8, 0.7])
+    monkeypatch.setattr(train, "scored", lambda *_: (0.5, next(scores)))
+    command = train_options(atlas, folds, tmp_path, epochs=3, keep="last")
+    refuse("train", *command, "--early-stop", 2, says=["--keep last", "--early-stop 2", "add --early-stop 0"])
+    assert "last epoch 3 of 3" in succeed("train", *command).out
+    folder = tmp_path / "mini/fold0"
+    kept = checkpoint.load(folder / WEIGHTS)
+    assert (kept["epoch"], kept["score"]) == (3, 0.7) and same(kept["model"], weights_of(folder))
+    last = np.load(folder / "validation/epoch003.npy")
+    assert last.astype(float) == pytest.approx(read_predictions(folder / "oof.csv").to_numpy(), rel=2**-11, abs=1e-7)
+    assert "smooth over 3 epochs" in succeed("threshold", folder, "--repeats", 1, "-o", tmp_path / "t.json").out
+    assert "macro F1 0.7000 in the last epoch" in succeed("train", *command).out
 
 
 def test_gain_relative_to_the_best_or_as_it_is():

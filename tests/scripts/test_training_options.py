@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from conftest import refuse, stop_in_epoch, succeed, train_options
 from kills import differences
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from utils import models
@@ -369,8 +370,37 @@ def test_how_an_optimiser_computes_is_the_devices_and_not_the_files(name):
     assert all(torch.equal(begun["cpu"][key], value) for key, value in begun["file of a gpu"].items())
     weights = [nn.Parameter(torch.zeros(2))]
     options = type("Options", (), {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0})
-    on_gpu = trainer.OPTIMISERS[name](weights, options, True).param_groups[0]
-    assert on_gpu.get("fused") is (True if name != "adadelta" else None)
+    groups = trainer.decay_groups([*weights, nn.Parameter(torch.zeros(2, 2))], decay_norms=False)
+    on_gpu = trainer.OPTIMISERS[name](groups, options, True).param_groups
+    assert [group.get("fused") for group in on_gpu] == [True if name != "adadelta" else None] * 2
+
+
+@pytest.mark.parametrize("name", ["densenet121", "gapnet_pl", "conv_mil", "timm:test_vit"])
+def test_weights_that_decay_are_those_of_timm(name):
+    """Each weight is in one group; with zero gradients AdamW multiplies it by 1 - lr * decay, or leaves it as it is."""
+    network = build(name, size=160 if "vit" in name else 32)
+    subject = make_trainer(network, optimiser="adamw", lr=0.5, weight_decay=0.1, decay_norms=False)
+    groups = subject.optimiser.param_groups
+    names = {id(weight): key for key, weight in network.named_parameters()}
+    found = [sorted(names[id(weight)] for weight in group["params"]) for group in groups]
+    theirs = param_groups_weight_decay(network, 0.1)
+    expected = {group["weight_decay"]: sorted(names[id(weight)] for weight in group["params"]) for group in theirs}
+    assert {group["weight_decay"]: own for group, own in zip(groups, found, strict=True)} == expected
+    assert sorted(sum(found, [])) == sorted(names.values())
+    before = {key: weight.clone() for key, weight in network.named_parameters()}
+    for weight in network.parameters():
+        weight.grad = torch.zeros_like(weight)
+    subject.optimiser.step()
+    for key, weight in network.named_parameters():
+        assert torch.allclose(weight, before[key] * (0.95 if key in expected[0.1] else 1.0)), key
+
+
+def test_decay_groups_of_a_last_layer_alone_and_by_default():
+    network = build("densenet121")
+    head = list(network.get_submodule(network.head_layers[0]).parameters())
+    subject = make_trainer(network, layers="last", decay_norms=False)
+    assert [group["params"] for group in subject.optimiser.param_groups] == [head[:1], head[1:]]
+    assert len(make_trainer(network).optimiser.param_groups) == 1
 
 
 def build_tiny(classes, channels, size):
@@ -483,6 +513,12 @@ def test_impossible_options_are_refused(atlas, folds, tmp_path):
         (["--head", "avg_max"], ["gapnet_pl cannot have the head avg_max", "give --head own"]),
         ([*single, "--head", "avg_max"], ["batch norm of timm:test_resnet", "give --batch-size 2 or more"]),
         (["--loss", "1:focal(21)"], ["focal(21)", "γ from 0 to 20 and α from 0 to 1"]),
+        (["--lr-schedule", "cosine"], ["--plateau epoch both set the learning rate", "--plateau none"]),
+        (["--warmup", 2.5], "--warmup 2.5 is longer than --epochs 2; give less"),
+        (["--warmup", -1], "--warmup -1.0 is out of range"),
+        (["--pseudo", "p.csv", "--loss", "1:bce 2:focal"], "which the loss focal cannot take"),
+        (["--pseudo", "p.csv", "--single-label"], "which --single-label cannot take; leave one out"),
+        (["--pseudo", "p.csv"], "p.csv does not exist"),
         (blockless, ["--checkpointing finds no blocks in pretrainedmodels:bninception", "--accumulate"]),
     ):
         refuse("train", *words, *more, says=says)

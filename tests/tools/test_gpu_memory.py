@@ -21,6 +21,14 @@ def test_the_memory_of_a_recipe_is_what_was_counted_elsewhere_and_what_comes_on_
         assert counted <= found < 1.4 * counted, amp
 
 
+def test_the_moments_of_adam_take_twice_the_weights_in_one_group_or_two():
+    options = RECIPES["gapnet_pl"] | {"size": 128, "batch_size": 8, "momentum": 0.0}
+    without = gpu_memory.estimate(options, 13, None)
+    for more in ({}, {"decay_norms": False}):
+        added = gpu_memory.estimate(options | {"optimiser": "adamw"} | more, 13, None) - without
+        assert added == pytest.approx(2 * 4 * 626_221, rel=0.01)
+
+
 def test_memory_is_that_of_tensors_alive_at_once():
     with gpu_memory.Peak() as peak:
         kept = torch.zeros(1000)

@@ -128,12 +128,15 @@ def read_folds(path, classes):
     return rows.assign(fold=rows["fold"].astype(int))
 
 
-def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False):
+def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False, valid_source="all"):
     """Split the rows of a folds file: -> two DataFrames, to train on (all other folds, and −1) and to validate on.
 
     limit: the most rows of each; train_limit: the most rows to train on (0: all). They are the first in one
-    random order, so that a smaller limit selects a subset. single: only rows of exactly one class. Raise InputError if
-    the fold or another one is missing, or if a row has a near-duplicate in the external test set.
+    random order, so that a smaller limit selects a subset. single: only rows of exactly one class. valid_source: validate
+    only on rows of this `source`. The fold's other rows are then left out and still trained on in other folds: some may be
+    near-duplicates of validation rows. Thresholds and scores, which read the out-of-fold predictions of the validation
+    rows, are so those of one source. Raise InputError if the fold or another one is missing, if the fold has no row of the
+    source, or if a row has a near-duplicate in the external test set.
     """
     rows = read_folds(path, classes)
     _check_apart_from_test(path, rows)
@@ -141,7 +144,8 @@ def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False
     existing = sorted(set(rows["fold"]) - {-1})
     if fold not in existing:
         raise InputError(f"{path} has no fold {fold}; it has {', '.join(map(str, existing)) or 'only -1'}")
-    parts = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
+    own = rows["fold"] == fold
+    parts = rows[~own], _of_source(path, rows[own], valid_source)
     if not len(parts[0]):
         raise InputError(f"{path} has no rows outside fold {fold} to train on; make at least two folds")
     if single:
@@ -155,6 +159,18 @@ def split_fold(path, classes, fold, limit=0, seed=0, train_limit=0, single=False
         part.iloc[np.argsort(order[part.index], kind="stable")[:count]].sort_index().reset_index(drop=True)
         for part, count in zip(parts, most, strict=True)
     )
+
+
+def _of_source(path, rows, source):
+    """Return the rows of a validation fold that are of one source; "all": of any."""
+    if source == "all":
+        return rows
+    if "source" not in rows.columns:
+        raise InputError(f"{path} lacks the column source; make it with make_folds.py, or give --valid-source all")
+    if not (rows["source"] == source).any():
+        found = listing(sorted(set(rows["source"])))
+        raise InputError(f"{path} has no row of the source {source} to validate on, only of {found}; give one of these")
+    return rows[rows["source"] == source]
 
 
 def _check_apart_from_test(path, rows):

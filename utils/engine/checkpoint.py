@@ -27,7 +27,7 @@ KEYS = {"config", "model", "epoch", "score"}  # in every checkpoint of the kit
 KIT_METADATA = "train.py"  # metadata key of a safetensors file; its value is JSON with epoch and score
 UNCHECKED_SIZE = 2048  # largest image size (pixels) for which a network is built without a check of its weights
 NUMBER = (int, float)
-PROGRESS = {  # types of a training's progress: last.pt has every key, the best epoch's weights only epoch and score
+PROGRESS = {  # types of a training's progress: last.pt has every key, best.safetensors only epoch and score
     **dict.fromkeys(("epoch", "step", "stage", "position", "best_epoch", "left_out"), int),
     **dict.fromkeys(("spent", "spent_in_epoch"), NUMBER),
     **{"score": (*NUMBER, type(None)), "finished": bool, "log": list},

@@ -72,13 +72,13 @@ def print_epoch(trainer, means, score, threshold, speed):
     if config.max_minutes:
         left = min(left, max(0.0, 60 * config.max_minutes - trainer.spent))
     terms = " ".join(f"{name} {means[name]:.3f}" for name in trainer.loss.terms)
-    best = "*" if progress.best_epoch == progress.epoch else " "
+    kept = "*" if progress.best_epoch == progress.epoch else " "
     count = f"{progress.epoch}/{config.epochs}"
-    print(f"{count:8}{terms:34}{score:>7.4f}{best} {threshold:>7.3f} {speed:>7.0f} {clock(left):>8}", flush=True)
+    print(f"{count:8}{terms:34}{score:>7.4f}{kept} {threshold:>7.3f} {speed:>7.0f} {clock(left):>8}", flush=True)
 
 
 def print_summary(trainer, run, truth, seconds, saving):
-    """Per-class table of the best epoch, at the threshold that is best for all classes together. seconds, saving: of this call of
+    """Per-class table of the epoch kept, at the threshold that is best for all classes together. seconds, saving: of this call of
     train.py, and of them those that the training waited for files to be written."""
     oof = read_predictions(run / "oof.csv").to_numpy()
     threshold, score = best_global_threshold(truth, oof)
@@ -96,6 +96,6 @@ def print_summary(trainer, run, truth, seconds, saving):
         by_class = np.mean([right[label == number].mean() for number in np.unique(label)])
         print(f"most likely class: accuracy {right.mean():.4f}, mean class accuracy {by_class:.4f}")
     print(
-        f"best epoch {trainer.progress.best_epoch} of {trainer.progress.epoch}: macro F1 {score:.4f} at one threshold "
+        f"{trainer.config.keep} epoch {trainer.progress.best_epoch} of {trainer.progress.epoch}: macro F1 {score:.4f} at one threshold "
         f"{threshold:.3f},\nchosen on these very images\n{clock(seconds)}, {saving / seconds:.1%} of it for saving -> {run}"
     )

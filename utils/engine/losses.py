@@ -174,19 +174,21 @@ def soft_f1(inputs, smooth=1.0):
 
 @dataclass(frozen=True)
 class Loss:
-    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed. numbers: {name: largest}
-    of those that a schedule may give in brackets, from 0, in the function's order."""
+    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed. soft_targets: it is
+    smallest where the probabilities are the targets, also for targets between 0 and 1. numbers: {name: largest} of those that a
+    schedule may give in brackets, from 0, in the function's order."""
 
     function: callable
     separable: bool = True
+    soft_targets: bool = False
     numbers: dict = field(default_factory=dict)
 
 
 LOSSES = {
-    "bce": Loss(bce),
-    "bce_sum": Loss(bce_sum),
-    "cross_entropy": Loss(cross_entropy),
-    "weighted_bce": Loss(weighted_bce),
+    "bce": Loss(bce, soft_targets=True),
+    "bce_sum": Loss(bce_sum, soft_targets=True),
+    "cross_entropy": Loss(cross_entropy, soft_targets=True),
+    "weighted_bce": Loss(weighted_bce, soft_targets=True),
     "pos_weight_bce": Loss(pos_weight_bce),
     "positive_bce": Loss(positive_bce),
     "focal": Loss(focal, numbers={"γ": 20, "α": 1}),
@@ -207,7 +209,7 @@ def rates(inputs):
     return {
         "precision": hits / predicted.sum().clamp(min=1),
         "recall": hits / inputs.targets.sum().clamp(min=1),
-        "accuracy": (predicted == inputs.targets).float().mean(),
+        "accuracy": (predicted == (inputs.targets >= 0.5)).float().mean(),
     }
 
 
@@ -258,13 +260,14 @@ def _numbers(term):
     return [float(word) for word in term.partition("(")[2].removesuffix(")").split(",") if word]
 
 
-def _loss_of(term):
+def loss_of(term):
+    """The Loss of a schedule's term, such as ``bce`` or ``focal(2)``."""
     return LOSSES[term.partition("(")[0]]
 
 
 def term_value(term, inputs):
     """The value of a schedule's term, such as ``bce`` or ``focal(2)``: 0-d tensor."""
-    return _loss_of(term).function(inputs, *_numbers(term))
+    return loss_of(term).function(inputs, *_numbers(term))
 
 
 def describe_terms(terms):
@@ -275,12 +278,13 @@ def describe_terms(terms):
 class ScheduledLoss:
     """The loss of the current stage of a schedule, and the curves that are logged beside it.
 
-    schedule: from `parse_schedule`. targets: (N, C) 0/1 of the training set, for the class weights.
+    schedule: from `parse_schedule`. targets: (N, C) of the training set, 0/1 or soft, for the class weights: from
+    0.5 on they count as positives.
     """
 
     def __init__(self, schedule, targets, device):
         self.schedule, self.terms, self.exclusive = schedule, schedule[0].value, is_exclusive(schedule)
-        counts = targets.sum(axis=0, dtype=np.int64)
+        counts = (targets >= 0.5).sum(axis=0)
         self.class_weights = class_weights(counts).to(device)
         self.pos_weights = pos_weights(counts, len(targets)).to(device)
         used = {term for stage in schedule for term in stage.value}
@@ -292,7 +296,7 @@ class ScheduledLoss:
 
     @property
     def separable(self):
-        return all(_loss_of(term).separable for term in self.terms)
+        return all(loss_of(term).separable for term in self.terms)
 
     def __call__(self, outputs, targets):
         """The sum of the stage's loss over the outputs, a list of (B, C) logits: 0-d tensor."""

@@ -28,8 +28,9 @@ class Plateau:
         self.mean_f1 = 0.0
 
     def after_step(self, soft_f1, steps):
-        """soft_f1: 1 − the loss, of the step just made. steps: made since the loss changed."""
-        if self.config.plateau != "step":
+        """soft_f1: 1 − the loss, of the step just made. steps: made since the loss changed or the warm-up ended, not positive
+        during the warm-up, which does not count."""
+        if self.config.plateau != "step" or steps <= 0:
             return
         self.mean_f1 += (soft_f1 - self.mean_f1) / WINDOW
         if steps >= min(WINDOW, self.steps_per_epoch):  # before, one lucky batch would be the best for long

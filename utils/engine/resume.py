@@ -26,12 +26,13 @@ ANEW = "choose another --name or give --overwrite"
 PACKAGES = "torch torchvision pretrainedmodels timm albumentations opencv-python-headless numpy pandas"
 
 
-def provenance(train_rows, valid_rows):
-    """Describe, for config.json, what a run's result depends on apart from its options."""
+def provenance(train_rows, valid_rows, soft=None):
+    """Describe, for config.json, what a run's result depends on apart from its options. soft: of `read_pseudo_labels`."""
     parts = (train_rows, valid_rows)
     text = "\n".join(part["Id"].str.cat(part["Target"], sep=",").str.cat(sep=";") for part in parts)
+    probabilities = b"" if soft is None else soft.to_numpy().tobytes()
     return {
-        "rows_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "rows_sha256": hashlib.sha256(text.encode() + probabilities).hexdigest(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES.split()},
         "commit": _commit(Path(__file__).parents[2]),
     }
@@ -86,7 +87,7 @@ def find(run, config, overwrite):
 
 def _check_same_options(run, old, new):
     if changed := [key for key in new if key not in IGNORED_ON_RESUME and old[key] != new[key]]:
-        long = {"rows_sha256": "other rows in the folds file", "class_names": "other classes"}
+        long = {"rows_sha256": "other rows in the folds file or --pseudo", "class_names": "other classes"}
         shown = [long.get(key, f"{key} {old[key]!r} -> {new[key]!r}") for key in changed]
         raise InputError(f"{run} was trained with other options ({'; '.join(shown)}); {ANEW}")
 
@@ -105,9 +106,10 @@ def _check_state(trainer, saved):
     """Raise an exception for a state that `Trainer.restore` accepts but that makes training fail later."""
     if not 0 <= saved["position"] <= trainer.steps_per_epoch or not 0 <= saved["stage"] < len(trainer.loss.schedule):
         raise ValueError("a step that this training does not have")
+    weights = [weight for group in trainer.optimiser.param_groups for weight in group["params"]]
     for number, kept in saved["parts"]["optimiser"]["state"].items():
         shapes = {value.shape for value in kept.values() if isinstance(value, torch.Tensor) and value.ndim}
-        if not shapes <= {trainer.trained[number].shape}:
+        if not shapes <= {weights[number].shape}:
             raise ValueError("an optimiser of other weights")
 
 

@@ -90,8 +90,8 @@ class RunLog:
         """Wait until all files are written. Raises InputError if a write fails."""
         self.writer.wait()
 
-    def epoch(self, probabilities, best, values, valid):
-        """End an epoch: write its validation `probabilities`, the weights if they are the `best` so far, its row of
+    def epoch(self, probabilities, kept, values, valid):
+        """End an epoch: write its validation `probabilities`, the weights and oof.csv if they are to be `kept`, its row of
         log.csv (means over its steps, `values` and `valid`), and the state. -> the means."""
         trainer = self.trainer
         rows = [row for row in trainer.progress.steps if row["epoch"] == trainer.progress.epoch]
@@ -104,14 +104,14 @@ class RunLog:
             self.wait()
             self._add_points("validation", {"macro_f1": values["macro_f1"], **valid})
             self.catch_up()
-            self._submit(self._validation_jobs(probabilities, best) if self.writes else [])
+            self._submit(self._validation_jobs(probabilities, kept) if self.writes else [])
         return means
 
-    def _validation_jobs(self, probabilities, best):
+    def _validation_jobs(self, probabilities, kept):
         """Return the functions that write an epoch's validation."""
         trainer, epoch, score = self.trainer, self.trainer.progress.epoch, self.trainer.progress.score
         jobs = [lambda: write_epoch(self.run, epoch, probabilities)]
-        if best:
+        if kept:
             write = functools.partial(checkpoint.save_weights, self.run / WEIGHTS, epoch=epoch, score=score)
             jobs.append(self._with_copy(write, trainer.evaluated.state_dict()))
             ids, classes = self.valid_rows["Id"], trainer.config.class_names

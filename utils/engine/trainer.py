@@ -15,12 +15,13 @@ from utils.distributed import SINGLE_PROCESS
 from utils.engine.backward import Backward
 from utils.engine.compiling import explaining_compile_errors
 from utils.engine.ema import MovingAverage
+from utils.engine.learning_rate import count_warmup_steps, scheduled_rate
 from utils.engine.losses import ScheduledLoss
 from utils.engine.plateau import Plateau
 from utils.errors import InputError
 from utils.schedule import first_steps, stage_at
 
-OPTIMISERS = {  # torch has no fused kernel for Adadelta
+OPTIMISERS = {  # of weights, or of groups of them; torch has no fused kernel for Adadelta
     "adadelta": lambda weights, c, fused: torch.optim.Adadelta(weights, c.lr, 0.9, 1e-6, c.weight_decay),
     "sgd": lambda weights, c, fused: torch.optim.SGD(
         weights, c.lr, momentum=c.momentum, weight_decay=c.weight_decay, fused=fused
@@ -29,6 +30,15 @@ OPTIMISERS = {  # torch has no fused kernel for Adadelta
     "adamw": lambda weights, c, fused: torch.optim.AdamW(weights, c.lr, weight_decay=c.weight_decay, fused=fused),
 }
 IMPLEMENTATIONS = ("fused", "foreach")  # options of an optimiser that say how it computes, not what
+
+
+def decay_groups(weights, decay_norms):
+    """The optimiser's groups of weights: one in which all decay, or two, of which vectors (biases, the scales of normalisation
+    layers) do not, as in timm."""
+    matrices, vectors = ([weight for weight in weights if (weight.ndim > 1) == wanted] for wanted in (True, False))
+    if decay_norms or not vectors:
+        return [{"params": weights}]
+    return [{"params": matrices}] * bool(matrices) + [{"params": vectors, "weight_decay": 0.0}]
 
 
 class NotFinite(Exception):
@@ -49,8 +59,8 @@ class Progress:
     step: int = 0
     left_out: int = 0
     stage: int = 0  # of the loss schedule
-    best_epoch: int = 0
-    score: float = -1.0  # validation macro F1 of the best epoch
+    best_epoch: int = 0  # whose weights are kept: the best one, or with --keep last the last one
+    score: float = -1.0  # its validation macro F1
     spent: float = 0.0  # seconds since the start of the run, without those between a stop and going on
     spent_in_epoch: float = 0.0
     log: list = field(default_factory=list)  # a dict per epoch
@@ -101,7 +111,8 @@ class Trainer:
                 weight.requires_grad_(name in last)
         self.trained = [weight for weight in network.parameters() if weight.requires_grad]
         fused = True if device.type == "cuda" else None
-        self.optimiser = OPTIMISERS[config.optimiser](self.trained, config, fused)
+        self.optimiser = OPTIMISERS[config.optimiser](decay_groups(self.trained, config.decay_norms), config, fused)
+        self.warmup_steps = count_warmup_steps(config, steps_per_epoch)
         self.plateau = Plateau(self.optimiser, config, steps_per_epoch)
         self.average = MovingAverage(network, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
@@ -161,6 +172,7 @@ class Trainer:
         progress.step, progress.position = progress.step + 1, progress.position + 1
         self.request = int(numbers.pop("request", request))
         loss, norm, scale = (numbers.pop(name) for name in ("loss", "norm", "scale"))
+        self.set_rate()
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimiser.step()
             if self.average:
@@ -173,10 +185,16 @@ class Trainer:
                 buffer.copy_(before)
             what = f"a gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
             raise NotFinite(what, batch["rows"][batch["rows"] >= 0].tolist())
-        since_change = progress.step - self.first_steps[progress.stage]
+        since_change = progress.step - max(self.first_steps[progress.stage], self.warmup_steps)
         curves = {"lr": self.lr, "loss": loss} | numbers
         self.plateau.after_step(1 - numbers["soft_f1"], since_change)
         return curves
+
+    def set_rate(self):
+        """Give the optimiser the rate of the present step, unless it is the plateau's."""
+        rate = scheduled_rate(self.progress.step, self.config, self.steps_per_epoch)
+        for group in self.optimiser.param_groups if rate is not None else ():
+            group["lr"] = rate
 
     def enter_stage(self):
         """Use the loss of the coming step."""
@@ -195,13 +213,14 @@ class Trainer:
         return torch.nn.utils.get_total_norm([weight.grad for weight in weights])
 
     def end_epoch(self, score):
-        """Record the validation score: -> whether it is the best so far."""
+        """Record the validation score: -> whether the weights are to be kept, as the best so far or with --keep last always."""
         progress = self.progress
-        self.plateau.after_epoch(score)
-        if better := score > progress.score:
+        if progress.step > self.warmup_steps:
+            self.plateau.after_epoch(score)
+        if kept := score > progress.score or self.config.keep == "last":
             progress.score, progress.best_epoch = score, progress.epoch
         progress.position, progress.spent_in_epoch = 0, 0.0
-        return better
+        return kept
 
     @property
     def evaluated(self):

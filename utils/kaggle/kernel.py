@@ -178,7 +178,7 @@ def train(session, recipe, fold, name, options="", gpus=0):
 
     so_far, left = progress(session.runs / name / f"fold{fold}"), session.ends - time.time()
     if so_far and so_far.finished:
-        print(f"{name}/fold{fold} is trained already, best macro F1 {so_far.score:.4f}")
+        print(f"{name}/fold{fold} is trained already, macro F1 {so_far.score:.4f}")
         return
     if left < LEAST:
         print(f"{clock(max(0, left))} is left for training, too little: this kernel only predicts")

@@ -91,7 +91,7 @@ def how_far(path):
     config, epoch = state["config"], state["epoch"]
     used_up = not state["position"] and out_of_time(config.max_minutes, state["spent"], state["log"])
     how = "trained" if state["finished"] else "--max-minutes used up" if used_up else "unfinished"
-    score = f", best macro F1 {state['score']:.4f} in epoch {state['best_epoch']}" if state["best_epoch"] else ""
+    score = f", macro F1 {state['score']:.4f} in epoch {state['best_epoch']}" if state["best_epoch"] else ""
     return state["finished"] or used_up, f"{how}, epoch {epoch} of {config.epochs}{score}"
 
 

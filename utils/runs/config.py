@@ -18,6 +18,8 @@ STEMS = ("mean", "copy", "zero", "random")  # as in utils/models/layers.py, whic
 HEADS = ("own", "avg_max", "attention")  # as in utils/models/heads.py, which imports torch
 LAYERS = ("all", "last")
 PLATEAUS = ("step", "epoch", "none")
+LR_SCHEDULES = ("none", "cosine")
+KEEPS = ("best", "last")
 GAIN_MODES = ("abs", "rel")
 TTA_VIEWS = (1, 4, 8)  # as in utils/engine/inference.py, which imports torch
 ACTIVATIONS = ("sigmoid", "softmax")
@@ -107,6 +109,8 @@ class RunConfig:
     limit: int = _field(_COUNT, 0)
     train_limit: int = _field(_COUNT, 0)  # of utils.tools.baseline
     single_label: bool = _field(_FLAG, False)
+    valid_source: str = _field(_TEXT, "all")
+    pseudo: str = _field(_TEXT, ignored_on_resume=True)
     # Network
     model: str = _field(_TEXT)
     head: str = _field(_one_of(HEADS), "own")
@@ -123,14 +127,18 @@ class RunConfig:
     lr: float = _field(_NUMBER)
     momentum: float = _field(_NUMBER)
     weight_decay: float = _field(_NUMBER)
+    decay_norms: bool = _field(_FLAG, True)
     l1: float = _field(_NUMBER)
     clip: float = _field(_NUMBER)
+    warmup: float = _field(_NUMBER, 0.0)
+    lr_schedule: str = _field(_one_of(LR_SCHEDULES), "none")
     plateau: str = _field(_one_of(PLATEAUS))
     patience: float = _field(_NUMBER)
     min_gain: float = _field(_NUMBER)
     min_gain_mode: str = _field(_one_of(GAIN_MODES), "abs")
     ema: float = _field(_NUMBER, 0.0)
     early_stop: int = _field(_COUNT)
+    keep: str = _field(_one_of(KEEPS), "best")
     score_threshold: str = _field(_SCORE_THRESHOLD, "best")
     valid_tta: int = _field(_VIEWS, 1)
     tta: int = _field(_VIEWS, 4, ignored_on_resume=True)

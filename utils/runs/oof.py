@@ -9,7 +9,7 @@ from utils.data.labels import load_classes, read_truth
 from utils.errors import InputError, listing, plural
 from utils.files import first_repeated
 from utils.runs.predictions import EPOCHS_FOLDER, check_classes, epoch_file, read_all_predictions, read_epochs
-from utils.runs.run_folder import best_epoch, fold_files, read_config
+from utils.runs.run_folder import fold_files, kept_epoch, read_config
 
 LAST = 5  # epochs that Chen's smoothing uses; the paper says "a few"
 
@@ -85,21 +85,22 @@ def _gather_epochs(tables):
 
 
 def read_last_epochs(fold, oof):
-    """Read a fold's validation probabilities of the `LAST` epochs up to its best one: -> (K, N, C), None without them.
+    """Read a fold's validation probabilities of the `LAST` epochs up to the one it keeps: -> (K, N, C), None without
+    them.
 
-    fold: Path of its folder. oof: (N, C), its oof.csv. A run keeps the best epoch's weights, so thresholds of
-    later epochs, as in the paper, would not fit. Raise InputError if oof.csv is of another epoch.
+    fold: Path of its folder. oof: (N, C), its oof.csv. Thresholds of epochs later than the weights, as in the paper, would
+    not fit. Raise InputError if oof.csv is of another epoch.
     """
-    best = best_epoch(fold)
-    if best is None:
+    kept = kept_epoch(fold)
+    if kept is None:
         return None
-    last = range(max(1, best - LAST + 1), best + 1)
+    last = range(max(1, kept - LAST + 1), kept + 1)
     if not all(epoch_file(fold, epoch).is_file() for epoch in last):
         return None
     epochs = read_epochs(fold, last, oof.shape)
     if not np.allclose(epochs[-1], oof, rtol=1e-3, atol=1e-6):
         fix = "let the training end first, or name oof.csv elsewhere"
-        raise InputError(f"{fold / EPOCHS_FOLDER}: epoch {best} is not that of oof.csv; {fix}")
+        raise InputError(f"{fold / EPOCHS_FOLDER}: epoch {kept} is not that of oof.csv; {fix}")
     return epochs
 
 

@@ -16,7 +16,7 @@ from utils.safe_load import read_json
 
 Fold = namedtuple("Fold", "folder config classes ids oof truth train")
 RETRAIN = "train the fold again with --overwrite"
-WEIGHTS = "best.safetensors"  # of the best epoch
+WEIGHTS = "best.safetensors"  # of the best epoch, or with --keep last of the last one
 ANY_WEIGHTS = (WEIGHTS, "best.pt")  # the second: from older versions
 
 
@@ -85,13 +85,15 @@ def read_numbers(path, columns):
     return numbers
 
 
-def best_epoch(folder):
-    """Return the epoch of highest validation macro F1 in log.csv, which a fold keeps; None without a log."""
+def kept_epoch(folder):
+    """Return the epoch whose weights and oof.csv a fold keeps: that of highest validation macro F1 in log.csv, or with --keep
+    last the last one; None without a log."""
     path = Path(folder) / "log.csv"
     if not path.is_file():
         return None
     log = read_numbers(path, ["epoch", "macro_f1"])
-    best = float(log["epoch"][log["macro_f1"].idxmax()])
-    if not best.is_integer() or not 0 < best < 10**6:
-        raise InputError(f"{path}: the best epoch {best:g} is not a valid epoch; {RETRAIN}")
-    return int(best)
+    keep = read_config(folder).keep
+    kept = float(log["epoch"][log.index[-1] if keep == "last" else log["macro_f1"].idxmax()])
+    if not kept.is_integer() or not 0 < kept < 10**6:
+        raise InputError(f"{path}: the {keep} epoch {kept:g} is not a valid epoch; {RETRAIN}")
+    return int(kept)

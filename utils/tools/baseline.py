@@ -157,6 +157,8 @@ def parse_args():
     arg("--size", type=int, default=128, help="pixels that images are resized to (default: %(default)s)")
     arg("--limit", type=int, default=0, metavar="N", help="only N training and N validation images; 0: all")
     arg("--train-limit", type=int, default=0, metavar="N", help="only N training images, all validation images; 0: all")
+    source = "validate on the rows of this source alone, kaggle say (default: %(default)s)"
+    arg("--valid-source", default="all", metavar="NAME", help=source)
     arg("--name", default="linear", help="name of the run (default: %(default)s)")
     arg("--runs", default="runs", help="folder of all runs (default: %(default)s)")
     arg("--seed", type=int, default=0, help="seed of the limits' choice of rows (default: %(default)s)")
@@ -172,7 +174,8 @@ def main():
     classes, channels = load_classes(args.classes), parse_channels(args.channels)
     if channels.mix:
         raise InputError(f"--channels {args.channels} mixes channels; name plain ones, such as rgby or green")
-    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, args.train_limit)
+    choice = {"train_limit": args.train_limit, "valid_source": args.valid_source}
+    train_rows, valid_rows = split_fold(args.folds, classes, args.fold, args.limit, args.seed, **choice)
     files = find_files(args.images or ["input/train"], [*train_rows["Id"], *valid_rows["Id"]], channels)
     check_files(files)
     known, unknown = np.split(read_all_features(files, args.size, channels.names, args.workers), [len(train_rows)])

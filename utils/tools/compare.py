@@ -7,9 +7,9 @@ the tables of a comparison of methods.
         --labels input/hard/solution.csv
 
 Folds of a run are pooled; runs that differ only in their seed share a line. F1
-is macro F1 on the validation images at each fold's best epoch: at 0.5; at the
-best single threshold for these images, which also chose the epoch; at a
-threshold per class, cross-fitted. Last epoch: F1 of the last epoch as in
+is macro F1 on the validation images at the epoch that each fold keeps (the best
+unless --keep last): at 0.5; at the best single threshold for these images, by
+which the best epoch is chosen too; at a threshold per class, cross-fitted. Last epoch: F1 of the last epoch as in
 train.py's --score-threshold. Precision and recall are pooled over all labels,
 at 0.5.
 
@@ -35,14 +35,14 @@ from utils.files import check_writable, first_repeated, write_csv
 from utils.plots import comparison as figures
 from utils.runs.config import IGNORED_ON_RESUME
 from utils.runs.predictions import read_predictions
-from utils.runs.run_folder import best_epoch, fold_files, read_fold, read_numbers
+from utils.runs.run_folder import fold_files, kept_epoch, read_fold, read_numbers
 from utils.scoring.cross_fit import deal, held_out_decisions
 from utils.scoring.metrics import best_global_threshold, macro_f1, multilabel_scores
 from utils.scoring.thresholds.exact import per_class
 from utils.tools import method_tables
 from utils.tools.evaluate import check_unseen
 
-NOT_A_DIFFERENCE = IGNORED_ON_RESUME - {"folds", "classes", "max_minutes"} | {"name", "seed"}
+NOT_A_DIFFERENCE = IGNORED_ON_RESUME - {"folds", "classes", "pseudo", "max_minutes"} | {"name", "seed"}
 FIGURES = {"f1_half": "F1 at .5", "f1_one": "single", "f1_each": "per class", "f1_last": "last ep."}
 FIGURES |= {"precision": "precision", "recall": "recall"}
 
@@ -209,7 +209,7 @@ def measure(run):
     if len(truth) < 2:
         raise InputError(f"{run.folder / 'oof.csv'} has one row; cross-fitting needs two or more")
     pooled = {name: part["pooled"] for name, part in multilabel_scores(truth, oof >= 0.5).items() if name in FIGURES}
-    epochs, last = [best_epoch(fold.folder) for fold in run.folds], math.nan
+    epochs, last = [kept_epoch(fold.folder) for fold in run.folds], math.nan
     if None not in epochs:
         scores = [read_numbers(fold.folder / "log.csv", ["macro_f1"])["macro_f1"].iloc[-1] for fold in run.folds]
         last = np.mean(scores)

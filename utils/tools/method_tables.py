@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from utils.data.tables import read_table
 from utils.errors import InputError
-from utils.runs.run_folder import best_epoch, read_numbers
+from utils.runs.run_folder import kept_epoch, read_numbers
 from utils.scoring.cross_fit import held_out_decisions
 from utils.scoring.metrics import class_scores
 from utils.scoring.significance import wilcoxon
@@ -22,7 +22,7 @@ COSTS = {  # column: its title, its format
     "images_per_second": ("img/s", "{:.0f}"),
     "peak_gb": ("GB", "{:.1f}"),
     "epochs": ("epochs", "{:.0f}"),
-    "best": ("best", "{:.0f}"),
+    "kept": ("kept", "{:.0f}"),
     "minutes": ("minutes", "{:.1f}"),
 }
 
@@ -108,7 +108,7 @@ def costs(fold):
     row["epoch_seconds"], row["images_per_second"] = log["seconds"].mean(), log["images_per_second"].mean()
     if "peak_gb" in table.columns:  # empty on some systems
         row["peak_gb"] = pd.to_numeric(table["peak_gb"], errors="coerce").max()
-    return row | {"epochs": len(log), "best": best_epoch(fold.folder), "minutes": log["seconds"].sum() / 60}
+    return row | {"epochs": len(log), "kept": kept_epoch(fold.folder), "minutes": log["seconds"].sum() / 60}
 
 
 def short_names(groups, differing):

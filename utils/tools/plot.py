@@ -7,7 +7,7 @@ figure2.png   images of each class, training and validation
 figure5.png   nine values at every step
 figure6.png   macro F1 and focal score of each epoch
 figure7.png   F1 of each class by epoch
-figure8.png   precision and recall of the best epoch
+figure8.png   precision and recall of the epoch kept
 figure9.png   each class's accuracy, with --human beside a person's
 table1.csv    best thresholds of each class, raw and smoothed
 """

@@ -1,6 +1,6 @@
 """Methods to fit thresholds: functions (truth (N, C) 0/1, probabilities (N, C), epochs) -> thresholds (C,) in [0, 1].
 
-epochs: (K, N, C), probabilities of the last epochs, the best one last, or None. Methods with `takes_priors` also take
+epochs: (K, N, C), probabilities of the last epochs up to the one kept, or None. Methods with `takes_priors` also take
 class_priors (C,) of the test images, and weight positives and negatives to match them. To add a method, write a
 function and add it to `METHODS`.
 """

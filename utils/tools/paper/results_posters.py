@@ -3,7 +3,7 @@
 from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.plots import comparison as figures
-from utils.runs.run_folder import best_epoch, read_numbers
+from utils.runs.run_folder import kept_epoch, read_numbers
 from utils.scoring.metrics import best_global_threshold, macro_f1
 from utils.tools.method_tables import compare_methods, pooled
 from utils.tools.paper.trained import Ours, Results, tested
@@ -37,7 +37,7 @@ def measure_poster(runs, human, out):
     _check(runs, human)
     validation, values = {name: pooled([run.fold]) for name, run in runs.items()}, {}
     for name, run in runs.items():
-        log, best = read_numbers(run.fold.folder / "log.csv", ["epoch", *COLUMNS.values()]), best_epoch(run.fold.folder)
+        log, best = read_numbers(run.fold.folder / "log.csv", ["epoch", *COLUMNS.values()]), kept_epoch(run.fold.folder)
         kept = log[log["epoch"] == best].iloc[0]
         for column, key in COLUMNS.items():
             notes = [run.note, f"epoch {best}, the best"]
