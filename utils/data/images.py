@@ -218,25 +218,32 @@ def decode_plane(path, data, bits=0):
     return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
 
 
-def load_sample(paths, size=None, bits=0):
+def load_sample(paths, size=None, bits=0, enlarge=True):
     """Read one sample: -> (H, W, len(paths)) uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    size: resize to size x size pixels, as `resize_plane`; None: do not. bits: as `read_plane`.
+    size, enlarge: resize to `loaded_shape`. bits: as `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
         raise InputError(_unequal(paths, [plane.shape for plane in planes]))
     if any(plane.dtype == np.uint16 for plane in planes):
         planes = [plane.astype(np.float32) / np.iinfo(plane.dtype).max for plane in planes]
-    if size and planes[0].shape != (size, size):
-        planes = [resize_plane(plane, size) for plane in planes]
-    return join_planes(planes)
+    shape = loaded_shape(planes[0].shape, size, enlarge)
+    return join_planes([resize(plane, *shape) for plane in planes])
 
 
-def resize_plane(plane, size):
-    """Resize (H, W) to size x size pixels: by area to shrink, linearly to enlarge."""
-    method = cv2.INTER_AREA if min(plane.shape) > size else cv2.INTER_LINEAR
-    return cv2.resize(plane, (size, size), interpolation=method)
+def loaded_shape(shape, size, enlarge=True):
+    """The (height, width) that an image of another is resized to: `size` twice, or as it is if None. Without `enlarge`
+    a side shorter than `size` stays."""
+    return tuple(shape) if not size else (size, size) if enlarge else tuple(min(side, size) for side in shape)
+
+
+def resize(image, height, width):
+    """Resize (H, W) or (H, W, C), to shrink both sides by area, else linearly; the image itself if it has this shape."""
+    if image.shape[:2] == (height, width):
+        return image
+    method = cv2.INTER_AREA if image.shape[0] > height and image.shape[1] > width else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method).reshape(height, width, *image.shape[2:])
 
 
 def _unequal(paths, shapes):
@@ -393,6 +400,42 @@ def check_crop(files, sizes, crop):
         raise InputError(f"{what}; give larger images, or train with {smaller}--fit resize")
 
 
+LEAST_ZOOM = 2 / 3  # of the image's sides that --fit zoom crops, and of the crops at test time
+
+
+def size_to_load(size, fit):
+    """The arguments `size` and `enlarge` of `load_sample` for a network that sees `size`² pixels: whole images for crops
+    of this size, and for ``zoom`` at most as large as the smallest crop needs."""
+    if fit == "zoom":
+        return {"size": round(size / LEAST_ZOOM), "enlarge": False}
+    return {"size": size if fit == "resize" else None, "enlarge": True}
+
+
+def random_zoom(image, size, rng):
+    """Return a random part of (H, W, C), `LEAST_ZOOM` to 1 of its sides, anywhere, as (size, size, C)."""
+    zoom = rng.uniform(LEAST_ZOOM, 1)
+    height, width = (round(zoom * side) for side in image.shape[:2])
+    return resize(random_crop(image, height, width, rng), size, size)
+
+
+def random_crop(image, height, width, rng):
+    """Return a random (height, width, C) part of (H, W, C)."""
+    y, x = (int(rng.integers(side - part + 1)) for side, part in zip(image.shape, (height, width)))
+    return image[y : y + height, x : x + width]
+
+
+def corner_crops(image, size, count):
+    """Return the whole of (H, W, C), or with `count` 4 its corners, with 5 its centre too, each `LEAST_ZOOM` of the
+    sides: (count, size, size, C)."""
+    if count == 1:
+        return resize(image, size, size)[None]
+    shape = image.shape[:2]
+    height, width = (round(LEAST_ZOOM * side) for side in shape)
+    down, right = shape[0] - height, shape[1] - width
+    places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)][:count]
+    return np.stack([resize(image[y : y + height, x : x + width], size, size) for y, x in places])
+
+
 def tiles(image, size):
     """Cut (H, W, C) into the fewest size x size tiles that cover it, evenly spaced: (T, size, size, C).
 
@@ -404,7 +447,7 @@ def tiles(image, size):
 
 def most_tiles(sizes, size, fit):
     """Return the number of tiles of the largest image. sizes: (N, 2) of height, width."""
-    return 1 if fit == "resize" else int(np.prod(-(-sizes.max(axis=0) // size)))
+    return 1 if fit != "crop" else int(np.prod(-(-sizes.max(axis=0) // size)))
 
 
 def tile_starts(length, size):

@@ -112,17 +112,19 @@ def soft_f1(inputs, smooth=1.0):
 
 @dataclass(frozen=True)
 class Loss:
-    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed."""
+    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed. soft_targets: it is
+    smallest where the probabilities are the targets, also for targets between 0 and 1."""
 
     function: callable
     separable: bool = True
+    soft_targets: bool = False
 
 
 LOSSES = {
-    "bce": Loss(bce),
-    "bce_sum": Loss(bce_sum),
-    "cross_entropy": Loss(cross_entropy),
-    "weighted_bce": Loss(weighted_bce),
+    "bce": Loss(bce, soft_targets=True),
+    "bce_sum": Loss(bce_sum, soft_targets=True),
+    "cross_entropy": Loss(cross_entropy, soft_targets=True),
+    "weighted_bce": Loss(weighted_bce, soft_targets=True),
     "pos_weight_bce": Loss(pos_weight_bce),
     "positive_bce": Loss(positive_bce),
     "focal": Loss(focal),
@@ -140,7 +142,7 @@ def rates(inputs):
     return {
         "precision": hits / predicted.sum().clamp(min=1),
         "recall": hits / inputs.targets.sum().clamp(min=1),
-        "accuracy": (predicted == inputs.targets).float().mean(),
+        "accuracy": (predicted == (inputs.targets >= 0.5)).float().mean(),
     }
 
 
