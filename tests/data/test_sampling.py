@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def rare_labels():
-    """100 rows of four classes, so that t is .25; the last row has the rarest class beside the commonest, 19 have none."""
+    """100 rows of four classes, so that t is .25; the last row has the rarest class beside the commonest, 18 have none."""
     targets = np.zeros((100, 4), np.uint8)
     for column, (first, count) in enumerate([(0, 63), (63, 16), (77, 4), (99, 1)]):
         targets[first : first + count, column] = 1
@@ -77,7 +77,7 @@ def test_draws_are_right_on_average():
     counts = [np.bincount(draw(expected, 10, np.random.default_rng(seed)), minlength=7) for seed in range(4000)]
     assert np.mean(counts, axis=0) == pytest.approx(expected, abs=0.03)
     assert (np.take(counts, [0, 5, 6], axis=1) == [1, 1, 3]).all(), "what is whole is not random"
-    assert {tuple(count) for count in np.array(counts)[:, [1, 2, 4]]} > {(2, 0, 0), (1, 1, 0), (1, 0, 1)}
+    assert {tuple(count) for count in np.array(counts)[:, [1, 2, 4]]} >= {(2, 0, 0), (1, 1, 0), (1, 0, 1)}
     assert draw(np.ones(3), 3, np.random.default_rng(0)).tolist() == [0, 1, 2]
 
 
@@ -96,12 +96,10 @@ def test_without_a_sampler_the_order_is_numpys_and_no_row_is_repeated():
 @pytest.fixture
 def loaders(tmp_path):
     """A function (workers, context, epoch, skip) -> the batches of an epoch with everything that is random."""
-    ids = [f"i{number}" for number in range(9)]
+    ids = [f"i{number}" for number in range(10)]
     write_images(tmp_path, ids, size=40)
-    channels, targets = parse_channels("rgby"), np.ones((9, 6), np.uint8)
-    targets[1:, 1:] = 0  # the first has five rare classes: it is drawn sqrt(9/6) times
-    targets[:2, 5] = 0
-    targets[7, 4] = 1
+    channels, targets = parse_channels("rgby"), np.zeros((10, 6), np.uint8)
+    targets[:, 0] = targets[0, :5] = targets[7, 5] = 1  # the first row alone has four classes
     files = find_files([tmp_path], ids, channels)
 
     def load(workers=0, context=None, epoch=2, skip=0):
@@ -110,7 +108,7 @@ def loaders(tmp_path):
         sampler = RowSampler("balanced", targets, 3)
         loader = make_loader(samples, 4, workers, CPU, True, context or Distributed(), sampler)
         found = list(begin_epoch(loader, epoch, skip))
-        assert len(found) + skip // 4 == len(loader) == count_steps(9, 4)
+        assert len(found) + skip // 4 == len(loader) == count_steps(10, 4) == 3
         return found
 
     return load
@@ -118,7 +116,8 @@ def loaders(tmp_path):
 
 def test_batches_are_the_same_for_any_workers_and_processes_and_after_an_interruption(loaders):
     whole = loaders()
-    assert len(set(torch.cat([batch["rows"] for batch in whole]).tolist())) < 8, "a row is repeated"
+    rows = torch.cat([batch["rows"] for batch in whole]).tolist()
+    assert len(rows) == 10 and rows.count(0) in (2, 3), "0.275 x 10 / 6 x 4.1 + 0.725 = 2.6"
     for again in (loaders(workers=2), [*whole[:1], *loaders(skip=4)]):
         for batch, other in zip(whole, again, strict=True):
             assert batch.keys() == other.keys() and all(torch.equal(batch[key], other[key]) for key in batch)
@@ -138,6 +137,6 @@ def test_a_repeated_row_is_another_image(tmp_path):
     ways = [("zoom", None), ("crop", None), ("resize", chain)]
     for fit, augmentation in ways:
         samples = Samples(files, channels, 24, fit, "none", None, augmentation, random_crop=True)
-        first, again, repeat, third = (samples[2, 0, 0, *more]["images"] for more in ([], [0], [1], [2]))
+        first, again, repeat, third = (samples[(2, 0, 0, *more)]["images"] for more in ([], [0], [1], [2]))
         assert np.array_equal(first, again)
         assert not np.array_equal(first, repeat) and not np.array_equal(repeat, third)

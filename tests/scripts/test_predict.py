@@ -116,7 +116,7 @@ def test_one_crop_is_the_whole_image_to_the_bit(tmp_path):
     assert np.array_equal(*whole)
 
 
-def test_crops_through_the_script_do_not_depend_on_the_batch(run, atlas, predictions, tmp_path):
+def test_crops_through_the_script_do_not_depend_on_the_batch(run, atlas, tmp_path):
     found = []
     for number, batch in enumerate((3, 16)):
         words = ["--images", atlas / "test", "--workers", 0, "--crops", 4, "--batch-size", batch]
@@ -124,7 +124,6 @@ def test_crops_through_the_script_do_not_depend_on_the_batch(run, atlas, predict
         assert "1 TTA view of 4 crops each" in out
         found.append(read_predictions(tmp_path / f"{number}.csv").to_numpy())
     assert found[0] == pytest.approx(found[1], abs=1e-6)
-    assert np.abs(found[0] - read_predictions(predictions).to_numpy()).max() > 1e-3
 
 
 def test_folds_are_averaged_each_with_its_own_weights(run, atlas, predictions, tmp_path):
