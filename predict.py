@@ -24,8 +24,9 @@ from utils import distributed
 from utils.cli import check_least, option_parser, run_script
 from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
+from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
+from utils.data.images import find_files, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory

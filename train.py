@@ -30,8 +30,9 @@ from utils import distributed, models
 from utils.cli import check_least, option_parser, parse_span, run_script
 from utils.data import augment, mixing, sampling
 from utils.data.cache import warn_of_bits
+from utils.data.crops import most_tiles
 from utils.data.dataset import Samples, dataset_moments
-from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
+from utils.data.images import LEAST_SIDE, MOST_SIDE, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
 from utils.data.loader import begin_epoch, count_steps, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable

@@ -19,8 +19,9 @@ from filelock import FileLock
 
 from utils.data import augment, cache
 from utils.data.cache import CODECS, KEPT, SPARE, Images, Index, choose_codec, open_images
+from utils.data.crops import size_to_load
 from utils.data.dataset import Samples
-from utils.data.images import find_files, load_sample, parse_channels, size_to_load
+from utils.data.images import find_files, load_sample, parse_channels
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2

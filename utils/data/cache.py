@@ -22,15 +22,8 @@ import zstandard
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils.data.images import (
-    check_crop,
-    describe_problems,
-    join_planes,
-    load_sample,
-    loaded_shape,
-    look_at_files,
-    size_to_load,
-)
+from utils.data.crops import size_to_load
+from utils.data.images import check_crop, describe_problems, join_planes, load_sample, loaded_shape, look_at_files
 from utils.errors import InputError, data_size, plural
 from utils.files import NO_ROOM, destination
 from utils.opencv import MOST_PIXELS, cv2

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from utils.data.cache import Images
-from utils.data.images import corner_crops, random_crop, random_zoom, size_to_load, tiles
+from utils.data.crops import corner_crops, random_crop, random_zoom, size_to_load, tiles
 from utils.errors import InputError, explain_system_error
 from utils.opencv import cv2
 
@@ -89,6 +89,7 @@ class Samples(Dataset):
                 self.reading[1] = IDLE
 
     def _read(self, row):
+        """Return the pixels of a row; the main process learns which it was if this process dies meanwhile."""
         if self.reading is not None:
             self.reading[1] = row
         return self.images.read(row)
@@ -122,15 +123,13 @@ class Samples(Dataset):
         return None if self.targets is None else self.targets[row].astype(np.float32)
 
     def _view(self, image, row, rng):
-        """Return what the network sees of an image: (tiles, S, S, C), or larger before `images` are stacked."""
+        """Return what the network sees of an image, in training one tile of it: (tiles, S, S, C)."""
         if self.fit == "resize":
             return image[None]
+        if self.fit == "zoom" and self.random_crop:
+            return random_zoom(image, self.size, rng)[None]
         if self.fit == "zoom":
-            return (
-                random_zoom(image, self.size, rng)[None]
-                if self.random_crop
-                else corner_crops(image, self.size, self.crops)
-            )
+            return corner_crops(image, self.size, self.crops)
         height, width = image.shape[:2]
         if min(height, width) < self.size:
             fix = f"give --size {min(height, width)} or less"

@@ -1,8 +1,8 @@
 """Mixing: a training sample joined with another one of the training set, pixels and labels.
 
 To add a way of mixing, add an entry to `MIXES`. CutMix is by Yun et al., ICCV 2019, mixup by Zhang et al., ICLR 2018.
-Both weight the labels by share. Where classes overlap, both samples' classes are in the image: the union of the labels
-stays 0 or 1. Since a class can only be asked for if it can be seen, each sample keeps a quarter of the image at least.
+Both weight the labels by share. With several classes per image the mixed image has the classes of both: the union of
+the labels, which stay 0 or 1. So that they can be seen, each sample keeps a quarter of the image at least.
 """
 
 from dataclasses import dataclass

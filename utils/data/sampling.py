@@ -14,8 +14,8 @@ def repeat_factors(targets, done):
     """Repeat factors of Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 
     r(class) = max(1, √(t / f(class))), where f is the fraction of the rows that have the class; a row gets the largest
-    of its classes, here at most `MOST_REPEATS`. t is 1 / number of classes: where every row has one of equally common
-    classes nothing is repeated. (LVIS has t = .001 for 1,230 classes.)
+    of its classes, here at most `MOST_REPEATS`. t is 1 / number of classes: if every row has one of equally common
+    classes, nothing is repeated. (LVIS has t = .001 for 1,230 classes.)
     """
     fractions = targets.mean(axis=0)
     factors = np.sqrt(1 / (targets.shape[1] * np.maximum(fractions, 1 / len(targets))))

@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional
 
 from utils.data.cache import Images
+from utils.data.crops import size_to_load, tile_starts
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import image_size, parse_channels, size_to_load, tile_starts
+from utils.data.images import image_size, parse_channels
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 

@@ -17,17 +17,8 @@ import numpy as np
 
 from utils.cli import check_least, option_parser, run_script
 from utils.data import augment, mixing
-from utils.data.images import (
-    LEAST_SIDE,
-    MOST_SIDE,
-    check_files,
-    find_files,
-    load_sample,
-    parse_channels,
-    random_zoom,
-    scan_folders,
-    size_to_load,
-)
+from utils.data.crops import random_zoom, size_to_load
+from utils.data.images import LEAST_SIDE, MOST_SIDE, check_files, find_files, load_sample, parse_channels, scan_folders
 from utils.device import keep_freed_memory
 from utils.errors import InputError
 from utils.files import check_writable
