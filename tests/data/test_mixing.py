@@ -75,7 +75,7 @@ def grey_samples(folder, fit="resize", normalise="none"):
 @pytest.mark.parametrize("fit", ["resize", "zoom", "crop"])
 def test_the_classes_are_those_of_the_two_samples_whose_pixels_are_seen(tmp_path, fit):
     samples, partners, single = grey_samples(tmp_path, fit, "image"), set(), 0
-    for epoch in range(1, 61):
+    for epoch in range(1, 121):
         sample = samples[epoch, 3, 0]
         image, classes = sample["images"][0], np.flatnonzero(sample["targets"])
         assert image.shape == (16, 16, 4) and 3 in classes
@@ -83,7 +83,7 @@ def test_the_classes_are_those_of_the_two_samples_whose_pixels_are_seen(tmp_path
         assert sample["mean"] == pytest.approx(image.mean(axis=(0, 1)) / 255, abs=1e-6), "of what the network sees"
         partners |= set(classes.tolist())
         single += len(classes) == 1
-    assert len(partners) >= 9 and 15 < single < 50, "any of the training set, for half of the samples"
+    assert len(partners) == 10 and 40 < single < 90, "any of the training set, for half of the samples"
 
 
 def test_labels_that_a_loss_cannot_take_are_refused(atlas, folds, tmp_path):

@@ -36,11 +36,11 @@ SAMPLERS = {"repeat": repeat_factors, "balanced": balanced_draws}
 
 class RowSampler:
     """Draws the rows of an epoch of training; its length is their number. name: of `SAMPLERS`. targets: (N, C) of 0 and
-    1. epochs: of the whole training."""
+    1; soft ones count from 0.5 on. epochs: of the whole training."""
 
     def __init__(self, name, targets, epochs):
-        self.function, self.targets, self.epochs = SAMPLERS[name], targets, epochs
-        self.length = round(float(self.function(targets, 0.0).sum()))
+        self.function, self.targets, self.epochs = SAMPLERS[name], targets >= 0.5, epochs
+        self.length = round(float(self.function(self.targets, 0.0).sum()))
 
     def __len__(self):
         return self.length
