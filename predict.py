@@ -4,11 +4,13 @@
     python predict.py runs/chen/fold0 runs/chen/fold1 -o test.csv --tta 4
     python predict.py runs/chen --ids input/sample_submission.csv -o test.csv
     python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1
+    python predict.py runs/zoomed --crops 4 --tta 8 --tta-reduce max
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
 Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
+With --crops also over enlarged corners of each image.
 Nothing of the training augmentation is loaded here.
 """
 
@@ -22,8 +24,9 @@ from utils import distributed
 from utils.cli import check_least, option_parser, run_script
 from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
+from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, most_tiles, parse_channels, scan_folders
+from utils.data.images import find_files, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
@@ -59,8 +62,10 @@ def parse_args():
         "--tta-reduce",
         choices=["mean", "max"],
         default="mean",
-        help="how TTA views are combined (default: %(default)s)",
+        help="how TTA views, and --crops, are combined (default: %(default)s)",
     )
+    crops = "1: the whole image; 4: its corners, two thirds of its sides; 5: and its centre (default: %(default)s)"
+    arg("--crops", type=int, choices=[1, 4, 5], default=1, help=crops)
     arg("--batch-size", type=int, help="images in one forward pass (default: as in training, on a CPU fewer)")
     arg("--amp", choices=AMP, help="16-bit arithmetic (default: as in training)")
     arg("--compile", action="store_true", help="compile the networks; takes minutes at first")
@@ -106,6 +111,9 @@ def predict(args, context, device, used):
         raise InputError(
             "--benchmark measures one network and the mean of its TTA views; name one fold, and no --tta-reduce"
         )
+    if args.crops > 1 and config.fit == "crop":
+        raise InputError(f"{args.runs[0]} was trained on crops and predicts all tiles of an image; leave out --crops")
+    fit = "zoom" if args.crops > 1 else config.fit
     if args.fold is not None and args.fold >= 0:
         check_fold(configs, args.fold)
     tta = args.tta or same_tta(args.runs, configs)
@@ -123,12 +131,12 @@ def predict(args, context, device, used):
     files = find_files(folders, ids, channels, found)
     cache = None if args.no_cache or args.benchmark else args.cache
     images, sizes = context.local_main_first(
-        lambda: open_images(files, channels.names, config.size, config.fit, cache, config.bits)
+        lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)
     )
     if not args.benchmark and context.is_main:
         warn_of_bits(images, config.bits, "train with --bits")
-    samples = Samples(images, channels, config.size, config.fit, config.normalise)
-    tiles = most_tiles(sizes, config.size, config.fit)
+    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops)
+    tiles = max(args.crops, most_tiles(sizes, config.size, fit))
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
         times = measure_stages(samples, networks[0].eval(), normaliser, device, amp, tta, tiles, chunk)
@@ -139,8 +147,9 @@ def predict(args, context, device, used):
     workers = pick_workers(args.workers, device, context)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)
     normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
+    crops = f" of {args.crops} crops" if args.crops > 1 else ""
     print(
-        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(tta, 'TTA view')} each"
+        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(tta, 'TTA view')}{crops} each"
     )
     print(f"on {context.describe()}{describe_device(device, amp)}")
 
@@ -148,6 +157,7 @@ def predict(args, context, device, used):
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
         views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
+        views["reduce_tiles"] = "mean" if fit == "crop" else args.tta_reduce
         rows, probabilities = inference.predict(
             networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
         )

@@ -28,10 +28,11 @@ from tqdm import tqdm
 
 from utils import distributed, models
 from utils.cli import check_least, option_parser, parse_span, run_script
-from utils.data import augment
+from utils.data import augment, mixing, sampling
 from utils.data.cache import warn_of_bits
+from utils.data.crops import most_tiles
 from utils.data.dataset import Samples, dataset_moments
-from utils.data.images import LEAST_SIDE, MOST_SIDE, most_tiles, parse_channels
+from utils.data.images import LEAST_SIDE, MOST_SIDE, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
 from utils.data.loader import begin_epoch, count_steps, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable
@@ -95,10 +96,16 @@ def parse_args():
     arg("--size", type=int, help="pixels of the square the network sees", group=data)
     bits = "bits of a 16-bit file's pixels that the camera used, 8 to 16, 12 say; 0: as the file says, else 16"
     arg("--bits", type=int, metavar="N", help=bits, group=data)
-    arg("--fit", choices=FITS, help="resize whole images to --size, or crop squares of it", group=data)
+    fit = "resize whole images to --size; zoom: a random part of two thirds or more, the whole in validation; or crop squares of it"
+    arg("--fit", choices=FITS, help=fit, group=data)
     normalise = "by statistics of the training set, of each image, or not"
     arg("--normalise", choices=NORMALISATIONS, help=normalise, group=data)
-    arg("--augment", help='none, d4, chen, or stages: "1:chen 21:chen_strong"', group=data)
+    arg("--augment", help='none, d4, gain, chen, or stages: "1:chen 21:chen_strong"', group=data)
+    mix = "join training images and labels in pairs: a rectangle or the mean, labels of both or by area"
+    arg("--mix", choices=["none", *mixing.MIXES], help=mix, group=data)
+    arg("--mix-probability", type=float, metavar="P", help="of a training image to be mixed", group=data)
+    sampler = "rare classes more often: by repeat factors, or half of the draws balanced by class, fewer later"
+    arg("--sampler", choices=["none", *sampling.SAMPLERS], help=sampler, group=data)
     limit = "use only N training, N validation and N --pseudo images; 0: all"
     arg("--limit", type=int, metavar="N", help=limit, group=data)
     single = "use only images of exactly one class"
@@ -233,7 +240,7 @@ def prepare(args, context, device, run, started):
         arithmetic=str(amp or torch.float32).removeprefix("torch."),
         **resume.provenance(train_rows, valid_rows, soft),
     )
-    plan_steps(args, schedule, channels, len(train_rows))
+    plan_epoch(args, schedule, channels, encode(train_rows["Target"], classes))
     saved = resume.find(run, config, args.overwrite)
     if saved and saved["finished"]:
         print(
@@ -260,19 +267,17 @@ def prepare(args, context, device, run, started):
         warn_of_bits(images, args.bits)
     config.skipped = skipped["Id"].tolist()
     seen = (channels, args.size, args.fit, args.normalise)
-    training = {
-        "augment": plan_steps(args, schedule, channels, len(train_rows)),
-        "random_crop": True,
-        "seed": args.seed,
-    }
-    train_images, valid_images = images[: len(train_rows)], images[len(train_rows) :]
     targets = encode(train_rows["Target"], classes) if soft is None else soft_targets(train_rows, soft)
+    sampler, augmentation = plan_epoch(args, schedule, channels, targets)
+    mix = mixing.build(args.mix, args.mix_probability)
+    training = {"augment": augmentation, "random_crop": True, "seed": args.seed, "mix": mix}
+    train_images, valid_images = images[: len(train_rows)], images[len(train_rows) :]
     train_set = Samples(train_images, *seen, targets=targets, **training)
     valid_set = Samples(valid_images, *seen, targets=encode(valid_rows["Target"], classes))
 
     network = context.sync_batch_norm(network.to(device, memory_format=torch.channels_last), device)
     workers = pick_workers(args.workers, device, context)
-    train_loader = make_loader(train_set, args.batch_size, workers, device, shuffle=True, context=context)
+    train_loader = make_loader(train_set, args.batch_size, workers, device, True, context, sampler)
     valid_batch = max(1, args.batch_size // most_tiles(sizes, args.size, args.fit))
     valid_loader = make_loader(valid_set, valid_batch, workers, device, context=context)
 
@@ -295,11 +300,13 @@ def prepare(args, context, device, run, started):
     return trainer, train_loader, valid_loader, record
 
 
-def plan_steps(args, schedule, channels, images):
-    """Check that the stages of loss and augmentation follow one another in a training on so many images: -> Augmentation or None."""
-    steps = count_steps(images, args.batch_size)
+def plan_epoch(args, schedule, channels, targets):
+    """Check that the stages of loss and augmentation follow one another in a training on images with these labels: -> RowSampler or
+    None, Augmentation or None."""
+    sampler = sampling.build(args.sampler, targets, args.epochs)
+    steps = count_steps(len(targets) if sampler is None else len(sampler), args.batch_size)
     first_steps(schedule, steps, f"--loss {args.loss!r}")
-    return augment.build(args.augment, channels.names, steps)
+    return sampler, augment.build(args.augment, channels.names, steps)
 
 
 def check_options(args):
@@ -332,6 +339,7 @@ def check_options(args):
     if not is_score_threshold(args.score_threshold):
         raise InputError(f"--score-threshold {args.score_threshold!r} is neither best nor a number from 0 to 1; fix it")
     augment.parse(args.augment)
+    check_mix(args)
     parse_channels(args.channels)
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
@@ -343,6 +351,22 @@ def check_options(args):
         raise InputError(f"--ema {args.ema:g} is out of range; give 0 or more, less than 1, 0.999 say")
     if args.layers == "last" and args.weights == "none":
         raise InputError("--layers last needs pretrained weights; give --weights")
+
+
+def check_mix(args):
+    """Refuse losses that cannot be computed for the labels of mixed images."""
+    if not 0 < args.mix_probability <= 1:
+        raise InputError(f"--mix-probability {args.mix_probability:g} is out of range; give more than 0, at most 1")
+    schedule = losses.parse_schedule(args.loss)
+    if args.mix != "none" and args.mix not in mixing.SOFT and losses.is_exclusive(schedule):
+        raise InputError(
+            f"--mix {args.mix} gives an image several classes, --loss {args.loss!r} takes one; give --mix cutmix_area"
+        )
+    terms = sorted({term for stage in schedule for term in stage.value if not losses.loss_of(term).soft_targets})
+    if args.mix in mixing.SOFT and terms:
+        raise InputError(
+            f"--mix {args.mix} gives labels between 0 and 1, which {', '.join(terms)} cannot take; give --mix cutmix"
+        )
 
 
 def print_plan(args):
@@ -389,7 +413,7 @@ def fit(trainer, train_loader, valid_loader, record, stop):
     started, upcoming = time.time(), None
     while not trainer.finished and not context.broadcast(trainer.out_of_time):
         train_epoch(trainer, train_loader, record, stop, core_watch, upcoming)
-        speed = len(train_loader.dataset) / trainer.seconds_in_epoch
+        speed = len(train_loader.order) / trainer.seconds_in_epoch
         # The next epoch's first batches are made while this one's validation is computed.
         upcoming = (
             begin_epoch(train_loader, trainer.progress.epoch + 1) if trainer.progress.epoch < config.epochs else None
@@ -426,7 +450,7 @@ def train_epoch(trainer, loader, record, stop, core_watch, upcoming=None):
     """One pass over the training images, or the rest of one that was interrupted. upcoming: its batches, if they are being
     loaded already."""
     trainer.begin_epoch()
-    size, images = trainer.config.batch_size, len(loader.dataset)
+    size, images = trainer.config.batch_size, len(loader.order)
     done = trainer.progress.position * size
     if upcoming is None or done:
         upcoming = begin_epoch(loader, trainer.progress.epoch, done)

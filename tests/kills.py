@@ -47,8 +47,8 @@ COMMON = {"size": 32, "fit": "resize", "augment": "d4", "epochs": 12, "batch-siz
           "recipe": "gapnet_pl", "fold": 0}  # fmt: skip
 KINDS = {  # each with dropout and batch norm
     "ema": {"optimiser": "adam", "ema": 0.9, "loss": "1:bce 3:soft_f1+bce", "plateau": "step", "patience": 0.1, "clip": 1},
-    "workers": {"optimiser": "sgd", "workers": 2, "accumulate": 2, "loss": "1:bce 2:soft_f1", "plateau": "none",
-                "warmup": 1.5, "lr-schedule": "cosine", "keep": "last"},
+    "workers": {"optimiser": "sgd", "workers": 2, "accumulate": 2, "loss": "1:bce 2:soft_f1", "plateau": "none", "fit": "zoom",
+                "warmup": 1.5, "lr-schedule": "cosine", "keep": "last", "augment": "gain", "mix": "cutmix", "sampler": "balanced"},
     "early-stop": {"optimiser": "adadelta", "lr": 0.5, "augment": "1:d4 3:chen", "epochs": 40, "early-stop": 6, "fit": "crop",
                    "max-minutes": 90, "limit": 70, "normalise": "image", "l1": 1e-5, "amp": "auto"},
 }  # fmt: skip

@@ -179,11 +179,11 @@ class _NotATerminal:
 
 
 class DistributedBatchSampler(Sampler):
-    """Yield one process's shard of each batch: every `world_size`-th key (epoch, row, step), as (epoch, row, step, batch
+    """Yield one process's shard of each batch: every `world_size`-th key (epoch, row, …), as (epoch, row, …, batch
     size).
 
     All shards have the same length (`Distributed.shard_size`): a shorter one is padded with samples of the batch, as
-    (epoch, ~row, step, batch size), which are computed and then dropped.
+    (epoch, ~row, …, batch size), which are computed and then dropped.
     """
 
     def __init__(self, batches, context):
@@ -197,4 +197,4 @@ class DistributedBatchSampler(Sampler):
         for keys in self.batches:
             own = keys[context.rank :: context.world_size]
             padding = itertools.islice(itertools.cycle(keys), context.shard_size(len(keys)) - len(own))
-            yield [(*key, len(keys)) for key in [*own, *((epoch, ~row, step) for epoch, row, step in padding)]]
+            yield [(*key, len(keys)) for key in [*own, *((epoch, ~row, *rest) for epoch, row, *rest in padding)]]

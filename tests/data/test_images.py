@@ -4,22 +4,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_images
-from hypothesis import given
-from hypothesis import strategies as st
 
 from utils.data import augment
 from utils.data.dataset import Normaliser, Samples, dataset_moments
-from utils.data.images import (
-    ENDINGS,
-    find_files,
-    image_size,
-    load_sample,
-    parse_channels,
-    read_plane,
-    scan_folder,
-    tile_starts,
-    tiles,
-)
+from utils.data.images import ENDINGS, find_files, image_size, load_sample, parse_channels, read_plane, scan_folder
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2
@@ -96,23 +84,6 @@ def test_resize_keeps_the_mean_and_takes_any_shape(tmp_path):
     whole = load_sample([tmp_path / "a_green.png"])
     assert load_sample([tmp_path / "a_green.png"], 16).mean() == pytest.approx(whole.mean(), abs=1)
     assert (load_sample([tmp_path / "b_green.png"], 32) == 77).all()
-
-
-@given(st.integers(1, 500), st.integers(1, 200))
-def test_tiles_cover_every_pixel_with_the_fewest(length, size):
-    if length < size:
-        length += size
-    starts = tile_starts(length, size)
-    covered = np.zeros(length, bool)
-    for start in starts:
-        assert 0 <= start <= length - size
-        covered[start : start + size] = True
-    assert covered.all() and len(starts) == int(np.ceil(length / size))
-
-
-def test_four_corners_of_a_2048_image():
-    image = np.arange(2048 * 2048, dtype=np.uint32).reshape(2048, 2048, 1)
-    assert [int(tile[0, 0, 0]) for tile in tiles(image, 1024)] == [0, 1024, 1024 * 2048, 1024 * 2048 + 1024]
 
 
 def test_image_normalisation_uses_the_whole_image_before_the_crop(tmp_path):

@@ -107,7 +107,7 @@ def test_a_worker_between_two_images_is_reported_without_a_file(atlas, folds, tm
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_out_of_memory_in_a_decoder_names_the_file(atlas, folds, tmp_path, monkeypatch, victim, workers):
-    def load(files, size, bits):
+    def load(files, *_):
         return raise_(MemoryError()) if victim in files[0].name else np.zeros((32, 32, 4), np.uint8)
 
     monkeypatch.setattr(cache, "load_sample", load)

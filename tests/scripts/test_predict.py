@@ -36,13 +36,14 @@ class Corner(torch.nn.Module):
         return torch.logit(images[:, :, 0, 0])
 
 
-def probabilities_of(network, folder, ids, tta, size=12, fit="resize", reduce="mean", spec="rgby"):
+def probabilities_of(network, folder, ids, tta, size=12, fit="resize", reduce="mean", spec="rgby", crops=1, batch=2):
     channels = parse_channels(spec)
-    samples = Samples(find_files([folder], ids, channels), channels, size, fit, "none")
-    loader = make_loader(samples, 2, 0, CPU)
-    return inference.predict(
-        [network], [Normaliser(None, "none", None, None, CPU)], loader, CPU, tta=tta, reduce=reduce, chunk=3
-    )[1]
+    samples = Samples(find_files([folder], ids, channels), channels, size, fit, "none", crops=crops)
+    loader = make_loader(samples, batch, 0, CPU)
+    networks = network if isinstance(network, list) else [network]
+    normalisers = [Normaliser(None, "none", None, None, CPU)] * len(networks)
+    views = {"tta": tta, "reduce": reduce, "reduce_tiles": "mean" if fit == "crop" else reduce}
+    return inference.predict(networks, normalisers, loader, CPU, **views, chunk=3)[1]
 
 
 @pytest.mark.parametrize("tta", [4, 8])
@@ -79,6 +80,50 @@ def test_tiles_of_one_image_are_averaged(tmp_path):
     cv2.imwrite(str(tmp_path / "b_green.png"), np.full((12, 12), 51, np.uint8))
     got = probabilities_of(Corner(), tmp_path, ["a", "b"], 1, fit="crop", spec="green")
     assert got[:, 0] == pytest.approx([0.5, 0.2])
+
+
+class Opposite(Corner):
+    """One minus the probability of the corner."""
+
+    def forward(self, images):
+        return -super().forward(images)
+
+
+@pytest.mark.parametrize("crops", [4, 5])
+@pytest.mark.parametrize("tta", [1, 4])
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_crops_are_combined_as_tta_views_are(tmp_path, crops, tta, reduce):
+    """Of an image of 18², crops of 12² as the file has them; each network alone, and for any batches."""
+    write_images(tmp_path, ["a", "b", "c"], ["green"], size=18)
+    combine = np.mean if reduce == "mean" else np.max
+    expected = []
+    for id_ in "abc":
+        image = cv2.imread(str(tmp_path / f"{id_}_green.png"), -1) / 255
+        places = [(0, 0), (0, 6), (6, 0), (6, 6), (3, 3)][:crops]
+        seen = [image[y + down, x + right] for y, x in places for down in (0, 11) for right in (0, 11)][:: 4 // tta]
+        expected.append((combine(seen) + combine(1 - np.array(seen))) / 2)
+    for batch in (1, 3):
+        options = {"fit": "zoom", "reduce": reduce, "spec": "green", "crops": crops, "batch": batch}
+        got = probabilities_of([Corner(), Opposite()], tmp_path, ["a", "b", "c"], tta, **options)
+        assert got[:, 0] == pytest.approx(expected, abs=1e-5)
+    if reduce == "max":
+        assert min(expected) > 0.5
+
+
+def test_one_crop_is_the_whole_image_to_the_bit(tmp_path):
+    write_images(tmp_path, ["a", "b"], size=18)
+    whole = [probabilities_of(Invariant(), tmp_path, ["a", "b"], 4, fit=fit) for fit in ("resize", "zoom")]
+    assert np.array_equal(*whole)
+
+
+def test_crops_through_the_script_do_not_depend_on_the_batch(run, atlas, tmp_path):
+    found = []
+    for number, batch in enumerate((3, 16)):
+        words = ["--images", atlas / "test", "--workers", 0, "--crops", 4, "--batch-size", batch]
+        out = succeed("predict", run / "fold0", *words, "-o", tmp_path / f"{number}.csv").out
+        assert "1 TTA view of 4 crops each" in out
+        found.append(read_predictions(tmp_path / f"{number}.csv").to_numpy())
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
 
 
 def test_folds_are_averaged_each_with_its_own_weights(run, atlas, predictions, tmp_path):
@@ -119,6 +164,7 @@ def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):
     with torch.inference_mode():
         expected = torch.sigmoid(network(patches)).mean(0).numpy()
     assert read_predictions(tmp_path / "p.csv").to_numpy()[0] == pytest.approx(expected, abs=1e-5)
+    refuse("predict", tmp_path / "run", *words, "--crops", 4, says="leave out --crops")
 
 
 def test_folds_that_look_at_images_differently_are_not_averaged(run, atlas, folds, tmp_path):
@@ -158,7 +204,9 @@ def test_benchmark_shows_the_stages_of_table_three(run, atlas, tmp_path, monkeyp
         assert total == pytest.approx(decode + transfer + network, abs=2e-4) and network > 0
         assert speed * total == pytest.approx(1, abs=max(0.06, 1e-4 * speed))
     table = pd.read_csv(tmp_path / "speed.csv")
-    assert [f"{images} {batch}".split() for images, batch in zip(table["images"], table["batch"])] == [r[:3] for r in rows]
+    assert [f"{images} {batch}".split() for images, batch in zip(table["images"], table["batch"])] == [
+        r[:3] for r in rows
+    ]
     assert table["all"].tolist() == pytest.approx([float(row[6]) for row in rows], abs=1e-4)
     (tmp_path / "speed.csv").unlink()
     monkeypatch.chdir(tmp_path)

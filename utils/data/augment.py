@@ -91,6 +91,12 @@ def chen(channels, darkest=0.8):
     return {name: group for name, group in groups.items() if name not in without}
 
 
+def flips_and_gain(channels):
+    """Return groups as `chen` does: `d4`, and the brightness of each channel times a factor of its own."""
+    gain = transforms.Multiply(list(range(len(channels))), (0.5, 1.3))
+    return {"flip or turn": {"flip or turn": transforms.D4(p=1)}, "gain": {"gain": gain}}
+
+
 def _black_or_mirrored(transform, **options):
     """Return a transform that fills what it uncovers with black or with the mirrored image, equally likely."""
     fills = cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101
@@ -111,6 +117,7 @@ def pipeline(groups):
 AUGMENTATIONS = {
     "none": (lambda channels: None, 0.0),
     "d4": (lambda channels: transforms.D4(p=1), 0.0),  # flips and quarter turns, all eight equally likely
+    "gain": (lambda channels: pipeline(flips_and_gain(channels)), 0.0),
     "chen": (lambda channels: pipeline(chen(channels)), NEGATIVE_SHARE),
     "chen_strong": (lambda channels: pipeline(chen(channels, darkest=0.2)), NEGATIVE_SHARE),
 }

@@ -22,7 +22,8 @@ import zstandard
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils.data.images import check_crop, describe_problems, join_planes, load_sample, look_at_files
+from utils.data.crops import size_to_load
+from utils.data.images import check_crop, describe_problems, join_planes, load_sample, loaded_shape, look_at_files
 from utils.errors import InputError, data_size, plural
 from utils.files import NO_ROOM, destination
 from utils.opencv import MOST_PIXELS, cv2
@@ -44,13 +45,14 @@ KEPT = 2**28  # bytes read before mapped pages are dropped, which add to this pr
 
 
 class Images:
-    """The samples of a list of tuples of paths: `read(row)` returns exactly `load_sample(files[row], size, bits)`.
+    """The samples of a list of tuples of paths: `read(row)` returns exactly `load_sample(files[row], size, bits, enlarge)`.
 
     table: (N,) RECORD, the place of each sample in the packed files `maps` (pack −1: not packed); None: none is packed.
     """
 
-    def __init__(self, files, size=None, table=None, maps=(), bits=0):
-        self.files, self.size, self.table, self.maps, self.bits = files, size, table, maps, bits
+    def __init__(self, files, size=None, table=None, maps=(), bits=0, enlarge=True):
+        self.files, self.table, self.maps = files, table, maps
+        self.size, self.bits, self.enlarge = size, bits, enlarge
         self._bytes_read = 0
 
     def __len__(self):
@@ -59,12 +61,13 @@ class Images:
     def __getitem__(self, part):
         """Return the Images of a slice or of a list of rows."""
         files = self.files[part] if isinstance(part, slice) else [self.files[row] for row in part]
-        return Images(files, self.size, None if self.table is None else self.table[part], self.maps, self.bits)
+        table = None if self.table is None else self.table[part]
+        return Images(files, self.size, table, self.maps, self.bits, self.enlarge)
 
     def read(self, row):
         """-> (H, W, channels) uint8, or float32 in [0, 1] if a file has 16 bits; perhaps a read-only view."""
         if self.table is None or self.table[row]["pack"] < 0:
-            return load_sample(self.files[row], self.size, self.bits)
+            return load_sample(self.files[row], self.size, self.bits, self.enlarge)
         pack, codec, kind, channels, height, width, offset, length = self.table[row].tolist()
         self._bytes_read += length
         if self._bytes_read > KEPT:
@@ -146,9 +149,10 @@ class Index:
     records cover), `bytes` (of the index without an incomplete last line), `damaged` (index or data are invalid).
     """
 
-    def __init__(self, base, channels, size, bits=0):
-        self.path, self.data = Path(f"{base}.index"), Path(f"{base}.bin")
+    def __init__(self, base, channels, size, bits=0, enlarge=True):
+        self.path, self.data, self.enlarge = Path(f"{base}.index"), Path(f"{base}.bin"), enlarge
         self.header = dict(format=FORMAT, opencv=cv2.__version__, channels=list(channels), size=size, bits=bits)
+        self.header |= {} if enlarge else {"enlarge": False}
         self.read()
 
     def read(self):
@@ -174,7 +178,7 @@ class Index:
         numbers = [offset, length, *shape, kind, codec, *source]
         if not isinstance(name, str) or not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("not a record")
-        height, width = [self.header["size"]] * 2 if self.header["size"] else source
+        height, width = loaded_shape(source, self.header["size"], self.enlarge)
         channels, whole = len(self.header["channels"]), math.prod(shape) * np.dtype(KINDS[kind]).itemsize
         if shape != [height, width, channels] or len(source) != 2 or not 0 < math.prod(source) <= MOST_PIXELS:
             raise ValueError("not a record of such images")
@@ -214,13 +218,13 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
     Only packing finds damage inside a file. If a copy cannot be written, a message is printed and the samples are
     decoded each time. Raise InputError for missing files and images smaller than the crop.
     """
-    size, crop = (size, 0) if fit == "resize" else (None, size)
+    loaded, crop = size_to_load(size, fit), size if fit == "crop" else 0
     if cache is not None and (not cache or "\0" in cache):
         raise InputError(f"--cache {cache!r} is not the name of a folder; give one, or --no-cache")
     folders = {}
     for row, paths in enumerate(files if cache else []):
         folders.setdefault(paths[0].parent.resolve(), []).append(row)
-    packs = [_Folder(folder, rows, files, channels, size, cache, bits, codec) for folder, rows in folders.items()]
+    packs = [_Folder(folder, rows, files, channels, cache, bits, codec, **loaded) for folder, rows in folders.items()]
     known = {row: source for pack in packs for row, (_, _, source) in pack.packed().items()}
     sizes, bad = look_at_files(files, known)
     usable = [row for row in range(len(files)) if row not in bad]
@@ -232,7 +236,7 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
         for row, (_, place, _) in records.items():
             table[row] = (len(maps), *place)
         maps += [mapped] if mapped else []
-    return Images(files, size, table if packs else None, maps, bits), sizes, bad
+    return Images(files, table=table if packs else None, maps=maps, bits=bits, **loaded), sizes, bad
 
 
 def choose_codec(raw, compressed, free):
@@ -247,13 +251,15 @@ def choose_codec(raw, compressed, free):
 class _Folder:
     """The samples of one image folder, the rows `rows` of `files`, and their packed copy."""
 
-    def __init__(self, folder, rows, files, channels, size, cache, bits, codec):
-        self.folder, self.rows, self.files, self.size, self.bits, self.codec = folder, rows, files, size, bits, codec
+    def __init__(self, folder, rows, files, channels, cache, bits, codec, size, enlarge):
+        self.folder, self.rows, self.files, self.bits, self.codec = folder, rows, files, bits, codec
+        self.size, self.enlarge = size, enlarge
         letters = "".join(name[0] for name in channels)
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{size or 'whole'}{f'-{bits}bits' if bits else ''}"
+        side = f"{'' if enlarge else 'most'}{size or 'whole'}"
+        self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{side}{f'-{bits}bits' if bits else ''}"
         self.stamps = {row: _stamps(files[row]) for row in rows}
-        self.index = Index(self.base, channels, size, bits)
+        self.index = Index(self.base, channels, size, bits, enlarge)
 
     def packed(self):
         """Return {row: record} of the samples whose files have not changed since they were packed."""
@@ -318,15 +324,22 @@ class _Folder:
         finally:
             self.index.read()
 
+    def _load(self, row):
+        return load_sample(self.files[row], self.size, self.bits, self.enlarge)
+
+    def _pixels(self, shape):
+        """The pixels of a packed sample whose file has this (height, width)."""
+        return math.prod(loaded_shape(shape.tolist(), self.size, self.enlarge))
+
     def _estimate(self, missing, sizes):
         """Estimate the bytes of the missing samples, raw and compressed, from a few of them."""
         images = []
         for place in np.unique(np.linspace(0, len(missing) - 1, PROBES).astype(int)):
             try:
-                images.append(load_sample(self.files[missing[place]], self.size, self.bits))
+                images.append(self._load(missing[place]))
             except InputError as error:
                 self.bad[missing[place]] = [str(error)]
-        pixels = len(missing) * self.size**2 if self.size else int(sizes[missing].prod(axis=1).sum())
+        pixels = sum(self._pixels(sizes[row]) for row in missing)
         if not images:
             return (pixels * len(self.files[missing[0]]),) * 2  # 8 bits, incompressible
         per_pixel = sum(image.nbytes for image in images) / sum(image.shape[0] * image.shape[1] for image in images)
@@ -337,7 +350,7 @@ class _Folder:
         """Append samples to both files, the pixels of a sample always before its line."""
 
         def encoded(row):
-            image = load_sample(self.files[row], self.size, self.bits)
+            image = self._load(row)
             return list(image.shape), KINDS.index(image.dtype.name), _encode(image, codec)
 
         def commit():
@@ -345,8 +358,8 @@ class _Folder:
             _write_all(lines, b"".join(pending))
             pending.clear()
 
-        largest = self.size**2 if self.size else max((math.prod(sizes[row]) for row in missing), default=1)
-        ahead = max(1, min(3 * cores(), 2**28 // int(largest)))  # decoded samples that wait to be written
+        largest = max((self._pixels(sizes[row]) for row in missing), default=1)
+        ahead = max(1, min(3 * cores(), 2**28 // largest))  # decoded samples that wait to be written
         pending, offset, committed = [], self.index.end, self.index.end
         progress = tqdm(missing, desc="packing", unit="img", disable=None, leave=False)
         with open(self.index.data, "ab", buffering=0) as data, open(self.index.path, "ab", buffering=0) as lines:

@@ -1,4 +1,6 @@
-"""From files to samples, whose randomness depends on (seed, epoch, row) only, and normalisation on the device."""
+"""From files to samples, whose randomness depends on (seed, epoch, row, repeat) only, and normalisation on the device."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -6,27 +8,53 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from utils.data.cache import Images
-from utils.data.images import tiles
+from utils.data.crops import corner_crops, random_crop, random_zoom, size_to_load, tiles
 from utils.errors import InputError, explain_system_error
 from utils.opencv import cv2
 
 IDLE = -1  # instead of a row, while a DataLoader worker reads no sample
 
 
+class Key(NamedTuple):
+    """What a sample follows from. row: ~row for padding (see distributed.py). step: how many steps the training has made
+    before. repeat: how many times the row has come before in this epoch. whole: samples of the batch over all
+    processes, 0 in a single one."""
+
+    epoch: int
+    row: int
+    step: int
+    repeat: int = 0
+    whole: int = 0
+
+
 class Samples(Dataset):
-    """Samples of a list of files, indexed by (epoch, row, step), or (epoch, ~row, step) for padding (see distributed.py). step: how
-    many steps the training has made before.
+    """Samples of a list of files, indexed by a `Key` or a tuple like one.
 
     images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
-    fit: ``resize`` the whole image to size², or ``crop``: one random size² crop if `random_crop`, else the tiles that
-    cover the image. normalise: ``dataset``, ``image`` or ``none``. targets: (N, classes) or None. augment: `Augmentation` or None.
+    fit: ``resize`` the whole image to size²; ``zoom``: a random part of it if `random_crop`, else the whole, or its
+    `crops`; ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image. normalise:
+    ``dataset``, ``image`` or ``none``. targets: (N, classes) or None. augment: `Augmentation` or None. mix: `Mix` or None,
+    for samples of one image. crops: of `corner_crops`.
     """
 
-    def __init__(self, images, channels, size, fit, normalise, targets=None, augment=None, random_crop=False, seed=0):
-        self.images = images if isinstance(images, Images) else Images(images, size if fit == "resize" else None)
+    def __init__(
+        self,
+        images,
+        channels,
+        size,
+        fit,
+        normalise,
+        targets=None,
+        augment=None,
+        random_crop=False,
+        seed=0,
+        mix=None,
+        crops=1,
+    ):
+        self.images = images if isinstance(images, Images) else Images(images, **size_to_load(size, fit))
         self.files, self.channels, self.size, self.fit = self.images.files, channels, size, fit
-        self.normalise, self.targets, self.augment = normalise, targets, augment
-        self.random_crop, self.seed = random_crop, seed
+        self.normalise, self.targets, self.augment, self.mix = normalise, targets, augment, mix
+        self.random_crop, self.seed, self.crops = random_crop, seed, crops
         self.reading = None  # in a DataLoader worker: its process id, and the row that it reads (see loader.py)
 
     def __len__(self):
@@ -43,12 +71,11 @@ class Samples(Dataset):
 
     def __getitem__(self, key):
         """Return a sample, or an InputError for the main process to raise."""
-        epoch, row, step, *whole = key
+        epoch, row, step, repeat, whole = Key(*key)
         position = max(row, ~row)
-        if self.reading is not None:
-            self.reading[1] = position
         try:
-            return self.prepare(self.images.read(position), epoch, position, step) | {"rows": row, "whole": whole}
+            sample = self.prepare(self._read(position), epoch, position, step, repeat)
+            return sample | {"rows": row, "whole": whole}
         except InputError as error:
             return error
         except MemoryError:
@@ -61,36 +88,53 @@ class Samples(Dataset):
             if self.reading is not None:
                 self.reading[1] = IDLE
 
-    def prepare(self, image, epoch, row, step=0):
+    def _read(self, row):
+        """Return the pixels of a row; the main process learns which it was if this process dies meanwhile."""
+        if self.reading is not None:
+            self.reading[1] = row
+        return self.images.read(row)
+
+    def prepare(self, image, epoch, row, step=0, repeat=0):
         """Make a sample for `collate` from decoded pixels. Its images (tiles, S, S, C) may share their memory."""
         sample, whole = {"rows": row}, image
-        rng = np.random.default_rng((self.seed, epoch, row))
-        if self.fit == "crop":
-            height, width = image.shape[:2]
-            if min(height, width) < self.size:
-                fix = f"give --size {min(height, width)} or less"
-                raise InputError(f"{self.files[row][0]} is {width}x{height}, smaller than the crop; {fix}")
-            image = random_crop(image, self.size, rng)[None] if self.random_crop else tiles(image, self.size)
-        else:
-            image = image[None]
-        targets = None if self.targets is None else self.targets[row].astype(np.float32)
+        rng = np.random.default_rng((self.seed, epoch, row, repeat) if repeat else (self.seed, epoch, row))
+        image, targets = self._view(image, row, rng), self._label(row)
+        sees_all = self.fit == "resize"
+        if self.mix and rng.random() < self.mix.probability:
+            # The partner follows from the sample alone, whatever batch, process or micro-batch it is in.
+            partner = int(rng.integers(len(self)))
+            other = self._view(self._read(partner), partner, rng)[0], self._label(partner)
+            mixed, targets = self.mix((image[0], targets), other, rng)
+            image, sees_all = mixed[None], True
         if self.augment:  # only in training, where a sample is one image
             before = image[0] if image.flags.writeable else image[0].copy()  # a view of the packed file is read-only
             augmented, targets = self.augment(before, targets, step, int(rng.integers(2**32)))
             image = augmented[None]
-            if self.normalise == "image":
-                whole = augmented if self.fit == "resize" else _empty_channels_alike(whole, before, augmented)
+            if self.normalise == "image" and not sees_all:
+                whole = _empty_channels_alike(whole, before, augmented)
         if self.normalise == "image":
-            sample["mean"], sample["std"] = moments(whole, self.channels.mix)
+            sample["mean"], sample["std"] = moments(image[0] if sees_all else whole, self.channels.mix)
         sample["images"] = image
         if targets is not None:
             sample["targets"] = targets
         return sample
 
+    def _label(self, row):
+        return None if self.targets is None else self.targets[row].astype(np.float32)
 
-def random_crop(image, size, rng):
-    y, x = (int(rng.integers(length - size + 1)) for length in image.shape[:2])
-    return image[y : y + size, x : x + size]
+    def _view(self, image, row, rng):
+        """Return what the network sees of an image, in training one tile of it: (tiles, S, S, C)."""
+        if self.fit == "resize":
+            return image[None]
+        if self.fit == "zoom" and self.random_crop:
+            return random_zoom(image, self.size, rng)[None]
+        if self.fit == "zoom":
+            return corner_crops(image, self.size, self.crops)
+        height, width = image.shape[:2]
+        if min(height, width) < self.size:
+            fix = f"give --size {min(height, width)} or less"
+            raise InputError(f"{self.files[row][0]} is {width}x{height}, smaller than the crop; {fix}")
+        return random_crop(image, self.size, self.size, rng)[None] if self.random_crop else tiles(image, self.size)
 
 
 def _empty_channels_alike(whole, before, after):

@@ -218,25 +218,32 @@ def decode_plane(path, data, bits=0):
     return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
 
 
-def load_sample(paths, size=None, bits=0):
+def load_sample(paths, size=None, bits=0, enlarge=True):
     """Read one sample: -> (H, W, len(paths)) uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    size: resize to size x size pixels, as `resize_plane`; None: do not. bits: as `read_plane`.
+    size, enlarge: resize to `loaded_shape`. bits: as `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
         raise InputError(_unequal(paths, [plane.shape for plane in planes]))
     if any(plane.dtype == np.uint16 for plane in planes):
         planes = [plane.astype(np.float32) / np.iinfo(plane.dtype).max for plane in planes]
-    if size and planes[0].shape != (size, size):
-        planes = [resize_plane(plane, size) for plane in planes]
-    return join_planes(planes)
+    shape = loaded_shape(planes[0].shape, size, enlarge)
+    return join_planes([resize(plane, *shape) for plane in planes])
 
 
-def resize_plane(plane, size):
-    """Resize (H, W) to size x size pixels: by area to shrink, linearly to enlarge."""
-    method = cv2.INTER_AREA if min(plane.shape) > size else cv2.INTER_LINEAR
-    return cv2.resize(plane, (size, size), interpolation=method)
+def loaded_shape(shape, size, enlarge=True):
+    """The (height, width) that an image of another is resized to: `size` twice, or as it is if None. Without `enlarge`
+    a side shorter than `size` stays."""
+    return tuple(shape) if not size else (size, size) if enlarge else tuple(min(side, size) for side in shape)
+
+
+def resize(image, height, width):
+    """Resize (H, W) or (H, W, C), to shrink both sides by area, else linearly; the image itself if it has this shape."""
+    if image.shape[:2] == (height, width):
+        return image
+    method = cv2.INTER_AREA if image.shape[0] > height and image.shape[1] > width else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method).reshape(height, width, *image.shape[2:])
 
 
 def _unequal(paths, shapes):
@@ -391,22 +398,3 @@ def check_crop(files, sizes, crop):
             f"{plural(len(small), 'image')} smaller than the crop of {crop}: {files[small[0]][0]} is {width}x{height}"
         )
         raise InputError(f"{what}; give larger images, or train with {smaller}--fit resize")
-
-
-def tiles(image, size):
-    """Cut (H, W, C) into the fewest size x size tiles that cover it, evenly spaced: (T, size, size, C).
-
-    With size 1024, a 2048² image gives the 2 x 2 patches of Rumetshofer et al., section 3.1; those of 1728² overlap.
-    """
-    rows, columns = (tile_starts(length, size) for length in image.shape[:2])
-    return np.stack([image[y : y + size, x : x + size] for y in rows for x in columns])
-
-
-def most_tiles(sizes, size, fit):
-    """Return the number of tiles of the largest image. sizes: (N, 2) of height, width."""
-    return 1 if fit == "resize" else int(np.prod(-(-sizes.max(axis=0) // size)))
-
-
-def tile_starts(length, size):
-    count = -(-length // size)
-    return [round(i * (length - size) / max(count - 1, 1)) for i in range(count)]

@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler, get_worker_info
 
 from utils.data.dataset import IDLE
+from utils.data.sampling import count_repeats
 from utils.device import keep_freed_memory
 from utils.distributed import SINGLE_PROCESS, DistributedBatchSampler
 from utils.errors import InputError, data_size, explain_system_error, first_line, listing, plural
@@ -33,41 +34,46 @@ AHEAD = 2  # batches prepared ahead, by each worker or by all threads together
 
 
 class EpochOrder(Sampler):
-    """Yield keys (epoch, row, step) of `rows` after the first `skip`; `shuffle` seeds the order with (seed, epoch).
+    """Yield keys (epoch, row, step, repeat) of `rows` after the first `skip`; `shuffle` seeds the order with (seed, epoch).
 
-    step: batches of `batch_size` before the sample's, in this epoch and in those before it, of `steps` batches each. Set `epoch` and
-    `skip` before each pass.
+    step: batches of `batch_size` before the sample's, in this epoch and in those before it, of `steps` batches each. repeat: see
+    `dataset.Key`. sampler: a `RowSampler` that draws the rows of each epoch, None: all of them once. Set `epoch` and `skip` before
+    each pass.
     """
 
-    def __init__(self, rows, seed=0, shuffle=False, batch_size=1, steps=0):
+    def __init__(self, rows, seed=0, shuffle=False, batch_size=1, steps=0, sampler=None):
         self.rows, self.seed, self.shuffle, self.epoch, self.skip = rows, seed, shuffle, 0, 0
-        self.batch_size, self.steps = batch_size, steps
+        self.batch_size, self.steps, self.sampler = batch_size, steps, sampler
 
     def __len__(self):
-        return len(self.rows)
+        return len(self.sampler or self.rows)
 
     def __iter__(self):
-        rows = np.array(self.rows, dtype=np.int64)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        rows = self.sampler.rows(self.epoch, rng) if self.sampler else np.array(self.rows, dtype=np.int64)
         if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(rows)
+            rng.shuffle(rows)
         before = max(0, self.epoch - 1) * self.steps
-        places = range(self.skip, len(rows))
-        return iter([(self.epoch, int(rows[place]), before + place // self.batch_size) for place in places])
+        steps = before + np.arange(len(rows)) // self.batch_size
+        keys = zip(rows.tolist(), steps.tolist(), count_repeats(rows).tolist(), strict=True)
+        return iter([(self.epoch, *key) for key in keys][self.skip :])
 
 
-def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS):
+def make_loader(samples, batch_size, workers, device, shuffle=False, context=SINGLE_PROCESS, sampler=None):
     """Make a loader of the batches of `samples`, or of this process's shards. Its `order` is an `EpochOrder`.
 
     At most `workers` persistent processes load samples that are augmented or shuffled (0: this process), and `workers`
     threads all others: reading and decoding release the interpreter lock, and threads need not copy batches between
-    processes. With `shuffle`, a last batch of a single image is dropped, a different image each epoch.
+    processes. With `shuffle`, a last batch of a single image is dropped, a different image each epoch. sampler: as of
+    `EpochOrder`, with `shuffle` only.
     """
     if not samples.augment and not shuffle:
         rows = range(context.rank, len(samples), context.world_size)
         return ThreadedLoader(samples, batch_size, EpochOrder(rows), workers, device)
-    drop_last = shuffle and _last_is_single(len(samples), batch_size)
-    steps = count_steps(len(samples), batch_size) if shuffle else 0
-    order = EpochOrder(range(len(samples)), samples.seed, shuffle, batch_size, steps)
+    draws = len(sampler or samples)
+    drop_last = shuffle and _last_is_single(draws, batch_size)
+    steps = count_steps(draws, batch_size) if shuffle else 0
+    order = EpochOrder(range(len(samples)), samples.seed, shuffle, batch_size, steps, sampler)
     batches = BatchSampler(order, batch_size, drop_last)
     workers, prefetch = fit_workers(
         workers, samples.bytes_each() * -(-batch_size // context.world_size), context.local_world_size
@@ -191,7 +197,7 @@ def collate(samples, pinned=False):
         small[key] = np.repeat(np.stack([sample[key] for sample in samples]), small["tiles"], axis=0)
     if "targets" in samples[0]:
         small["targets"] = np.stack([sample["targets"] for sample in samples])
-    batch = {"whole": samples[0]["whole"][0]} if samples[0].get("whole") else {}
+    batch = {"whole": samples[0]["whole"]} if samples[0].get("whole") else {}
     try:
         batch["images"] = concatenate(images, pinned)
     except (OSError, RuntimeError) as error:

@@ -35,6 +35,8 @@ def print_header(config, started_from, train_rows, valid_rows, machine, loader):
     print(
         f"recipe {config.recipe}, fold {config.fold}: {len(train_rows):,} images to train on, {len(valid_rows):,} to validate"
     )
+    if len(loader.order) != len(train_rows):
+        print(f"sampler {config.sampler}: {len(loader.order):,} draws an epoch")
     only = ", only the last layer trained" if config.layers == "last" else ""
     print(f"{config.model}, {config.parameters:,} parameters, {started_from}{only}")
     print(f"on {machine}, {plural(loader.num_workers, 'DataLoader worker')}")

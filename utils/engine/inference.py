@@ -51,6 +51,7 @@ def predict(
     amp=None,
     tta=1,
     reduce="mean",
+    reduce_tiles="mean",
     activation="sigmoid",
     chunk=64,
     bar=None,
@@ -61,7 +62,8 @@ def predict(
     """Mean of the probabilities of several networks.
 
     networks, normalisers: equally long lists; each network sees every batch through its own normaliser. tta: views per image;
-    reduce: of the views, ``mean`` or ``max``. activation: as of `tta_probabilities`. Tiles of a sample, and networks, are averaged.
+    reduce, reduce_tiles: of the views, and of the tiles or crops of a sample, ``mean`` or ``max``. activation: as of
+    `tta_probabilities`. Networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar that counts samples. context: of the processes that the samples are
     divided among. between: called after every batch. compiled: use torch.compile.
     -> (rows (N,) int64, probabilities (N, classes) float32) of all processes, in the loader's order. Raises InputError for an image
@@ -76,10 +78,9 @@ def predict(
                 parts = normaliser(batch).split(chunk)
                 if number == len(ready):
                     ready.append(prepare_network(network, parts[0], amp, compiled))
-            total = total + torch.cat(
-                [tta_probabilities(ready[number], part, device, amp, tta, reduce, activation) for part in parts]
-            )
-        return batch["rows"], start_copy_to_cpu(_tile_means(total / len(networks), batch["tiles"]), device)
+            found = [tta_probabilities(ready[number], part, device, amp, tta, reduce, activation) for part in parts]
+            total = total + _of_samples(torch.cat(found), batch["tiles"], reduce_tiles)
+        return batch["rows"], start_copy_to_cpu(total / len(networks), device)
 
     rows, results = [], []
     # A GPU gets the next batch before the CPU waits for the last one's results.
@@ -123,7 +124,9 @@ def copy_for_inference(network, images, amp):
     return ready
 
 
-def _tile_means(probabilities, counts):
+def _of_samples(probabilities, counts, reduce):
+    """Combine the probabilities (sum of tiles, classes) of each sample's `counts` tiles: -> (B, classes)."""
     if bool((counts == 1).all()):
         return probabilities
-    return torch.stack([part.mean(0) for part in probabilities.split(counts.tolist())])
+    parts = probabilities.split(counts.tolist())
+    return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])

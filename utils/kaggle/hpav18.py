@@ -29,7 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import CHANNELS, LEAST_SIDE, MOST_SIDE, decode_plane, image_size, resize_plane, size_of
+from utils.data.images import CHANNELS, LEAST_SIDE, MOST_SIDE, decode_plane, image_size, resize, size_of
 from utils.data.labels import load_classes, read_labels
 from utils.errors import InputError, data_size, listing, plural
 from utils.files import check_outputs, destination, whole_file, write_csv
@@ -198,8 +198,7 @@ def fetch_sample(id_, colours, folder, url, size, stop):
         address = f"{url.rstrip('/')}/{quote(antibody)}/{quote(image)}_{colour}.jpg"
         data = download(address, MOST_IMAGE, stop)
         plane = read_jpeg(address, data)
-        if size and plane.shape != (size, size):
-            plane = resize_plane(plane, size)
+        plane = resize(plane, size, size) if size else plane
         with whole_file(folder / f"{id_}_{colour}.png", "wb") as file:
             file.write(cv2.imencode(".png", plane)[1].tobytes())
         fetched += len(data)

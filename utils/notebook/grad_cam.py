@@ -16,8 +16,9 @@ import torch
 from torch.nn import functional
 
 from utils.data.cache import Images
+from utils.data.crops import size_to_load, tile_starts
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import image_size, parse_channels, tile_starts
+from utils.data.images import image_size, parse_channels
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 
@@ -113,7 +114,7 @@ def sample_maps(network, config, files, columns):
         place = found.layer, found.maps.shape[1:]
         large = _enlarge(found.maps, config.size)
         for row, tiles in zip(inputs.rows, inputs.split(large), strict=True):
-            maps.append(tiles[0] if config.fit == "resize" else _join_tiles(tiles, image_size(files[row][0])))
+            maps.append(_join_tiles(tiles, image_size(files[row][0])) if config.fit == "crop" else tiles[0])
     return maps, *place
 
 
@@ -130,7 +131,7 @@ def _inputs(network, config, files, columns):
     """Yield Inputs in batches of `PIXELS`."""
     device = next(network.parameters()).device
     channels = parse_channels(config.channels)
-    images = Images(files, config.size if config.fit == "resize" else None, bits=config.bits)
+    images = Images(files, bits=config.bits, **size_to_load(config.size, config.fit))
     samples = Samples(images, channels, config.size, config.fit, config.normalise)
     normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device)
     for batch in batches(make_loader(samples, max(1, PIXELS // config.size**2), 0, device)):

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field, fields
 
 from utils.data.cache import DEFAULT_FOLDER
 from utils.data.images import MOST_SIDE, parse_channels
+from utils.data.mixing import MIXES
+from utils.data.sampling import SAMPLERS
 from utils.errors import InputError
 from utils.safe_load import check_plain, is_line
 
@@ -11,7 +13,7 @@ MOST_CLASSES = 10_000
 MOST_PLANES = 64
 MOST_BATCH = 2**20
 MOST_FOLD = 99_999  # what a table of folds can hold
-FITS = ("resize", "crop")
+FITS = ("resize", "zoom", "crop")
 NORMALISATIONS = ("dataset", "image", "none")
 AMP = ("auto", "off", "bf16", "fp16")
 STEMS = ("mean", "copy", "zero", "random")  # as in utils/models/layers.py, which imports torch
@@ -106,6 +108,9 @@ class RunConfig:
     fit: str = _field(_one_of(FITS))
     normalise: str = _field(_one_of(NORMALISATIONS))
     augment: str = _field(_TEXT)
+    mix: str = _field(_one_of(("none", *MIXES)), "none")
+    mix_probability: float = _field(_NUMBER, 0.5)
+    sampler: str = _field(_one_of(("none", *SAMPLERS)), "none")
     limit: int = _field(_COUNT, 0)
     train_limit: int = _field(_COUNT, 0)  # of utils.tools.baseline
     single_label: bool = _field(_FLAG, False)

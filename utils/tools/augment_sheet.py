@@ -1,4 +1,4 @@
-"""Show the effect of each augmentation operation on an image, and its cost.
+"""Show the effect of each augmentation operation on an image, and its cost, also of zooming and mixing.
 
     python -m utils.tools.augment_sheet --images input/train -o augment.png
     python -m utils.tools.augment_sheet --images input/train --id SOME_ID \\
@@ -6,16 +6,18 @@
 
 The sheet shows each operation's strongest effect of eight random draws. The
 table shows each operation's milliseconds on one core, how often it is chosen,
-and its fraction of the whole pipeline's time.
+and its fraction of the whole pipeline's time. Images are mixed with the next one.
 """
 
+import functools
 import random
 import time
 
 import numpy as np
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data import augment
+from utils.data import augment, mixing
+from utils.data.crops import random_zoom, size_to_load
 from utils.data.images import LEAST_SIDE, MOST_SIDE, check_files, find_files, load_sample, parse_channels, scan_folders
 from utils.device import keep_freed_memory
 from utils.errors import InputError
@@ -47,9 +49,12 @@ def main():
     found = scan_folders(folders)
     if not found:
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
-    files = find_files(folders, [args.id or min(found)], channels, found)
+    ids, first = sorted(found), args.id or min(found)
+    following = ids[(ids.index(first) + 1) % len(ids)] if first in found else first
+    files = find_files(folders, [first, following], channels, found)
     check_files(files)
-    image = load_sample(files[0], args.size)
+    image, other = (load_sample(paths, args.size) for paths in files)
+    large = load_sample(files[0], **size_to_load(args.size, "zoom"))
 
     print(f"{'group':20}{'operation':20}{'ms':>6}{'chosen':>9}{'fraction of all time':>22}")
     chain, label = augment.build("chen", channels.names), np.ones(28, np.float32)
@@ -61,8 +66,28 @@ def main():
             print(f"{group:20}{name:20}{spent:>6.2f}{1 / len(part):>9.0%}{spent / len(part) / whole:>22.1%}")
     shape = f"{len(channels.names)}x{args.size}x{args.size}"
     print(f"{'whole pipeline':40}{whole:>6.2f} ms per sample of {shape} on one core")
-    operations(examples(image, groups, channels.names, args.seed), channels.names, args.out)
+    apart = outside_pipeline(image, large, other, channels.names)
+    for name, function in apart.items():
+        print(f"{'not in it':20}{name:20}{milliseconds(function):>6.2f}")
+    shown = examples(image, groups, channels.names, args.seed)
+    shown += [(name, function(args.seed)) for name, function in apart.items()]
+    operations(shown, channels.names, args.out)
     print(f"-> {args.out}")
+
+
+def outside_pipeline(image, large, other, channels):
+    """-> {name: function from a seed to an image} of what train.py does to images besides Chen's augmentation. large: the sample as
+    --fit zoom loads it. other: the sample to mix it with."""
+    gain, label = augment.build("gain", channels), np.zeros(1, np.float32)
+    functions = {
+        "gain": lambda seed: gain(image, None, 0, seed)[0],
+        "zoom": lambda seed: random_zoom(large, len(image), np.random.default_rng(seed)),
+    }
+
+    def mixed(name, seed):
+        return mixing.Mix(name, 1.0)((image, label), (other, label), np.random.default_rng(seed))[0]
+
+    return functions | {name: functools.partial(mixed, name) for name in ("cutmix", "mixup")}
 
 
 def apply(transform, image, seed, other=None):
