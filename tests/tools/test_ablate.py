@@ -1,6 +1,7 @@
 """python -m utils.tools.ablate: its table of arms, what it runs, and what it concludes."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.metrics import average_precision_score
 import predict
 from utils.data.labels import HPA_CLASSES, encode
 from utils.engine.recipes import RECIPES
+from utils.errors import InputError
 from utils.files import write_json
 from utils.tools.ablate import __main__ as ablate
 from utils.tools.ablate import outcome, tasks
@@ -163,18 +165,24 @@ def test_stopped_and_gone_on_it_trains_each_network_once(tmp_path, here, monkeyp
     refuse(ABLATE, *trial, "--fraction", 0.5, says=["settings", "choose another -o"])
 
 
-def test_a_recipe_taken_apart(folds, atlas, tmp_path):
+def test_a_recipe_taken_apart(folds, atlas, tmp_path, monkeypatch):
     """Only what a recipe has can be left out, and is then left out."""
-    for name in RECIPES:
-        try:
-            experiment = take_apart(name)
-        except ablate.InputError:
-            continue
-        for arm in list(experiment.arms.values())[1:]:
-            words = f"{arm.train} {arm.predict}".split()
-            option = words[0].removeprefix("--").replace("-", "_")
-            assert str(RECIPES[name].get(option)) != words[1], (name, option)
-    assert "without loss" in take_apart("chen").arms and "without loss" not in take_apart("mylavarapu_1").arms
+    best = {"augment": "gain", "fit": "zoom", "head": "avg_max", "decay_norms": False, "ema": 0.999, "keep": "last"}
+    monkeypatch.setitem(RECIPES, "best", RECIPES["chen"] | best)
+    for name, recipe in RECIPES.items():
+        arms = {}
+        with suppress(InputError):
+            arms = take_apart(name).arms
+        assert ("without its loss" in arms) == (recipe["loss"] != "1:bce"), name
+        assert ("without TTA views" in arms) == (recipe["tta"] > 1), name
+        assert ("without clipping" in arms) == (recipe["clip"] > 0), name
+        assert ("without its augmentation" in arms) == (recipe["augment"] not in ("none", "d4")), name
+    assert set(take_apart("best").arms) >= {
+        f"without {name}" for name in ("zoom crop", "its head", "decay groups", "moving average")
+    }
+    assert not {"without zoom crop", "without decay groups", "without mixing"} & set(take_apart("gapnet_pl").arms)
+    with pytest.raises(InputError, match="mylavarapu_1 has none of"):
+        take_apart("mylavarapu_1")
     options = ["--folds", str(folds), "--images", str(atlas / "train")]
     place = find_place(OWN_DATA, tmp_path, 1.0, options)
     rows = pd.read_csv(folds)["fold"].value_counts()

@@ -59,33 +59,80 @@ class Network(NamedTuple):
     disk: float
 
 
-# Options of all runs. The recipe has those that stand nowhere here.
-COMMON = (
-    "--recipe gapnet_pl --size 128 --fit resize --augment d4 --batch-size 16 --optimiser adamw --lr 0.001 --loss 1:bce"
-)
+# Options of all runs; others are the recipe's. The rate falls to 0 and the last epoch is kept, so that no arm has the luck of a best one.
+COMMON = """--recipe gapnet_pl --size 128 --fit resize --augment d4 --batch-size 16 --optimiser adamw --lr 0.001 --loss 1:bce
+    --plateau none --lr-schedule cosine --warmup 1 --keep last"""
 NETWORKS = {
     "gapnet_pl": Network("--epochs 10", 280, 800, 12),
     "lite0": Network("--epochs 6 --model timm:tf_efficientnet_lite0 --weights {lite0}", 30, 90, 55),
 }
 
-LOSSES = {"BCE": Arm(), "focal": Arm("--loss 1:focal"), "pos_weight": Arm("--loss 1:pos_weight_bce")}
+LOSSES = {
+    "BCE": Arm(),
+    "focal": Arm("--loss 1:focal(2)"),
+    "focal, Lovasz, hard": Arm("--loss 1:.5*focal(2)+.5*lovasz+.5*hard_negatives"),
+    "asymmetric": Arm("--loss 1:asymmetric"),
+    "pos_weight": Arm("--loss 1:pos_weight_bce"),
+}
+PLAIN = "--lr-schedule none --warmup 0 --keep best"
+EXTERNAL = "--folds {data}/few_external.csv"
 EXPERIMENTS = {
     "E1": Experiment("loss", 5, LOSSES),
     "E1b": Experiment("loss, pretrained network", 3, LOSSES, "lite0"),
+    "E2": Experiment(
+        "sampler",
+        5,
+        {
+            "each image once": Arm(),
+            "repeat factors": Arm("--sampler repeat"),
+            "balanced, then less": Arm("--sampler balanced"),
+        },
+    ),
+    "E3": Experiment(
+        "mixing",
+        4,
+        {
+            "none": Arm(),
+            "CutMix, union": Arm("--mix cutmix"),
+            "CutMix, by area": Arm("--mix cutmix_area"),
+            "mixup, union": Arm("--mix mixup"),
+        },
+    ),
+    "E4": Experiment(
+        "head",
+        4,
+        {"average": Arm(), "average and maximum": Arm("--head avg_max"), "attention": Arm("--head attention")},
+        "lite0",
+    ),
+    "E5": Experiment(
+        "optimisation",
+        5,
+        {
+            "constant, best epoch": Arm(PLAIN),
+            "constant, last epoch": Arm(f"{PLAIN} --keep last"),
+            "cosine, last epoch": Arm(),
+            "decay .02": Arm(f"{PLAIN} --weight-decay .02"),
+            "decay .02, not norms": Arm(f"{PLAIN} --weight-decay .02 --no-decay-norms"),
+            "moving average": Arm(f"{PLAIN} --ema .99"),
+        },
+        places=("hep2",),
+    ),
     "E6": Experiment(
         "external rows, darker test",
         4,
         {
-            "1,500 rows": Arm(),
-            "normalised per image": Arm("--normalise image"),
-            "by dataset": Arm("--normalise dataset"),
-            "external": Arm("--folds {data}/few_external.csv"),
-            "external, by dataset": Arm("--folds {data}/few_external.csv --normalise dataset"),
+            "1,500 rows": Arm("--normalise dataset"),
+            "per image": Arm("--normalise image"),
+            "gain": Arm("--normalise dataset --augment gain"),
+            "external": Arm(f"{EXTERNAL} --normalise dataset"),
+            "external, per image": Arm(f"{EXTERNAL} --normalise image"),
+            "external, gain": Arm(f"{EXTERNAL} --normalise dataset --augment gain"),
         },
         places=("external",),
     ),
+    "E7": Experiment("zoom crop", 4, {"whole": Arm(), "zoom": Arm("--fit zoom")}, places=("atlas256", "hep2")),
     "E8": Experiment(
-        "TTA views",
+        "test-time views",
         5,
         {
             "1 view": Arm(),
@@ -93,18 +140,35 @@ EXPERIMENTS = {
             "4, maximum": Arm(predict="--tta 4 --tta-reduce max"),
             "8, mean": Arm(predict="--tta 8"),
             "8, maximum": Arm(predict="--tta 8 --tta-reduce max"),
+            "8 x 4 crops, mean": Arm(predict="--tta 8 --crops 4"),
+            "8 x 4 crops, maximum": Arm(predict="--tta 8 --crops 4 --tta-reduce max"),
         },
     ),
 }
-# For one's own data, --on fold0: what is left of a recipe without an ingredient. Those that a recipe lacks are left out.
+# For one's own data, --on fold0: the option that takes an ingredient out of a recipe; recipes that lack it have no such arm.
 WITHOUT = {
-    "loss": Arm("--loss 1:bce"),
+    "its loss": Arm("--loss 1:bce"),
+    "its head": Arm("--head own"),
     "pretrained weights": Arm("--weights none"),
-    "augmentation": Arm("--augment d4"),
+    "sampler": Arm("--sampler none"),
+    "mixing": Arm("--mix none"),
+    "its augmentation": Arm("--augment d4"),
+    "zoom crop": Arm("--fit resize"),
+    "normalising per image": Arm("--normalise dataset"),
+    "warm-up": Arm("--warmup 0"),
+    "cosine": Arm("--lr-schedule none"),
+    "decay groups": Arm("--decay-norms"),
     "clipping": Arm("--clip 0"),
     "moving average": Arm("--ema 0"),
+    "the last epoch": Arm("--keep best"),
     "TTA views": Arm(predict="--tta 1"),
 }
+
+LACKING = {
+    "augment": "none",
+    "fit": "crop",
+    "normalise": "none",
+}  # values of recipes from which there is nothing to leave out
 
 
 def take_apart(recipe, seeds=3):
@@ -116,12 +180,9 @@ def take_apart(recipe, seeds=3):
     return Experiment(f"ingredients of {recipe}", seeds, {recipe: Arm()} | arms, recipe, (OWN_DATA,), taken_off=True)
 
 
-def _has_already(options, arm):
-    """Return whether a recipe's options are those of the arm, so that nothing would differ."""
+def _has_already(recipe, arm):
+    """Return whether a recipe's options are the arm's, or others without the ingredient. A flag stands alone, others before a value."""
     words = f"{arm.train} {arm.predict}".split()
-    pairs = zip(words[::2], words[1::2], strict=True)
-    return all(_same(options[name.removeprefix("--").replace("-", "_")], text) for name, text in pairs)
-
-
-def _same(value, text):
-    return type(value)(text) == value
+    option = words[0].removeprefix("--").replace("-", "_")
+    value = recipe[option]
+    return value == (type(value)(words[1]) if len(words) > 1 else True) or value == LACKING.get(option)

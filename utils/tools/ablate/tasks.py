@@ -1,6 +1,7 @@
 """The networks that experiments need: how each is trained, predicts and is scored."""
 
 import importlib.util
+import math
 import os
 import re
 import shlex
@@ -114,7 +115,7 @@ def _estimate(name, on, images, train, predict):
         return (3600 * hours(name, needs, "H200"), START), 0
     network, (trained, validated, scored) = NETWORKS[name], images
     epochs = int([value for option, value in zip(train, train[1:]) if option == "--epochs"][-1])
-    views = int(re.sub(r".*--tta (\d).*|.*", r"\1", predict) or 1)
+    views = math.prod(int(count) for count in re.findall(r"--(?:tta|crops) (\d)", predict))
     training = epochs * (trained / network.train + validated / network.predict)
     return (START + training, START + views * scored / network.predict), network.disk * 1e6
 
