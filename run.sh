@@ -236,8 +236,8 @@ paper_training() {
   if [ -n "$small" ]; then
     case $recipe in
       chen)
-        smaller=(--size 128 --batch-size 16 --lr 1 --epochs 10 --augment "1:chen 6:chen_strong"
-          --loss "1:bce 7:soft_f1+weighted_bce 9:soft_f1+10*weighted_bce")
+        smaller=(--size 128 --batch-size 16 --lr 1 --epochs 8 --augment "1:chen 5:chen_strong"
+          --loss "1:bce 6:soft_f1+weighted_bce 8:soft_f1+10*weighted_bce")
         ;;
       mylavarapu_1) smaller=(--size 48 --epochs 6 --normalise image --lr 0.0003 --batch-size 16) ;;
       mylavarapu_*) smaller=(--size 96 --epochs 6 --normalise image --lr 0.0003 --batch-size 16) ;;

@@ -70,7 +70,7 @@ NETWORKS = {
 LOSSES = {
     "BCE": Arm(),
     "focal": Arm("--loss 1:focal(2)"),
-    "focal, Lovasz, hard": Arm("--loss 1:.5*focal(2)+.5*lovasz+.5*hard_negatives"),
+    "focal, Lovasz, hard": Arm("--loss 1:28*focal(2,.5)+.5*lovasz+.5*hard_negatives"),
     "asymmetric": Arm("--loss 1:asymmetric"),
     "pos_weight": Arm("--loss 1:pos_weight_bce"),
 }
