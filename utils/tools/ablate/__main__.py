@@ -82,9 +82,10 @@ def main():
     parts = [[make_task(args.out, on, places[on], *one, options) for one in networks(part)] for _, part, on in chosen]
     todo = [task for task in merge(sum(parts, [])) if task.missing]
     print_plan(chosen, parts, places, todo)
+    if not args.plan:
+        check_needed(places, todo)
     try:
         if todo and not args.plan:
-            check_needed(places, todo)
             write_json(args.out / "settings.json", settings_of(args))
             with signals_interrupt():
                 list(side_by_side([data_steps(places, args.out / "data/log.txt")], [{}]))
