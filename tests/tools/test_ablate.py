@@ -199,5 +199,7 @@ def test_ablate_refuses(tmp_path, monkeypatch):
     refuse(ABLATE, "E6", "--on", "hep2", says="E6 cannot be measured on hep2")
     refuse(ABLATE, "E1", "--on", "hep2", says="input/hep2/train.csv does not exist")
     refuse(ABLATE, "E1b", says="pip install")
-    refuse(ABLATE, "--on", "fold0", says="--recipe")
+    refuse(ABLATE, "--on", "fold0", says="give --recipe")
+    refuse(ABLATE, "--on", "fold0", "--recipe", "chen", "--fraction", 0.5, says="--limit N")
+    refuse(ABLATE, "E1", "--recipe", "chen", says="--recipe is for --on fold0")
     assert not list(tmp_path.iterdir())

@@ -34,6 +34,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.cli import check_least, clock, option_parser, run_script
+from utils.engine.interrupt import SIGNALS
 from utils.engine.recipes import RECIPES
 from utils.errors import InputError, data_size, listing, plural
 from utils.files import check_writable, write_csv, write_json
@@ -81,9 +82,10 @@ def main():
     parts = [[make_task(args.out, on, places[on], *one, options) for one in networks(part)] for _, part, on in chosen]
     todo = [task for task in merge(sum(parts, [])) if task.missing]
     print_plan(chosen, parts, places, todo)
+    if not args.plan:
+        check_needed(places, todo)
     try:
         if todo and not args.plan:
-            check_needed(places, todo)
             write_json(args.out / "settings.json", settings_of(args))
             with signals_interrupt():
                 list(side_by_side([data_steps(places, args.out / "data/log.txt")], [{}]))
@@ -97,8 +99,12 @@ def choose(args):
     if args.on == OWN_DATA:
         if not args.recipe or args.experiments:
             raise InputError("--on fold0 takes one recipe apart; give --recipe NAME, and no experiments")
+        if args.fraction != 1:
+            raise InputError('--fraction is for the atlas and HEp-2; for your own data give --options "--limit N"')
         found = {"": take_apart(args.recipe)}
     else:
+        if args.recipe:
+            raise InputError("--recipe is for --on fold0; the experiments have their own options")
         if unknown := [name for name in args.experiments if name not in EXPERIMENTS]:
             raise InputError(f"no experiment is called {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
         found = {name: EXPERIMENTS[name] for name in dict.fromkeys(args.experiments or EXPERIMENTS)}
@@ -158,17 +164,15 @@ def print_plan(chosen, parts, places, todo):
     seconds = sum(sum(task.left().values()) for task in todo) / cores + drawing
     disk = sum(task.disk for task in todo) + sum(place.disk for place in places.values())
     free = shutil.disk_usage(".").free
-    unit = "H200 GPUs" if OWN_DATA in places else "CPU cores"
-    print(
-        f"left: {plural(len(todo), 'network')}, about {clock(seconds)} on {cores} {unit}, drawing {clock(drawing)} of it"
-    )
+    where = plural(cores, "H200 GPU" if OWN_DATA in places else "CPU core")
+    print(f"left: {plural(len(todo), 'network')}, about {clock(seconds)} on {where}, drawing {clock(drawing)} of it")
     print(f"disk: about {data_size(disk)}, {data_size(free)} are free\n")
 
 
 @contextlib.contextmanager
 def signals_interrupt():
     """Within it SIGTERM and a closed terminal end this program as Ctrl+C does, so that it can end its trainings."""
-    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    found = {number: signal.getsignal(number) for number in SIGNALS}
     found = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
     try:
         for number in found:

@@ -8,8 +8,8 @@ from utils.runs.config import DEFAULTS
 from utils.tools.ablate.experiments import OWN_DATA
 
 HEP2 = Path("input/hep2")
-DRAWN = 15  # images of 128² that one core draws in a second
-FILES, PACKED = 5e4, 2**16  # bytes of an image of 128² as PNGs, and packed
+DRAWN = 18  # images of 128² that one core draws in a second
+FILES, PACKED = 35_000, 2**16  # bytes of an image of 128² as PNGs, and packed
 
 
 class Place(NamedTuple):

