@@ -7,6 +7,7 @@ import pandas as pd
 
 from utils.files import whole_file, write_csv
 from utils.tools.paper.published import number
+from utils.tools.paper.trained import SINGLE
 
 # A line of the page and of numbers.csv. printed: by the paper, None if it only draws it. ours: a number, or None.
 Line = namedtuple("Line", "table what printed ours note")
@@ -57,8 +58,9 @@ def write_numbers(path, found):
 def write_page(path, paper, runs, results, found):
     """Write index.html; the figures and numbers.csv lie beside it."""
     parts = [_element("h1", paper.title), _summary(found), _settings(runs)]
+    settings = {run.note for run in runs.values()}
     for table in paper.tables:
-        own = [_cells(line) for line in found if line.table is table]
+        own = [_cells(line, settings) for line in found if line.table is table]
         if own:
             parts += [
                 _element("h2", f"{table.source}: {table.title}"),
@@ -77,8 +79,8 @@ def write_page(path, paper, runs, results, found):
 
 def _summary(found):
     measured = sum(line.ours is not None for line in found)
-    text = f"{measured} of {len(found)} numbers measured; difference: ours minus the paper's. The same in "
-    return f'<p>{text}<a href="numbers.csv">numbers.csv</a>.</p>'
+    text = f"{measured} of {len(found)} numbers measured; difference: ours minus the paper's."
+    return f'<p>{text} <a href="numbers.csv">numbers.csv</a> also has the setting of each.</p>'
 
 
 def _settings(runs):
@@ -87,17 +89,20 @@ def _settings(runs):
     for name, run in runs.items():
         counts = f"{len(run.fold.train):,} images to train on, {len(run.fold.truth):,} to validate on"
         changed = "; ".join(f"{option} {new} (recipe: {old})" for option, (old, new) in run.changed.items())
-        rows.append([name, str(run.folder), counts, run.note or "as the recipe", changed])
+        shown = "last layer on images of one class" if name == SINGLE else name
+        rows.append([shown, str(run.folder), counts, run.note or "as the recipe", changed])
     titles = ["run", "folder", "data", "setting", "options changed"]
     return _element("h2", "Runs") + _table(titles, rows, numbers=())
 
 
-def _cells(line):
+def _cells(line, settings):
+    """The texts of a line's row. settings: those that the page shows at its top."""
     shown = "" if line.ours is None else like(line.printed, line.ours)
     difference = ""
     if line.ours is not None and line.printed is not None:
         difference = like(line.printed, line.ours - number(line.printed), sign="+")
-    return [line.what, NOT_PRINTED if line.printed is None else line.printed, shown, difference, line.note]
+    note = "; ".join(part for part in line.note.split("; ") if part not in settings)
+    return [line.what, NOT_PRINTED if line.printed is None else line.printed, shown, difference, note]
 
 
 def like(printed, value, sign=""):
