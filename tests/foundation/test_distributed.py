@@ -41,7 +41,8 @@ def test_every_sample_of_a_batch_counts_once_and_all_shards_are_equally_long(row
 
 # Network, loss, micro-batches, samples in the batch.
 CASES = [("gapnet_pl", "1:soft_f1+weighted_bce", 1, 10), ("conv_mil", "1:bce", 1, 3), ("gapnet_pl", "1:bce", 3, 9),
-         ("gapnet_pl", "1:soft_f1", 3, 9), ("gapnet_pl", "1:bce", 2, 1)]  # fmt: skip
+         ("gapnet_pl", "1:soft_f1", 3, 9), ("gapnet_pl", "1:bce", 2, 1),
+         ("gapnet_pl", "1:lovasz+hard_negatives", 3, 9)]  # fmt: skip
 
 
 def gradient_of(model, loss, accumulate, samples, context, device):

@@ -160,6 +160,7 @@ def test_nothing_is_left_after_sigterm(images, tmp_path, monkeypatch):
         (["training", "--model", "xception", "--size", 32], ["xception", "32"]),
         (["cost", "--model", "xception", "--sizes", 32], ["xception", "32"]),
         (["training", "--model", "alexnet"], "no network is called 'alexnet'"),
+        (["training", "--model", "gapnet_pl", "--head", "avg_max"], "gapnet_pl cannot have the head avg_max"),
         (["cost", "--sizes", 32, "--size", 64, "--batches", 1], "cannot be trained on one image of 32²"),
         (["cost", "--batches", 0], "--batches 0 is out of range"),
         (["tables", "--tables", 2], "--tables 2 is out of range"),

@@ -47,4 +47,5 @@ def test_parts_and_checkpointing_take_less(capsys):
         sizes.append(float(out[1].split()[3]))
     assert sizes[1] < 0.5 * sizes[0] and sizes[2] < 0.95 * sizes[0], "of this network most is in its first layers"
     refuse("utils.tools.gpu_memory", "chan", says="unknown recipe 'chan'")
+    refuse("utils.tools.gpu_memory", "gapnet_pl", "--head", "avg_max", says="gapnet_pl cannot have the head avg_max")
     refuse("utils.tools.gpu_memory", "--batch-size", 0, says="--batch-size 0 is out of range")
