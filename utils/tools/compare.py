@@ -7,11 +7,11 @@ the tables of a comparison of methods.
         --labels input/hard/solution.csv
 
 Folds of a run are pooled; runs that differ only in their seed share a line. F1
-is macro F1 on the validation images at the epoch that each fold keeps (the best
-unless --keep last): at 0.5; at the best single threshold for these images, by
-which the best epoch is chosen too; at a threshold per class, cross-fitted. Last epoch: F1 of the last epoch as in
-train.py's --score-threshold. Precision and recall are pooled over all labels,
-at 0.5.
+is macro F1 on the validation images at the epoch that each fold keeps, the
+best one unless --keep last: at 0.5; at the best single threshold for these
+images, by which the best epoch is chosen too; at a threshold per class,
+cross-fitted. Last epoch: F1 of the last epoch as in train.py's
+--score-threshold. Precision and recall are pooled over all labels, at 0.5.
 
 Then come Tables 1, 2 and 7 of Rumetshofer et al.: mean and spread over classes
 with a Wilcoxon test against the best; F1 of each class; the cost of training.
