@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from utils.data import augment
+from utils.data import augment, sampling
 from utils.engine import checkpoint, losses, trainer
 from utils.engine.recipes import RECIPES
 from utils.runs.config import RunConfig
@@ -533,3 +533,13 @@ def test_killed_between_the_best_and_the_last_checkpoint_an_epoch_is_repeated_wh
 
 def always_better(self, score, real=trainer.Trainer.end_epoch):
     return real(self, float(self.progress.epoch))
+
+
+def test_an_epoch_is_as_long_as_its_sampler_says(atlas, folds, tmp_path, monkeypatch):
+    """Steps and stages by step count draws, not images."""
+    monkeypatch.setitem(sampling.SAMPLERS, "repeat", lambda targets, done: np.full(len(targets), 1.5))
+    words = train_options(atlas, folds, tmp_path, sampler="repeat", limit=20, **{"batch-size": 8})
+    out = succeed("train", *words, "--loss", "1:bce step3:focal 2:bce").out
+    assert "20 images to train on" in out and "sampler repeat: 30 draws an epoch" in out
+    steps = pd.read_csv(tmp_path / "mini/fold0/steps.csv")
+    assert len(steps) == 2 * 4 and (steps["loss"] == steps["focal"]).tolist() == [False] * 3 + [True] + [False] * 4
