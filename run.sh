@@ -8,7 +8,6 @@
 #   bash run.sh paper NAME  one paper's experiments on the real data, and a page with its numbers beside ours; NAME: chen, gapnet_pl,
 #                           mylavarapu or poster. bash run.sh paper NAME --small: the same on simulated images, about a quarter of
 #                           an hour on two cores
-#   bash run.sh chen        Chen's recipe at 128 pixels with its figures and tables, half an hour on two cores
 #   bash run.sh losses      four schedules of the loss compared, three seeds each, about 40 minutes
 #   bash run.sh networks    five networks compared, five minutes and three seeds each, about 40 minutes
 #   bash run.sh --help      this text
@@ -88,22 +87,6 @@ demo() {
   once $run/submission_half.csv $run/test.csv -- python ensemble.py $run/test.csv --thresholds 0.5 --sample $data/sample_submission.csv -o $run/submission_half.csv
   step python -m utils.tools.score $run/submission.csv $run/submission_half.csv --truth $data/solution.csv --images $data/test --sheet $run/contact_sheet.jpg
   printf '\nsubmission: %s\nfigures:    %s\n' $run/submission.csv "$run/contact_sheet.jpg $run/thresholds.png $data/folds.png"
-}
-
-chen() {
-  local data=input/chen run=runs/chen_small tta
-  step python -m utils.simulator --out $data --train 5000 --test 400 --external 500 --size 128 --power 0.5 --seed 1
-  once $data/folds.csv -- python make_folds.py --labels $data/train.csv --images $data/train --images $data/external \
-    --test other=$data/external.csv --folds 5 --seed 0 -o $data/folds.csv
-  step python train.py --recipe chen --weights none --name chen_small --folds $data/folds.csv --fold 0 --images $data/train \
-    --size 128 --batch-size 16 --lr 1 --epochs 12 --loss "1:bce 8:soft_f1+weighted_bce 11:soft_f1+10*weighted_bce" \
-    --augment "1:chen 7:chen_strong"
-  step python -m utils.tools.plot $run
-  once $run/thresholds.json $run/fold0/oof.csv -- python threshold.py $run
-  for tta in 1 4; do
-    once $run/other$tta.csv $run/fold0/best.safetensors -- python predict.py $run --images $data/external --ids $data/folds.csv --fold -2 --tta $tta -o $run/other$tta.csv
-    step python -m utils.tools.evaluate $run/other$tta.csv --labels $data/folds.csv --thresholds $run/thresholds.json --unseen-by $run
-  done
 }
 
 real() {
@@ -377,7 +360,7 @@ networks() {
       environment
       demo
       ;;
-    chen | losses | networks)
+    losses | networks)
       environment
       "$1"
       ;;
@@ -399,7 +382,7 @@ networks() {
       ;;
     -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" ;;
     *)
-      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, paper, chen, losses, networks or --help" >&2
+      echo "error: unknown word '$1'; use: bash run.sh, or with test, real, paper, losses, networks or --help" >&2
       exit 2
       ;;
   esac

@@ -204,8 +204,7 @@ step_benchmark() {
   py -m utils.tools.benchmark training prediction --images "$WORK/unique/train" --count $((BIG_TRAIN < 256 ? BIG_TRAIN : 256)) --size $BIG_SIZE --device "$DEVICE" \
     -o "$WORK/benchmark.json" "${more[@]}" && bench benchmark "$WORK/benchmark.json"
 }
-# Chen's recipe at 128² on the atlas of `run.sh chen`, as long as published: BCE throughout, and the switch of the loss, at the same
-# time. On a CPU after 12 epochs (batches of 16): macro F1 .309 and .263 cross-fitted.
+# Chen's recipe at 128² on simulated images, as long as published: BCE throughout, and the switch of the loss, at the same time.
 step_chen() {
   local data=$WORK/chen name minutes pids=()
   drawn_out 60 || end_drawing
