@@ -39,8 +39,8 @@ from utils.scoring.calibration import logit
 from utils.scoring.cross_fit import describe_gain, print_summaries
 from utils.scoring.ensembling import COMBINATIONS
 from utils.scoring.label_shift import match_positives
-from utils.scoring.thresholds.bagging import FLOOR
 
+FLOOR = 1e-12  # lower scores are as far from a threshold
 # Defaults of the options for fitting a combination, and of those for deciding.
 FITTING = {"combine": "auto", "labels": None, "classes": None}
 FITTING |= {"repeats": 2, "seed": 0, "leave_out": False, "report": None}

@@ -14,7 +14,7 @@ little optimistic for that one. README.md describes each method.
 
 Classes co-occur or exclude each other, so a network can gain from being
 stacked: one logistic regression per class on the predictions for all classes.
-What that changes is printed; --stack writes the stack into thresholds.json,
+What that would change is printed; --stack writes the stack into thresholds.json,
 and whatever decides with this file applies it.
 
 For a test set with other class priors: --class-priors, if they are known, or
@@ -84,11 +84,14 @@ def main():
     results = cross_fit(methods, truth, oof, epochs, args.repeats, args.seed, progress=True)
     candidates = [name for name in methods if priors is None or METHODS[name].takes_priors]
     plain = max(candidates, key=lambda name: results[name]["cross_fitted"]) if args.method == "auto" else args.method
-    stacked = fit_and_decide(Stack, truth, oof[None], args.repeats, args.seed)
-    results["stacked"] = summaries(truth, {"": (stacked.in_sample, stacked.held_out)}, args.seed)[""]
-    results["stacked"]["thresholds"] = stacked.thresholds
-    gain = paired_gain(truth, stacked.held_out, results[plain]["held_out"], args.seed)
-    best, fit, scores = ("stacked", bagged, stacked.scores) if args.stack else (plain, methods[plain], oof)
+    stacked, gain = cross_fit_stack(
+        truth, oof, results[plain]["held_out"], args.repeats if args.stack else 1, args.seed
+    )
+    best, fit, scores = plain, methods[plain], oof
+    if args.stack:
+        best, fit, scores = "stacked", bagged, stacked.scores
+        found = summaries(truth, {best: (stacked.in_sample, stacked.held_out)}, args.seed)
+        results[best] = found[best] | {"thresholds": stacked.thresholds}
     chosen = results[best]["thresholds"] if priors is None else fit(truth, scores, class_priors=priors)
     table = figures_by_class(truth, scores, chosen, results[best], priors)
     drawn = draw(args, truth, scores, chosen, table, classes)
@@ -96,8 +99,8 @@ def main():
     write_json(out, contents(best, classes, results, table, stack, priors, files, len(oof)))
     print(f"macro F1 over {len(truth):,} rows, {len(classes)} classes")
     print_summaries(results.items(), best, "method")
-    hint = "" if args.stack else "; --stack takes it"
-    print_paragraph(f"stacking changes macro F1 by {describe_gain(*gain)} (paired with {plain}){hint}")
+    hint = "" if args.stack else "; --stack does it"
+    print_paragraph(f"stacking changes macro F1 by {describe_gain(*gain)} (cross-fitted, paired with {plain}){hint}")
     if epochs is None:
         print("chen_smoothed and epochs_curve left out: no last epochs beside each oof.csv")
     else:
@@ -146,6 +149,13 @@ def priors_of_test_set(args, truth, oof, classes):
             f"{args.estimate_class_priors}: fewer than {MIN_ROWS} rows, here or out of fold, give no class priors; leave it out"
         )
     return estimate_class_priors(truth, oof, table.to_numpy())
+
+
+def cross_fit_stack(truth, oof, plain, repeats, seed):
+    """Stack a network: -> Fitted, and its `paired_gain` over the cross-fitted decisions `plain` of at least `repeats`
+    splits."""
+    stacked = fit_and_decide(Stack, truth, oof[None], repeats, seed)
+    return stacked, paired_gain(truth, stacked.held_out, plain[:repeats], seed)
 
 
 def figures_by_class(truth, oof, chosen, result, priors):

@@ -8,6 +8,7 @@ from conftest import random_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.metrics import f1_score
 
 from utils.scoring import calibration, metrics
@@ -55,6 +56,23 @@ def test_bagged_leaves_room_below_a_few_positives():
     probabilities = calibration.sigmoid(np.concatenate([[1.2, 1.8, 2.6], rng.normal(-4, 1, 1997)]))[:, None]
     found = bagging.bagged(truth, probabilities)[0]
     assert probabilities[3:].max() < found < probabilities[:3].min() - 0.1
+
+
+@pytest.mark.parametrize("scale, shift", [(3, 0), (3, -60), (0.5, 8)])
+def test_bagged_depends_on_no_scale_of_the_logits(scale, shift):
+    """A network may be so sure that its probabilities are 1e-60."""
+    rng = np.random.default_rng(2)
+    truth = rng.random((800, 4)) < [0.3, 0.1, 0.02, 0.01]
+    logits = rng.normal(-3, 2, truth.shape) + 3 * truth
+    plain, scaled = expit(logits), expit(scale * logits + shift)
+    ours, theirs = plain >= bagging.bagged(truth, plain), scaled >= bagging.bagged(truth, scaled)
+    assert (ours == theirs).mean(axis=0).min() > 0.98 and ours.sum() > truth.sum() / 2
+
+
+def test_bagged_keeps_exact_zeros_and_ones_apart():
+    truth = np.repeat([[1, 1, 0], [1, 0, 0], [1, 1, 1]], 50, axis=0)
+    probabilities = np.repeat([[0.0, 0.3, 0.7], [0.0, 0.0, 1e-9], [1.0, 1.0, 1.0]], 50, axis=0)
+    assert (probabilities >= bagging.bagged(truth, probabilities)).tolist() == (truth == 1).tolist()
 
 
 def test_bagged_beats_the_exact_optimum_on_rare_classes_held_out():

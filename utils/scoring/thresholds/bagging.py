@@ -7,9 +7,8 @@ narrow, and the result approaches the exact optimum of F1 averaged over bootstra
 """
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import expit, logit, ndtr
 
-from utils.scoring.calibration import logit, sigmoid
 from utils.scoring.metrics import levels
 from utils.scoring.thresholds.exact import class_weights
 
@@ -18,7 +17,6 @@ DRAWS = 60  # per width
 BORROWED = 5  # weight of the median spread in a class's own, in positives
 CANDIDATES = 500  # most thresholds tried per class, ever sparser below the highest
 BINS = 250  # more positives than this are summarised by quantiles
-FLOOR = 1e-12  # lower probabilities are clipped
 
 
 def bagged(truth, probabilities, epochs=None, class_priors=None):
@@ -31,18 +29,28 @@ def bootstrap_thresholds(truth, probabilities, class_priors=None, widths=WIDTHS)
     width of 0 does not smooth."""
     rng = np.random.default_rng(0)
     positive = np.ascontiguousarray(np.asarray(truth, bool).T)
-    values = np.ascontiguousarray(np.asarray(probabilities, np.float64).T)
-    own = [np.sort(logit(column[rows], FLOOR)) for column, rows in zip(values, positive, strict=True)]
+    values = np.stack([_without_0_and_1(column) for column in np.asarray(probabilities, np.float64).T])
+    own = [np.sort(logit(column[rows])) for column, rows in zip(values, positive, strict=True)]
     spreads = _spreads(own)
     found = np.full((len(values), DRAWS * len(widths)), 0.5)
     thresholds = np.full(len(values), 0.5)
     for c, weight in enumerate(class_weights(truth, class_priors)):
         if len(own[c]):
             found[c] = _draws_of_class(positive[c], values[c], own[c], spreads[c], weight, widths, rng)
-            mean = sigmoid(logit(found[c], FLOOR).mean())
-            # Rounding must not change a threshold that all draws agree on; 0 has no logit.
-            thresholds[c] = found[c, 0] if np.ptp(found[c]) == 0 else mean if mean > 2 * FLOOR else 0.0
+            # Rounding must not change a threshold that all draws agree on.
+            thresholds[c] = found[c, 0] if np.ptp(found[c]) == 0 else expit(logit(found[c]).mean())
+    zeros = np.min(probabilities, axis=0) == 0
+    for part in (thresholds, found.T):  # a threshold that includes every image includes the exact zeros
+        part[zeros & (part <= values.min(axis=1))] = 0
     return thresholds, found
+
+
+def _without_0_and_1(column):
+    """Replace 0 and 1, which have no logit, by values that lie somewhat beyond all others: (N,) -> (N,)."""
+    inner = column[(column > 0) & (column < 1)]
+    low, high = (inner.min(), inner.max()) if len(inner) else (0.5, 0.5)
+    low, high = max(low / 4, np.nextafter(0, 1)), min(1 - (1 - high) / 4, np.nextafter(1, 0))
+    return np.select([column == 0, column == 1], [low, high], column)
 
 
 def _spreads(own):
@@ -67,7 +75,7 @@ def _draws_of_class(positive, values, own, spread, weight, widths, rng):
         kept = np.unique(np.geomspace(1, len(last), CANDIDATES).astype(int)) - 1
         last, upper, lower = last[kept], upper[kept], lower[kept]
     cuts = (upper + lower) / 2
-    edges = (logit(upper, FLOOR) + logit(lower, FLOOR)) / 2
+    edges = (logit(upper) + logit(lower)) / 2
     edges[-1] = -np.inf  # the lowest threshold includes every positive
     tp, predicted = np.cumsum(positive[order])[last], last + 1
     weighted = weight[0] * tp + weight[1] * (predicted - tp)
