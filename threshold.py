@@ -55,7 +55,7 @@ def parse_args():
     arg = parser.add_argument
     names = ["auto", *METHODS]
     arg("--method", choices=names, default="bagged", metavar="METHOD", help=f"{', '.join(names)} (default: bagged)")
-    arg("--stack", action="store_true", help="stack the network before it is decided")
+    arg("--stack", action="store_true", help="stack the network, and fit thresholds of the stack")
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of the cross-fitting splits and intervals (default: %(default)s)")
     arg("--class-priors", "--shares", metavar="CSV", help="class,share: which part of the test set has each class")

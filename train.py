@@ -157,7 +157,8 @@ def parse_args():
     score = "threshold at which an epoch's validation macro F1 counts: the best one for all classes, or a number"
     arg("--score-threshold", metavar="best|P", help=score, group=opt)
     arg("--valid-tta", type=int, choices=TTA_VIEWS, help="TTA views per image in validation", group=opt)
-    arg("--tta", type=int, choices=TTA_VIEWS, help="TTA views per image that predict.py takes if not told", group=opt)
+    tta = "TTA views per image in predict.py without its own --tta"
+    arg("--tta", type=int, choices=TTA_VIEWS, help=tta, group=opt)
     skip = "batches of NaN or infinite loss or gradient to leave out, in all, before training stops"
     arg("--skip-nan", type=int, metavar="N", help=skip, group=opt)
     run = parser.add_argument_group("run")
@@ -322,12 +323,7 @@ def check_options(args):
             if text and isinstance(text, str) and not is_line(text):
                 raise InputError(f"--{name.replace('_', '-')} {text[:80]!r} is not one line of text; fix it")
     schedule = losses.parse_schedule(args.loss)
-    if losses.is_exclusive(schedule) and not args.single_label:
-        raise InputError(f"--loss {args.loss!r} is for images of exactly one class; add --single-label")
-    hard = sorted({term for stage in schedule for term in stage.value if not losses.loss_of(term).soft_targets})
-    if args.pseudo and (hard or args.single_label):
-        what = f"the loss {', '.join(hard)}" if hard else "--single-label"
-        raise InputError(f"--pseudo gives labels between 0 and 1, which {what} cannot take; leave one out")
+    check_labels(args, schedule)
     if args.lr_schedule == "cosine" and args.plateau != "none":
         fix = "add --plateau none"
         raise InputError(f"--lr-schedule cosine and --plateau {args.plateau} both set the learning rate; {fix}")
@@ -339,7 +335,6 @@ def check_options(args):
     if not is_score_threshold(args.score_threshold):
         raise InputError(f"--score-threshold {args.score_threshold!r} is neither best nor a number from 0 to 1; fix it")
     augment.parse(args.augment)
-    check_mix(args)
     parse_channels(args.channels)
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
@@ -353,19 +348,24 @@ def check_options(args):
         raise InputError("--layers last needs pretrained weights; give --weights")
 
 
-def check_mix(args):
-    """Refuse losses that cannot be computed for the labels of mixed images."""
+def check_labels(args, schedule):
+    """Refuse losses that cannot be computed for the labels: of exactly one class, of several, or between 0 and 1."""
+    exclusive, soft = losses.is_exclusive(schedule), args.mix in mixing.SOFT
+    hard = sorted({term for stage in schedule for term in stage.value if not losses.loss_of(term).soft_targets})
+    if exclusive and not args.single_label:
+        raise InputError(f"--loss {args.loss!r} is for images of exactly one class; add --single-label")
+    if args.pseudo and (hard or args.single_label):
+        what = f"the loss {', '.join(hard)}" if hard else "--single-label"
+        raise InputError(f"--pseudo gives labels between 0 and 1, which {what} cannot take; leave one out")
     if not 0 < args.mix_probability <= 1:
         raise InputError(f"--mix-probability {args.mix_probability:g} is out of range; give more than 0, at most 1")
-    schedule = losses.parse_schedule(args.loss)
-    if args.mix != "none" and args.mix not in mixing.SOFT and losses.is_exclusive(schedule):
+    if exclusive and args.mix != "none" and not soft:
         raise InputError(
             f"--mix {args.mix} gives an image several classes, --loss {args.loss!r} takes one; give --mix cutmix_area"
         )
-    terms = sorted({term for stage in schedule for term in stage.value if not losses.loss_of(term).soft_targets})
-    if args.mix in mixing.SOFT and terms:
+    if soft and hard:
         raise InputError(
-            f"--mix {args.mix} gives labels between 0 and 1, which {', '.join(terms)} cannot take; give --mix cutmix"
+            f"--mix {args.mix} gives labels between 0 and 1, which {', '.join(hard)} cannot take; give --mix cutmix"
         )
 
 

@@ -100,6 +100,16 @@ def test_stack_keeps_a_rare_class_close_to_the_common_ones():
     assert np.abs(own[4] - own[:4].mean(axis=0)).max() < 0.2
 
 
+def test_a_constant_class_does_not_decide_the_others():
+    """Its probabilities differ by rounding alone, on other images by a little more."""
+    truth, members = networks(rows=1000)
+    members[:, :, 3] = 0.1 + np.random.default_rng(1).normal(0, 4e-9, (2, 1000))
+    fitted = Stack().fit(truth, members)
+    scores = fitted.apply(members)
+    members[:, :, 3] += 1e-6
+    assert fitted.apply(members) == pytest.approx(scores, abs=1e-4)
+
+
 def test_fits_on_different_rows_are_comparable_on_one_scale():
     """A rare class loses half of its positives with other rows left out: its scores keep their scale."""
     truth, members = networks(rows=1000, classes=3)

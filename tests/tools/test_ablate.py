@@ -188,6 +188,7 @@ def test_a_recipe_taken_apart(folds, atlas, tmp_path, monkeypatch):
     rows = pd.read_csv(folds)["fold"].value_counts()
     assert place.images == (rows[1] + rows[2], rows[0], rows[0])
     assert place.predict == ["--images", str(atlas / "train"), "--ids", folds, "--fold", 0]
+    assert find_place(OWN_DATA, tmp_path, 1.0, [f"--folds={folds}", f"--images={atlas / 'train'}"]) == place
 
 
 def test_ablate_refuses(tmp_path, monkeypatch):

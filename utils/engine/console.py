@@ -54,7 +54,8 @@ def print_header(config, started_from, train_rows, valid_rows, machine, loader):
     changed = {key: value for key, value in config.changed_options(recipe).items() if key not in WHERE}
     if changed:
         _print_options("changed", changed)
-    print(f"\n{'epoch':8}{'training loss':34}{'macro F1':>8} {'thresh.':>7} {'img/s':>7} {'left':>8}")
+    width = _loss_width(parse_schedule(config.loss))
+    print(f"\n{'epoch':8}{'training loss':{width}}{'macro F1':>8} {'thresh.':>7} {'img/s':>7} {'left':>8}")
 
 
 def _print_options(title, options, width=78):
@@ -67,16 +68,25 @@ def _print_options(title, options, width=78):
     print(line)
 
 
+def _describe(terms, values):
+    return " ".join(f"{name} {values[name]:.3f}" for name in terms)
+
+
+def _loss_width(schedule):
+    """Characters of the column of the loss, wide enough for each stage."""
+    return max(34, *(len(_describe(stage.value, dict.fromkeys(stage.value, 0))) + 1 for stage in schedule))
+
+
 def print_epoch(trainer, means, score, threshold, speed):
     """A line for the epoch just ended. means: {curve: mean over its steps}."""
     progress, config = trainer.progress, trainer.config
     left = np.mean([row["seconds"] for row in progress.log[-5:]]) * (config.epochs - progress.epoch)
     if config.max_minutes:
         left = min(left, max(0.0, 60 * config.max_minutes - trainer.spent))
-    terms = " ".join(f"{name} {means[name]:.3f}" for name in trainer.loss.terms)
+    terms, width = _describe(trainer.loss.terms, means), _loss_width(trainer.loss.schedule)
     kept = "*" if progress.best_epoch == progress.epoch else " "
     count = f"{progress.epoch}/{config.epochs}"
-    print(f"{count:8}{terms:34}{score:>7.4f}{kept} {threshold:>7.3f} {speed:>7.0f} {clock(left):>8}", flush=True)
+    print(f"{count:8}{terms:{width}}{score:>7.4f}{kept} {threshold:>7.3f} {speed:>7.0f} {clock(left):>8}", flush=True)
 
 
 def print_summary(trainer, run, truth, seconds, saving):

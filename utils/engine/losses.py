@@ -174,9 +174,9 @@ def soft_f1(inputs, smooth=1.0):
 
 @dataclass(frozen=True)
 class Loss:
-    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed. soft_targets: it is
-    smallest where the probabilities are the targets, also for targets between 0 and 1. numbers: {name: largest} of those that a
-    schedule may give in brackets, from 0, in the function's order."""
+    """separable: the loss of a batch is the mean of its samples' losses, so that micro-batches can be summed. soft_targets: of a
+    target between 0 and 1 it is the mean over labels drawn with that probability, and smallest there. numbers: {name: largest} of
+    those that a schedule may give in brackets, from 0, in the function's order."""
 
     function: callable
     separable: bool = True

@@ -35,10 +35,11 @@ IMPLEMENTATIONS = ("fused", "foreach")  # options of an optimiser that say how i
 def decay_groups(weights, decay_norms):
     """The optimiser's groups of weights: one in which all decay, or two, of which vectors (biases, the scales of normalisation
     layers) do not, as in timm."""
-    matrices, vectors = ([weight for weight in weights if (weight.ndim > 1) == wanted] for wanted in (True, False))
-    if decay_norms or not vectors:
+    if decay_norms:
         return [{"params": weights}]
-    return [{"params": matrices}] * bool(matrices) + [{"params": vectors, "weight_decay": 0.0}]
+    matrices, vectors = ([weight for weight in weights if (weight.ndim > 1) == wanted] for wanted in (True, False))
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 class NotFinite(Exception):

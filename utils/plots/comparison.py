@@ -58,7 +58,7 @@ def generations(best, path):
     axis.set_xticks(places, best["name"], rotation=90, fontsize=8.5)
     axis.legend(**ABOVE)
     title = "Runs in the order of their starts"
-    style.tidy(axis, ylabel="F1 of the best epoch", ylim=(0, 1.02), xlabel=title)
+    style.tidy(axis, ylabel="F1 of the epoch kept", ylim=(0, 1.02), xlabel=title)
     style.save(figure, path)
 
 

@@ -12,8 +12,6 @@ from utils.scoring.stacking import Stack, from_weights
 
 UNREADABLE = (ValueError, KeyError, TypeError)  # of a file with contents of other types
 WHAT, FIX = "a thresholds.json with classes and thresholds", "fit it with threshold.py"
-
-
 LARGEST = 1e9  # weight of a stack
 
 

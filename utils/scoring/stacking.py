@@ -14,6 +14,7 @@ from utils.scoring.calibration import logit, sigmoid
 
 OWN, OTHERS = 10.0, 50.0  # precision of the priors, for standardised inputs
 CLIP = 6.0  # largest logit: beyond it, networks differ only in scale
+CONSTANT = 1e-5  # spread of an input that says nothing: standardised, its rounding errors would decide other images
 COMMON = 30  # fewest positives of a class that contributes to the shared weights
 
 
@@ -25,7 +26,7 @@ class Stack:
     def fit(self, truth, members, start=None):
         truth, parts = np.asarray(truth, float), _inputs(members)
         spreads = [part.std(axis=0) for part in parts]
-        scales = [np.where(spread > 1e-9, spread, 1.0) for spread in spreads]
+        scales = [np.where(spread > CONSTANT, spread, 1.0) for spread in spreads]
         self.moments = [(part.mean(axis=0), scale) for part, scale in zip(parts, scales, strict=True)]
         own, others = self._standardised(parts)
         counts, ones = truth.sum(axis=0), np.ones((len(truth), 1))

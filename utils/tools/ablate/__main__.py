@@ -42,7 +42,7 @@ from utils.parallel import side_by_side
 from utils.plots.comparison import paired_gains
 from utils.safe_load import read_json
 from utils.tools.ablate import outcome
-from utils.tools.ablate.experiments import EXPERIMENTS, OWN_DATA, RULE, take_apart
+from utils.tools.ablate.experiments import COMMON, EXPERIMENTS, NETWORKS, OWN_DATA, RULE, take_apart
 from utils.tools.ablate.places import PLACES, find_place
 from utils.tools.ablate.tasks import LITE0, make_task, merge, python, read_scores, result_file, slots, steps
 
@@ -130,15 +130,22 @@ def networks(experiment):
 
 
 def settings_of(args):
-    return {"fraction": args.fraction, "options": args.options, "recipe": args.recipe}
+    networks = {name: one.options for name, one in NETWORKS.items()}
+    return {
+        "fraction": args.fraction,
+        "options": args.options,
+        "recipe": args.recipe,
+        "common": COMMON,
+        "networks": networks,
+    }
 
 
 def check_settings(args):
     """Refuse to mix results of different settings in one folder."""
     path, wanted = args.out / "settings.json", settings_of(args)
     found = read_json(path, "settings of utils.tools.ablate", "choose another -o") if path.is_file() else wanted
-    if found != wanted:
-        raise InputError(f"{args.out} has results of other settings ({found}); give these, or choose another -o")
+    if changed := ", ".join(f"{key} {found.get(key)!r}" for key in wanted if found.get(key) != wanted[key]):
+        raise InputError(f"{args.out} has results of other settings ({changed}); give these, or choose another -o")
 
 
 def check_needed(places, todo):

@@ -42,7 +42,7 @@ class Arm(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """arms: the first is the baseline. places: the first decides, HEp-2 as the second may object. taken_off: the arms lack an
+    """arms: the first is the baseline. places: the first decides, HEp-2 as the second must show no loss. taken_off: the arms lack an
     ingredient that the baseline has, so gain is what the baseline has over the arm."""
 
     compares: str

@@ -16,7 +16,7 @@ def tabulate(experiment, scores, on_hep2=None):
     """Compare an experiment's arms on one place: -> DataFrame with a row per arm, the baseline first.
 
     scores: {arm: {seed: {average_precision, f1, minutes}}}, the seeds that are finished. on_hep2: {arm: `gain_of`} there, if that
-    may object. Columns: arm, seeds (that the arm and the baseline have both), the means average_precision, f1 and minutes of these,
+    must show no loss. Columns: arm, seeds (that the arm and the baseline have both), the means average_precision, f1 and minutes of these,
     gain_… and error_… of both scores, and verdict. With `taken_off` a gain is the baseline's over the arm.
     """
     base, *_ = experiment.arms

@@ -1,5 +1,6 @@
 """Where experiments are measured: the images that networks are trained on, and others that they are scored on."""
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,11 +94,13 @@ def _hep2(data, scaled):
 
 def _own_data(options):
     """Fold 0 of one's own data: trained on the other folds, scored on its rows. options: of train.py, given by the user."""
-    given = list(zip(options, options[1:], strict=False))
-    table = Path(([DEFAULTS["folds"]] + [value for name, value in given if name == "--folds"])[-1])
-    folders = [value for name, value in given if name == "--images"] or ["input/train"]
-    images = [word for folder in folders for word in ("--images", folder)]
-    classes = load_classes(([DEFAULTS["classes"]] + [value for name, value in given if name == "--classes"])[-1])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--folds", type=Path, default=DEFAULTS["folds"])
+    parser.add_argument("--classes", default=DEFAULTS["classes"])
+    parser.add_argument("--images", action="append")
+    given = parser.parse_known_args(options)[0]
+    table, classes = given.folds, load_classes(given.classes)
+    images = [word for folder in given.images or ["input/train"] for word in ("--images", folder)]
     train, valid = split_fold(table, classes, 0)
     return Place({}, [], [*images, "--ids", table, "--fold", 0], table, (len(train), len(valid), len(valid)))
 

@@ -33,14 +33,14 @@ def measure_mylavarapu(runs, human, out):
 
 
 def measure_poster(runs, human, out):
-    """Measure accuracy, loss and macro F1 of the best epochs, and draw figures into the folder `out`. -> Results."""
+    """Measure accuracy, loss and macro F1 of the epochs kept, and draw figures into the folder `out`. -> Results."""
     _check(runs, human)
     validation, values = {name: pooled([run.fold]) for name, run in runs.items()}, {}
     for name, run in runs.items():
         log, best = read_numbers(run.fold.folder / "log.csv", ["epoch", *COLUMNS.values()]), kept_epoch(run.fold.folder)
         kept = log[log["epoch"] == best].iloc[0]
         for column, key in COLUMNS.items():
-            notes = [run.note, f"epoch {best}, the best"]
+            notes = [run.note, f"epoch {best}, the one kept"]
             if column.endswith("accuracy"):
                 notes.append(f"of all labels, at 0.5; with no class for any image {1 - run.fold.truth.mean():.3f}")
             values["Results & Analysis", name, column] = [Ours(kept[key], "; ".join(filter(None, notes)))]
