@@ -6,8 +6,8 @@
 #                           bash run.sh real gapnet_pl --size 256 --fit resize: another recipe, other options of train.py;
 #                           FOLDS=5 bash run.sh real: five folds instead of ten
 #   bash run.sh paper NAME  one paper's experiments on the real data, and a page with its numbers beside ours; NAME: chen, gapnet_pl,
-#                           mylavarapu or poster. bash run.sh paper NAME --small: the same on simulated images, about a quarter of
-#                           an hour on two cores
+#                           mylavarapu or poster. bash run.sh paper NAME --small: the same on simulated images, 5 to 12 minutes
+#                           on two cores
 #   bash run.sh losses      four schedules of the loss compared, three seeds each, about 40 minutes
 #   bash run.sh networks    five networks compared, five minutes and three seeds each, about 40 minutes
 #   bash run.sh --help      this text

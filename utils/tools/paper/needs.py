@@ -27,7 +27,7 @@ NEEDS = {
             "11,111 samples of HPAv18 (18 GB to fetch, 5 GB on disk)",
             "ImageNet weights of SE-ResNeXt50 (111 MB)",
         ],
-        *(27_965, 3_107, 11_111, len(HPA_CLASSES), 12),
+        *(27_965, 3_107, 11_111, len(HPA_CLASSES), 11),
     ),
     "gapnet_pl": Needs(
         [
@@ -35,10 +35,10 @@ NEEDS = {
             "python -m utils.tools.import_cyto from the published samples; else",
             "Kaggle's full-size TIFFs in input/train (250 GB), classes merged to 13",
         ],
-        *(15_004, 1_876, 1_876, len(CYTO_CLASSES), 12),
+        *(15_004, 1_876, 1_876, len(CYTO_CLASSES), 10),
     ),
     "mylavarapu": Needs([KAGGLE], 24_000, 3_000, 4_072, len(HPA_CLASSES), 12),
-    "poster": Needs([KAGGLE, "ImageNet weights of Xception (92 MB)"], 27_965, 3_107, 0, len(HPA_CLASSES), 12),
+    "poster": Needs([KAGGLE, "ImageNet weights of Xception (92 MB)"], 27_965, 3_107, 0, len(HPA_CLASSES), 5),
 }
 # Memory in GB and memory bandwidth in TB/s, from the vendor's data sheets.
 CARDS = {"H200": (141, 4.8), "H100": (80, 3.35), "A100": (40, 1.56), "RTX 4090": (24, 1.01)}
