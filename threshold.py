@@ -14,7 +14,7 @@ little optimistic for that one. README.md describes each method.
 
 Classes co-occur or exclude each other, so a network can gain from being
 stacked: one logistic regression per class on the predictions for all classes.
-What that would change is printed; --stack writes the stack into thresholds.json,
+What that would change is printed; --stack writes the stack to thresholds.json,
 and whatever decides with this file applies it.
 
 For a test set with other class priors: --class-priors, if they are known, or

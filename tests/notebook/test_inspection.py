@@ -57,6 +57,18 @@ def test_thresholds_for_other_shares_are_taken(run, thresholds, tmp_path):
     assert not np.allclose(*both)
 
 
+def test_a_stack_is_applied(run, tmp_path):
+    """Reading checks that its decisions have the F1 that threshold.py wrote."""
+    succeed("threshold", run, "--stack", "--repeats", 1, "-o", tmp_path / "t.json")
+    content = json.loads((tmp_path / "t.json").read_text())
+    judged = inspection.read_judged(run, tmp_path / "t.json")
+    assert judged.thresholds.tolist() == content["thresholds"]
+    content["stack"] = None
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="t.json was not fitted on the predictions"):
+        inspection.read_judged(run, tmp_path / "t.json")
+
+
 def test_without_a_positive_prediction_no_map_is_tried(judged):
     none = judged._replace(thresholds=np.full(len(judged.classes), 2.0))
     assert grad_cam.describe_blanking(inspection.blank_hits(none, inspection.load_networks(none))).startswith(

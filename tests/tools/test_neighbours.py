@@ -1,5 +1,7 @@
 """utils.tools.neighbours: planted copies found, the limit exact, nothing won on shuffled labels."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +93,15 @@ def test_planted_copies_are_found_and_little_else(planted):
     changed = after[after != "0 25"]
     assert np.isin(copied, changed.index).mean() > 0.8 and len(changed) <= len(copied) + 2
     assert changed.tolist() == truth[changed.index].tolist()
+
+
+def test_no_validation_image_is_its_own_neighbour(planted, atlas):
+    """If the training table is among the known ones, only the atlas's own near-duplicates count."""
+    _, words, *_ = planted
+    place = words.index("--known") + 1
+    out = succeed(*words[:place], atlas / "train.csv", *words[place + 1 :]).out
+    within = re.search(r"bits, (\d+) validation", out)
+    assert within is None or int(within[1]) < 16
 
 
 def test_a_submission_stays_as_it_is_if_copies_do_not_help(planted):

@@ -12,7 +12,7 @@ from utils.scoring.stacking import Stack, from_weights
 
 UNREADABLE = (ValueError, KeyError, TypeError)  # of a file with contents of other types
 WHAT, FIX = "a thresholds.json with classes and thresholds", "fit it with threshold.py"
-LARGEST = 1e9  # weight of a stack
+LARGEST = 1e15  # weight of a stack
 
 
 class DecisionRule(NamedTuple):

@@ -68,8 +68,8 @@ def main():
     print(
         f"{rows:,} validation images, {len(known):,} known ones; nearest at a median of {np.median(bits[:rows]):.0f} bits"
     )
-    near = f"within {limit} of {length} bits: {(bits[:rows] <= limit).sum():,} of them" if limit >= 0 else "none"
-    print(f"copying helps most for {near}")
+    if limit >= 0:
+        print(f"copying helps most within {limit} of {length} bits, {(bits[:rows] <= limit).sum():,} validation images")
     print(f"copying changes macro F1 by {describe_gain(gain, error)} (cross-fitted)")
     if submission is not None:
         near = (bits[rows:] <= limit) & (gain > 2 * error)
