@@ -286,7 +286,7 @@ def test_the_benchmark_trains_there_as_train_py_does(gpus, atlas, tmp_path):  # 
     from utils.tools.benchmark.workload import Workload
 
     args = {"device": "cuda", "workers": 0, "batch_size": 4, "count": 4, "images": str(atlas / "train")}
-    args |= {"size": 32, "model": "gapnet_pl", "repeats": 1}
+    args |= {"size": 32, "model": "gapnet_pl", "head": "own", "repeats": 1}
     work = Workload(argparse.Namespace(**args), tmp_path)
     assert (
         measuring.describe_machine(work.device, work.amp)["gpu"] == "Imitated GPU"

@@ -1,4 +1,5 @@
-"""Show the effect of each augmentation operation on an image, and its cost, also of zooming and mixing.
+"""Show the effect and the cost of each augmentation operation, of zooming and
+of mixing.
 
     python -m utils.tools.augment_sheet --images input/train -o augment.png
     python -m utils.tools.augment_sheet --images input/train --id SOME_ID \\
@@ -6,7 +7,7 @@
 
 The sheet shows each operation's strongest effect of eight random draws. The
 table shows each operation's milliseconds on one core, how often it is chosen,
-and its fraction of the whole pipeline's time. Images are mixed with the next one.
+and its fraction of the whole pipeline's time. Images are mixed with the next.
 """
 
 import functools
