@@ -20,8 +20,9 @@ from utils.safe_load import read_json
 from utils.scoring.metrics import f1_per_class
 from utils.tools.compare import read_runs
 
-# probabilities (with a stack its scores, fitted on these rows), truth (N, C); thresholds (C,); known: columns of thresholds.json; fold (N,): row's index in `folds`;
-# files: each row's files for the network; shown, names: each row's files to show, and their channels.
+# probabilities (with a stack its scores, fitted on these rows), truth (N, C); thresholds (C,); known: columns of
+# thresholds.json; fold (N,): row's index in `folds`; files: each row's files for the network; shown, names: each row's
+# files to show, and their channels.
 Judged = namedtuple("Judged", "folds classes ids truth probabilities thresholds known fold files shown names")
 # One image and one class. image (H, W, 3) in [0, 1]; protein (H, W) in [0, 1] and map (H, W) >= 0, or None.
 Sample = namedtuple("Sample", "probability true_classes image protein map", defaults=(None, None))
