@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import functools
 import gc
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, call_forked, kit, refuse, stop_in_epoch, succeed, train_options
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from utils.data import cache, loader
 from utils.data.cache import Images
@@ -273,3 +275,22 @@ def test_stuck_workers_end_if_the_training_is_killed(atlas, folds, tmp_path):
             return
         time.sleep(0.2)
     raise AssertionError(f"still there: {pids}")
+
+
+class BlasThreads(torch.utils.data.Dataset):
+    """The most threads that a matrix product may start."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, row):
+        return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+
+
+def test_a_worker_multiplies_matrices_in_one_thread():
+    """Two workers whose products started two threads each were four times as slow as one alone."""
+    start = functools.partial(init_worker, shared_tensor((1, 2), torch.int64), os.getpid())
+    with threadpool_limits(2, user_api="blas"):
+        assert BlasThreads()[0] == 2
+        found = list(torch.utils.data.DataLoader(BlasThreads(), num_workers=1, worker_init_fn=start))
+    assert torch.cat(found).tolist() == [1, 1]

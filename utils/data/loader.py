@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.data import BatchSampler, DataLoader, Sampler, get_worker_info
 
 from utils.data.dataset import IDLE
@@ -271,6 +272,7 @@ def init_worker(reading, parent, worker):
     reading[worker, 0] = os.getpid()
     get_worker_info().dataset.reading = reading[worker]
     keep_freed_memory()  # augmentation takes and frees a dozen images a sample
+    threadpool_limits(1, user_api="blas")  # a matrix product's threads would compete with the other workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = lambda *_: None  # torch's thread for shared memory prints a traceback at the end
     if hasattr(signal, "sigtimedwait"):

@@ -160,10 +160,11 @@ class PiecewiseAffine(A.ImageOnlyTransform):
         x = np.clip(places + moves[0], 0, 1) * (width - 1)
         y = np.clip(places[:, None] + moves[1], 0, 1) * (height - 1)
         rows, columns = _node_weights(height, self.NODES), _node_weights(width, self.NODES)
-        x, y = ((rows @ nodes @ columns.T).astype(np.float32) for nodes in (x, y))
+        x, y = (rows @ nodes.astype(np.float32) @ columns.T for nodes in (x, y))
         return cv2.remap(img, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(img.shape)
 
 
 def _node_weights(side, nodes):
     """(side, nodes): how much each pixel of a side takes from each node, the first and last of which are the ends."""
-    return np.maximum(0, 1 - np.abs(np.linspace(0, nodes - 1, side)[:, None] - np.arange(nodes)))
+    distances = np.abs(np.linspace(0, nodes - 1, side)[:, None] - np.arange(nodes))
+    return np.maximum(0, 1 - distances).astype(np.float32)
