@@ -10,7 +10,8 @@
 
 Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
-With --crops also over enlarged corners of each image.
+With --crops also over enlarged corners of each image. Images unlike those that
+the networks were trained on are counted, with what is unusual in them.
 Nothing of the training augmentation is loaded here.
 """
 
@@ -35,6 +36,7 @@ from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import measure_stages
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, first_repeated, write_csv
+from utils.runs import unlike_training
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 
@@ -123,6 +125,7 @@ def predict(args, context, device, used):
     used |= {"networks": len(networks), "chunk": chunk}
 
     channels = parse_channels(config.channels)
+    watch = None if args.benchmark else unlike_training.watch(fold_folders(args.runs), channels.names)
     folders = args.images or ["input/test"]
     found = scan_folders(folders)
     ids = read_ids(args.ids, args.fold) if args.ids else sorted(found)
@@ -135,7 +138,7 @@ def predict(args, context, device, used):
     )
     if not args.benchmark and context.is_main:
         warn_of_bits(images, config.bits, "train with --bits")
-    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops)
+    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops, watch=watch)
     tiles = max(args.crops, most_tiles(sizes, config.size, fit))
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
@@ -165,6 +168,8 @@ def predict(args, context, device, used):
     if context.is_main:
         write_predictions(args.out, [ids[row] for row in rows], probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+    if watch:
+        print(unlike_training.describe([ids[row] for row in rows], watch.judge(context)))
     context.barrier()  # no process leaves while another still listens to it
 
 
@@ -181,6 +186,10 @@ def load_networks(runs, device):
                     f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
                 )
     return [network.to(memory_format=torch.channels_last) for network in networks], configs
+
+
+def fold_folders(runs):
+    return [path.parent for run in runs for path in checkpoint.find_checkpoints(run)]
 
 
 def same_tta(runs, configs):
