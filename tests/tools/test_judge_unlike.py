@@ -14,7 +14,7 @@ JUDGE = "utils.tools.judge_unlike"
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_every_damage_changes_the_image_and_keeps_its_form(channels, dtype):
     rng = np.random.default_rng(0)
-    image = rng.gamma(2, 20, (33, 47, len(channels))).clip(0, 255)
+    image = rng.gamma(2, 20, (93, 128, len(channels))).clip(0, 255)
     image = image.astype(np.uint8) if dtype is np.uint8 else (image / 255).astype(np.float32)
     found = damages(channels)
     assert ("no nuclei" in found) == ("red and blue swapped" in found) == (len(channels) == 4)

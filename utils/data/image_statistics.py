@@ -35,16 +35,16 @@ def image_statistics(image, channels):
     mean, deviation = _moments(image, white)
     shape = [max(1, min(side, round(COARSE * side / max(image.shape[:2])))) for side in image.shape[1::-1]]
     coarse = cv2.resize(image, shape, interpolation=cv2.INTER_AREA).reshape(*shape[::-1], -1)
-    coarse_mean, coarse_deviation = _moments(coarse, white)
-    low, high = _quantiles(coarse, white, (0.05, 0.99))
+    coarse_deviation = _moments(coarse, white)[1]
+    planes = np.ascontiguousarray(coarse.reshape(-1, len(mean)).T)
+    places = [int(fraction * (planes.shape[1] - 1)) for fraction in (0.05, 0.99)]
+    low, high = np.partition(planes, places, axis=1)[:, places].T / white
     saturated = np.array(cv2.mean(cv2.threshold(image, 0.98 * white, 1, cv2.THRESH_BINARY)[1])[: len(mean)])
     values = [low + 4 * STEP, mean + STEP, high - low + STEP, saturated + 0.01]
     values += [_detail(image, deviation, white), _detail(coarse, coarse_deviation, white)]
-    values += [_nuclei(np.ascontiguousarray(coarse[..., channels.index("blue")]), white)] if "blue" in channels else []
-    pixels = coarse.reshape(-1, len(mean)) / np.float32(white) - coarse_mean.astype(np.float32)
-    covariance, spread = pixels.T @ pixels / len(pixels), np.sqrt(coarse_deviation**2 + STEP**2 / 4)
-    correlations = [covariance[pair] / (spread[pair[0]] * spread[pair[1]]) for pair in _pairs(range(len(mean)))]
-    return np.concatenate([np.log2(np.concatenate(values)), correlations]).astype(np.float32)
+    if "blue" in channels:
+        values.append(_nuclei(planes[channels.index("blue")].reshape(coarse.shape[:2]), white))
+    return np.concatenate([np.log2(np.concatenate(values)), _correlations(planes, white)]).astype(np.float32)
 
 
 def _pairs(items):
@@ -53,14 +53,6 @@ def _pairs(items):
 
 def _moments(image, white):
     return [values.ravel() / white for values in cv2.meanStdDev(image)]
-
-
-def _quantiles(image, white, fractions):
-    """The grey value in [0, 1] below which each of `fractions` of a channel's pixels lie: a list of (channels,)."""
-    ends = [0, 256 if white == 255 else 1.001]
-    counts = [cv2.calcHist([image], [plane], None, [256], ends).ravel() for plane in range(image.shape[-1])]
-    below = np.cumsum(counts, axis=1) / (image.shape[0] * image.shape[1])
-    return [(below < fraction).sum(axis=1) / 255 for fraction in fractions]
 
 
 def _detail(image, deviation, white):
@@ -76,3 +68,10 @@ def _nuclei(plane, white):
     areas = cv2.connectedComponentsWithStats(nuclei, connectivity=4)[2][1:, cv2.CC_STAT_AREA] / plane.size
     areas = areas[(areas > LEAST_AREA) & (inside > LEAST_CONTRAST * outside)]
     return [len(areas) + 1, (np.median(areas) if len(areas) else 0) + LEAST_AREA, inside / outside]
+
+
+def _correlations(planes, white):
+    centred = planes - planes.mean(axis=1, keepdims=True, dtype=np.float32)
+    covariance = centred @ centred.T / planes.shape[1]
+    deviation = np.sqrt(covariance.diagonal() + (white * STEP / 2) ** 2)
+    return [covariance[pair] / (deviation[pair[0]] * deviation[pair[1]]) for pair in _pairs(range(len(planes)))]

@@ -20,6 +20,7 @@ FILE = "image_statistics.json"
 MOST_IMAGES, LEAST_IMAGES = 1000, mahalanobis.PARTS  # that statistics are fitted on
 FALSE_ALARM_RATE = 0.01
 SWAPPED = 0.7  # times the threshold: the distance below which an order of the channels is believed
+LEAST_CONTRAST = np.log2(8 / 255)  # of a channel that shows something
 UNUSUAL = 3  # standard deviations from which another statistic than a correlation is the reason
 FIX = "write it again with python -m utils.tools.judge_unlike FOLD --images FOLDER --write, or delete it"
 WORDS = {  # of a statistic that is too low, too high
@@ -149,9 +150,10 @@ def describe(ids, table):
 def _reason(folds, values):
     """The words for the statistic that is most standard deviations off, or for channels that are swapped."""
     channels, names = folds[0].channels, statistic_names(folds[0].channels)
-    if swapped := _swapped(folds[0], values):
-        return f"channels swapped ({', '.join(swapped)})"
     apart = np.mean([fold.gaussian.standardise(values) for fold in folds], axis=0)
+    shows_all = all(values[names.index(f"{channel} contrast")] > LEAST_CONTRAST for channel in channels)
+    if shows_all and (swapped := _swapped(folds[0], values)):
+        return f"channels swapped ({', '.join(swapped)})"
     levels = np.array([not name.endswith("correlation") for name in names])
     if np.abs(apart[levels]).max() > UNUSUAL:  # a channel that shows nothing is not correlated either
         apart = apart * levels
