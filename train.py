@@ -193,6 +193,9 @@ def main():
     args = parse_args()
     check_options(args)
     if args.check:
+        models.build(
+            args.model, len(load_classes(args.classes)), parse_channels(args.channels).planes, args.size, args.head
+        )
         print_plan(args)
         return
     context, device = distributed.init(args.device)

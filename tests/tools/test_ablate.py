@@ -1,5 +1,6 @@
 """python -m utils.tools.ablate: its table of arms, what it runs, and what it concludes."""
 
+import functools
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 import predict
+from utils import models
 from utils.data.labels import HPA_CLASSES, encode
 from utils.engine.recipes import RECIPES
 from utils.errors import InputError
@@ -19,7 +21,7 @@ from utils.files import write_json
 from utils.tools.ablate import __main__ as ablate
 from utils.tools.ablate import outcome, tasks
 from utils.tools.ablate.experiments import EXPERIMENTS, OWN_DATA, Arm, Experiment, take_apart, verdict
-from utils.tools.ablate.places import find_place
+from utils.tools.ablate.places import HEP2, find_place
 
 ABLATE = "utils.tools.ablate.__main__"
 SCORES = ("average_precision", "f1")
@@ -40,6 +42,10 @@ def arms_everywhere():
 
 def test_every_arm_has_options_that_train_and_predict_take(tmp_path, monkeypatch):
     """A wrong line of the table would end hours of work."""
+    monkeypatch.chdir(tmp_path)
+    HEP2.mkdir(parents=True)
+    (HEP2 / "classes.csv").write_text("class,name\n0,Golgi\n1,Homogeneous\n")
+    monkeypatch.setattr(models, "build", functools.cache(models.build))
     for name, experiment, on in arms_everywhere():
         place = find_place(on, tmp_path / "data", 1.0, [])
         for title, arm in experiment.arms.items():

@@ -1,8 +1,9 @@
-"""Estimate the GPU memory of training, on any machine, by steps on fake tensors.
+"""Estimate the GPU memory and hours of training, on any machine, by steps on fake tensors.
 
     python -m utils.tools.gpu_memory                  # every recipe as published
     python -m utils.tools.gpu_memory chen --batch-size 16
     python -m utils.tools.gpu_memory chen --accumulate 4 --checkpointing
+    python -m utils.tools.gpu_memory best best_t4 --images 27965     # hours too
 
 The estimate is the peak of weights, optimiser, activations and gradients, in
 float32 and in 16 bits (--amp). CUDA and cuDNN's workspace need about 1 GB more.
@@ -29,6 +30,7 @@ from utils.engine.recipes import RECIPES
 from utils.engine.trainer import Trainer
 from utils.errors import InputError
 from utils.runs.config import HEADS, RunConfig
+from utils.tools.gpu_hours import ASSUMED, CARDS, hours
 
 ARITHMETIC = (None, torch.bfloat16)  # float16 needs as much as bfloat16
 
@@ -87,12 +89,17 @@ def main():
     arg("--batch-size", type=int, help="images per step")
     arg("--accumulate", type=int, default=1, metavar="N", help="micro-batches of a batch, one in memory at a time")
     arg("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    arg("--images", type=int, metavar="N", help="that an epoch trains on: print hours by card, too")
     args = parser.parse_args()
     if unknown := [name for name in args.recipes if name not in RECIPES]:
         raise InputError(f"unknown recipe {unknown[0]!r}; choose from {', '.join(RECIPES)}")
-    check_least(args, size=(LEAST_SIDE, MOST_SIDE), batch_size=1, accumulate=1)
-    given = {name: value for name, value in vars(args).items() if name != "recipes" and value is not None}
-    print(f"{'recipe':20}{'batch':>6}{'size':>6}{'float32':>12}{'16 bits':>12}")
+    check_least(args, size=(LEAST_SIDE, MOST_SIDE), batch_size=1, accumulate=1, images=1)
+    given = {
+        name: value for name, value in vars(args).items() if name not in ("recipes", "images") and value is not None
+    }
+    cards = CARDS if args.images else {}
+    heads = "".join(f"{card:>10}" for card in cards)
+    print(f"{'recipe':20}{'batch':>6}{'size':>6}{'float32':>12}{'16 bits':>12}{heads}")
     for name in args.recipes or RECIPES:
         options = RECIPES[name] | given
         classes = CYTO_CLASSES if options["channels"] == "bgry" else HPA_CLASSES
@@ -100,7 +107,12 @@ def main():
             warnings.simplefilter("ignore")
             estimates = [estimate(options, len(classes), amp) / 1e9 for amp in ARITHMETIC]
         cells = "".join(f"{gigabytes:>9.1f} GB" for gigabytes in estimates)
+        cells += "".join(
+            f"{hours(options, args.images, args.images // 9, len(classes), card):>8.1f} h" for card in cards
+        )
         print(f"{name:20}{options['batch_size']:>6}{options['size']:>6}{cells}", flush=True)
+    if cards:
+        print(f"hours of one fold; a ninth as many images validate.\n{ASSUMED}")
 
 
 if __name__ == "__main__":
