@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def test_gains_are_those_of_the_paired_t_test(tmp_path):
     assert all(arm in shown for arm in experiment.arms) and "adopt: in the first figure" in shown
     assert len(pd.read_csv(tmp_path / "seeds.csv")) == 15
     assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "gains.png").unlink()
+    with warnings.catch_warnings():  # of E2 only the baseline, E1's, is finished
+        warnings.simplefilter("error")
+        assert "gains.png" not in succeed(ABLATE, "E2", "--plan", "-o", tmp_path).out
+        succeed(ABLATE, "E1", "E2", "--plan", "-o", tmp_path)
 
 
 def test_seeds_that_only_one_of_the_pair_has_do_not_count():

@@ -234,8 +234,10 @@ def report(out, chosen):
     write_csv(out / "gains.csv", pd.concat(parts))
     columns = ["experiment", "place", "arm", "seed", *outcome.SCORES, "minutes"]
     write_csv(out / "seeds.csv", pd.DataFrame(seeds, columns=columns))
-    paired_gains(named, out / "gains.png")
-    print(f"-> {out}/: gains.csv, seeds.csv, gains.png")
+    compared = {title: table for title, table in named.items() if table["gain_f1"].notna().any()}
+    if compared:
+        paired_gains(compared, out / "gains.png")
+    print(f"-> {out}/: gains.csv, seeds.csv{', gains.png' if compared else ''}")
 
 
 def results(out, on, experiment):
