@@ -29,6 +29,12 @@ def test_the_moments_of_adam_take_twice_the_weights_in_one_group_or_two():
         assert added == pytest.approx(2 * 4 * 626_221, rel=0.01)
 
 
+def test_a_moving_average_takes_the_weights_once_more():
+    options = RECIPES["gapnet_pl"] | {"size": 128, "batch_size": 8}
+    added = gpu_memory.estimate(options | {"ema": 0.999}, 13, None) - gpu_memory.estimate(options, 13, None)
+    assert added == pytest.approx(4 * 626_221, rel=0.01)
+
+
 def test_memory_is_that_of_tensors_alive_at_once():
     with gpu_memory.Peak() as peak:
         kept = torch.zeros(1000)

@@ -39,13 +39,15 @@ def estimate(options, classes, amp):
     """Estimate a training step's peak bytes. options: train.py's, as in `RECIPES`. amp: None or a 16-bit type."""
     channels, size, batch = parse_channels(options["channels"]), options["size"], options["batch_size"]
     moments = [0.1] * channels.planes
-    config = RunConfig(**options, class_names=[str(number) for number in range(classes)], mean=moments, std=moments)
+    without = options | {"ema": 0.0}  # a network cannot be copied here
+    config = RunConfig(**without, class_names=[str(number) for number in range(classes)], mean=moments, std=moments)
     labelled = Samples([], channels, size, "resize", "none", np.ones((max(batch, 2), classes), np.uint8))
     schedule = losses.parse_schedule(options["loss"])
     with FakeTensorMode(), Peak() as peak:
         network = models.build(options["model"], classes, channels.planes, size, config.head)
         if options.get("checkpointing"):
             activation_checkpointing.checkpoint_blocks(network)
+        average = [torch.empty_like(value) for value in network.state_dict().values()] if options.get("ema") else []
         trainer = Trainer(network, labelled, config, schedule, torch.device("cpu"), amp, steps_per_epoch=1)
         trainer.begin_epoch()
         # All loss terms together need at least as much memory as the largest stage.
@@ -55,6 +57,7 @@ def estimate(options, classes, amp):
             images = torch.zeros(batch, channels.planes, size, size, dtype=amp or torch.float32)
             trainer.backward(images, torch.zeros(batch, classes), np.ones(batch, bool), batch)
             trainer.optimiser.step()
+        del average  # alive until here
     return peak.bytes
 
 
