@@ -40,11 +40,11 @@ def pixels(folder):
 FOUND = {  # damage: what should be said of it
     "brightfield": {"bright background"},
     "empty field": {"faint"},
-    "noise": {"bright background", "noisy", "no nuclei"},
+    "noise": {"bright background", "noisy", "few or no nuclei"},
     "8 times as bright": {"saturated"},
     "out of focus, 1/32 of the side": {"blurred"},
     "enlarged 4 times": {"blurred"},
-    "no nuclei": {"no nuclei"},
+    "no nuclei": {"few or no nuclei"},
     "red and blue swapped": {"channels swapped"},
 }
 
@@ -81,7 +81,7 @@ def test_counts_are_written_in_words():
     table = pd.DataFrame({"unlike_training": [0.5, 3.0, 1.5, 2.0], "reason": ["", "faint (red)", "blurred", "faint"]})
     said = unlike_training.describe(list("abcd"), table)
     assert said == "3 of 4 images are unlike the training images (faint 2, blurred 1), most of all b, d, c"
-    assert unlike_training.describe(["a"], table[:1]) == "0 of 1 image are unlike the training images"
+    assert unlike_training.describe(["a"], table[:1]) == "0 of 1 image is unlike the training images"
 
 
 def test_a_file_holds_all_to_the_bit(fitted, tmp_path):
@@ -107,6 +107,8 @@ WRONG = {
     "NaN": lambda c: c | {"mean": [float("nan")] * len(c["mean"])},
     "zero": lambda c: c | {"deviation": [0.0] * len(c["mean"])},
     "singular": lambda c: c | {"covariance": [[1.0] * len(c["mean"])] * len(c["mean"])},
+    "asymmetric": lambda c: c | {"covariance": [[2.0] * len(c["mean"]), *c["covariance"][1:]]},
+    "huge": lambda c: c | {"mean": [1e300] * len(c["mean"])},
     "negative": lambda c: c | {"threshold": -1.0},
     "other": lambda c: c | {"statistics": c["statistics"][::-1]},
     "list": lambda c: [c],

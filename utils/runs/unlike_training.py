@@ -22,6 +22,7 @@ FALSE_ALARM_RATE = 0.01
 SWAPPED = 0.7  # times the threshold: the distance below which an order of the channels is believed
 LEAST_CONTRAST = np.log2(8 / 255)  # of a channel that shows something
 UNUSUAL = 3  # standard deviations from which another statistic than a correlation is the reason
+LARGEST = 1e6  # of the numbers in a file
 FIX = "write it again with python -m utils.tools.judge_unlike FOLD --images FOLDER --write, or delete it"
 WORDS = {  # of a statistic that is too low, too high
     "background": ("dark background", "bright background"),
@@ -30,9 +31,9 @@ WORDS = {  # of a statistic that is too low, too high
     "saturation": ("not saturated", "saturated"),
     "sharpness": ("blurred", "noisy"),
     "texture": ("blurred", "noisy"),
-    "nuclei": ("no nuclei", "many nuclei"),
+    "nuclei": ("few or no nuclei", "many nuclei"),
     "nuclear size": ("small nuclei", "large nuclei"),
-    "nuclear contrast": ("no nuclei", "bright nuclei"),
+    "nuclear contrast": ("few or no nuclei", "bright nuclei"),
     "correlation": ("channels unrelated", "channels alike"),
 }
 
@@ -48,9 +49,9 @@ class TrainingImages(NamedTuple):
     images: int
 
 
-def measure(images, channels, most=MOST_IMAGES):
-    """The statistics of up to `most` evenly spaced `Images`: (n, F) float32."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)).tolist()
+def measure(images, channels):
+    """The statistics of up to `MOST_IMAGES` evenly spaced `Images`: (n, F) float32."""
+    rows = np.unique(np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int)).tolist()
     with ThreadPoolExecutor(cores()) as pool:
         return np.stack(list(pool.map(lambda row: image_statistics(images.read(row), channels), rows)))
 
@@ -87,11 +88,16 @@ def read(folder, channels):
         threshold, rate, images = (float(content[name]) for name in ("threshold", "false_alarm_rate", "images"))
         if [value.shape for value in numbers] != list(shapes.values()):
             raise ValueError(f"it lacks numbers of {len(names)} statistics")
-        if threshold <= 0 or (numbers[1] <= 0).any() or np.linalg.eigvalsh(numbers[2])[0] <= 1e-9:
-            raise ValueError("its deviations, covariance or threshold are not positive")
+        mean, deviation, covariance = numbers
+        if max(np.abs(value).max() for value in numbers) > LARGEST or min(threshold, deviation.min()) < 1 / LARGEST:
+            raise ValueError("its numbers are not usable")
+        if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance)[0] < 1 / LARGEST:
+            raise ValueError("its covariance is not positive definite")
     except (ValueError, KeyError, TypeError, OverflowError, np.linalg.LinAlgError) as error:
         raise InputError(f"{path} is not a table of image statistics ({str(error)[:100]}); {FIX}") from None
-    return TrainingImages(tuple(channels), mahalanobis.Gaussian(*numbers), threshold, rate, int(images))
+    return TrainingImages(
+        tuple(channels), mahalanobis.Gaussian(mean, deviation, covariance), threshold, rate, int(images)
+    )
 
 
 class Watch:
@@ -134,15 +140,14 @@ def judge(folds, values):
 
 
 def describe(ids, table):
-    """Count what `judge` has marked of `ids`: ``12 of 300 images are unlike the training images (blurred 7, no nuclei 5),
+    """Count what `judge` has marked of `ids`: ``12 of 300 images are unlike the training images (blurred 7, faint 5),
     most of all a, b, c``."""
     marked = table["unlike_training"].to_numpy() > 1
     kinds = Counter(reason.split(" (")[0] for reason in table["reason"][marked])
-    what = f"{marked.sum():,} of {plural(len(table), 'image')} {'is' if marked.sum() == 1 else 'are'}"
+    what = f"{marked.sum():,} of {plural(len(table), 'image')} {'is' if 1 in (marked.sum(), len(table)) else 'are'}"
     counts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
-    worst = [
-        ids[row] for row in np.argsort(-table["unlike_training"].to_numpy(), kind="stable")[: min(3, marked.sum())]
-    ]
+    order = np.argsort(-table["unlike_training"].to_numpy(), kind="stable")
+    worst = [ids[row] for row in order[: min(3, marked.sum())]]
     most = f" ({counts}), most of all {', '.join(worst)}" if worst else ""
     return f"{what} unlike the training images{most}"
 
@@ -164,7 +169,7 @@ def _reason(folds, values):
         off = dict(zip(names, apart if high else -apart, strict=True))
         found = [name for name in channels if off[f"{name} {kind}"] > abs(apart[worst]) / 2]
         if words == "faint" and found == ["blue"]:
-            return "no nuclei"
+            return WORDS["nuclei"][0]
         where = "" if found == list(channels) else ", ".join(found)
     return f"{words} ({where})" if where else words
 

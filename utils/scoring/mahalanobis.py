@@ -49,11 +49,11 @@ def ledoit_wolf(values):
 
 
 def fit_threshold(values, false_alarm_rate):
-    """Fit the distance that a new row like the N rows (N, F) exceeds with at most this probability: -> threshold, rate.
+    """Fit the distance that a new row like the N rows (N, F) exceeds with about this probability: -> threshold, rate.
 
-    Each row's distance is that from a Gaussian of rows without its fifth. Of N distances the k-th largest is exceeded by a
-    new one with probability k / (N + 1) (Vovk et al. 2005, conformal prediction); the rate is the one for k = 1 if N is
-    too small for less.
+    Each row's distance is that from a Gaussian of the rows outside its fifth. Of N distances the k-th largest is exceeded by a
+    new one with probability k / (N + 1) (Vovk et al. 2005, conformal prediction), the rate; k is 1 if N is too small for the
+    rate asked for.
     """
     part = np.arange(len(values)) % PARTS
     distances = np.concatenate([fit(values[part != k]).distance(values[part == k]) for k in range(PARTS)])
