@@ -21,7 +21,7 @@ MOST_IMAGES, LEAST_IMAGES = 1000, mahalanobis.PARTS  # that statistics are fitte
 FALSE_ALARM_RATE = 0.01
 SWAPPED = 0.7  # times the threshold: the distance below which an order of the channels is believed
 LEAST_CONTRAST = np.log2(8 / 255)  # of a channel that shows something
-UNUSUAL = 3  # standard deviations from which another statistic than a correlation is the reason
+UNUSUAL = 3  # standard deviations from which a statistic is unusual; correlations are a reason only if no other is
 LARGEST = 1e6  # of the numbers in a file
 FIX = "write it again with python -m utils.tools.judge_unlike FOLD --images FOLDER --write, or delete it"
 WORDS = {  # of a statistic that is too low, too high
@@ -153,25 +153,29 @@ def describe(ids, table):
 
 
 def _reason(folds, values):
-    """The words for the statistic that is most standard deviations off, or for channels that are swapped."""
+    """The words for the statistic that is most standard deviations off, or for channels that show nothing or are swapped."""
     channels, names = folds[0].channels, statistic_names(folds[0].channels)
-    apart = np.mean([fold.gaussian.standardise(values) for fold in folds], axis=0)
-    shows_all = all(values[names.index(f"{channel} contrast")] > LEAST_CONTRAST for channel in channels)
-    if shows_all and (swapped := _swapped(folds[0], values)):
+    apart = dict(zip(names, np.mean([fold.gaussian.standardise(values) for fold in folds], axis=0), strict=True))
+    dark = {name for name in channels if values[names.index(f"{name} contrast")] < LEAST_CONTRAST}
+    dark = {name for name in dark if apart[f"{name} brightness"] < UNUSUAL}
+    if empty := [name for name in channels if name in dark and apart[f"{name} contrast"] < -UNUSUAL]:
+        return _in_channels("faint", empty, channels)  # its noise may be further off, but is no reason
+    if not dark and (swapped := _swapped(folds[0], values)):
         return f"channels swapped ({', '.join(swapped)})"
-    levels = np.array([not name.endswith("correlation") for name in names])
-    if np.abs(apart[levels]).max() > UNUSUAL:  # a channel that shows nothing is not correlated either
-        apart = apart * levels
-    worst = int(np.abs(apart).argmax())
-    (where, kind), high = _parts(names[worst]), bool(apart[worst] > 0)
-    words = WORDS[kind][high]
-    if where in channels:
-        off = dict(zip(names, apart if high else -apart, strict=True))
-        found = [name for name in channels if off[f"{name} {kind}"] > abs(apart[worst]) / 2]
-        if words == "faint" and found == ["blue"]:
-            return WORDS["nuclei"][0]
-        where = "" if found == list(channels) else ", ".join(found)
-    return f"{words} ({where})" if where else words
+    levels = {name: value for name, value in apart.items() if not name.endswith("correlation")}
+    off = levels if max(map(abs, levels.values())) > UNUSUAL else apart
+    worst = max(off, key=lambda name: abs(off[name]))
+    where, kind = _parts(worst)
+    words = WORDS[kind][int(off[worst] > 0)]
+    if where not in channels:
+        return f"{words} ({where})" if where else words
+    return _in_channels(words, [name for name in channels if apart[f"{name} {kind}"] / apart[worst] > 0.5], channels)
+
+
+def _in_channels(words, found, channels):
+    if words == "faint" and found == ["blue"]:
+        return WORDS["nuclei"][0]
+    return words if found == list(channels) else f"{words} ({', '.join(found)})"
 
 
 def _parts(name):
