@@ -53,7 +53,9 @@ def grad_cam(network, images, columns, layer=None):
             handle.remove()
     if name is None:
         what = f"no layer {chosen!r}" if chosen else "no layer"
-        raise InputError(f"the network ({type(network).__name__}) has {what} with a spatial output; name another layer")
+        raise InputError(
+            f"the network ({type(network).__name__}) has {what} with a spatial output, so no map can be drawn"
+        )
     maps = (slopes.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0)
     return Maps(maps.cpu().numpy(), own.detach().cpu().numpy(), name)
 
@@ -116,6 +118,19 @@ def sample_maps(network, config, files, columns):
         for row, tiles in zip(inputs.rows, inputs.split(large), strict=True):
             maps.append(_join_tiles(tiles, image_size(files[row][0])) if config.fit == "crop" else tiles[0])
     return maps, *place
+
+
+def mean_map(networks, configs, files, column):
+    """The map of one sample and class, the mean over networks: -> (H, W) float32, as of `sample_maps`."""
+    pairs = zip(networks, configs, strict=True)
+    return np.mean([sample_maps(network, config, [files], [column])[0][0] for network, config in pairs], axis=0)
+
+
+def check_maps(networks, configs):
+    """Raise InputError for a network of which no map can be computed."""
+    for network, config in zip(networks, configs, strict=True):
+        device = next(network.parameters()).device
+        grad_cam(network, torch.zeros(1, config.planes, config.size, config.size, device=device), [0])
 
 
 class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
