@@ -15,7 +15,7 @@ from utils.plots.image_sheets import RGB, STAIN_COLOURS, in_colour, stretch
 from utils.plots.samples import as_text, map_over_protein
 
 SIDE = 320  # pixels of the longer side of an image
-MOST_BYTES = 13_000  # of a JPEG; three of them in base64 and the text of 28 rows are 60 kB
+MOST_BYTES = 12_500  # of a JPEG; three of them in base64 and the text of 28 rows are 60 kB
 LEAST_ROWS = 3  # classes shown of an image
 
 EXPLANATION = (
@@ -140,7 +140,7 @@ def _jpeg(pixels):
     """Grey or RGB in [0, 1] -> a JPEG of at most `MOST_BYTES`, as good as they allow."""
     levels = (255 * pixels).round().astype(np.uint8)
     levels = levels[..., ::-1] if levels.ndim == 3 else levels  # OpenCV's order
-    for quality in (90, 80, 70, 60, 50, 40, 30, 20, 10, 5):
+    for quality in (90, 80, 70, 60, 50, 40, 30, 20, 10, 5, 1):
         data = cv2.imencode(".jpg", np.ascontiguousarray(levels), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         if len(data) <= MOST_BYTES:
             break
