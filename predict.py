@@ -24,6 +24,7 @@ Nothing of the training augmentation is loaded here.
 
 import contextlib
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def parse_args():
     arg("--sheet-limit", type=int, default=100, metavar="N", help=text)
     text = "thresholds.json, or one number for all classes (default: the run's)"
     arg("--thresholds", metavar="JSON|NUMBER", help=text)
-    text = "average --names over images with the same value of this column of the table --ids, such as a well"
+    text = "average --names over images alike in this column of --ids, or of a table of images, such as a well"
     arg("--combine", metavar="COLUMN", help=text)
     arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
     args = parser.parse_args()
@@ -126,10 +127,15 @@ def check_options(args):
         raise InputError("--benchmark predicts nothing; leave out --names, --sheet and --embed")
     if args.thresholds and not (args.names or args.sheet):
         raise InputError("--thresholds is for locations by name; add --names cells.csv or --sheet cells.html")
-    if args.combine and not (args.names and args.ids):
-        raise InputError(f"--combine {args.combine} needs --names, and --ids with a table that has this column")
+    if args.combine and not (args.names and table_of_images(args)):
+        raise InputError(f"--combine {args.combine} needs --names, and a table with this column as --ids or --images")
     if args.embed:
         embeddings.check_file(args.embed)
+
+
+def table_of_images(args):
+    """The table of --ids, else the first one of --images, else None."""
+    return args.ids or next((path for path in args.images or () if Path(path).is_file()), None)
 
 
 def saving_memory(networks=2, chunk=1):
@@ -171,7 +177,7 @@ def predict(args, context, device, used):
     if not ids:
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
     files = find_files(folders, ids, channels, scanned)
-    groups = location_table.read_groups(args.ids, args.combine, ids) if args.combine else None
+    groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
     cache = None if args.no_cache or args.benchmark else args.cache
     images, sizes = context.local_main_first(
         lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)

@@ -280,7 +280,7 @@ def test_two_processes_write_the_same_names_page_and_embeddings(run, atlas, thre
     "words, says",
     [
         (["--names", "n.csv"], ["has no thresholds.json", "run python threshold.py"]),
-        (["--names", "n.csv", "--combine", "well"], "--ids with a table"),
+        (["--names", "n.csv", "--combine", "well"], "as --ids or --images"),
         (["--thresholds", "0.5"], "add --names"),
         (["--embed", "e.npz"], "one network, not 2"),
         (["--embed", "e.csv"], "should end in .h5ad or .npz"),

@@ -58,8 +58,8 @@ th:last-child { width: 9% }
   .images { grid-template-columns: 1fr 1fr }
   .images figure:first-child { grid-column: 1 / -1 }
   th, td { padding-left: 7px }
-  th:first-child { width: 31% }
-  thead td { width: 11% }
+  th:first-child { width: 29% }
+  thead td { width: 15% }
   th:last-child { width: 12% }
 }
 """
