@@ -225,8 +225,8 @@ def predict(args, context, device, used):
         scores = rule.scores(probabilities.astype(str).astype(np.float64))  # as read from a file
         calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
         if args.names:
-            location_table.write(args.names, calls, ids, groups)
-            print(f"{plural(calls.decisions.sum(), 'location')} -> {args.names}")
+            count = location_table.write(args.names, calls, ids, groups)
+            print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
             write_sheet(args, networks, configs, calls, ids, files, scanned)
     context.barrier()  # no process leaves while another still listens to it

@@ -249,8 +249,9 @@ def test_fields_of_a_well_are_combined(run, atlas, predictions, thresholds, tmp_
     wells = pd.Series([f"A{number // 4}" for number in range(16)], probabilities.index, name="well")
     wells.to_csv(tmp_path / "images.csv")
     words = ["--images", atlas / "test", "--ids", tmp_path / "images.csv", "--combine", "well"]
-    succeed("predict", run, *words, *named(tmp_path, thresholds))
+    out = succeed("predict", run, *words, *named(tmp_path, thresholds)).out
     table = pd.read_csv(tmp_path / "names.csv")
+    assert f"{table['location'].count()} locations -> " in out
     means = probabilities.groupby(wells).mean()
     limits = json.loads(thresholds.read_text())["thresholds"]
     expected = {

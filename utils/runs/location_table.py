@@ -94,9 +94,10 @@ def read_groups(path, column, ids):
 
 
 def write(path, calls, ids, groups=None, **columns):
-    """Write a table of names. ids: of the N images. groups: of `read_groups`, to combine them. columns: further ones,
-    (N,) each."""
+    """Write a table of names: -> number of locations in it. ids: of the N images. groups: of `read_groups`, to combine
+    them. columns: further ones, (N,) each."""
     images = pd.DataFrame({"Id": ids, **columns})
     if groups is not None:
         calls, images = combine(calls, images, groups)
     write_csv(path, calls.table(images))
+    return int(calls.decisions.sum())
