@@ -20,8 +20,8 @@ LEAST_ROWS = 3  # classes shown of an image
 
 EXPLANATION = (
     "Each bar is the probability of a location, and the mark on it the threshold; blue bars reach theirs. F1 says how well "
-    "that location was found in images that neither the network nor the threshold had seen, from 0 to 1. The map shows over "
-    "the protein which places speak for the first location (Grad-CAM)."
+    "that location was found in images of the run that neither the network nor the threshold had seen, from 0 to 1; images "
+    "unlike those may do worse. The map shows over the protein which places speak for the first location (Grad-CAM)."
 )
 STYLE = """
 :root { color-scheme: light; --ink: #1d2328; --grey: #626b73; --line: #e3e6e9; --above: #0072b2; --below: #a9b1b8 }
@@ -57,9 +57,9 @@ th:last-child { width: 9% }
   header, main { padding-inline: 12px }
   .images { grid-template-columns: 1fr 1fr }
   .images figure:first-child { grid-column: 1 / -1 }
-  th, td { padding-left: 7px }
-  th:first-child { width: 29% }
-  thead td { width: 15% }
+  th, td { padding-left: 6px }
+  th:first-child { width: 32% }
+  thead td { width: 14% }
   th:last-child { width: 12% }
 }
 """
