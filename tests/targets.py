@@ -27,6 +27,7 @@ EVALUATE = (
 )
 FOLDS = f"make_folds --labels {{labels}} --classes {{classes}} --folds 2 {HASH_OFF} -o {{out}}/f.csv"
 PREDICT = "predict {run}/fold0 --images {test} --tta 1 --workers 0 --no-cache -o {out}/p.csv"
+NAMED = f"{PREDICT} --names {{out}}/n.csv --sheet {{out}}/s.html --thresholds {{thresholds}}"
 PACKED = "predict {run}/fold0 --images {test} --tta 1 --workers 0 --cache {cache} -o {out}/p.csv"
 ENSEMBLE = "ensemble {predictions} --thresholds {thresholds} --sample {sample} -o {out}/s.csv"
 MATCHED = f"{ENSEMBLE} --match-calls"
@@ -56,7 +57,7 @@ KINDS = {
     "oof": Kind("run/fold0/oof.csv", mutators.table, [COMPARE, EVALUATE, THRESHOLD]),
     "log": Kind("run/fold0/log.csv", mutators.table, [COMPARE, COMPARE, THRESHOLD, PLOTS]),
     "steps": Kind("run/fold0/steps.csv", mutators.table, [PLOTS]),
-    "thresholds": Kind("thresholds.json", mutators.tree, [ENSEMBLE, MATCHED, EVALUATE.replace("0.5", "{thresholds}")]),
+    "thresholds": Kind("thresholds.json", mutators.tree, [ENSEMBLE, MATCHED, EVALUATE.replace("0.5", "{thresholds}"), NAMED]),
     "config": Kind("run/fold0/config.json", mutators.tree, [COMPARE, THRESHOLD, PREDICT]),
     "statistics": Kind("run/fold0/image_statistics.json", mutators.tree, [PREDICT]),
     "npy": Kind("run/fold0/validation/epoch001.npy", mutators.array, [THRESHOLD, THRESHOLD, THRESHOLD, PLOTS]),

@@ -11,6 +11,7 @@ from utils.data.cache import Images
 from utils.data.image_statistics import statistic_names
 from utils.data.images import find_files, parse_channels, scan_folders
 from utils.errors import InputError
+from utils.opencv import cv2
 from utils.runs import unlike_training
 from utils.tools.judge_unlike import damage, damages
 
@@ -142,6 +143,28 @@ def test_training_writes_the_same_file_for_any_workers_and_when_it_goes_on(run, 
     other.unlink()  # as if an older version had begun the run
     succeed("train", *command)
     assert other.read_bytes() == path.read_bytes()
+
+
+def test_predict_names_each_of_them(run, atlas, thresholds, tmp_path):
+    """In the table and on the page, one of three images without nuclei."""
+    found = scan_folders([atlas / "train"])
+    ids = sorted(found)[:3]
+    for id_ in ids:
+        for path in found[id_].values():
+            (tmp_path / "images").mkdir(exist_ok=True)
+            (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+    cv2.imwrite(str(tmp_path / f"images/{ids[1]}_blue.png"), np.zeros((64, 64), np.uint8))
+    words = ["--images", tmp_path / "images", "--thresholds", thresholds, "--workers", 0, "-o", tmp_path / "p.csv"]
+    more = ["--names", tmp_path / "n.csv", "--sheet", tmp_path / "s.html"]
+    out = succeed("predict", run, *words, *more).out
+    assert f"1 of 3 images is unlike the training images (few or no nuclei 1), most of all {ids[1]}" in out
+    table = pd.read_csv(tmp_path / "n.csv", keep_default_na=False).drop_duplicates("Id").set_index("Id")
+    assert table.columns[-2:].tolist() == ["unlike_training", "reason"]
+    assert (table["unlike_training"] > 1).to_dict() == {id_: id_ == ids[1] for id_ in ids}
+    assert table.loc[ids, "reason"].tolist() == ["", "few or no nuclei", ""]
+    page = (tmp_path / "s.html").read_text()
+    assert page.count("unlike the training images: ") == 1
+    assert f"{ids[1]}, unlike the training images: few or no nuclei" in page
 
 
 def test_predict_counts_them_and_predicts_the_same_without(run, atlas, predictions, tmp_path):
