@@ -43,7 +43,7 @@ FOUND = {  # damage: what should be said of it
     "empty field": {"faint"},
     "noise": {"bright background", "noisy", "few or no nuclei"},
     "8 times as bright": {"saturated"},
-    "out of focus, 1/32 of the side": {"blurred"},
+    "out of focus, 1/64 of the side": {"blurred"},
     "enlarged 4 times": {"blurred"},
     "no nuclei": {"few or no nuclei"},
     "red and blue swapped": {"channels swapped"},
