@@ -96,6 +96,14 @@ def test_a_file_holds_all_to_the_bit(fitted, tmp_path):
         unlike_training.read(tmp_path, ("green",))
 
 
+@pytest.mark.parametrize("different", [1, 2, 5])
+def test_few_or_equal_images_give_a_file_that_is_read(atlas, tmp_path, different):
+    values = np.resize(unlike_training.measure(images_of(atlas / "train"), RGBY.names)[:different], (6, 33))
+    unlike_training.write(tmp_path, unlike_training.fit(values, RGBY.names))
+    table = unlike_training.judge([unlike_training.read(tmp_path, RGBY.names)], values + 5)
+    assert np.isfinite(table["unlike_training"]).all() and (table["reason"] != "").all()
+
+
 def without(content, key):
     return {name: value for name, value in content.items() if name != key}
 
@@ -110,6 +118,8 @@ WRONG = {
     "singular": lambda c: c | {"covariance": [[1.0] * len(c["mean"])] * len(c["mean"])},
     "asymmetric": lambda c: c | {"covariance": [[2.0] * len(c["mean"]), *c["covariance"][1:]]},
     "huge": lambda c: c | {"mean": [1e300] * len(c["mean"])},
+    "infinite": lambda c: c | {"images": "inf"},
+    "text NaN": lambda c: c | {"threshold": "nan"},
     "negative": lambda c: c | {"threshold": -1.0},
     "other": lambda c: c | {"statistics": c["statistics"][::-1]},
     "list": lambda c: [c],

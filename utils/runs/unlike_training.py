@@ -89,7 +89,8 @@ def read(folder, channels):
         if [value.shape for value in numbers] != list(shapes.values()):
             raise ValueError(f"it lacks numbers of {len(names)} statistics")
         mean, deviation, covariance = numbers
-        if max(np.abs(value).max() for value in numbers) > LARGEST or min(threshold, deviation.min()) < 1 / LARGEST:
+        usable = [(np.abs(value) <= LARGEST).all() for value in (*numbers, threshold, rate, images)]  # NaN is not
+        if not all(usable) or min(threshold, deviation.min()) < 1 / LARGEST:
             raise ValueError("its numbers are not usable")
         if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance)[0] < 1 / LARGEST:
             raise ValueError("its covariance is not positive definite")

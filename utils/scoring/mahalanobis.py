@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 LEAST_DEVIATION = 0.05  # of a column, where the others hardly differ
+LEAST_SHRINKAGE = 1e-3  # rows of which only two differ have a singular covariance
 PARTS = 5  # of the cross-fitting
 
 
@@ -44,7 +45,7 @@ def ledoit_wolf(values):
     target = np.trace(sample) / columns * np.eye(columns)
     apart = ((sample - target) ** 2).sum()
     noise = (((values**2).sum(axis=1) ** 2).mean() - (sample**2).sum()) / count
-    shrinkage = min(noise / apart, 1) if apart else 0
+    shrinkage = min(max(noise / apart, LEAST_SHRINKAGE), 1) if apart else 0
     return (1 - shrinkage) * sample + shrinkage * target
 
 
@@ -53,9 +54,9 @@ def fit_threshold(values, false_alarm_rate):
 
     Each row's distance is that from a Gaussian of the rows outside its fifth. Of N distances the k-th largest is exceeded by a
     new one with probability k / (N + 1) (Vovk et al. 2005, conformal prediction), the rate; k is 1 if N is too small for the
-    rate asked for.
+    rate asked for. The threshold is at least 1, as rows may be equal.
     """
     part = np.arange(len(values)) % PARTS
     distances = np.concatenate([fit(values[part != k]).distance(values[part == k]) for k in range(PARTS)])
     place = max(1, int(false_alarm_rate * (len(values) + 1)))
-    return float(np.sort(distances)[-place]), place / (len(values) + 1)
+    return max(float(np.sort(distances)[-place]), 1.0), place / (len(values) + 1)
