@@ -41,8 +41,9 @@ UNREADABLE += (MemoryError, struct.error)
 
 
 # A format has two functions of (path, open file, its length): `size` -> (height, width, channels to choose from), and
-# `decode` -> Decoded, or None for a damaged file. The path may name a page (see image_table.py). pixels: (H, W) or (H, W, planes), RGB; bits: significant bits of a
-# 16-bit pixel, 0: unknown; lossy: the compression blurs colour; ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
+# `decode` -> Decoded, or None for a damaged file. The path may name a page (see image_table.py). pixels: (H, W) or
+# (H, W, planes), RGB or any; bits: significant bits of a 16-bit pixel, 0: unknown; lossy: the compression blurs colour;
+# ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
 Decoded = namedtuple("Decoded", "pixels bits lossy ycc", defaults=[None])
 
 

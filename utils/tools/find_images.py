@@ -40,7 +40,7 @@ from utils.tools.image_planes import CONVERTED, convert, list_planes
 # A pattern is a regular expression of a file's path without its ending. Groups: `stain`, or `n` where it is empty;
 # `colours`: of one RGB file; `Id`, or all others joined. Without a stain, the file's content tells its channels. The
 # first that fits counts.
-NUMBER, WELL = r"\d+", r"[A-Z]{1,2}\d{1,2}"
+NUMBER, WELL = r"\d+", r"(?-i:[A-Z]{1,2}\d{1,2})"  # a site is s1, and a well S01
 COLOURS = "red|green|blue|yellow"
 WORDS = rf"{COLOURS}|dapi|hoechst\w*|dna|gfp|egfp|fitc|tritc|rfp|mcherry|texas ?red|cy[2357]|(?:alexa|af)[ -]?\d{{3}}"
 PATTERNS = {
@@ -93,6 +93,8 @@ def main():
         planes = [Plane(*row) for path in foreign for row in convert(path, out)]
     else:
         planes = find_planes(source, files, args.match, args.regex)
+    spelling = {}
+    planes = [plane._replace(stain=spelling.setdefault(plane.stain.lower(), plane.stain)) for plane in planes]
     stains = stains or guess_stains(planes, args)
     table, lacking = make_table(planes, stains, source)
     for path in foreign:
@@ -256,7 +258,7 @@ def make_table(planes, stains, source):
         fix = "tell them apart in the Id with --match, or move one away"
         raise InputError(f"{source}: {plural(len(twice), 'channel')} in two files: {listing(twice)}; {fix}")
     channels = [name for name in CHANNELS.values() if name in stains.values()]
-    others = sorted({name for row in rows.values() for name in row} - set(channels))
+    others = [name for name in dict.fromkeys(name for row in rows.values() for name in row) if name not in channels]
     table = pd.DataFrame([{"Id": id_, **rows[id_]} for id_ in sorted(rows)])
     check_ids(source, table["Id"])
     lacking = {id_: [name for name in channels if name not in rows[id_]] for id_ in sorted(rows)}
