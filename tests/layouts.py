@@ -233,7 +233,7 @@ LAYOUTS = {
     "path_list.csv": (path_list, []),
     "own names": (own_names, ["--match", r"day-{day:\d+}/{Plate}-{stain}-{well}.tif", *MAPPING]),
 }
-LOSSY = {"Human Protein Atlas": 20}  # grey levels
+LOSSY = {"Human Protein Atlas": 32}  # grey levels
 
 
 def read_folder(folder, count):
