@@ -86,7 +86,7 @@ def parse_args():
         group.add_argument(*names, help=help + shown, **kwargs)
 
     recipes = ", ".join(RECIPES)
-    arg("--recipe", choices=RECIPES, metavar="NAME", help=f"published system whose options are taken: {recipes}")
+    arg("--recipe", choices=RECIPES, metavar="NAME", help=f"published system, or the kit's own, best, whose options are taken: {recipes}")
     arg("--fold", type=int, required=True, help="which fold validates")
     data = parser.add_argument_group("data")
     arg("--folds", help="table made by make_folds.py", group=data)
@@ -194,6 +194,9 @@ def main():
     args = parse_args()
     check_options(args)
     if args.check:
+        models.build(
+            args.model, len(load_classes(args.classes)), parse_channels(args.channels).planes, args.size, args.head
+        )
         print_plan(args)
         return
     context, device = distributed.init(args.device)

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import succeed
 
 import train
 from utils import models
@@ -49,12 +50,21 @@ def effective(monkeypatch, *words):
     return vars(train.parse_args())
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", PAPERS)
 def test_effective_options_are_the_papers(recipe, monkeypatch):
     options = effective(monkeypatch, "--recipe", recipe)
     assert {key: options[key] for key in PAPERS[recipe]} == PAPERS[recipe]
-    assert set(RECIPES[recipe]) == set(RECIPES["chen"]), "a recipe that leaves an option out would take another's"
+    assert set(RECIPES[recipe]) >= set(RECIPES["chen"]), "options without a default of their own"
     assert effective(monkeypatch, "--recipe", recipe, "--lr", "0.5")["lr"] == 0.5
+
+
+def test_the_kits_own_options_fit_together():
+    """Published ones are trained in small by `bash run.sh paper`."""
+    own = set(RECIPES) - set(PAPERS)
+    assert own == {"best", "best_1024", "best_t4"}
+    for recipe in own:
+        assert set(RECIPES[recipe]) >= set(RECIPES["chen"]), "options without a default of their own"
+        assert f"run=runs/{recipe}" in succeed("train", "--recipe", recipe, "--fold", 0, "--check").out
 
 
 class Labels:

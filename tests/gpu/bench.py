@@ -184,6 +184,15 @@ def ceilings():
 
 # --- the network alone ------------------------------------------------------------------------------------------------------------
 
+CANDIDATES = ["densenet121", MODEL, "resnet50", "timm:resnet34", "timm:tf_efficientnetv2_s", "timm:convnext_tiny", "xception", "gapnet_pl"]
+
+
+def candidates():
+    """Networks that a recipe may have, at three sizes; then compiled, which takes a minute each."""
+    return [("train", {"model": model, "size": size, "batch": batch, "compiled": compiled})
+            for size, batch, compiled in ((512, 64, False), (384, 64, False), (1024, 16, False), (512, 64, True)) for model in CANDIDATES]  # fmt: skip
+
+
 VARIANTS = {  # part: [(what, options)], in the order of their worth
     "main": [
         ("train", {"batch": 64}), ("infer", {"batch": 64, "folded": True}), ("train", {"batch": 64, "one_pass": False}),
@@ -199,6 +208,7 @@ VARIANTS = {  # part: [(what, options)], in the order of their worth
         ("train", {"batch": 256}), ("train", {"batch": 32}), ("train", {"batch": 64, "model": "timm:seresnext50_32x4d"}),
         ("train", {"batch": 256, "size": 128}), ("train", {"batch": 16, "size": 128}), ("train", {"batch": 64, "amp": "off"}),
     ],
+    "candidates": candidates(),
 }  # fmt: skip
 
 
@@ -209,6 +219,8 @@ def net(part="main"):
             report("net", what=what, **options, skipped="no time")
             continue
         with reporting_errors("net", what=what, **options):
+            if options.get("compiled"):
+                torch.compiler.reset()
             net_variant(what, **options)
 
 

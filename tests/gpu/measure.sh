@@ -25,11 +25,11 @@ mkdir -p "$OUT" "$WORK/runs"
 
 if [ -n "$TINY" ]; then
   export DEMO_TRAIN=${DEMO_TRAIN:-40} DEMO_TEST=${DEMO_TEST:-8} DEMO_SIZE=32 DEMO_EPOCHS=3 RESUME_EPOCHS=12 BIG_TRAIN=5 BIG_SIZE=64 COPIES=4 E2E_BATCH=4 E2E_LARGE=8
-  export CHEN_TRAIN=40 CHEN_SIZE=32 CHEN_EPOCHS=2 WORKERS=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+  export CHEN_TRAIN=40 LARGE_TRAIN=40 CHEN_SIZE=32 CHEN_EPOCHS=2 WORKERS=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 else
   export DEMO_TRAIN=${DEMO_TRAIN:-2000} DEMO_TEST=400 DEMO_SIZE=128 DEMO_EPOCHS=22 RESUME_EPOCHS=11 E2E_BATCH=64 E2E_LARGE=128
   export BIG_TRAIN=${BIG_TRAIN:-2400} BIG_SIZE=512 COPIES=${COPIES:-4}
-  export CHEN_TRAIN=5000 CHEN_SIZE=128 CHEN_EPOCHS=40 WORKERS=4
+  export CHEN_TRAIN=5000 LARGE_TRAIN=20000 CHEN_SIZE=128 CHEN_EPOCHS=40 WORKERS=4
 fi
 cores=$(nproc)
 # Packed images (10 GB) go to memory if there is plenty: the speed of this machine's disk is not what is measured.
@@ -159,6 +159,7 @@ step_demo() {
 
 step_net_main() { bench net main; }
 step_net_more() { bench net more; }
+step_candidates() { bench net candidates; }
 
 # train.py end to end: recipe chen at 512², from packed images, with all that a user's run does.
 e2e() { # e2e NAME BATCH EPOCHS …
@@ -204,26 +205,36 @@ step_benchmark() {
   py -m utils.tools.benchmark training prediction --images "$WORK/unique/train" --count $((BIG_TRAIN < 256 ? BIG_TRAIN : 256)) --size $BIG_SIZE --device "$DEVICE" \
     -o "$WORK/benchmark.json" "${more[@]}" && bench benchmark "$WORK/benchmark.json"
 }
-# Chen's recipe at 128² on simulated images, as long as published: BCE throughout, and the switch of the loss, at the same time.
-step_chen() {
-  local data=$WORK/chen name minutes pids=()
+# side_by_side ATLAS NAME NAME: two trainings without ImageNet's weights, as long as there is time, options of train.py in arrays of these names.
+side_by_side() {
+  local data=$WORK/$1 name minutes pids=()
+  shift
   drawn_out 60 || end_drawing
-  drawing_more && folds_of chen || return 1
   minutes=$("$PYTHON" -c "print(max(0.3, ($SECONDS_LEFT - $SECONDS - 35) / 60))")
-  for name in bce switch; do
-    local loss="1:bce"
-    [ $name = bce ] || loss="1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce"
-    py train.py --recipe chen --weights none --name chen_$name --folds $data/folds.csv --fold 0 --images $data/train --size $CHEN_SIZE \
-      --batch-size 64 --lr 1 --epochs $CHEN_EPOCHS --early-stop 0 --loss "$loss" --max-minutes "$minutes" --cache "$CACHE" --runs "$WORK/runs" \
-      --device "$DEVICE" --workers $((WORKERS + 2)) > >(stamped chen_$name) 2>&1 & pids+=($!)
+  for name in "$@"; do
+    local -n options=$name
+    py train.py "${options[@]}" --weights none --name "$name" --folds "$data/folds.csv" --fold 0 --images "$data/train" --size $CHEN_SIZE \
+      --batch-size 64 --early-stop 0 --max-minutes "$minutes" --cache "$CACHE" --runs "$WORK/runs" --device "$DEVICE" --workers $((WORKERS + 2)) \
+      > >(stamped "$name") 2>&1 & pids+=($!)
     sleep 4 # the first one packs
   done
   for pid in "${pids[@]}"; do wait "$pid" || echo "a training failed with $?"; done
-  for name in bce switch; do
-    bench run "$WORK/runs/chen_$name/fold0"
-    py threshold.py "$WORK/runs/chen_$name" -o "$WORK/runs/chen_$name/thresholds.json" && bench thresholds "$WORK/runs/chen_$name/thresholds.json" chen_$name &
+  for name in "$@"; do
+    bench run "$WORK/runs/$name/fold0"
+    py threshold.py "$WORK/runs/$name" -o "$WORK/runs/$name/thresholds.json" && bench thresholds "$WORK/runs/$name/thresholds.json" "$name" &
   done
   wait
+}
+# Chen's recipe at 128² on simulated images, as long as published: BCE throughout, and the switch of the loss.
+step_chen() {
+  local chen_bce=(--recipe chen --lr 1 --epochs $CHEN_EPOCHS --loss 1:bce)
+  local chen_switch=(--recipe chen --lr 1 --epochs $CHEN_EPOCHS --loss "1:bce 11:soft_f1+weighted_bce 24:soft_f1+10*weighted_bce")
+  drawing_more && folds_of chen && side_by_side chen chen_bce chen_switch
+}
+# The kit's own recipe against Chen's on 20,000 simulated images of 128².
+step_best() {
+  local best=(--recipe best --epochs $CHEN_EPOCHS) best_chen=(--recipe chen --lr 1 --epochs $CHEN_EPOCHS)
+  draw large --train $LARGE_TRAIN --test 40 --size $CHEN_SIZE --power 0.5 --seed 4 && folds_of large && side_by_side large best best_chen
 }
 # The kit's own tests of training, prediction and resuming with this machine's packages (on its CPU: they compare to the bit).
 step_tests() {
@@ -250,6 +261,11 @@ e2e_large 50 80
 e2e_fp16 50 80
 benchmark 70 110
 tests 60 150
+"
+# The same, only if they are named: each is a measurement of its own.
+named="
+candidates 60 480
+best 200 500
 "
 if [[ ${1:-} == step:* ]]; then
   "step_${1#step:}"
@@ -298,4 +314,4 @@ while read -r name need most; do
   grep -qx install "$WORK/done" 2>/dev/null || break # nothing works without
   if [ "$name" = install ] && ! is_drawn unique; then behind 10 drawing; fi
   if [ "$name" = trainer ] && ! is_drawn chen; then behind 15 drawing_more; fi
-done <<<"$order"
+done <<<"$order${WANTED:+$named}"

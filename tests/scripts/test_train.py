@@ -464,6 +464,7 @@ def test_unfit_networks_are_refused_before_any_image_is_read(atlas, folds, tmp_p
     for more, says in (({"model": "m_cnn"}, "--size 128"), ({"model": "gapnet"}, "no network is called 'gapnet'")):
         words = train_options(atlas, folds, tmp_path, images=tmp_path, **more)
         refuse("train", *words, says=says)
+        refuse("train", *words, "--check", says=says)
     one = {"model": "se_resnext50_32x4d", "weights": "none", "batch-size": 1}
     words = train_options(atlas, folds, tmp_path, images=tmp_path, **one)
     says = ["batch norm of se_resnext50_32x4d", "a batch of one image at --size 32", "--batch-size 2 or more, or"]

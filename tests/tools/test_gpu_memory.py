@@ -5,7 +5,7 @@ import torch
 from conftest import kit, refuse
 
 from utils.engine.recipes import RECIPES
-from utils.tools import gpu_memory
+from utils.tools import gpu_hours, gpu_memory
 
 # GiB that the activations kept for the backward pass take in float32 and in 16 bits, counted layer by layer by someone else.
 ACTIVATIONS = {"gapnet_pl": (5.8, 2.9), "m_cnn": (6.1, 3.0), "conv_mil": (7.1, 3.6)}
@@ -29,6 +29,12 @@ def test_the_moments_of_adam_take_twice_the_weights_in_one_group_or_two():
         assert added == pytest.approx(2 * 4 * 626_221, rel=0.01)
 
 
+def test_a_moving_average_takes_the_weights_once_more():
+    options = RECIPES["gapnet_pl"] | {"size": 128, "batch_size": 8}
+    added = gpu_memory.estimate(options | {"ema": 0.999}, 13, None) - gpu_memory.estimate(options, 13, None)
+    assert added == pytest.approx(4 * 626_221, rel=0.01)
+
+
 def test_memory_is_that_of_tensors_alive_at_once():
     with gpu_memory.Peak() as peak:
         kept = torch.zeros(1000)
@@ -49,3 +55,15 @@ def test_parts_and_checkpointing_take_less(capsys):
     refuse("utils.tools.gpu_memory", "chan", says="unknown recipe 'chan'")
     refuse("utils.tools.gpu_memory", "gapnet_pl", "--head", "avg_max", says="gapnet_pl cannot have the head avg_max")
     refuse("utils.tools.gpu_memory", "--batch-size", 0, says="--batch-size 0 is out of range")
+
+
+def test_hours_by_card_are_those_of_the_speed_that_was_measured():
+    """SE-ResNeXt50 at 512² trains at 577 images a second on an H200; validation passes forward alone, a third of the work."""
+    out = kit("utils.tools.gpu_memory", "chen", "--images", 27_000).out
+    head, row = (
+        line.replace("RTX 4090", "RTX4090").replace(" GB", "").replace(" h", "") for line in out.splitlines()[:2]
+    )
+    found = dict(zip(head.replace("16 bits", "bits").split(), row.split(), strict=True))
+    on_h200 = 40 * ((27_000 + 3_000 / 3) / 577 + 422 * gpu_hours.STEP) / 3600
+    assert float(found["H200"]) == pytest.approx(on_h200, abs=0.06)
+    assert float(found["T4"]) == pytest.approx(40 * (28_000 / 577 * 4.8 / 0.32 + 422 * gpu_hours.STEP) / 3600, abs=0.06)

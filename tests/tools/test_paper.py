@@ -17,7 +17,7 @@ from utils import models
 from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, decode, encode
 from utils.engine.recipes import RECIPES
 from utils.scoring.significance import mcnemar
-from utils.tools.paper import needs
+from utils.tools import gpu_hours
 from utils.tools.paper.published import PAPERS, number
 
 PAPER, OPTIONS = "utils.tools.paper.__main__", {"average": None, "zero_division": 0}
@@ -397,13 +397,13 @@ def test_accuracy_and_loss_of_the_posters_systems(place, tmp_path):
 def test_what_a_paper_needs_is_printed():
     """SE-ResNeXt50 has 4.25 billion multiply-adds at 224² (Hu et al. 2018, Table 2)."""
     expected = 2 * 4.25e9 * (512 / 224) ** 2
-    assert needs.operations("chen", 28) == pytest.approx(expected, rel=0.03)
+    assert gpu_hours.operations(RECIPES["chen"], 28) == pytest.approx(expected, rel=0.03)
     out = succeed(PAPER, "chen", "--needs").out
     (line,) = [line for line in out.splitlines() if line.startswith("chen ")]
-    steps = 437 * needs.STEP  # of 64 images
+    steps = 437 * gpu_hours.STEP  # of 64 images
     hours = 40 * ((27_965 + 3_107 / 3) / 577 + steps) / 3600
     assert line.split()[1:3] == ["40", "27,965"] and float(line.split()[-1]) == pytest.approx(hours, abs=0.06)
     lines = [line.replace("RTX 4090", "RTX4090").split() for line in out.splitlines()]
     cards = next(place for place, words in enumerate(lines) if "T4" in words)
     on = dict(zip(*lines[cards : cards + 2], strict=True))
-    assert list(on) == [card.replace(" ", "") for card in needs.CARDS] and int(on["T4"]) > 2 * int(on["A100"]) > 0
+    assert list(on) == [card.replace(" ", "") for card in gpu_hours.CARDS] and int(on["T4"]) > 2 * int(on["A100"]) > 0

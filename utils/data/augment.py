@@ -92,7 +92,8 @@ def chen(channels, darkest=0.8):
 
 
 def flips_and_gain(channels):
-    """Return groups as `chen` does: `d4`, and the brightness of each channel times a factor of its own."""
+    """Return groups as `chen` does: `d4`, and the brightness of each channel times a factor of its own. For networks that see
+    brightness: --normalise image takes the factor out again, but for what was cut off at white."""
     gain = transforms.Multiply(list(range(len(channels))), (0.5, 1.3))
     return {"flip or turn": {"flip or turn": transforms.D4(p=1)}, "gain": {"gain": gain}}
 

@@ -200,12 +200,13 @@ def data_steps(places, log):
 
 def train_all(todo):
     """Train, predict and score, with a line for each network."""
-    started, weights = time.monotonic(), [sum(task.left().values()) for task in todo]
-    done = 0.0
-    for count, position in enumerate(side_by_side(map(steps, todo), slots()), 1):
-        done += weights[position]
+    started, planned, places = time.monotonic(), [sum(task.left().values()) for task in todo], slots()
+    done, running = 0.0, len(places) * sum(planned) / len(planned)
+    for count, position in enumerate(side_by_side(map(steps, todo), places), 1):
+        done += planned[position]
         spent = time.monotonic() - started
-        left = clock(spent * (sum(weights) / done - 1))
+        pace = (len(places) * spent + running) / (done + running)  # against the plan, which counts for what is not finished
+        left = clock(pace * (sum(planned) - done) / len(places))
         print(f"{count} of {len(todo)}: {todo[position].run}, {clock(spent)} so far, about {left} left", flush=True)
 
 
@@ -234,8 +235,10 @@ def report(out, chosen):
     write_csv(out / "gains.csv", pd.concat(parts))
     columns = ["experiment", "place", "arm", "seed", *outcome.SCORES, "minutes"]
     write_csv(out / "seeds.csv", pd.DataFrame(seeds, columns=columns))
-    paired_gains(named, out / "gains.png")
-    print(f"-> {out}/: gains.csv, seeds.csv, gains.png")
+    compared = {title: table for title, table in named.items() if table["gain_f1"].notna().any()}
+    if compared:
+        paired_gains(compared, out / "gains.png")
+    print(f"-> {out}/: gains.csv, seeds.csv{', gains.png' if compared else ''}")
 
 
 def results(out, on, experiment):

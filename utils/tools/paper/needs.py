@@ -1,19 +1,15 @@
 """What training a paper's runs takes: data, disk, GPU memory, hours. Hours are estimated, the assumption is printed."""
 
-import functools
-import math
 import warnings
 from collections import namedtuple
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode  # private; without a public equivalent
-from torch.utils.flop_counter import FlopCounterMode
 
-from utils import models
 from utils.data.images import parse_channels
 from utils.data.labels import CYTO_CLASSES, HPA_CLASSES
 from utils.engine.recipes import RECIPES
 from utils.errors import data_size
+from utils.tools.gpu_hours import ASSUMED, CARDS, FULL_SIDE, hours
 from utils.tools.gpu_memory import estimate
 from utils.tools.paper.published import PAPERS
 
@@ -40,13 +36,6 @@ NEEDS = {
     "mylavarapu": Needs([KAGGLE], 24_000, 3_000, 4_072, len(HPA_CLASSES), 12),
     "poster": Needs([KAGGLE, "ImageNet weights of Xception (92 MB)"], 27_965, 3_107, 0, len(HPA_CLASSES), 5),
 }
-# Memory in GB and memory bandwidth in TB/s, from the vendor's data sheets.
-CARDS = {"H200": (141, 4.8), "H100": (80, 3.35), "A100": (40, 1.56), "RTX 4090": (24, 1.01)}
-CARDS |= {"V100": (16, 0.90), "P100": (16, 0.73), "T4": (16, 0.32)}
-# SE-ResNeXt50 at 512² trains at 577 images a second on an H200, a pass backward costing twice the pass forward.
-MEASURED = ("chen", 577, "H200")
-STEP = 0.02  # seconds of a step that do not depend on its images
-FULL_SIDE = 2048  # of images that recipes with --fit crop see whole in validation
 
 
 def print_needs(name):
@@ -62,39 +51,19 @@ def print_needs(name):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             gigabytes = estimate(options, needs.classes, torch.bfloat16) / 1e9 + 1
-        memory, own = max(memory, gigabytes), hours(recipe, needs, "H200")
+        memory, own = max(memory, gigabytes), _hours(recipe, needs, "H200")
         print(f"{recipe:22}{options['epochs']:>7}{needs.train:>9,}{gigabytes:>18.1f} GB{own:>13.1f}")
     print("\nhours of all on one GPU, estimated")
     print("".join(f"{card:>10}" for card in CARDS))
-    print("".join(f"{sum(hours(recipe, needs, card) for recipe in recipes):>10.0f}" for card in CARDS))
+    print("".join(f"{sum(_hours(recipe, needs, card) for recipe in recipes):>10.0f}" for card in CARDS))
     print("".join(f"{'fits' if memory < room else 'too small':>10}" for room, _ in CARDS.values()))
-    print("assumed: all epochs of the recipe; SE-ResNeXt50's speed as measured on an H200,")
-    print("other networks by their floating-point operations, other cards by the speed of")
-    print(f"their memory, {1000 * STEP:.0f} ms a step besides. A slow disk or small batches can take three")
-    print("times as long. If a card is too small, add --accumulate 2 or --checkpointing.")
+    print(f"{ASSUMED} If a card is too small, add --accumulate 2\nor --checkpointing.")
     print(f"\nsmall form  bash run.sh paper {name} --small")
     print(f"{'':12}about {needs.minutes} minutes on two cores; it needs no GPU and no data")
 
 
-def hours(recipe, needs, card):
-    """Estimate the hours of all epochs of a recipe, training and validation."""
-    options, (other, speed, on) = RECIPES[recipe], MEASURED
-    rate = 3 * operations(other, needs.classes) * speed * CARDS[card][1] / CARDS[on][1]  # operations a second
-    tiles = math.ceil(FULL_SIDE / options["size"]) ** 2 if options["fit"] == "crop" else 1
-    work = operations(recipe, needs.classes) * (3 * needs.train + tiles * needs.valid)
-    steps = math.ceil(needs.train / options["batch_size"])
-    return options["epochs"] * (work / rate + STEP * steps) / 3600
-
-
-@functools.cache
-def operations(recipe, classes):
-    """Count the floating-point operations of one image's pass forward through a recipe's network."""
-    options = RECIPES[recipe]
-    planes, size = parse_channels(options["channels"]).planes, options["size"]
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        network = models.build(options["model"], classes, planes, size, options.get("head", "own"))
-        network.eval()(torch.zeros(1, planes, size, size))
-    return counter.get_total_flops()
+def _hours(recipe, needs, card):
+    return hours(RECIPES[recipe], needs.train, needs.valid, needs.classes, card)
 
 
 def _seen(recipe):
