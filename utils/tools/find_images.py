@@ -90,6 +90,8 @@ def main():
     if not files:
         planes = [Plane(*row) for row in read_list(source)]
     elif foreign:
+        others = f"; {plural(len(files) - len(foreign), 'other image')} left out" if len(files) > len(foreign) else ""
+        print(f"{len(foreign):>9,}  to convert              {listing(foreign)}{others}")
         planes = [Plane(*row) for path in foreign for row in convert(path, out)]
     else:
         planes = find_planes(source, files, args.match, args.regex)
@@ -229,7 +231,7 @@ def guess_stains(planes, args):
         "--stains",
         *(f"'{stain}={name}'" if " " in stain else f"{stain}={name}" for stain, name in proposal.items()),
     ]
-    raise InputError(f"which channels are the stains {seen} ({MEANING})? Correct and run: {' '.join(words)}")
+    raise InputError(f"tell the channels of the stains {seen} ({MEANING}); check and run: {' '.join(words)}")
 
 
 def _meaning(stain, words, method):

@@ -140,7 +140,9 @@ def convert(path, table, wanted=()):
                 file = Path(table).with_suffix("") / f"{id_}_{re.sub(r'[^0-9A-Za-z]+', '-', stain)}.tif"
                 rows.append((id_, stain, file, ".", columns))
                 if file in wanted:
-                    tifffile.imwrite(buffer := io.BytesIO(), image.get_image_data("YX", T=t, Z=z, C=c), compression="zlib")
+                    tifffile.imwrite(
+                        buffer := io.BytesIO(), image.get_image_data("YX", T=t, Z=z, C=c), compression="zlib"
+                    )
                     file.parent.mkdir(parents=True, exist_ok=True)
                     with whole_file(file, "wb") as copy:
                         copy.write(buffer.getvalue())
