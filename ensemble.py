@@ -4,6 +4,8 @@
     python ensemble.py test.csv --thresholds 0.5    # one for all classes
     python ensemble.py a.csv b.csv --oof runs/a runs/b -o submission.csv
     python ensemble.py --oof runs/a runs/b          # only the comparison
+    python ensemble.py test.csv --thresholds runs/chen/thresholds.json \\
+        --format names -o names.csv
 
 With --thresholds several files are averaged. With --oof, each network's
 out-of-fold predictions in the order of the files, combinations are compared on
@@ -14,7 +16,8 @@ error of the best decides. One network can be stacked too (more simply by
 threshold.py --stack, whose thresholds.json holds the stack).
 
 Rows have the order of the sample submission, which the competition matches by
-position.
+position. --format names writes locations by name instead, with probability,
+threshold and held-out F1, and needs no sample submission.
 """
 
 import argparse
@@ -31,21 +34,21 @@ from utils.data.labels import decode, load_classes
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv, write_json
+from utils.runs import location_table
 from utils.runs.oof import find_predictions, read_members
 from utils.runs.predictions import check_classes, check_same_ids, name_classes, read_all_predictions
-from utils.runs.thresholds_file import read_positive_rates, read_rule
+from utils.runs.thresholds_file import read_held_out_f1, read_positive_rates, read_rule
 from utils.scoring import ensembling
-from utils.scoring.calibration import logit
 from utils.scoring.cross_fit import describe_gain, print_summaries
 from utils.scoring.ensembling import COMBINATIONS
 from utils.scoring.label_shift import match_positives
 
-FLOOR = 1e-12  # lower scores are as far from a threshold
 # Defaults of the options for fitting a combination, and of those for deciding.
 FITTING = {"combine": "auto", "labels": None, "classes": None}
 FITTING |= {"repeats": 2, "seed": 0, "leave_out": False, "report": None}
 DECIDING = {"match_positives": False, "near_duplicates": None, "use_leak": None}
-DECIDING |= {"sample": "input/sample_submission.csv", "empty": "likeliest", "out": "submission.csv"}
+DECIDING |= {"format": "kaggle", "sample": "input/sample_submission.csv", "empty": "likeliest", "out": "submission.csv"}
+DECIDING_NAMES = DECIDING | {"sample": None, "empty": "leave", "out": "names.csv"}  # the defaults with --format names
 
 
 def parse_args():
@@ -69,12 +72,18 @@ def parse_args():
     arg("--near-duplicates", "--twins", metavar="CSV", help="pairs Id,twin,bits: their predictions are averaged")
     text = "Id,Target: give test images the labels of their near-duplicates in this table"
     arg("--use-leak", metavar="CSV", help=text)
-    arg("--sample", metavar="CSV", help=f"which Ids in which order (default: {DECIDING['sample']})")
-    text = f"a row below all thresholds: give it the class nearest to its own, or none (default: {DECIDING['empty']})"
+    text = f"a submission, or a table of locations by name (default: {DECIDING['format']})"
+    arg("--format", choices=["kaggle", "names"], help=text)
+    text = f"which Ids in which order (default: {DECIDING['sample']}; for names as predicted)"
+    arg("--sample", metavar="CSV", help=text)
+    text = "a row below all thresholds: give it the class nearest to its own, or none"
+    text += f" (default: {DECIDING['empty']}; for names {DECIDING_NAMES['empty']})"
     arg("--empty", choices=["likeliest", "leave"], help=text)
-    arg("-o", "--out", metavar="CSV", help=f"where to write (default: {DECIDING['out']})")
+    text = f"where to write (default: {DECIDING['out']}, {DECIDING_NAMES['out']})"
+    arg("-o", "--out", metavar="CSV", help=text)
     given = vars(parser.parse_args())
-    return argparse.Namespace(**{"thresholds": None, "oof": None} | FITTING | DECIDING | given), list(given)
+    deciding = DECIDING_NAMES if given.get("format") == "names" else DECIDING
+    return argparse.Namespace(**{"thresholds": None, "oof": None} | FITTING | deciding | given), list(given)
 
 
 def main():
@@ -84,10 +93,12 @@ def main():
     pairs = near_duplicates.read_pairs(args.near_duplicates, order) if args.near_duplicates else None
     known = near_duplicates.read_known_labels(args.use_leak, classes_of(tables)) if args.use_leak else {}
     if args.oof:
-        fitted, report = fit(args, tables)
+        fitted, report, f1 = fit(args, tables)
+        classes = classes_of(tables) if tables else None
         thresholds, rates, combine = fitted.thresholds, fitted.held_out[0].mean(axis=0), fitted.combination.apply
     else:
         rule = read_rule(args.thresholds, classes_of(tables))
+        classes, f1 = rule.classes, read_held_out_f1(args.thresholds, classes_of(tables))
         thresholds, combine = rule.thresholds, lambda members: rule.scores(members.mean(axis=0))
         rates = read_positive_rates(args.thresholds, classes_of(tables)) if args.match_positives else None
     if tables:
@@ -95,15 +106,18 @@ def main():
         if pairs is not None:
             scores = near_duplicates.average_scores(order, scores, pairs)
         if args.match_positives:
-            thresholds = match_positives(scores, rates)
+            thresholds, f1 = match_positives(scores, rates), np.full(len(rates), np.nan)
         decisions = scores >= thresholds
         empty = ~decisions.any(axis=1)
         if known:
             decisions, leaked = near_duplicates.carry_over_labels(order, decisions, pairs, known)
             empty &= ~leaked
         if args.empty != "leave":
-            decisions[empty, nearest(scores[empty], thresholds)] = True
-        write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
+            decisions[empty, location_table.log_odds_above(scores[empty], thresholds).argmax(axis=1)] = True
+        if args.format == "names":
+            location_table.write(args.out, location_table.Calls(classes, scores, thresholds, f1, decisions), order)
+        else:
+            write_csv(args.out, pd.DataFrame({"Id": order, "Predicted": decode(decisions)}))
         print_decisions(args, classes_of(tables), int(empty.sum()), decisions)
     if args.report:
         write_json(args.report, report)
@@ -141,12 +155,15 @@ def check_options(args, given):
 
 
 def read_predictions(args):
-    """-> {path: DataFrame}, and the Ids in the order of the sample submission."""
+    """-> {path: DataFrame}, and the Ids in the order of the sample submission, or without one of the first file."""
     tables = read_all_predictions(args.predictions)
-    order = read_table(args.sample, ["Id"], what="the sample submission")["Id"]
-    check_ids(args.sample, order)
+    if args.sample is None:
+        reference, order = next((path, table.index) for path, table in tables.items())
+    else:
+        reference, order = args.sample, read_table(args.sample, ["Id"], what="the sample submission")["Id"]
+        check_ids(args.sample, order)
     for path, table in tables.items():
-        check_same_ids(path, table.index, args.sample, order)
+        check_same_ids(path, table.index, reference, order)
     return tables, order
 
 
@@ -155,7 +172,8 @@ def classes_of(tables):
 
 
 def fit(args, tables):
-    """Compare networks and combinations, print the table: -> the chosen one's `Fitted`, and every figure as a dict for JSON.
+    """Compare networks and combinations, print the table: -> the chosen one's `Fitted`, every figure as a dict for JSON, and
+    the held-out F1 (C,) of its classes.
 
     Thresholds of a combination are on its own scale, so the JSON is no thresholds.json.
     """
@@ -169,7 +187,8 @@ def fit(args, tables):
     print_comparison(found, len(truth))
     for path, name in zip(tables, args.oof, strict=False):
         print(f"{path} is predicted by {name}")
-    return found.fitted, {
+    f1 = np.where(truth.any(axis=0), found.combinations[found.chosen]["per_class_cross_fitted"], np.nan)
+    report = {
         "combine": found.chosen,
         "classes": list(classes),
         "combined_thresholds": found.fitted.thresholds.tolist(),
@@ -179,6 +198,7 @@ def fit(args, tables):
         "greedy_weights": found.weights,
         "loses_without": found.losses,
     }
+    return found.fitted, report, f1
 
 
 def print_comparison(found, rows):
@@ -205,11 +225,6 @@ def short_names(paths, width=26):
     common = os.path.commonpath([path.parent for path in paths])
     names = [str(path.relative_to(common)) for path in paths]
     return [name if len(name) <= width else "…" + name[1 - width :] for name in names]
-
-
-def nearest(scores, thresholds):
-    """The most likely class relative to its threshold, the largest log odds ratio: (N, C) -> (N,)."""
-    return (logit(scores, FLOOR) - logit(thresholds, FLOOR)).argmax(axis=1)
 
 
 def print_decisions(args, classes, empty, decisions):

@@ -5,18 +5,28 @@
     python predict.py runs/chen --ids input/sample_submission.csv -o test.csv
     python predict.py runs/chen --images my_cells -o my_cells.csv --tta 1
     python predict.py runs/zoomed --crops 4 --tta 8 --tta-reduce max
+    python predict.py runs/chen --images my_cells --names cells.csv
+    python predict.py runs/chen --images my_cells --sheet cells.html
+    python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
 Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
 With --crops also over enlarged corners of each image.
+
+--names and --sheet compare them with thresholds.json: a table of the
+locations by name, and a page with images that opens in any browser. --embed
+writes the input of one network's last layer.
+
 Nothing of the training augmentation is loaded here.
 """
 
 import contextlib
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -26,17 +36,21 @@ from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, parse_channels, scan_folders
+from utils.data.images import find_files, load_sample, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
-from utils.engine import checkpoint, inference
+from utils.engine import checkpoint, embeddings, grad_cam, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import measure_stages
 from utils.errors import InputError, listing, plural
-from utils.files import check_writable, first_repeated, write_csv
+from utils.files import check_outputs, first_repeated, write_csv
+from utils.plots import location_sheet
+from utils.plots.image_sheets import RGB
+from utils.runs import location_table
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
+from utils.runs.thresholds_file import find_thresholds, read_held_out_f1, read_rule
 
 SHARED = (
     "class_names",
@@ -47,6 +61,7 @@ SHARED = (
     "bits",
     "activation",
 )  # folds that are averaged must agree on these
+MOST_ON_SHEET = 1000  # images: 60 MB
 
 
 def parse_args():
@@ -77,6 +92,16 @@ def parse_args():
     arg("--benchmark", action="store_true", help="measure seconds per image by stage instead (Chen, Table III)")
     out = "where to write (default: predictions.csv; with --benchmark: only on the screen)"
     arg("-o", "--out", metavar="CSV", help=out)
+    arg = parser.add_argument_group("names, images and embeddings").add_argument
+    arg("--names", metavar="CSV", help="also write the locations by name, with probability and held-out F1")
+    arg("--sheet", metavar="HTML", help="also write a page of images, locations, and where the network looks")
+    text = "images on the page, the first ones (default: %(default)s)"
+    arg("--sheet-limit", type=int, default=100, metavar="N", help=text)
+    text = "thresholds.json, or one number for all classes (default: the run's)"
+    arg("--thresholds", metavar="JSON|NUMBER", help=text)
+    text = "average --names over images alike in this column of --ids, or of a table of images, such as a well"
+    arg("--combine", metavar="COLUMN", help=text)
+    arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
     args = parser.parse_args()
     args.out = args.out or (None if args.benchmark else "predictions.csv")
     return args
@@ -84,17 +109,33 @@ def parse_args():
 
 def main():
     args = parse_args()
-    if args.out:
-        check_writable(args.out)
-    check_least(args, batch_size=(1, MOST_BATCH), workers=-1)
-    if args.fold is not None and not args.ids:
-        raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
+    check_options(args)
     context, device = distributed.init(args.device)
     if args.compile:
         check_compiles(device)
     used = {}
     with explain_out_of_memory(device, lambda: saving_memory(**used)):
         predict(args, context, device, used)
+
+
+def check_options(args):
+    check_outputs([args.out, args.names, args.sheet, args.embed])
+    check_least(args, batch_size=(1, MOST_BATCH), workers=-1, sheet_limit=(1, MOST_ON_SHEET))
+    if args.fold is not None and not args.ids:
+        raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
+    if args.benchmark and (args.names or args.sheet or args.embed):
+        raise InputError("--benchmark predicts nothing; leave out --names, --sheet and --embed")
+    if args.thresholds and not (args.names or args.sheet):
+        raise InputError("--thresholds is for locations by name; add --names cells.csv or --sheet cells.html")
+    if args.combine and not (args.names and table_of_images(args)):
+        raise InputError(f"--combine {args.combine} needs --names, and a table with this column as --ids or --images")
+    if args.embed:
+        embeddings.check_file(args.embed)
+
+
+def table_of_images(args):
+    """The table of --ids, else the first one of --images, else None."""
+    return args.ids or next((path for path in args.images or () if Path(path).is_file()), None)
 
 
 def saving_memory(networks=2, chunk=1):
@@ -116,6 +157,13 @@ def predict(args, context, device, used):
     fit = "zoom" if args.crops > 1 else config.fit
     if args.fold is not None and args.fold >= 0:
         check_fold(configs, args.fold)
+    if args.names or args.sheet:
+        thresholds = args.thresholds or find_thresholds(args.runs)
+        rule, f1 = read_rule(thresholds, config.class_names), read_held_out_f1(thresholds, config.class_names)
+    if args.sheet:
+        grad_cam.check_maps(networks, configs)
+    if args.embed:
+        last_layer = embeddings.find_layer(networks, config)
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
     batch_size = args.batch_size or config.batch_size
@@ -124,12 +172,13 @@ def predict(args, context, device, used):
 
     channels = parse_channels(config.channels)
     folders = args.images or ["input/test"]
-    found = scan_folders(folders)
-    ids = read_ids(args.ids, args.fold) if args.ids else sorted(found)
+    scanned = scan_folders(folders)
+    ids = read_ids(args.ids, args.fold) if args.ids else sorted(scanned)
     if not ids:
         fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; {fix}")
-    files = find_files(folders, ids, channels, found)
+    files = find_files(folders, ids, channels, scanned)
+    groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
     cache = None if args.no_cache or args.benchmark else args.cache
     images, sizes = context.local_main_first(
         lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)
@@ -163,9 +212,24 @@ def predict(args, context, device, used):
             networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
         )
     seconds = time.time() - started
+    ids = [ids[row] for row in rows]
     if context.is_main:
-        write_predictions(args.out, [ids[row] for row in rows], probabilities, config.class_names)
+        write_predictions(args.out, ids, probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+    if args.embed:
+        found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
+        if context.is_main:
+            about = {"fold": config.fold, "run": args.runs[0], "model": config.model, "layer": last_layer}
+            embeddings.write(args.embed, ids, found, probabilities, config.class_names, **about)
+        print(f"input of {last_layer}, {plural(found.shape[1], 'number')} an image -> {args.embed}")
+    if context.is_main and (args.names or args.sheet):
+        scores = rule.scores(probabilities.astype(str).astype(np.float64))  # as read from a file
+        calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
+        if args.names:
+            count = location_table.write(args.names, calls, ids, groups)
+            print(f"{plural(count, 'location')} -> {args.names}")
+        if args.sheet:
+            write_sheet(args, networks, configs, calls, ids, files, scanned)
     context.barrier()  # no process leaves while another still listens to it
 
 
@@ -190,6 +254,23 @@ def same_tta(runs, configs):
     if len(counts) > 1:
         raise InputError(f"{', '.join(runs)} differ in their number of TTA views ({listing(counts)}); give --tta")
     return counts[0]
+
+
+def write_sheet(args, networks, configs, calls, ids, files, scanned):
+    """Write the page of the first images. files: as the networks read them. scanned: of `scan_folders`."""
+    first = ids[: args.sheet_limit]
+    channels = [name for name in RGB if all(name in scanned[id_] for id_ in first)]
+    channels = channels or parse_channels(configs[0].channels).names
+
+    def cards():
+        for row, id_ in enumerate(tqdm(first, desc="drawing", unit="img", disable=None)):
+            image = load_sample([scanned[id_][name] for name in channels], bits=configs[0].bits)
+            rows = location_sheet.rows_of(calls, row)
+            map_ = grad_cam.mean_map(networks, configs, files[row], calls.order()[row, 0])
+            yield location_sheet.card(id_, image, channels, map_, rows)
+
+    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards())
+    print(f"{plural(len(first), 'image')} -> {args.sheet}")
 
 
 def check_fold(configs, fold):

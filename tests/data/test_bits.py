@@ -9,8 +9,8 @@ from conftest import refuse, succeed
 
 from utils import models
 from utils.data.images import load_sample, read_plane
+from utils.engine import grad_cam
 from utils.errors import InputError
-from utils.notebook import grad_cam
 from utils.opencv import cv2
 from utils.runs.config import RunConfig
 

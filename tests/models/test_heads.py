@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from utils import models
-from utils.engine import activation_checkpointing, batch_norm_folding
+from utils.engine import activation_checkpointing, batch_norm_folding, grad_cam
 from utils.errors import InputError
 from utils.models import external, heads
-from utils.notebook import grad_cam
 from utils.runs import config
 
 WITH_MAPS = {network.feature_map: name for name, network in reversed(models.NETWORKS.items()) if network.feature_map}

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from conftest import random_table, succeed
 
+from utils.engine import grad_cam
 from utils.errors import InputError
-from utils.notebook import grad_cam, inspection
+from utils.notebook import blanking, inspection
 from utils.tools.confusion import beyond_chance, taken_for
 
 
@@ -71,7 +72,7 @@ def test_a_stack_is_applied(run, tmp_path):
 
 def test_without_a_positive_prediction_no_map_is_tried(judged):
     none = judged._replace(thresholds=np.full(len(judged.classes), 2.0))
-    assert grad_cam.describe_blanking(inspection.blank_hits(none, inspection.load_networks(none))).startswith(
+    assert blanking.describe_blanking(inspection.blank_hits(none, inspection.load_networks(none))).startswith(
         "all 0 maps"
     )
 

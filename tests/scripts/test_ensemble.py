@@ -72,6 +72,32 @@ def test_matched_positives_follow_the_exposure(atlas, predictions, thresholds, t
         refuse("ensemble", *words, "--match-positives", says=["wrong.json", "called"])
 
 
+def test_names_need_no_sample_submission_and_keep_the_order_of_the_predictions(decide, monkeypatch):
+    folder, _ = decide
+    monkeypatch.chdir(folder)
+    write_predictions(folder / "q.csv", ["a", "b", "c"], [[0.9, 0.1, 0.2], [0.1, 0.2, 0.04], [0.5, 0.5, 0.05]], "012")
+    given = ["--thresholds", folder / "t.json", "--format", "names"]
+    for name in ("p.csv", "q.csv"):  # classes by name, and by number
+        succeed("ensemble", folder / name, *given)
+        assert (folder / "names.csv").read_text().splitlines() == [
+            "Id,location,probability,threshold,held_out_f1",
+            "a,first,0.9,0.5,",
+            "a,third,0.2,0.05,",
+            "b,,,,",
+            "c,first,0.5,0.5,",
+            "c,second,0.5,0.5,",
+            "c,third,0.05,0.05,",
+        ]
+    succeed(
+        "ensemble", folder / "p.csv", *given, "--sample", folder / "sample.csv", "--empty", "likeliest", "-o", "n.csv"
+    )
+    assert [line[:8] for line in (folder / "n.csv").read_text().splitlines()[-1:]] == ["b,third,"], (
+        "filled, in its order"
+    )
+    write_predictions(folder / "r.csv", ["a", "b", "d"], [[0.9, 0.1, 0.2]] * 3, NAMES)
+    refuse("ensemble", folder / "p.csv", folder / "r.csv", *given, says=["r.csv does not fit", "p.csv", "missing: c"])
+
+
 # --oof
 
 
@@ -115,6 +141,17 @@ def test_submission_is_the_combination_at_its_thresholds(two, name):
     scores = COMBINATIONS[name]().fit(truth, members).apply(members[:, :50])
     table = pd.read_csv(folder / "s.csv", dtype=str, keep_default_na=False)
     assert table["Predicted"].tolist() == decode(scores >= thresholds)[::-1]
+
+
+def test_names_have_the_held_out_f1_of_the_combination(two):
+    folder, truth, _, fitting, _ = two
+    oof = ["--oof", folder / "a.csv", folder / "b.csv", *fitting, "--combine", "mean"]
+    succeed("ensemble", folder / "a_test.csv", folder / "b_test.csv", *oof, "--format", "names", "-o", folder / "n.csv")
+    table, report = pd.read_csv(folder / "n.csv"), json.loads((folder / "r.json").read_text())
+    f1 = dict(zip(NAMES, report["ways"]["mean"]["per_class_cross_fitted"], strict=True))
+    assert table["Id"].drop_duplicates().tolist() == pd.read_csv(folder / "a_test.csv")["Id"].tolist()
+    found = table.dropna(subset="location")
+    assert len(found) and found["held_out_f1"].tolist() == [f1[name] for name in found["location"]]
 
 
 def test_one_network_can_be_stacked(two):

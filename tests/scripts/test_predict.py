@@ -1,5 +1,6 @@
 """predict.py: TTA views, folds, tiles, ids."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 from conftest import refuse, succeed, train_options, write_images
 from import_graph import imported_by
 from layouts import MAPPING, imagej_stack, read_folder
+from torchrun import together
 
 from utils import models
 from utils.data.dataset import Normaliser, Samples
@@ -239,4 +241,86 @@ def test_benchmark_shows_the_stages_of_table_three(run, atlas, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     refuse(*command, "--tta-reduce", "max", says="--tta-reduce")
     refuse("predict", run, *command[2:], says="one network")
+    assert not any(tmp_path.iterdir())
+
+
+def named(folder, thresholds, *more):
+    """Options for a table of names, a page of three images and embeddings."""
+    words = ["-o", folder / "p.csv", "--names", folder / "names.csv", "--sheet", folder / "page.html"]
+    return [*words, "--sheet-limit", 3, "--thresholds", thresholds, "--workers", 0, *more]
+
+
+def test_names_are_those_of_ensemble_and_change_no_prediction(run, atlas, predictions, thresholds, tmp_path):
+    out = succeed("predict", run, "--images", atlas / "test", *named(tmp_path, thresholds)).out
+    assert "3 images -> " in out and (tmp_path / "p.csv").read_bytes() == predictions.read_bytes()
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<article>") == 3 and page.count("<img ") == 9 and "The first 3 of 16 images" in page
+    words = ["--thresholds", thresholds, "--format", "names", "-o", tmp_path / "other.csv"]
+    succeed("ensemble", predictions, *words)
+    assert (tmp_path / "names.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+    table, content = pd.read_csv(tmp_path / "names.csv"), json.loads(thresholds.read_text())
+    probabilities = read_predictions(predictions)
+    called = probabilities.to_numpy() >= content["thresholds"]
+    assert table["location"].count() == called.sum() > 0 and set(table["Id"]) == set(probabilities.index)
+    for row in table.dropna(subset="location").itertuples():
+        number = content["classes"].index(row.location)
+        assert (
+            row.probability == probabilities.loc[row.Id].iloc[number] >= row.threshold == content["thresholds"][number]
+        )
+        f1, positives = (content["per_class"][key][number] for key in ("f1_cross_fitted", "positives"))
+        assert row.held_out_f1 == f1 if positives else np.isnan(row.held_out_f1)
+
+
+def test_fields_of_a_well_are_combined(run, atlas, predictions, thresholds, tmp_path):
+    probabilities = read_predictions(predictions)
+    wells = pd.Series([f"A{number // 4}" for number in range(16)], probabilities.index, name="well")
+    wells.to_csv(tmp_path / "images.csv")
+    words = ["--images", atlas / "test", "--ids", tmp_path / "images.csv", "--combine", "well"]
+    out = succeed("predict", run, *words, *named(tmp_path, thresholds)).out
+    table = pd.read_csv(tmp_path / "names.csv")
+    assert f"{table['location'].count()} locations -> " in out
+    means = probabilities.groupby(wells).mean()
+    limits = json.loads(thresholds.read_text())["thresholds"]
+    expected = {
+        (well, name) for well in means.index for name, limit in zip(means, limits) if means.loc[well, name] >= limit
+    }
+    assert set(table[["well", "location"]].dropna().itertuples(index=False, name=None)) == expected
+    assert (table["fields"] == 4).all() and set(table["well"]) == set(wells)
+
+
+def test_two_processes_write_the_same_names_page_and_embeddings(run, atlas, thresholds, tmp_path):
+    """Of crops, and each image's embedding in its own row."""
+    found = []
+    for name, call in (("one", succeed), ("two", together)):
+        words = named(tmp_path / name, thresholds, "--crops", 4, "--embed", tmp_path / name / "e.npz", "--amp", "off")
+        call("predict", run / "fold0", "--images", atlas / "test", *words)
+        with np.load(tmp_path / name / "e.npz") as file:
+            found.append(file["X"])
+            assert file["Id"].tolist() == read_predictions(tmp_path / name / "p.csv").index.tolist()
+    assert found[0].shape == (16, 256) and found[0] == pytest.approx(found[1], abs=1e-5)
+    for name in ("p.csv", "names.csv"):
+        one, two = (pd.read_csv(tmp_path / folder / name) for folder in ("one", "two"))
+        pd.testing.assert_frame_equal(one, two, atol=1e-6)
+    assert len(set(found[0][:, 0])) == 16
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--names", "n.csv"], ["has no thresholds.json", "run python threshold.py"]),
+        (["--names", "n.csv", "--combine", "well"], "as --ids or --images"),
+        (["--thresholds", "0.5"], "add --names"),
+        (["--embed", "e.npz"], "one network, not 2"),
+        (["--embed", "e.csv"], "should end in .h5ad or .npz"),
+        (["--sheet", "s.html", "--benchmark"], "leave out --names, --sheet"),
+        (["--sheet", "s.html", "--sheet-limit", 0], "--sheet-limit 0"),
+        (["--names", "n.csv", "--sheet", "n.csv"], "two outputs"),
+    ],
+)
+def test_what_names_and_embeddings_lack_is_told_before_anything_is_predicted(
+    words, says, run, atlas, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inference, "predict", None)
+    refuse("predict", run, "--images", atlas / "test", *words, says=says)
     assert not any(tmp_path.iterdir())

@@ -79,7 +79,7 @@ def predict(
                 if number == len(ready):
                     ready.append(prepare_network(network, parts[0], amp, compiled))
             found = [tta_probabilities(ready[number], part, device, amp, tta, reduce, activation) for part in parts]
-            total = total + _of_samples(torch.cat(found), batch["tiles"], reduce_tiles)
+            total = total + of_samples(torch.cat(found), batch["tiles"], reduce_tiles)
         return batch["rows"], start_copy_to_cpu(total / len(networks), device)
 
     rows, results = [], []
@@ -124,7 +124,7 @@ def copy_for_inference(network, images, amp):
     return ready
 
 
-def _of_samples(probabilities, counts, reduce):
+def of_samples(probabilities, counts, reduce):
     """Combine the probabilities (sum of tiles, classes) of each sample's `counts` tiles: -> (B, classes)."""
     if bool((counts == 1).all()):
         return probabilities

@@ -2,7 +2,7 @@
 
 A network takes (B, channels, size, size) float and returns logits (B, classes). In training it may return a tuple of logits: the
 same loss is taken of each, and only the first predicts. Its attributes `stem_layers` and `head_layers` name the layers that see the
-channels and that know the classes, for weights from elsewhere. `map_layer` may name the layer that `utils.notebook.grad_cam` shows,
+channels and that know the classes, for weights from elsewhere. `map_layer` may name the layer that `utils.engine.grad_cam` shows,
 if that is not the last one with a height and width. Networks know nothing of files, recipes or losses.
 """
 

@@ -20,7 +20,7 @@ from utils.models.layers import convolutions, lecun_normal, selu_layers
 
 class GapNetPL(nn.Module):
     stem_layers, head_layers = ("block1.0",), ("head",)
-    map_layer = "block1"  # its map marks what the logit depends on; that of the deepest block does not (utils.notebook.grad_cam.blanking)
+    map_layer = "block1"  # its map marks what the logit depends on; that of the deepest block does not (utils.notebook.blanking)
 
     def __init__(self, classes, channels, size):
         super().__init__()

@@ -36,7 +36,7 @@ class ClassAttention(nn.Module):
     def forward(self, maps):
         positions = maps.flatten(2).transpose(1, 2)
         parts = self.logits(positions) * self.attention(positions).softmax(1)
-        # (B, classes, H, W), each position's part of the logit: the map that utils.notebook.grad_cam shows.
+        # (B, classes, H, W), each position's part of the logit: the map that utils.engine.grad_cam shows.
         return self.maps(parts.transpose(1, 2).unflatten(2, maps.shape[2:])).sum((2, 3))
 
 

@@ -10,9 +10,10 @@ from sklearn.metrics import average_precision_score
 
 from utils.data.images import CHANNELS, ChannelSet, find_files, image_size, load_sample, parse_channels, scan_folders
 from utils.device import pick_device
+from utils.engine import grad_cam
 from utils.engine.checkpoint import load_network
 from utils.errors import InputError
-from utils.notebook import grad_cam
+from utils.notebook.blanking import measure_blanking
 from utils.plots.image_sheets import in_colour, stretch
 from utils.runs.run_folder import ANY_WEIGHTS, first_file
 from utils.runs.thresholds_file import read_per_class, read_rule
@@ -118,7 +119,7 @@ def read_sample(judged, row, column, map_=None):
 
 
 def blank_hits(judged, networks, most=100, seed=0):
-    """Run `grad_cam.measure_blanking` on up to `most` random true positives (an image and a class)."""
+    """Run `measure_blanking` on up to `most` random true positives (an image and a class)."""
     hits = np.argwhere((judged.truth > 0) & (judged.probabilities >= judged.thresholds))
     hits = hits[np.sort(np.random.default_rng(seed).permutation(len(hits))[:most])]
     falls = [{"marked": np.zeros(0, np.float32), "random": np.zeros(0, np.float32)}] if not len(hits) else []
@@ -126,7 +127,7 @@ def blank_hits(judged, networks, most=100, seed=0):
         rows, columns = hits[judged.fold[hits[:, 0]] == number].T
         if len(rows):
             files = [judged.files[row] for row in rows]
-            falls.append(grad_cam.measure_blanking(network, config, files, columns, seed=seed))
+            falls.append(measure_blanking(network, config, files, columns, seed=seed))
     return {name: np.concatenate([part[name] for part in falls]) for name in falls[0]}
 
 

@@ -1,4 +1,3 @@
-"""The kit's figures. A function with a `path` draws one figure and writes it there, as PNG or JPEG.
-
-Matplotlib only: nothing here reads a run or computes a score that is not shown.
+"""The kit's figures. A function with a `path` draws one figure and writes it there, as PNG or JPEG;
+`location_sheet` writes a page of HTML. Nothing here reads a run or computes a score that is not shown.
 """

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.data.tables import as_number, read_table
 from utils.errors import InputError, listing
+from utils.runs.run_folder import ANY_WEIGHTS, first_file
 from utils.safe_load import read_json
 from utils.scoring.stacking import Stack, from_weights
 
@@ -16,10 +17,11 @@ LARGEST = 1e15  # weight of a stack
 
 
 class DecisionRule(NamedTuple):
-    """thresholds (C,) for the scores of a stack, or for a network's probabilities if it is None."""
+    """thresholds (C,) for the scores of a stack, or for a network's probabilities if it is None; classes: names (C)."""
 
     thresholds: np.ndarray
     stack: Stack | None = None
+    classes: tuple = ()
 
     def scores(self, probabilities):
         """(N, C) of one network -> (N, C), what the thresholds are compared with."""
@@ -32,14 +34,33 @@ class DecisionRule(NamedTuple):
 def read_rule(spec, classes):
     """Read a thresholds.json that fits `classes`, names or their numbers as text, or one number for all: ->
     DecisionRule."""
-    stack = None
+    stack, names = None, classes
     if not Path(spec).is_file() and (number := as_number(spec)) is not None:
         values = [number] * len(classes)
     else:
-        values, stack = _read_fitted(spec, classes)
+        names, values, stack = _read_fitted(spec, classes)
     if not all(map(_is_fraction, values)):
         raise InputError(f"{spec}: every threshold must be a number from 0 to 1; fit them with threshold.py")
-    return DecisionRule(np.array(values, np.float64), stack)
+    return DecisionRule(np.array(values, np.float64), stack, tuple(map(str, names)))
+
+
+def find_thresholds(runs):
+    """The thresholds.json in the folder of a run, or of the run that a fold belongs to. runs: paths of runs, folds or
+    weights. Raises InputError unless all of them have the same one."""
+    found = []
+    for run in runs:
+        folder = Path(run) if Path(run).is_dir() else Path(run).parent
+        places = [folder, folder.parent] if first_file(folder, *ANY_WEIGHTS) else [folder]
+        found.append(next((path for place in places if (path := first_file(place, "thresholds.json"))), None))
+        if not found[-1]:
+            raise InputError(
+                f"{run} has no thresholds.json; run python threshold.py {places[-1]}, or give --thresholds"
+            )
+    if len({path.resolve() for path in found}) > 1:
+        raise InputError(
+            f"{listing(runs)} have thresholds of their own; fit common ones, and give them as --thresholds"
+        )
+    return found[0]
 
 
 def read_per_class(path, classes, keys):
@@ -63,6 +84,17 @@ def read_positive_rates(path, classes):
     if not all(map(_is_fraction, rates)):
         raise InputError(f"{path} lacks per_class figures (called is not from 0 to 1); {FIX}")
     return rates
+
+
+def read_held_out_f1(spec, classes):
+    """(C,): each class's cross-fitted F1 at the thresholds of a thresholds.json. NaN if it is not known: for a number in
+    place of a file, a file of older versions, thresholds for other class priors, and classes without an image."""
+    content = read_json(spec, WHAT, FIX) if Path(spec).is_file() else {}
+    table = content.get("per_class")
+    if content.get("shares") is not None or not isinstance(table, dict) or "f1_cross_fitted" not in table:
+        return np.full(len(classes), np.nan)
+    known = read_per_class(spec, classes, ["positives", "f1_cross_fitted"])
+    return np.where(known["positives"] > 0, known["f1_cross_fitted"], np.nan)
 
 
 def _is_number(value):
@@ -89,7 +121,7 @@ def _read_fitted(path, classes):
             "fit it on the same run"
         )
     stack = content.get("stack")
-    return values, None if stack is None else _read_stack(path, stack, len(classes))
+    return names, values, None if stack is None else _read_stack(path, stack, len(classes))
 
 
 def _read_stack(path, content, count):

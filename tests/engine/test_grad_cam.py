@@ -5,39 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from spots import CONFIG, PLACES, Spots, draw_spots
 from torch import nn
 from torch.nn import functional
 
 from utils import models
-from utils.data.images import find_files, parse_channels
+from utils.engine import grad_cam
 from utils.errors import InputError
-from utils.notebook import grad_cam
-from utils.opencv import cv2
-from utils.runs.config import RunConfig
 
 TIMM = ["convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "efficientnet_lite0"]
 NAMES = [name for name in models.NETWORKS if name != "m_cnn"] + [f"timm:{name}" for name in TIMM]
 NAMES.append("pretrainedmodels:resnet18")
-
-
-class Spots(nn.Module):
-    """Class 0 is as likely as channel 0 has pixels above 0.5, class 1 as channel 1 has."""
-
-    def __init__(self):
-        super().__init__()
-        self.pick = nn.Conv2d(2, 2, 1)
-        self.relu = nn.ReLU()
-        self.head = nn.Linear(2, 2)
-        self.pick.weight.data = torch.eye(2)[..., None, None]
-        self.pick.bias.data = torch.full((2,), -0.5)
-        self.head.weight.data, self.head.bias.data = 100 * torch.eye(2) - 30 * torch.eye(2).flip(0), -torch.ones(2)
-
-    def forward(self, images):
-        return self.head(self.relu(self.pick(images)).mean(dim=(2, 3)))
-
-
-CONFIG = RunConfig(["a", "b"], channels="rg", size=32, fit="resize", normalise="none")
 
 
 @pytest.mark.parametrize("name", ["resnet50", "se_resnext50_32x4d", "densenet121"])
@@ -98,20 +76,6 @@ def test_the_layer_is_the_last_one_with_places_or_the_one_named():
         grad_cam.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.randn(1, 3, 2, 2), [0])
 
 
-def draw_spots(folder, size, places):
-    """Black images with a spot of 4² in red and another in green. places: {Id: ((y, x) red, (y, x) green)}."""
-    write_images(folder, places, ("red", "green"), 8)
-    for id_, both in places.items():
-        for name, (y, x) in zip(("red", "green"), both, strict=True):
-            plane = np.zeros(size, np.uint8)
-            plane[y : y + 4, x : x + 4] = 255
-            assert cv2.imwrite(str(folder / f"{id_}_{name}.png"), plane)
-    return find_files([folder], list(places), parse_channels("rg"))
-
-
-PLACES = {"a": ((4, 20), (24, 8)), "b": ((16, 12), (0, 0))}
-
-
 def test_the_map_marks_the_spot_that_its_class_depends_on(tmp_path):
     files = draw_spots(tmp_path, (32, 32), PLACES)
     for column in (0, 1):
@@ -148,32 +112,3 @@ def test_images_are_normalised_as_in_the_run(tmp_path):
     assert np.all([found.max() > 0 for found in maps])
     maps, *_ = grad_cam.sample_maps(Spots(), replace(CONFIG, normalise="image"), files, [0, 0])
     assert [np.unravel_index(found.argmax(), found.shape)[0] // 4 for found in maps] == [1, 4]
-
-
-def test_black_in_the_right_place_costs_what_the_spot_is_worth(tmp_path):
-    """16 of 1024 pixels, each 0.5 above the threshold, times 100: 0.78. The brightest protein is the other class's spot, whose
-    loss lifts this one by 30 for each 100."""
-    files = draw_spots(tmp_path, (32, 32), PLACES)
-    falls = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=16 / 1024, draws=50)
-    assert falls["marked"] == pytest.approx([0.78125, 0.78125], rel=1e-4)
-    assert falls["brightest"] == pytest.approx([-0.3 * 0.78125, -0.3 * 0.78125], rel=1e-4)
-    assert np.abs(falls["random"]).max() < 0.2
-    everything = grad_cam.measure_blanking(Spots(), CONFIG, files, [0, 0], fraction=1.0, draws=1)
-    assert everything["random"] == pytest.approx([0.7 * 0.78125] * 2, rel=1e-4)
-    # Black is black before it is normalised: nothing of the spot, not the mean of all images.
-    shifted = replace(CONFIG, normalise="dataset", mean=[-1.0, 0.0], std=[1.0, 1.0])
-    falls = grad_cam.measure_blanking(Spots(), shifted, files, [0, 0], fraction=1.0, draws=1)
-    assert falls["marked"] == pytest.approx([0.78125 * 2 - 0.3 * 0.78125] * 2, rel=1e-4)
-    line = grad_cam.describe_blanking({"marked": np.array([1, 3, np.nan]), "random": np.array([0, 4, np.nan])})
-    assert grad_cam.describe_blanking({"marked": np.full(3, np.nan)}).startswith("all 3 maps are empty")
-    assert "by 2.00 ± 1.41 by the map, 2.00 ± 2.83 elsewhere" in line and "1 of 2; 1 maps are empty" in line
-
-
-def test_the_random_area_is_as_large_and_seldom_in_the_same_place():
-    rng = np.random.default_rng(0)
-    mask = np.zeros((1, 32, 32), bool)
-    mask[0, 2:6, 3:13] = True
-    moved = [grad_cam._move(mask, rng)[0] for _ in range(200)]
-    assert all(one.sum() == 40 for one in moved)
-    assert np.mean([(one & mask[0]).sum() for one in moved]) == pytest.approx(40 * 40 / 1024, rel=0.5)
-    assert {one.any(axis=1).sum() for one in moved} >= {4, 10}, "turned too"

@@ -6,7 +6,7 @@ gradient; the weighted sum is clipped at 0. If a network ends in global average 
 the class activation map of Zhou et al., CVPR 2016, clipped at 0 and divided by the number of positions. For other
 networks it is an approximation: some end in fully connected layers on the flattened map (deeploc, m_cnn), some read
 several depths (gapnet_pl). With the head `attention` it is each position's part of the logit, clipped at 0.
-`measure_blanking` tests how meaningful the maps are."""
+`utils.notebook.blanking` measures what the maps are worth."""
 
 import contextlib
 from collections import namedtuple
@@ -42,7 +42,7 @@ def grad_cam(network, images, columns, layer=None):
         if name and chosen in (None, name):
             handles.append(part.register_forward_hook(lambda _, inputs, out, name=name: outputs.append((name, out))))
     try:
-        with _evaluation(network), torch.inference_mode(False), torch.enable_grad():
+        with evaluation_mode(network), torch.inference_mode(False), torch.enable_grad():
             # Gradients are needed even if all weights are frozen; + 0 makes a non-leaf for in-place operations.
             logits = network(images.detach().clone().requires_grad_() + 0)
             logits = logits[0] if isinstance(logits, tuple) else logits
@@ -53,13 +53,15 @@ def grad_cam(network, images, columns, layer=None):
             handle.remove()
     if name is None:
         what = f"no layer {chosen!r}" if chosen else "no layer"
-        raise InputError(f"the network ({type(network).__name__}) has {what} with a spatial output; name another layer")
+        raise InputError(
+            f"the network ({type(network).__name__}) has {what} with a spatial output, so no map can be drawn"
+        )
     maps = (slopes.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0)
     return Maps(maps.cpu().numpy(), own.detach().cpu().numpy(), name)
 
 
 @contextlib.contextmanager
-def _evaluation(network):
+def evaluation_mode(network):
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -109,13 +111,26 @@ def sample_maps(network, config, files, columns):
     -> list of (H, W) float32 maps at the size of the network's image, upsampled bilinearly, with the tiles' mean where
     they overlap; the layer's name and its (h, w)."""
     maps, place = [], None
-    for inputs in _inputs(network, config, files, columns):
+    for inputs in network_inputs(network, config, files, columns):
         found = grad_cam(network, inputs.images, inputs.columns)
         place = found.layer, found.maps.shape[1:]
-        large = _enlarge(found.maps, config.size)
+        large = enlarge(found.maps, config.size)
         for row, tiles in zip(inputs.rows, inputs.split(large), strict=True):
             maps.append(_join_tiles(tiles, image_size(files[row][0])) if config.fit == "crop" else tiles[0])
     return maps, *place
+
+
+def mean_map(networks, configs, files, column):
+    """The map of one sample and class, the mean over networks: -> (H, W) float32, as of `sample_maps`."""
+    pairs = zip(networks, configs, strict=True)
+    return np.mean([sample_maps(network, config, [files], [column])[0][0] for network, config in pairs], axis=0)
+
+
+def check_maps(networks, configs):
+    """Raise InputError for a network of which no map can be computed."""
+    for network, config in zip(networks, configs, strict=True):
+        device = next(network.parameters()).device
+        grad_cam(network, torch.zeros(1, config.planes, config.size, config.size, device=device), [0])
 
 
 class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
@@ -127,7 +142,7 @@ class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
         return np.split(values, np.cumsum(self.tiles)[:-1])
 
 
-def _inputs(network, config, files, columns):
+def network_inputs(network, config, files, columns):
     """Yield Inputs in batches of `PIXELS`."""
     device = next(network.parameters()).device
     channels = parse_channels(config.channels)
@@ -142,7 +157,7 @@ def _inputs(network, config, files, columns):
         yield Inputs(rows, tiles, normaliser(batch), normaliser(black), protein, own)
 
 
-def _enlarge(maps, size):
+def enlarge(maps, size):
     """Upsample bilinearly: (N, h, w) -> (N, size, size) float32."""
     maps = torch.from_numpy(np.asarray(maps, np.float32))[:, None]
     return functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
@@ -157,67 +172,3 @@ def _join_tiles(maps, shape):
         total[y : y + size, x : x + size] += one
         count[y : y + size, x : x + size] += 1
     return total / count
-
-
-def measure_blanking(network, config, files, columns, fraction=0.1, draws=5, seed=0):
-    """Measure how much a class's logit falls when a part of the image is black in all channels. If a map is meaningful,
-    blanking the area that it marks lowers the logit most.
-
-    -> {name: (N,) float32, logit before − after}: `marked` blanks this fraction of the pixels, those with the highest
-    map; `random` the same shape, rotated and moved at random (mean of `draws`); `brightest` an equal area with the
-    brightest protein, at the map's resolution (left out if the protein is not read). NaN for an empty map. Each tile is
-    blanked on its own; a sample's value is the mean over tiles with a nonempty map."""
-    rng = np.random.default_rng(seed)
-    falls = {}
-    for inputs in _inputs(network, config, files, columns):
-        found = grad_cam(network, inputs.images, inputs.columns)
-        size = inputs.images.shape[-1]
-        marked = _highest(_enlarge(found.maps, size), fraction)
-        masks = {"marked": [marked], "random": [_move(marked, rng) for _ in range(draws)]}
-        if inputs.protein is not None:
-            coarse = functional.adaptive_avg_pool2d(torch.from_numpy(inputs.protein).float(), found.maps.shape[1:])
-            masks["brightest"] = [_highest(_enlarge(coarse, size), fraction)]
-        marks = found.maps.any(axis=(1, 2))
-        for name, ways in masks.items():
-            fall = found.logits - np.mean([_blanked_logits(network, inputs, mask) for mask in ways], axis=0)
-            tiles = zip(inputs.split(fall), inputs.split(marks), strict=True)
-            falls.setdefault(name, []).extend(part[kept].mean() if kept.any() else np.nan for part, kept in tiles)
-    return {name: np.array(parts, np.float32) for name, parts in falls.items()}
-
-
-def _highest(maps, fraction):
-    """(N, S, S) -> bool, true for the highest `fraction` of the pixels of each map."""
-    flat = maps.reshape(len(maps), -1)
-    order = np.argsort(-flat, axis=1, kind="stable")[:, : round(fraction * flat.shape[1])]
-    chosen = np.zeros(flat.shape, bool)
-    np.put_along_axis(chosen, order, True, axis=1)
-    return chosen.reshape(maps.shape)
-
-
-def _move(masks, rng):
-    """Rotate each mask and shift it cyclically, at random."""
-    size = masks.shape[1]
-    return np.stack([np.roll(np.rot90(mask, rng.integers(4)), rng.integers(size, size=2), (0, 1)) for mask in masks])
-
-
-@torch.inference_mode()
-def _blanked_logits(network, inputs, masks):
-    """-> logits (N,) of the inputs' classes, with the masks (N, S, S) black."""
-    masks = torch.from_numpy(masks)[:, None].to(inputs.images.device)
-    with _evaluation(network):
-        logits = network(torch.where(masks, inputs.blank, inputs.images))
-    return logits.float().cpu().numpy()[np.arange(len(masks)), inputs.columns]
-
-
-def describe_blanking(falls, fraction=0.1):
-    """Describe the result of `measure_blanking` in one line: means ± standard deviations over images."""
-    kept = np.isfinite(falls["marked"])
-    if not kept.any():
-        return f"all {len(kept):,} maps are empty: nothing to blank"
-    names = {"marked": "by the map", "random": "elsewhere, same shape", "brightest": "where the protein is brightest"}
-    spread = min(1, kept.sum() - 1)
-    own = {names[name]: fall[kept] for name, fall in falls.items()}
-    parts = ", ".join(f"{fall.mean():.2f} ± {fall.std(ddof=spread):.2f} {name}" for name, fall in own.items())
-    more = f"more by the map than elsewhere: {(falls['marked'] > falls['random'])[kept].sum():,} of {kept.sum():,}"
-    text = f"{fraction:.0%} blanked, logit falls by {parts}; {more}"
-    return text if kept.all() else f"{text}; {(~kept).sum():,} maps are empty"
