@@ -101,7 +101,7 @@ def colour_images(folder, images):
 
 
 def ome_tiff(folder, images):
-    names = {"red": "Tubulin", "green": "Protein", "blue": "DAPI", "yellow": "ER & Golgi's ER"} | {"yellow": "ER"}
+    names = {"red": "Tubulin", "green": "Protein", "blue": "DAPI", "yellow": "ER"}
     metadata = {"axes": "CYX", "Channel": {"Name": [names[channel] for channel in FIRST_CHANNELS]}}
     for id_, planes in images.items():
         stack = np.stack([planes[channel] for channel in FIRST_CHANNELS])

@@ -101,6 +101,27 @@ def test_lists_of_other_programs_that_do_not_fit_are_refused(tmp_path):
     refuse(FIND, path, "-o", out, says="add one named Metadata_Id")
 
 
+def test_load_data_may_name_urls_frames_and_windows_folders(images, tmp_path):
+    """CellProfiler's LoadData: Frame counts the pages of a file from 0."""
+    (tmp_path / "raw data").mkdir()
+    imagej_stack(tmp_path / "raw data", images)
+    rows = [
+        {
+            "ImageNumber": number,
+            "URL_DNA": (tmp_path / "raw data" / f"{id_}.tif").as_uri(),
+            "Frame_DNA": 0,
+            "FileName_Protein": f"{id_}.tif",
+            "PathName_Protein": ".\\raw data",
+            "Frame_Protein": 1,
+        }
+        for number, id_ in enumerate(images, 1)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "list.csv", index=False)
+    succeed(FIND, tmp_path / "list.csv", "-o", tmp_path / "images.csv")
+    ids = {str(number): id_ for number, id_ in enumerate(images, 1)}
+    assert differences(tmp_path / "images.csv", images, ids) == {"green": 0, "blue": 0}
+
+
 def test_files_that_only_bioio_reads_name_the_packages(tmp_path):
     (tmp_path / "scan.nd2").write_bytes(b"\xda\xce\xbe\x0a")
     refuse(FIND, tmp_path, "-o", tmp_path / "images.csv", says=["pip install bioio bioio-nd2", "OME-TIFF"])
