@@ -45,7 +45,8 @@ def parse_args():
     distance = "bits of 64 per channel in which near-duplicates differ at most, on average; -1: do not look for them"
     corrupt = "decode every image first, and leave out and list samples with a missing or damaged channel"
     arg("--labels", default=DEFAULT_LABELS, help="Id,Target table (default: %(default)s)")
-    arg("--images", action="append", help="folder of the images; may be repeated (default: input/train if it exists)")
+    images = "folder of the images or images.csv; may be repeated (default: input/train if it exists)"
+    arg("--images", action="append", help=images)
     arg("--classes", default="hpa", help="hpa (28), cyto (13) or a CSV class,name (default: %(default)s)")
     arg("--folds", type=int, help="number of folds (default: 10)")
     arg("--split", metavar="T:V:E", help="one split in this ratio instead: 8:1:1, 24000:3000:4072")

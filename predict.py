@@ -69,8 +69,8 @@ def parse_args():
     parser = option_parser(__doc__)
     arg = parser.add_argument
     arg("runs", nargs="+", metavar="RUN", help="run folder, fold folder or checkpoint; several are averaged")
-    arg("--images", action="append", help="folder of images, may be repeated (default: input/test)")
-    arg("--ids", metavar="CSV", help="which Ids, in which order (default: all in the folder, sorted)")
+    arg("--images", action="append", help="folder of images or images.csv, may be repeated (default: input/test)")
+    arg("--ids", metavar="CSV", help="which Ids, in which order (default: all images, sorted)")
     fold = "only rows of this fold, if --ids is a folds.csv; -2: external test set"
     arg("--fold", type=int, metavar="K", help=fold)
     arg("--tta", type=int, choices=inference.TTA, help="TTA views per image (default: the run's)")
@@ -177,7 +177,8 @@ def predict(args, context, device, used):
     scanned = scan_folders(folders)
     ids = read_ids(args.ids, args.fold) if args.ids else sorted(scanned)
     if not ids:
-        raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; name the folder with --images")
+        fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
+        raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; {fix}")
     files = find_files(folders, ids, channels, scanned)
     groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
     cache = None if args.no_cache or args.benchmark else args.cache

@@ -92,7 +92,8 @@ def parse_args():
     arg("--fold", type=int, required=True, help="which fold validates")
     data = parser.add_argument_group("data")
     arg("--folds", help="table made by make_folds.py", group=data)
-    arg("--images", action="append", help="folder of the images, may be repeated; input/train if not given", group=data)
+    images = "folder of the images or images.csv, may be repeated; input/train if not given"
+    arg("--images", action="append", help=images, group=data)
     arg("--classes", help="hpa, cyto or a CSV class,name", group=data)
     arg("--channels", help="rgby in any order, rgb, green, rgb+y/3", group=data)
     arg("--size", type=int, help="pixels of the square the network sees", group=data)

@@ -62,6 +62,7 @@ KINDS = {
     "statistics": Kind("run/fold0/image_statistics.json", mutators.tree, [PREDICT]),
     "npy": Kind("run/fold0/validation/epoch001.npy", mutators.array, [THRESHOLD, THRESHOLD, THRESHOLD, PLOTS]),
     "npz": Kind("authors.npz", mutators.arrays, ["utils.tools.import_weights {authors} -o {out}"]),
+    "images": Kind("images.csv", mutators.table, [PICTURES]),
     "png": Kind("png/a_green.png", mutators.png, [PICTURES, HASHED]),
     "tiff": Kind("tif/a_green.tif", mutators.tiff, [PICTURES, HASHED]),
     "jpeg": Kind("jpg/a_green.jpg", mutators.jpeg, [PICTURES, HASHED]),
@@ -109,6 +110,9 @@ def make(folder):
     write_images(folder / "test", test, size=32, seed=1)
     for ending in ("png", "tif", "jpg"):
         write_images(folder / ending, ["a", "b"], size=24, ending=ending, seed=2)
+    names = [f"{name}/{id_}_" for name, id_ in (("png", "a"), ("tif", "b"))]
+    cells = [",".join(f"{name}{colour}.{name[:3]}#page=1" for colour in ("red", "green", "blue", "yellow")) for name in names]
+    (folder / "images.csv").write_text("Id,red,green,blue,yellow\n" + "".join(f"x{n},{row}\n" for n, row in enumerate(cells)))
     smooth = cv2.resize(np.arange(64, dtype=np.uint8).reshape(8, 8), (24, 24))
     assert cv2.imwrite(str(folder / "tif/a_green.tif"), smooth)
     write_labels(folder / "labels.csv", {id_: f"{n % 4}" if n % 3 else f"{n % 3} 3" for n, id_ in enumerate(train)})

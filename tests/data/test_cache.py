@@ -13,12 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import ROOT, refuse, succeed, train_options, write_images
 from filelock import FileLock
 
 from utils.data import augment, cache
-from utils.data.cache import CODECS, KEPT, SPARE, Images, Index, choose_codec, open_images
+from utils.data.cache import CODECS, KEPT, MOST_FOLDERS, SPARE, Images, Index, choose_codec, open_images
 from utils.data.crops import size_to_load
 from utils.data.dataset import Samples
 from utils.data.images import find_files, load_sample, parse_channels
@@ -313,11 +314,52 @@ def test_pages_that_were_read_are_dropped(tmp_path):
     assert len(calls) == 2
 
 
+def test_another_plane_of_the_same_file_is_packed_again(tmp_path, capsys):
+    """The table has changed, no file has."""
+    stack = np.random.default_rng(0).integers(0, 256, (4, 40, 40), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    for pages in ([1, 2, 3, 4], [1, 2, 4, 3], [4, 3, 2, 1]):
+        files = [tuple(tmp_path / f"a.tif#page={page}" for page in pages)]
+        images = opened(files, tmp_path / "cache", 40)
+        assert "packing 1 image " in capsys.readouterr().out
+        assert (images.read(0) == np.moveaxis(stack[[page - 1 for page in pages]], 0, -1)).all()
+        check_all(opened(files, tmp_path / "cache", 40), files, 40)
+        assert "packing" not in capsys.readouterr().out
+
+
+def test_samples_that_share_a_channel_and_channels_in_other_folders_are_told_apart(tmp_path, capsys):
+    write_images(tmp_path / "stain", ["x"], size=40)
+    for place in ("a", "b"):
+        write_images(tmp_path / place, ["x"], size=40, seed=ord(place))
+    files = [
+        tuple(tmp_path / place / f"x_{name}.png" for place, name in (("stain", "red"), (one, "green"))) for one in "ab"
+    ]
+    red_green = parse_channels("rg")
+    for _ in range(2):
+        check_all(opened(files, tmp_path / "cache", 40, channels=red_green), files, 40)
+    assert capsys.readouterr().out.count("packing") == 1
+    write_images(tmp_path / "b", ["x"], size=40, seed=5)
+    check_all(opened(files, tmp_path / "cache", 40, channels=red_green), files, 40)
+    assert "packing" in capsys.readouterr().out
+
+
+def test_many_folders_share_one_packed_file(tmp_path, capsys):
+    for number in range(MOST_FOLDERS + 1):
+        write_images(tmp_path / f"plate{number}", ["x"], size=40, seed=number)
+    names = [f"x_{name}.png" for name in RGBY.names]
+    files = [tuple(tmp_path / f"plate{number}" / name for name in names) for number in range(MOST_FOLDERS + 1)]
+    for _ in range(2):
+        images = opened(files, tmp_path / "cache", 40)
+        check_all(images, files, 40)
+        assert len(images.maps) == 1
+    assert capsys.readouterr().out.count("packing") == 1
+
+
 def test_the_index_is_what_the_readme_describes(files, tmp_path):
     index = opened(files, tmp_path / "cache").maps[0].path.with_suffix(".index")
     lines = [json.loads(line) for line in index.read_text().splitlines()]
-    assert lines[0] == {"format": 2, "opencv": cv2.__version__, "channels": list(RGBY.names), "size": 32, "bits": 0}
-    assert [line[0] for line in lines[1:]] == [paths[0].name for paths in files]
+    assert lines[0] == {"format": 3, "opencv": cv2.__version__, "channels": list(RGBY.names), "size": 32, "bits": 0}
+    assert [line[0] for line in lines[1:]] == [[path.name for path in paths] for paths in files]
     assert Index(index.with_suffix(""), RGBY.names, 32).end == index.with_suffix(".bin").stat().st_size
 
 

@@ -1,6 +1,7 @@
 """predict.py: TTA views, folds, tiles, ids."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import refuse, succeed, train_options, write_images
 from import_graph import imported_by
+from layouts import MAPPING, imagej_stack, read_folder
 from torchrun import together
 
 from utils import models
@@ -146,6 +148,31 @@ def test_ids_decide_which_and_in_which_order(run, atlas, predictions, tmp_path):
     got = read_predictions(tmp_path / "p.csv")
     assert got.index.tolist() == wanted
     assert got.to_numpy() == pytest.approx(read_predictions(predictions).loc[wanted].to_numpy(), abs=1e-6)
+
+
+def test_a_table_of_images_is_trained_on_and_predicted_as_their_folder(run, atlas, folds, predictions, tmp_path):
+    """Half of the test images in stacks of four pages, the others in the folder."""
+    images = read_folder(atlas / "test", 8)
+    (tmp_path / "stacks").mkdir()
+    imagej_stack(tmp_path / "stacks", images)
+    succeed("utils.tools.find_images", tmp_path / "stacks", "-o", tmp_path / "images.csv", *MAPPING)
+    shutil.copytree(atlas / "test", tmp_path / "test", ignore=lambda _, names: [n for n in names if n[:36] in images])
+    out = ["--workers", 0, "--cache", tmp_path / "cache", "-o", tmp_path / "p.csv"]
+    succeed("predict", run, "--images", tmp_path / "images.csv", "--images", tmp_path / "test", *out)
+    assert (tmp_path / "p.csv").read_bytes() == predictions.read_bytes()
+
+    succeed("utils.tools.find_images", atlas / "train", "-o", tmp_path / "train.csv")
+    folder = {"labels": atlas / "train.csv", "folds": 3, "seed": 0}
+    words = [word for name, value in folder.items() for word in (f"--{name}", value)]
+    for images, table in ((atlas / "train", "a.csv"), (tmp_path / "train.csv", "b.csv")):
+        succeed("make_folds", *words, "--images", images, "--drop-corrupt", "-o", tmp_path / table)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    succeed("train", *train_options(atlas, folds, tmp_path / "runs", images=tmp_path / "train.csv"))
+    weights = [
+        checkpoint.load_network(place / "fold0/best.safetensors", CPU)[0].state_dict()
+        for place in (run, tmp_path / "runs/mini")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_published_recipe_predicts_large_images_by_four_corners(tmp_path):

@@ -7,6 +7,7 @@ under a lock, and the index is written after the pixels: two trainings that star
 only the samples of the last seconds.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from utils.data.crops import size_to_load
+from utils.data.image_table import split_plane
 from utils.data.images import check_crop, describe_problems, join_planes, load_sample, loaded_shape, look_at_files
 from utils.errors import InputError, data_size, plural
 from utils.files import NO_ROOM, destination
@@ -31,17 +33,19 @@ from utils.parallel import cores, in_order
 from utils.safe_load import file_size
 
 DEFAULT_FOLDER = "input/packed"
-FORMAT = 2
+FORMAT = 3
 KINDS = ("uint8", "float32")
 CODECS = ("raw", "zstd")
 RECORD = np.dtype("i2, i1, i1, i2, i4, i4, i8, i8")
 RECORD.names = ("pack", "codec", "kind", "channels", "height", "width", "offset", "length")
 MOST_INDEX = 2**30  # bytes
+MOST_FOLDERS = 8  # with packed files of their own; the images of more share those of the folder above them
 SPARE = 2 * 10**9  # bytes of disk space that stay free for checkpoints and logs
 COMMIT = 2**26  # bytes after which pixels and index are flushed to disk
 PROBES = 8  # samples decoded beforehand to estimate the size of the others
 LEVEL = 1  # of zstd: higher levels write four times slower, save no space and read no faster
 KEPT = 2**28  # bytes read before mapped pages are dropped, which add to this process's memory
+_realpath = functools.lru_cache(maxsize=1000)(os.path.realpath)
 
 
 class Images:
@@ -145,7 +149,7 @@ class Map:
 class Index:
     """The index of a packed file: `<base>.index`, a header in JSON and a line of JSON per sample.
 
-    Attributes: `records` {file name of the first channel: (stamps, place, source size)}, `end` (bytes of data that the
+    Attributes: `records` {name as of `_sample_name`: (stamps, place, source size)}, `end` (bytes of data that the
     records cover), `bytes` (of the index without an incomplete last line), `damaged` (index or data are invalid).
     """
 
@@ -174,9 +178,11 @@ class Index:
 
     def _parsed(self, line, available):
         """Parse a line: -> name, record. Raise ValueError unless it fits the header and `available` bytes of data."""
-        name, stamps, offset, length, shape, kind, codec, source = json.loads(line)
+        names, stamps, offset, length, shape, kind, codec, source = json.loads(line)
         numbers = [offset, length, *shape, kind, codec, *source]
-        if not isinstance(name, str) or not all(type(number) is int and number >= 0 for number in numbers):
+        if not all(isinstance(name, str) for name in names) or not all(
+            type(number) is int and number >= 0 for number in numbers
+        ):
             raise ValueError("not a record")
         height, width = loaded_shape(source, self.header["size"], self.enlarge)
         channels, whole = len(self.header["channels"]), math.prod(shape) * np.dtype(KINDS[kind]).itemsize
@@ -184,7 +190,7 @@ class Index:
             raise ValueError("not a record of such images")
         if offset + length > available or (CODECS[codec] == "raw" and length != whole):
             raise ValueError("not a record of these data")
-        return name, (stamps, (codec, kind, channels, height, width, offset, length), tuple(source))
+        return tuple(names), (stamps, (codec, kind, channels, height, width, offset, length), tuple(source))
 
     def unchanged(self):
         """Return whether the index on disk is still the file that was read."""
@@ -221,9 +227,7 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
     loaded, crop = size_to_load(size, fit), size if fit == "crop" else 0
     if cache is not None and (not cache or "\0" in cache):
         raise InputError(f"--cache {cache!r} is not the name of a folder; give one, or --no-cache")
-    folders = {}
-    for row, paths in enumerate(files if cache else []):
-        folders.setdefault(paths[0].parent.resolve(), []).append(row)
+    folders = _group_by_folder(files if cache else [])
     packs = [_Folder(folder, rows, files, channels, cache, bits, codec, **loaded) for folder, rows in folders.items()]
     known = {row: source for pack in packs for row, (_, _, source) in pack.packed().items()}
     sizes, bad = look_at_files(files, known)
@@ -237,6 +241,20 @@ def open_and_check(files, channels, size, fit, cache=DEFAULT_FOLDER, bits=0, cod
             table[row] = (len(maps), *place)
         maps += [mapped] if mapped else []
     return Images(files, table=table if packs else None, maps=maps, bits=bits, **loaded), sizes, bad
+
+
+def _group_by_folder(files):
+    """Return {folder of the first channel: [row]}; of more than MOST_FOLDERS, that above them."""
+    folders = {}
+    for row, paths in enumerate(files):
+        folders.setdefault(paths[0].parent, []).append(row)
+    resolved = {}
+    for folder, rows in folders.items():
+        resolved.setdefault(folder.resolve(), []).extend(rows)
+    if len(resolved) > MOST_FOLDERS:
+        with suppress(ValueError):  # on several drives
+            return {Path(os.path.commonpath(resolved)): list(range(len(files)))}
+    return resolved
 
 
 def choose_codec(raw, compressed, free):
@@ -259,11 +277,12 @@ class _Folder:
         side = f"{'' if enlarge else 'most'}{size or 'whole'}"
         self.base = Path(cache) / f"{folder.name}-{digest}-{letters}-{side}{f'-{bits}bits' if bits else ''}"
         self.stamps = {row: _stamps(files[row]) for row in rows}
+        self.names = {row: _sample_name(files[row], str(folder)) for row in rows}
         self.index = Index(self.base, channels, size, bits, enlarge)
 
     def packed(self):
         """Return {row: record} of the samples whose files have not changed since they were packed."""
-        records = {row: self.index.records.get(self.files[row][0].name, [None]) for row in self.rows}
+        records = {row: self.index.records.get(self.names[row], [None]) for row in self.rows}
         return {row: record for row, record in records.items() if self.stamps[row] and record[0] == self.stamps[row]}
 
     def fill(self, sizes, bad):
@@ -300,7 +319,7 @@ class _Folder:
         return [row for row in self.rows if row not in packed]
 
     def _pack(self, sizes):
-        stale = {self.files[row][0].name for row in self._missing()}
+        stale = {self.names[row] for row in self._missing()}
         live = sum(place[-1] for name, (_, place, _) in self.index.records.items() if name not in stale)
         if self.index.damaged or live < 0.75 * self.index.end:
             self.index.remove()  # too much is out of date: pack everything again
@@ -377,7 +396,7 @@ class _Folder:
                         continue
                     _write_all(data, content)
                     place = [offset, len(content), shape, kind, CODECS.index(codec), sizes[row].tolist()]
-                    line = json.dumps([self.files[row][0].name, self.stamps[row], *place])
+                    line = json.dumps([self.names[row], self.stamps[row], *place])
                     pending.append(line.encode() + b"\n")
                     offset += len(content)
                     if offset - committed >= COMMIT:
@@ -393,10 +412,19 @@ def _encode(image, codec):
     return zstandard.ZstdCompressor(level=LEVEL).compress(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
+def _sample_name(paths, folder):
+    """Return the path of each channel, which may name a plane, without `folder`: a tuple of str."""
+    split = [(_realpath(place), name) for place, name in map(os.path.split, paths)]
+    return tuple(name if place == folder else os.path.join(place, name) for place, name in split)
+
+
 def _stamps(paths):
     """Return size, mtime and ctime (an mtime can be set back) of each file, None if one is missing."""
     try:
-        return [[state.st_size, state.st_mtime_ns, state.st_ctime_ns] for state in map(os.stat, paths)]
+        return [
+            [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+            for state in (os.stat(split_plane(path)[0]) for path in paths)
+        ]
     except OSError:
         return None
 

@@ -37,7 +37,8 @@ def grey_of(data, path, lossy=False, ycc=None):
     shade = _lossy_shade(data, ycc) if lossy else _exact_shade(data, EXACT * full)
     if shade is None:
         raise InputError(
-            f"{path} is a colour image whose red, green and blue planes differ; save each channel as its own grey image"
+            f"{path} is a colour image whose red, green and blue planes differ; save each channel as its own grey image, "
+            "or name one as #red, #green or #blue in a table of images"
         )
     bright = data[..., shade.astype(bool)]
     return bright[..., 0].copy() if shade.sum() == 1 else bright.mean(-1).round().astype(data.dtype)

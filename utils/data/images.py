@@ -1,4 +1,5 @@
-"""Finding, checking and reading microscope images: one file per channel, `<Id>_<red|green|blue|yellow>.<ending>`.
+"""Finding, checking and reading microscope images: one file per channel, `<Id>_<red|green|blue|yellow>.<ending>`, or
+files and planes of files that a table names (see image_table.py).
 
 To read another file format, add a row to `FORMATS`.
 """
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from utils.data import tiff
 from utils.data.colour import grey_of
+from utils.data.image_table import read_image_table, split_plane
 from utils.errors import TOO_MANY_FILES, InputError, listing, plural
 from utils.files import is_stem, nfc
 from utils.opencv import MOST_PIXELS, cv2
@@ -38,18 +40,21 @@ UNREADABLE = (OSError, LookupError, SyntaxError, ValueError, TypeError, Arithmet
 UNREADABLE += (MemoryError, struct.error)
 
 
-# A format has two functions: `size`, (path, open file, its length) -> (height, width), and `decode`, (path, bytes (N,)
-# uint8) -> Decoded, or None for a damaged file. pixels: (H, W) or (H, W, planes), RGB; bits: significant bits of a
-# 16-bit pixel, 0: unknown; lossy: the compression blurs colour; ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
+# A format has two functions of (path, open file, its length): `size` -> (height, width, channels to choose from), and
+# `decode` -> Decoded, or None for a damaged file. The path may name a page (see image_table.py). pixels: (H, W) or
+# (H, W, planes), RGB or any; bits: significant bits of a 16-bit pixel, 0: unknown; lossy: the compression blurs colour;
+# ycc: luma and chroma (H, W, 3) uint8 of a JPEG.
 Decoded = namedtuple("Decoded", "pixels bits lossy ycc", defaults=[None])
 
 
 def _png_size(path, file, length):
-    head = file.read(24)
-    return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
+    head = file.read(26).ljust(26, b"\0")
+    grey = head[25] in (0, 4)  # colour type: PNG specification, 11.2.1
+    return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big"), 1 if grey else 3
 
 
-def _decode_png(path, data):
+def _decode_png(path, file, length):
+    data = np.frombuffer(file.read(), np.uint8)
     pixels = _opencv_pixels(data)
     before_pixels = data[:4096].tobytes().partition(b"IDAT")[0]
     place = before_pixels.find(b"sBIT", 33)  # PNG specification, 11.3.2.7
@@ -59,7 +64,7 @@ def _decode_png(path, data):
 def _jpeg_size(path, file, length):
     try:
         with Image.open(file, formats=("JPEG",)) as image:
-            width, height = image.size
+            (width, height), channels = image.size, 1 if image.mode == "L" else 3
             orientation = image.getexif().get(274, 1)
     except Image.DecompressionBombError:
         raise InputError(f"{path} claims more pixels than {MOST_SIDE}x{MOST_SIDE}; save it smaller") from None
@@ -69,11 +74,12 @@ def _jpeg_size(path, file, length):
         raise _not_an_image(path) from None
     if orientation not in (0, 1):
         raise InputError(f"{path} is stored rotated or mirrored (orientation {orientation}); save it upright")
-    return height, width
+    return height, width, channels
 
 
-def _decode_jpeg(path, data):
-    pixels = None if data.tobytes().count(b"\xff\xda") > MOST_SCANS else _opencv_pixels(data)
+def _decode_jpeg(path, file, length):
+    data = file.read()
+    pixels = None if data.count(b"\xff\xda") > MOST_SCANS else _opencv_pixels(np.frombuffer(data, np.uint8))
     if pixels is None:
         return None
     ycc = None
@@ -98,11 +104,13 @@ def _opencv_pixels(data):
 
 def _tiff_size(path, file, length):
     with tiff.opened(path, file, length) as page:
-        return tiff.size(page)
+        return *tiff.size(page), tiff.channels(page)
 
 
-def _decode_tiff(path, data):
-    with tiff.opened(path, io.BytesIO(data), len(data)) as page:
+def _decode_tiff(path, file, length):
+    # A page of a stack is read alone, a file of one image at once.
+    source = file if split_plane(path)[1] else io.BytesIO(file.read())
+    with tiff.opened(path, source, length) as page:
         _check_pixel_count(path, *tiff.size(page))  # before anything is decoded
         return Decoded(tiff.pixels(page), tiff.significant_bits(page), tiff.is_lossy(page))
 
@@ -141,26 +149,42 @@ def _not_an_image(path, head=b""):
 def image_size(path):
     """Read (height, width) from the header. Raise InputError for a truncated file and for anything but a PNG, JPEG or
     TIFF of one image with 8 or 16 bits and at most MOST_PIXELS pixels."""
-    length = file_size(path, MOST_BYTES)
-    with _reading(path), open(path, "rb") as file:
+    with _opened(path) as (file, length):
         return size_of(path, file, length)
 
 
 def size_of(path, file, length):
-    """Do what `image_size` does with an open file, or one in memory, of `length` bytes. path: its name in messages."""
+    """Do what `image_size` does with an open file, or one in memory, of `length` bytes. path: its name in messages, which
+    may name a plane."""
     format_ = _format_of(path, file.read(24))
     if format_.end and format_.end not in _end_of(file, length):
         raise InputError(f"{path} is cut short; fetch it again")
     file.seek(0)
-    height, width = format_.size(path, file, length)
+    height, width, channels = format_.size(path, file, length)
     _check_pixel_count(path, height, width)
+    _check_plane(path, format_, channels)
     return height, width
 
 
+def _check_plane(path, format_, channels):
+    """Raise InputError if the path names a plane that an image with so many channels lacks."""
+    _, page, channel = split_plane(path)
+    if page and page > 1 and format_.decode is not _decode_tiff:  # of a TIFF, tiff.opened checks it
+        raise InputError(f"{path} has one page; leave out #page, or name another file")
+    if channel and channels == 1:
+        raise InputError(f"{path} is grey, without channels to choose from; name it without #channel or #colour")
+    if channel and channel > channels:
+        raise InputError(f"{path} has {channels} channels; name one from #channel=1 to #channel={channels}")
+
+
 @contextmanager
-def _reading(path):
+def _opened(path):
+    """Yield the open file of a path, which may name a plane, and its length."""
+    name, page, _ = split_plane(path)
+    length = file_size(name, None if page else MOST_BYTES)
     try:
-        yield
+        with open(name, "rb") as file:
+            yield file, length
     except OSError as error:
         if error.errno in TOO_MANY_FILES:  # the file itself is fine
             raise
@@ -187,25 +211,34 @@ def read_plane(path, bits=0):
     """Read one channel: -> (H, W) uint8 or uint16, scaled to the whole range; 0 is black.
 
     bits: significant bits of 16-bit pixels, 8 to 16; 0: from the file (PNG's sBIT, OME-XML's SignificantBits), else 16.
-    A colour image of a single channel is accepted (see `grey_of`), as in the Cyto Challenge. Raise InputError for what
-    `image_size` refuses, damaged pixels, other colour images and values that exceed `bits`.
+    A colour image of a single channel is accepted (see `grey_of`), as in the Cyto Challenge; of any other the path
+    names the channel. Raise InputError for what `image_size` refuses, damaged pixels, other colour images and values
+    that exceed `bits`.
     """
-    file_size(path, MOST_BYTES)
-    with _reading(path):
-        data = np.fromfile(path, np.uint8)
-    return decode_plane(path, data, bits)
+    with _opened(path) as (file, length):
+        return _read_open(path, file, length, bits)
 
 
 def decode_plane(path, data, bits=0):
     """Do what `read_plane` does with the bytes of a file, (N,) uint8. path: its name in messages."""
-    decoded = _format_of(path, data[:24].tobytes()).decode(path, data)
+    return _read_open(path, io.BytesIO(data), len(data), bits)
+
+
+def _read_open(path, file, length, bits):
+    format_ = _format_of(path, file.read(24))
+    file.seek(0)
+    decoded = format_.decode(path, file, length)
     if decoded is None:
-        size_of(path, io.BytesIO(data), len(data))  # raises a more precise error for a damaged header
+        file.seek(0)
+        size_of(path, file, length)  # raises a more precise error for a damaged header
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
     plane = decoded.pixels
+    _check_plane(path, format_, plane.shape[2] if plane.ndim == 3 else 1)
     if plane.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} has {plane.dtype} pixels; save it with 8 or 16 bits")
-    if plane.ndim == 3:
+    if channel := split_plane(path)[2]:
+        plane = np.ascontiguousarray(plane[..., channel - 1])
+    elif plane.ndim == 3:
         plane = grey_of(plane, path, decoded.lossy, decoded.ycc)
     used = bits or decoded.bits
     if plane.dtype != np.uint16 or not 8 <= used < 16:
@@ -293,10 +326,14 @@ _COMPOSITE = re.compile(rf".+_({_COLOURS})_(?!\1\.)({_COLOURS})\.\w+", re.IGNORE
 
 
 def scan_folder(folder):
-    """List the images of a folder, without composites: -> {Id in composed Unicode: {channel: path}}."""
+    """List the images of a folder, without composites, or of a table: -> {Id in composed Unicode: {channel: path}}."""
     folder = Path(folder)
+    if folder.is_file():
+        return read_image_table(folder, list(CHANNELS.values()))
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; it should contain <Id>_<red|green|blue|yellow>.png files")
+        raise InputError(
+            f"{folder} is neither a folder of <Id>_<red|green|blue|yellow>.png files nor a table of images"
+        )
     found, twice = {}, []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -316,7 +353,7 @@ def scan_folder(folder):
 
 
 def scan_folders(folders):
-    """Call `scan_folder` on several folders and merge the results. Raise InputError for an Id in two of them."""
+    """Call `scan_folder` on several folders and tables and merge the results. Raise InputError for an Id in two of them."""
     merged = {}
     for folder in folders:
         found = scan_folder(folder)
@@ -370,7 +407,7 @@ def look_at_files(files, known=None):
             try:
                 shapes[path] = image_size(path)
             except InputError as error:
-                if not path.exists():
+                if not os.path.exists(split_plane(path)[0]):
                     raise
                 problems.append(str(error))
         if len(set(shapes.values())) > 1:
