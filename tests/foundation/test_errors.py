@@ -9,10 +9,10 @@ import subprocess
 import sys
 import warnings
 
-import numpy as np
 import pytest
 from conftest import ROOT, Result, call_forked, kit, refuse, submission_of, train_options
 
+from utils.data import images
 from utils.engine.trainer import Trainer
 from utils.errors import data_size, explain_system_error
 
@@ -165,7 +165,7 @@ def test_sound_images_are_not_left_out_if_too_many_files_are_open(atlas, folds, 
     def full(path, *_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
-    monkeypatch.setattr(np, "fromfile", full)
+    monkeypatch.setattr(images, "open", full, raising=False)
     words = [*train_options(atlas, folds, tmp_path / "runs", workers=workers, cache=tmp_path / "cache"), *more]
     refuse("train", *words, says=["too many files are open at once", "ulimit -n allows "])
     assert not (tmp_path / "runs").exists()

@@ -180,9 +180,8 @@ class Index:
         """Parse a line: -> name, record. Raise ValueError unless it fits the header and `available` bytes of data."""
         names, stamps, offset, length, shape, kind, codec, source = json.loads(line)
         numbers = [offset, length, *shape, kind, codec, *source]
-        if not all(isinstance(name, str) for name in names) or not all(
-            type(number) is int and number >= 0 for number in numbers
-        ):
+        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not named or not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("not a record")
         height, width = loaded_shape(source, self.header["size"], self.enlarge)
         channels, whole = len(self.header["channels"]), math.prod(shape) * np.dtype(KINDS[kind]).itemsize

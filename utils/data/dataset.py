@@ -27,6 +27,18 @@ class Key(NamedTuple):
     whole: int = 0
 
 
+def refusal(error, path):
+    """Return the InputError that says why the image at `path` was not read; raise RuntimeError, which names it, for a fault of
+    the kit."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError):
+        return InputError(f"out of memory while reading {path}; give fewer --workers")
+    if refused := explain_system_error(error):
+        return InputError(refused)
+    raise RuntimeError(f"{path} could not be read") from error
+
+
 class Samples(Dataset):
     """Samples of a list of files, indexed by a `Key` or a tuple like one.
 
@@ -81,14 +93,8 @@ class Samples(Dataset):
                 self.watch(position, image)
             sample = self.prepare(image, epoch, position, step, repeat)
             return sample | {"rows": row, "whole": whole}
-        except InputError as error:
-            return error
-        except MemoryError:
-            return InputError(f"out of memory while reading {self.files[position][0]}; give fewer --workers")
         except Exception as error:
-            if refused := explain_system_error(error):
-                return InputError(refused)
-            raise RuntimeError(f"{self.files[position][0]} could not be read") from error
+            return refusal(error, self.files[position][0])
         finally:
             if self.reading is not None:
                 self.reading[1] = IDLE

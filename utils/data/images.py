@@ -331,9 +331,7 @@ def scan_folder(folder):
     if folder.is_file():
         return read_image_table(folder, list(CHANNELS.values()))
     if not folder.is_dir():
-        raise InputError(
-            f"{folder} is neither a folder of <Id>_<red|green|blue|yellow>.png files nor a table of images"
-        )
+        raise InputError(f"{folder} is not a folder of <Id>_<red|green|blue|yellow>.png files, nor a table of images")
     found, twice = {}, []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from utils.data.dataset import refusal
 from utils.data.image_statistics import OF_NUCLEI, image_statistics, statistic_names
 from utils.errors import InputError, plural
 from utils.files import write_json
@@ -53,7 +54,14 @@ def measure(images, channels):
     """The statistics of up to `MOST_IMAGES` evenly spaced `Images`: (n, F) float32."""
     rows = np.unique(np.linspace(0, len(images) - 1, min(MOST_IMAGES, len(images))).astype(int)).tolist()
     with ThreadPoolExecutor(cores()) as pool:
-        return np.stack(list(pool.map(lambda row: image_statistics(images.read(row), channels), rows)))
+        return np.stack(list(pool.map(lambda row: _statistics(images, row, channels), rows)))
+
+
+def _statistics(images, row, channels):
+    try:
+        return image_statistics(images.read(row), channels)
+    except Exception as error:
+        raise refusal(error, images.files[row][0]) from None
 
 
 def fit(values, channels):
