@@ -8,6 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
+    python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
@@ -24,6 +25,7 @@ Nothing of the training augmentation is loaded here.
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, load_sample, parse_channels, scan_folders
+from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
@@ -69,6 +71,8 @@ def parse_args():
     arg = parser.add_argument
     arg("runs", nargs="+", metavar="RUN", help="run folder, fold folder or checkpoint; several are averaged")
     arg("--images", action="append", help="folder of images or images.csv, may be repeated (default: input/test)")
+    text = "red, yellow or both, separated by a comma: do not read this stain, which counts as black"
+    arg("--without", action="append", metavar="CHANNEL", help=text)
     arg("--ids", metavar="CSV", help="which Ids, in which order (default: all images, sorted)")
     fold = "only rows of this fold, if --ids is a folds.csv; -2: external test set"
     arg("--fold", type=int, metavar="K", help=fold)
@@ -103,6 +107,7 @@ def parse_args():
     arg("--combine", metavar="COLUMN", help=text)
     arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
     args = parser.parse_args()
+    args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
     args.out = args.out or (None if args.benchmark else "predictions.csv")
     return args
 
@@ -121,6 +126,8 @@ def main():
 def check_options(args):
     check_outputs([args.out, args.names, args.sheet, args.embed])
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1, sheet_limit=(1, MOST_ON_SHEET))
+    if other := [name for name in args.without if name not in MISSABLE]:
+        raise InputError(f"--without {other[0] or repr('')} is not possible; give red, yellow or red,yellow")
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
     if args.benchmark and (args.names or args.sheet or args.embed):
@@ -147,6 +154,7 @@ def saving_memory(networks=2, chunk=1):
 def predict(args, context, device, used):
     """used: takes up what of memory depends on."""
     networks, configs = load_networks(args.runs, device)
+    configs = [without_channels(config, args.without) for config in configs]
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
         raise InputError(
@@ -177,7 +185,7 @@ def predict(args, context, device, used):
     if not ids:
         fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; {fix}")
-    files = find_files(folders, ids, channels, scanned)
+    files = find_files(folders, ids, channels, scanned, MISSABLE)
     groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
     cache = None if args.no_cache or args.benchmark else args.cache
     images, sizes = context.local_main_first(
@@ -202,6 +210,8 @@ def predict(args, context, device, used):
         f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(tta, 'TTA view')}{crops} each"
     )
     print(f"on {context.describe()}{describe_device(device, amp)}")
+    if args.without:
+        print(f"without {' and '.join(args.without)}, black in every image")
 
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
@@ -220,13 +230,14 @@ def predict(args, context, device, used):
         found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
         if context.is_main:
             about = {"fold": config.fold, "run": args.runs[0], "model": config.model, "layer": last_layer}
+            about |= {"without": ",".join(args.without)}
             embeddings.write(args.embed, ids, found, probabilities, config.class_names, **about)
         print(f"input of {last_layer}, {plural(found.shape[1], 'number')} an image -> {args.embed}")
     if context.is_main and (args.names or args.sheet):
         scores = rule.scores(probabilities.astype(str).astype(np.float64))  # as read from a file
         calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
         if args.names:
-            count = location_table.write(args.names, calls, ids, groups)
+            count = location_table.write(args.names, calls, ids, groups, ",".join(args.without))
             print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
             write_sheet(args, networks, configs, calls, ids, files, scanned)
@@ -246,6 +257,16 @@ def load_networks(runs, device):
                     f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
                 )
     return [network.to(memory_format=torch.channels_last) for network in networks], configs
+
+
+def without_channels(config, names):
+    """Return the config of a network whose channels `names` are not read."""
+    if not names:
+        return config
+    if unused := [name for name in names if name not in parse_channels(config.channels).names]:
+        what = f"the network of {config.name} does not use {unused[0]} (channels {config.channels})"
+        raise InputError(f"{what}; leave out --without {unused[0]}")
+    return replace(config, channels=f"{config.channels}-{''.join(name[0] for name in names)}")
 
 
 def same_tta(runs, configs):
@@ -269,7 +290,7 @@ def write_sheet(args, networks, configs, calls, ids, files, scanned):
             map_ = grad_cam.mean_map(networks, configs, files[row], calls.order()[row, 0])
             yield location_sheet.card(id_, image, channels, map_, rows)
 
-    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards())
+    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards(), args.without)
     print(f"{plural(len(first), 'image')} -> {args.sheet}")
 
 
