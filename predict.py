@@ -14,7 +14,8 @@
 
 Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
-With --crops also over enlarged corners of each image.
+With --crops also over enlarged corners of each image. Images unlike those that
+the networks were trained on are counted, with what is unusual in them.
 
 --names and --sheet compare them with thresholds.json: a table of the
 locations by name, and a page with images that opens in any browser. --embed
@@ -49,7 +50,7 @@ from utils.errors import InputError, listing, plural
 from utils.files import check_outputs, first_repeated, write_csv
 from utils.plots import location_sheet
 from utils.plots.image_sheets import RGB
-from utils.runs import location_table
+from utils.runs import location_table, unlike_training
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 from utils.runs.thresholds_file import find_thresholds, read_held_out_f1, read_rule
@@ -154,7 +155,11 @@ def saving_memory(networks=2, chunk=1):
 def predict(args, context, device, used):
     """used: takes up what of memory depends on."""
     networks, configs = load_networks(args.runs, device)
-    configs = [without_channels(config, args.without) for config in configs]
+    if args.without:
+        configs = [without_channels(config, args.without) for config in configs]
+        print(
+            f"without {' and '.join(args.without)}, black in every image; images unlike the training images are not counted"
+        )
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
         raise InputError(
@@ -179,6 +184,7 @@ def predict(args, context, device, used):
     used |= {"networks": len(networks), "chunk": chunk}
 
     channels = parse_channels(config.channels)
+    watch = None if args.benchmark or args.without else unlike_training.watch(fold_folders(args.runs), channels.names)
     folders = args.images or ["input/test"]
     scanned = scan_folders(folders)
     ids = read_ids(args.ids, args.fold) if args.ids else sorted(scanned)
@@ -193,7 +199,7 @@ def predict(args, context, device, used):
     )
     if not args.benchmark and context.is_main:
         warn_of_bits(images, config.bits, "train with --bits")
-    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops)
+    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops, watch=watch)
     tiles = max(args.crops, most_tiles(sizes, config.size, fit))
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
@@ -210,8 +216,6 @@ def predict(args, context, device, used):
         f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(tta, 'TTA view')}{crops} each"
     )
     print(f"on {context.describe()}{describe_device(device, amp)}")
-    if args.without:
-        print(f"without {' and '.join(args.without)}, black in every image")
 
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
@@ -226,6 +230,9 @@ def predict(args, context, device, used):
     if context.is_main:
         write_predictions(args.out, ids, probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+    unlike = watch.judge(context) if watch else None
+    if watch:
+        print(unlike_training.describe(ids, unlike))
     if args.embed:
         found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
         if context.is_main:
@@ -237,10 +244,11 @@ def predict(args, context, device, used):
         scores = rule.scores(probabilities.astype(str).astype(np.float64))  # as read from a file
         calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
         if args.names:
-            count = location_table.write(args.names, calls, ids, groups, ",".join(args.without))
+            columns = {} if unlike is None else dict(unlike if groups is None else unlike[["unlike_training"]])
+            count = location_table.write(args.names, calls, ids, groups, ",".join(args.without), **columns)
             print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
-            write_sheet(args, networks, configs, calls, ids, files, scanned)
+            write_sheet(args, networks, configs, calls, ids, files, scanned, unlike)
     context.barrier()  # no process leaves while another still listens to it
 
 
@@ -259,10 +267,12 @@ def load_networks(runs, device):
     return [network.to(memory_format=torch.channels_last) for network in networks], configs
 
 
+def fold_folders(runs):
+    return [path.parent for run in runs for path in checkpoint.find_checkpoints(run)]
+
+
 def without_channels(config, names):
     """Return the config of a network whose channels `names` are not read."""
-    if not names:
-        return config
     if unused := [name for name in names if name not in parse_channels(config.channels).names]:
         what = f"the network of {config.name} does not use {unused[0]} (channels {config.channels})"
         raise InputError(f"{what}; leave out --without {unused[0]}")
@@ -277,8 +287,9 @@ def same_tta(runs, configs):
     return counts[0]
 
 
-def write_sheet(args, networks, configs, calls, ids, files, scanned):
-    """Write the page of the first images. files: as the networks read them. scanned: of `scan_folders`."""
+def write_sheet(args, networks, configs, calls, ids, files, scanned, unlike):
+    """Write the page of the first images. files: as the networks read them. scanned: of `scan_folders`. unlike: of
+    `unlike_training.judge`, or None."""
     first = ids[: args.sheet_limit]
     channels = [name for name in RGB if all(name in scanned[id_] for id_ in first)]
     channels = channels or parse_channels(configs[0].channels).names
@@ -288,7 +299,8 @@ def write_sheet(args, networks, configs, calls, ids, files, scanned):
             image = load_sample([scanned[id_][name] for name in channels], bits=configs[0].bits)
             rows = location_sheet.rows_of(calls, row)
             map_ = grad_cam.mean_map(networks, configs, files[row], calls.order()[row, 0])
-            yield location_sheet.card(id_, image, channels, map_, rows)
+            unusual = "" if unlike is None else unlike["reason"][row]
+            yield location_sheet.card(id_, image, channels, map_, rows, unusual)
 
     location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards(), args.without)
     print(f"{plural(len(first), 'image')} -> {args.sheet}")

@@ -9,7 +9,8 @@
 
 The run directory holds config.json (every option), rows.csv (the images
 trained and validated on), skipped.csv (those that --skip-bad left out),
-last.pt and best.safetensors, log.csv (a row an epoch), steps.csv and
+last.pt and best.safetensors, image_statistics.json, by which predict.py marks
+images unlike the training images, log.csv (a row an epoch), steps.csv and
 TensorBoard events (every step), oof.csv (the probabilities of the epoch kept,
 see --keep, for the validation fold) and validation/ (every epoch's, in 16
 bits). Interrupted in any way, the same command goes on with the step after the
@@ -48,6 +49,7 @@ from utils.engine.weights import check_apart_from_start, load_start, moments_of_
 from utils.errors import InputError
 from utils.files import check_name, check_writable
 from utils.parallel import CoreWatch, closing, cores
+from utils.runs import unlike_training
 from utils.runs.config import (
     AMP,
     DEFAULTS,
@@ -216,6 +218,8 @@ def main():
             try:
                 trainer, train_loader, valid_loader, record = ready
                 record.begin()
+                if context.is_main:
+                    write_image_statistics(run, train_loader.dataset)
                 with stop, naming_file_of_crashed_worker(train_loader, record.last), record:
                     fit(trainer, train_loader, valid_loader, record, stop)
             except Stopped as stopped:
@@ -305,6 +309,13 @@ def prepare(args, context, device, run, started):
     every = parse_span("--save-every", args.save_every)
     record = RunLog(run, trainer, train_rows, valid_rows, skipped, every, context.is_main)
     return trainer, train_loader, valid_loader, record
+
+
+def write_image_statistics(run, train_set):
+    """What predict.py compares images with; of too few images there is none."""
+    if len(train_set) >= unlike_training.LEAST_IMAGES:
+        channels = train_set.channels.names
+        unlike_training.write(run, unlike_training.fit(unlike_training.measure(train_set.images, channels), channels))
 
 
 def plan_epoch(args, schedule, channels, targets):

@@ -59,6 +59,7 @@ KINDS = {
     "steps": Kind("run/fold0/steps.csv", mutators.table, [PLOTS]),
     "thresholds": Kind("thresholds.json", mutators.tree, [ENSEMBLE, MATCHED, EVALUATE.replace("0.5", "{thresholds}"), NAMED]),
     "config": Kind("run/fold0/config.json", mutators.tree, [COMPARE, THRESHOLD, PREDICT]),
+    "statistics": Kind("run/fold0/image_statistics.json", mutators.tree, [PREDICT]),
     "npy": Kind("run/fold0/validation/epoch001.npy", mutators.array, [THRESHOLD, THRESHOLD, THRESHOLD, PLOTS]),
     "npz": Kind("authors.npz", mutators.arrays, ["utils.tools.import_weights {authors} -o {out}"]),
     "images": Kind("images.csv", mutators.table, [PICTURES]),

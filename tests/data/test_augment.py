@@ -107,6 +107,13 @@ def test_red_and_yellow_are_dropped_each_by_itself_after_all_else(tmp_path, text
     assert torch.equal(load(0.25, skip=4, epochs=[2])[0], load(0.25, epochs=[2])[0][4:])
 
 
+@pytest.mark.parametrize(
+    "words, says", [([1], "out of range"), (["nan"], "out of range"), ([0.5, "--channels", "gb"], "lack")]
+)
+def test_drops_that_cannot_be_are_refused(words, says, atlas, folds, tmp_path):
+    refuse("train", *train_options(atlas, folds, tmp_path), "--drop-channels", *words, says=says)
+
+
 class Chosen(A.ImageOnlyTransform):
     """Replaces an operation and logs that it was chosen."""
 

@@ -113,7 +113,7 @@ def test_the_kit_is_uploaded_whole_and_nothing_else(tmp_path, run, monkeypatch):
     assert (dataset / "kit/utils/simulator/label_sets.csv").is_file()
     fold = dataset / "runs/mini/fold0"
     kept = {path.relative_to(fold).as_posix() for path in fold.rglob("*.*")}
-    tables = {"config.json", "rows.csv", "oof.csv", "log.csv"}
+    tables = {"config.json", "image_statistics.json", "rows.csv", "oof.csv", "log.csv"}
     assert kept == {WEIGHTS, *tables, "validation/epoch001.npy", "validation/epoch002.npy"}
     help_ = [sys.executable, "-B", "train.py", "--help"]
     done = subprocess.run(help_, cwd=dataset / "kit", capture_output=True, text=True)

@@ -13,14 +13,18 @@ from import_graph import imported_by
 from layouts import MAPPING, imagej_stack, read_folder
 from torchrun import together
 
+import predict
 from utils import models
 from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, parse_channels
 from utils.data.loader import make_loader
 from utils.engine import checkpoint, inference
+from utils.engine.recipes import RECIPES
 from utils.engine.weights import GAPNET_AUTHORS
+from utils.errors import InputError
 from utils.files import write_json
 from utils.opencv import cv2
+from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
 
 CPU = torch.device("cpu")
@@ -257,7 +261,8 @@ def test_names_are_those_of_ensemble_and_change_no_prediction(run, atlas, predic
     assert page.count("<article>") == 3 and page.count("<img ") == 9 and "The first 3 of 16 images" in page
     words = ["--thresholds", thresholds, "--format", "names", "-o", tmp_path / "other.csv"]
     succeed("ensemble", predictions, *words)
-    assert (tmp_path / "names.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+    unlike = ["unlike_training", "reason"]
+    assert pd.read_csv(tmp_path / "names.csv").drop(columns=unlike).equals(pd.read_csv(tmp_path / "other.csv"))
     table, content = pd.read_csv(tmp_path / "names.csv"), json.loads(thresholds.read_text())
     probabilities = read_predictions(predictions)
     called = probabilities.to_numpy() >= content["thresholds"]
@@ -286,6 +291,7 @@ def test_fields_of_a_well_are_combined(run, atlas, predictions, thresholds, tmp_
     }
     assert set(table[["well", "location"]].dropna().itertuples(index=False, name=None)) == expected
     assert (table["fields"] == 4).all() and set(table["well"]) == set(wells)
+    assert (table["unlike_training"] > 0).all() and "reason" not in table
 
 
 def test_two_processes_write_the_same_names_page_and_embeddings(run, atlas, thresholds, tmp_path):
@@ -323,12 +329,21 @@ def test_images_without_yellow_are_predicted_and_every_result_says_so(run, atlas
     assert found["lacking"].to_numpy() == pytest.approx(found["black"].to_numpy(), abs=1e-5)
     table = pd.read_csv(tmp_path / "of_lacking/names.csv")
     assert (table.pop("without") == "yellow").all()
-    pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "of_black/names.csv"), atol=1e-5)
+    pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "of_black/names.csv")[[*table]], atol=1e-5)
     assert "without the yellow channel" in (tmp_path / "of_lacking/page.html").read_text()
     assert "without the" not in (tmp_path / "of_black/page.html").read_text()
     one, other = (np.load(tmp_path / f"of_{name}/e.npz") for name in ("lacking", "black"))
     assert one["without"] == "yellow" and other["without"] == ""
     assert one["X"] == pytest.approx(other["X"], abs=1e-4)
+
+
+def test_a_channel_that_the_network_does_not_use_cannot_be_left_out():
+    config = RunConfig(**RECIPES["gapnet_pl"] | {"channels": "rgb", "name": "three"}, class_names=["a"])
+    assert predict.without_channels(config, ["red"]).channels == "rgb-r"
+    with pytest.raises(
+        InputError, match=r"network of three does not use yellow \(channels rgb\); leave out --without yellow"
+    ):
+        predict.without_channels(config, ["red", "yellow"])
 
 
 def test_wells_without_red_and_yellow_are_combined(run, atlas, thresholds, tmp_path):

@@ -31,7 +31,7 @@ def same(first, second):
 
 def test_a_run_directory_holds_what_the_readme_says(run, folds, atlas):
     folder = run / "fold0"
-    files = "config.json last.pt best.safetensors log.csv steps.csv oof.csv rows.csv tensorboard validation"
+    files = "config.json image_statistics.json last.pt best.safetensors log.csv steps.csv oof.csv rows.csv tensorboard validation"
     assert {path.name for path in folder.iterdir()} == set(files.split())
     config = json.loads((folder / "config.json").read_text())
     assert config["model"] == "gapnet_pl" and len(config["class_names"]) == 28 and config["versions"]["torch"]

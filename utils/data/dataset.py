@@ -34,7 +34,8 @@ class Samples(Dataset):
     fit: ``resize`` the whole image to size²; ``zoom``: a random part of it if `random_crop`, else the whole, or its
     `crops`; ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image. normalise:
     ``dataset``, ``image`` or ``none``. targets: (N, classes) or None. augment: `Augmentation` or None. mix: `Mix` or None,
-    for samples of one image. crops: of `corner_crops`.
+    for samples of one image. crops: of `corner_crops`. watch: called with the row and the decoded pixels (H, W, channels) of each
+    sample, in the thread or process that reads it; or None.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class Samples(Dataset):
         seed=0,
         mix=None,
         crops=1,
+        watch=None,
     ):
         self.images = images if isinstance(images, Images) else Images(images, **size_to_load(size, fit))
         self.files, self.channels, self.size, self.fit = self.images.files, channels, size, fit
         self.normalise, self.targets, self.augment, self.mix = normalise, targets, augment, mix
-        self.random_crop, self.seed, self.crops = random_crop, seed, crops
+        self.random_crop, self.seed, self.crops, self.watch = random_crop, seed, crops, watch
         self.reading = None  # in a DataLoader worker: its process id, and the row that it reads (see loader.py)
 
     def __len__(self):
@@ -74,7 +76,10 @@ class Samples(Dataset):
         epoch, row, step, repeat, whole = Key(*key)
         position = max(row, ~row)
         try:
-            sample = self.prepare(self._read(position), epoch, position, step, repeat)
+            image = self._read(position)
+            if self.watch:
+                self.watch(position, image)
+            sample = self.prepare(image, epoch, position, step, repeat)
             return sample | {"rows": row, "whole": whole}
         except InputError as error:
             return error

@@ -16,12 +16,13 @@ from utils.engine import checkpoint
 from utils.engine.trainer import STATE
 from utils.errors import InputError, first_line
 from utils.files import destination
+from utils.runs import unlike_training
 from utils.runs.config import IGNORED_ON_RESUME
 from utils.runs.predictions import EPOCHS_FOLDER, epoch_files
 from utils.runs.run_folder import ANY_WEIGHTS, first_file
 
 LOGS = ("log.csv", "steps.csv", "rows.csv", "skipped.csv", "config.json")
-FILES = ("last.pt", *ANY_WEIGHTS, "oof.csv", *LOGS)  # of a fold
+FILES = ("last.pt", *ANY_WEIGHTS, "oof.csv", unlike_training.FILE, *LOGS)  # of a fold
 ANEW = "choose another --name or give --overwrite"
 PACKAGES = "torch torchvision pretrainedmodels timm albumentations opencv-python-headless numpy pandas"
 

@@ -28,13 +28,15 @@ from utils.errors import InputError, data_size, listing, plural
 from utils.files import check_name, check_writable, is_stem, whole_folder, write_json
 from utils.kaggle import COMPETITION, wheels
 from utils.kaggle.attached import MANIFEST, sizes_below
+from utils.runs import unlike_training
 from utils.runs.run_folder import ANY_WEIGHTS, fold_files, read_fold
 from utils.safe_load import file_size
 
 ROOT = Path(__file__).parent.parent.parent
 KIT = ("*.py", "utils/**/*.py", "utils/**/*.csv", "requirements.txt")
 # Files of a fold, and further ones of an unfinished fold:
-KEPT = (*ANY_WEIGHTS, "config.json", "rows.csv", "oof.csv", "log.csv", "skipped.csv", "validation/*.npy")
+TABLES = ("rows.csv", "oof.csv", "log.csv", "skipped.csv")
+KEPT = (*ANY_WEIGHTS, "config.json", unlike_training.FILE, *TABLES, "validation/*.npy")
 TO_RESUME = ("last.pt", "steps.csv")
 UNPACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # Kaggle would unpack such files
 NOTEBOOK = "kaggle_kernel.ipynb"

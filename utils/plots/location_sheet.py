@@ -103,10 +103,11 @@ def write_sheet(path, runs, shown, total, cards, without=()):
         file.write("</main>\n</body>\n</html>\n")
 
 
-def card(id_, image, channels, map_, rows):
+def card(id_, image, channels, map_, rows, unusual=""):
     """One image and its predicted locations, at most 60 kB of HTML.
 
     image: (H, W, C), names of its C channels. map_: (h, w) >= 0, where the network looks for the first of `rows`, Rows.
+    unusual: the reason if it is unlike the training images.
     """
     scale = min(1, SIDE / max(image.shape[:2]))
     image = resize(image, *(max(1, round(scale * side)) for side in image.shape[:2]))
@@ -120,8 +121,9 @@ def card(id_, image, channels, map_, rows):
     ]
     figures = "".join(_figure(pixels, caption, f"{id_}: {caption}") for pixels, caption in views)
     named = ", ".join(row.location for row in rows if row.above) or "No location above its threshold"
+    note = f"{id_}, unlike the training images: {unusual}" if unusual else id_
     return (
-        f'<article>\n<h2>{escape(named)}</h2>\n<p class="id">{escape(id_)}</p>\n<div class="images">\n{figures}</div>\n'
+        f'<article>\n<h2>{escape(named)}</h2>\n<p class="id">{escape(note)}</p>\n<div class="images">\n{figures}</div>\n'
         '<table>\n<thead><tr><th scope="col">location</th><td></td><th scope="col">probability</th>'
         f'<th scope="col">threshold</th><th scope="col">F1</th></tr></thead>\n<tbody>\n{"".join(map(_row, rows))}'
         "</tbody>\n</table>\n</article>\n"
