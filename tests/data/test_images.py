@@ -31,7 +31,7 @@ def batch_of(folder, ids, spec, size=8, fit="resize", normalise="none", workers=
 
 SETS = {"rgby": [10, 20, 30, 90], "bgry": [30, 20, 10, 90], "rgb": [10, 20, 30], "green": [20], "g": [20]}
 SETS |= {"yb": [90, 30], "rgb+y/3": [40, 50, 60]}
-SETS |= {"bgry-y": [30, 20, 10, 0], "rgby-ry": [0, 20, 30, 0], "rgb+y/3-y": [10, 20, 30], "rgb+y/3-r": [30, 50, 60]}
+SETS |= {"bgry-y": [30, 20, 10, 0], "rgby-r-y": [0, 20, 30, 0], "rgb+y/3-y": [10, 20, 30], "rgb+y/3-r": [30, 50, 60]}
 
 
 @pytest.mark.parametrize("spec, values", SETS.items())
@@ -43,7 +43,7 @@ def test_channel_sets_reach_the_network_in_their_order(known, spec, values):
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "rgbx", "rr", "rgb+r/3", "rgb+y/0", "rgby/3", "Green ", "cyan", "rgb-y", "rg-rg", "rgby-x"]
+    "spec", ["", "rgbx", "rr", "rgb+r/3", "rgb+y/0", "rgby/3", "Green ", "cyan", "rgb-y", "rg-rg", "rgby-x", "rgby-"]
 )
 def test_impossible_channel_sets_are_refused(spec):
     with pytest.raises(InputError):

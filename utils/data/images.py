@@ -307,9 +307,9 @@ def parse_channels(spec):
     """Parse a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction
     of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B"). After
     a minus, letters of those that are not read and count as black, with as many planes (``rgby-y``)."""
-    spec, minus, missing = spec.partition("-")
-    if minus:
-        return _without(parse_channels(spec), missing)
+    spec, *missing = spec.split("-")
+    if missing:
+        return _without(parse_channels(spec), "".join(missing))
     if spec in CHANNELS.values():
         return ChannelSet((spec,))
     if match := re.fullmatch(r"([rgby]+)\+([rgby])/([1-9]\d?)", spec):
@@ -327,7 +327,7 @@ def _without(channels, letters):
     """Return a ChannelSet whose `letters` are not read, but keep their planes."""
     missing = {CHANNELS.get(letter) for letter in letters}
     kept = [place for place, name in enumerate(channels.names) if name not in missing]
-    if not kept or not missing <= set(channels.names):
+    if not kept or not missing or not missing <= set(channels.names):
         raise InputError(f"channels {', '.join(channels.names)} without {letters!r} not understood")
     mix = channels.mix or np.eye(len(channels.names)).tolist()
     return ChannelSet(tuple(channels.names[place] for place in kept), tuple(tuple(row[k] for k in kept) for row in mix))

@@ -89,7 +89,9 @@ def write_sheet(path, runs, shown, total, cards, without=()):
     cards: iterable of results of `card`. without: names of channels that the networks were not shown."""
     title = "Where the protein is"
     which = f"The first {shown:,} of {total:,} images" if shown < total else plural(total, "image")
-    lacking = f" without the {' and '.join(without)} channel{'s' * (len(without) > 1)}" if without else ""
+    lacking = (
+        f" without the {' and '.join(without)} channel{'s' * (len(without) > 1)}; F1 is with all" if without else ""
+    )
     notes = (f"{which}, predicted by {', '.join(map(str, runs))}{lacking}.", EXPLANATION)
     with whole_file(path) as file:
         file.write(
