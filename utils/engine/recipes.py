@@ -127,45 +127,43 @@ POSTER_XCEPTION = POSTER | {"model": "xception", "channels": "rgb+y/3", "size": 
 POSTER_GAPNET = POSTER | {"model": "gapnet_pl", "channels": "rgby", "size": 700}
 
 # The kit's own, for the competition's images with HPAv18's rows beside them, on a card of 80 GB. "E1" to "E8" are the experiments of
-# utils.tools.ablate, of which the README has the results; "2018" are public figures of that competition's teams. What neither of
-# the two shows to be better is as simple as it can be. None of it has been measured on the competition's images.
+# utils.tools.ablate, whose results the README has; "2018" are public figures of that competition's teams. Where neither shows that
+# something is better, the simpler stays. None of it has been measured on the competition's images.
 BEST = {
-    "model": "densenet121",  # 2018: of single networks at 512², private macro F1 DenseNet-121 .509, ResNet34 .502, ResNet50 .497
-    "weights": "imagenet",  # README, "Starting from published weights": HEp-2 76 % -> 91 %
+    "model": "densenet121",  # 2018: of single networks at 512², private macro F1: DenseNet-121 .509, ResNet34 .502, ResNet50 .497
+    "weights": "imagenet",  # HEp-2, EfficientNet-Lite0: 76 % -> 91 % ("Starting from published weights" in the README)
     "stem": "mean",
     "channels": "rgby",
-    "size": 512,  # 2018: 256² -> 512²: +.048 DenseNet-121, +.024 ResNet50
+    "size": 512,  # 2018: from 256²: +.048 DenseNet-121, +.024 ResNet50
     "fit": "resize",
-    "normalise": "image",
+    "normalise": "dataset",
     "augment": "d4",
-    "epochs": 30,
+    "epochs": 30,  # not measured
     "batch_size": 64,
-    "loss": "1:bce",
-    "optimiser": "adamw",
+    "loss": "1:bce",  # E1: every other one is worse
+    "optimiser": "adamw",  # not measured, like the rate
     "lr": 3e-4,
     "momentum": 0.0,
-    "weight_decay": 0.02,
-    "decay_norms": False,
+    "weight_decay": 1e-4,
     "l1": 0.0,
-    "clip": 1.0,
+    "clip": 0.0,
     "warmup": 1.0,
     "lr_schedule": "cosine",
     "plateau": "none",
     "patience": 0.0,
     "min_gain": 0.0,
     "min_gain_mode": "abs",
-    "ema": 0.999,
     "early_stop": 0,
-    "keep": "last",
+    "keep": "last",  # so that oof.csv is of no epoch chosen on it
     "score_threshold": "best",
     "valid_tta": 4,
-    "tta": 8,
+    "tta": 4,  # E8: better than 1; 8, the maximum of views, and crops are not better than 4
     "single_label": False,
 }
-
-# From the weights of `best` (--weights runs/best/fold0), where the images are there in full: 2018, more at 1024², no clean comparison.
+# Six epochs from the weights of `best` (--weights runs/best/fold0) where the images are there in full. 2018: more at 1024², no clean
+# comparison.
 BEST_1024 = BEST | {"size": 1024, "epochs": 6, "batch_size": 16, "lr": 1e-4, "warmup": 0.5}
-# For a T4 with 16 GB and a week's 30 hours of a Kaggle account.
+# For a T4 of 16 GB, five folds within the 30 hours a week of a Kaggle account (estimated).
 BEST_T4 = BEST | {"size": 384, "epochs": 18, "batch_size": 32, "valid_tta": 1}
 
 RECIPES = {

@@ -32,6 +32,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from utils.cli import check_least, clock, option_parser, run_script
 from utils.engine.interrupt import SIGNALS
@@ -159,19 +160,20 @@ def check_needed(places, todo):
 
 def print_plan(chosen, parts, places, todo):
     """Print what is left to train and to predict, the time and the disk that it takes."""
-    cores, counted = len(slots()), set()
-    for (name, experiment, on), own in zip(chosen, parts, strict=True):
-        left = {(task.run, part): value for task in own for part, value in task.left().items()}
+    counted, own = set(), OWN_DATA in places
+    beside = max(1, torch.cuda.device_count()) if own else len(slots())  # processes at once
+    for (name, experiment, on), tasks in zip(chosen, parts, strict=True):
+        left = {(task.run, part): value for task in tasks for part, value in task.left().items()}
         seconds = sum(value for key, value in left.items() if key not in counted)
         new = sum(part is None and (run, part) not in counted for run, part in left)
         counted |= set(left)
         what = f"{plural(len(experiment.arms), 'arm')} x {plural(experiment.seeds, 'seed')}"
-        print(f"{name:5}{experiment.compares}, {on}: {what}, {new} to train, {seconds / 60 / cores:.0f} min")
-    drawing = sum(place.seconds for place in places.values()) / cores
-    seconds = sum(sum(task.left().values()) for task in todo) / cores + drawing
+        print(f"{name:5}{experiment.compares}, {on}: {what}, {new} to train, {seconds / 60 / beside:.0f} min")
+    drawing = sum(place.seconds for place in places.values()) / beside
+    seconds = sum(sum(task.left().values()) for task in todo) / beside + drawing
     disk = sum(task.disk for task in todo) + sum(place.disk for place in places.values())
     free = shutil.disk_usage(".").free
-    where = plural(cores, "H200 GPU" if OWN_DATA in places else "CPU core")
+    where = plural(beside, "H200 GPU" if own else "CPU core")
     print(f"left: {plural(len(todo), 'network')}, about {clock(seconds)} on {where}, drawing {clock(drawing)} of it")
     print(f"disk: about {data_size(disk)}, {data_size(free)} are free\n")
 
