@@ -8,6 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
+    python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
@@ -25,6 +26,7 @@ Nothing of the training augmentation is loaded here.
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,7 @@ from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, load_sample, parse_channels, scan_folders
+from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
@@ -70,6 +72,8 @@ def parse_args():
     arg = parser.add_argument
     arg("runs", nargs="+", metavar="RUN", help="run folder, fold folder or checkpoint; several are averaged")
     arg("--images", action="append", help="folder of images or images.csv, may be repeated (default: input/test)")
+    text = "red, yellow or both, separated by a comma: do not read this stain, which counts as black"
+    arg("--without", action="append", metavar="CHANNEL", help=text)
     arg("--ids", metavar="CSV", help="which Ids, in which order (default: all images, sorted)")
     fold = "only rows of this fold, if --ids is a folds.csv; -2: external test set"
     arg("--fold", type=int, metavar="K", help=fold)
@@ -104,6 +108,7 @@ def parse_args():
     arg("--combine", metavar="COLUMN", help=text)
     arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
     args = parser.parse_args()
+    args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
     args.out = args.out or (None if args.benchmark else "predictions.csv")
     return args
 
@@ -122,6 +127,8 @@ def main():
 def check_options(args):
     check_outputs([args.out, args.names, args.sheet, args.embed])
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1, sheet_limit=(1, MOST_ON_SHEET))
+    if other := [name for name in args.without if name not in MISSABLE]:
+        raise InputError(f"--without {other[0] or repr('')} is not possible; give red, yellow or red,yellow")
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
     if args.benchmark and (args.names or args.sheet or args.embed):
@@ -148,6 +155,11 @@ def saving_memory(networks=2, chunk=1):
 def predict(args, context, device, used):
     """used: takes up what of memory depends on."""
     networks, configs = load_networks(args.runs, device)
+    if args.without:
+        configs = [without_channels(config, args.without) for config in configs]
+        print(
+            f"without {' and '.join(args.without)}, black in every image; images unlike the training images are not counted"
+        )
     config = configs[0]
     if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
         raise InputError(
@@ -172,14 +184,14 @@ def predict(args, context, device, used):
     used |= {"networks": len(networks), "chunk": chunk}
 
     channels = parse_channels(config.channels)
-    watch = None if args.benchmark else unlike_training.watch(fold_folders(args.runs), channels.names)
+    watch = None if args.benchmark or args.without else unlike_training.watch(fold_folders(args.runs), channels.names)
     folders = args.images or ["input/test"]
     scanned = scan_folders(folders)
     ids = read_ids(args.ids, args.fold) if args.ids else sorted(scanned)
     if not ids:
         fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; {fix}")
-    files = find_files(folders, ids, channels, scanned)
+    files = find_files(folders, ids, channels, scanned, MISSABLE)
     groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
     cache = None if args.no_cache or args.benchmark else args.cache
     images, sizes = context.local_main_first(
@@ -225,6 +237,7 @@ def predict(args, context, device, used):
         found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
         if context.is_main:
             about = {"fold": config.fold, "run": args.runs[0], "model": config.model, "layer": last_layer}
+            about |= {"without": ",".join(args.without)}
             embeddings.write(args.embed, ids, found, probabilities, config.class_names, **about)
         print(f"input of {last_layer}, {plural(found.shape[1], 'number')} an image -> {args.embed}")
     if context.is_main and (args.names or args.sheet):
@@ -232,7 +245,7 @@ def predict(args, context, device, used):
         calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
         if args.names:
             columns = {} if unlike is None else dict(unlike if groups is None else unlike[["unlike_training"]])
-            count = location_table.write(args.names, calls, ids, groups, **columns)
+            count = location_table.write(args.names, calls, ids, groups, ",".join(args.without), **columns)
             print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
             write_sheet(args, networks, configs, calls, ids, files, scanned, unlike)
@@ -258,6 +271,14 @@ def fold_folders(runs):
     return [path.parent for run in runs for path in checkpoint.find_checkpoints(run)]
 
 
+def without_channels(config, names):
+    """Return the config of a network whose channels `names` are not read."""
+    if unused := [name for name in names if name not in parse_channels(config.channels).names]:
+        what = f"the network of {config.name} does not use {unused[0]} (channels {config.channels})"
+        raise InputError(f"{what}; leave out --without {unused[0]}")
+    return replace(config, channels=f"{config.channels}-{''.join(name[0] for name in names)}")
+
+
 def same_tta(runs, configs):
     """The number of TTA views that all networks were trained to be predicted with."""
     counts = sorted({config.tta for config in configs})
@@ -281,7 +302,7 @@ def write_sheet(args, networks, configs, calls, ids, files, scanned, unlike):
             unusual = "" if unlike is None else unlike["reason"][row]
             yield location_sheet.card(id_, image, channels, map_, rows, unusual)
 
-    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards())
+    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards(), args.without)
     print(f"{plural(len(first), 'image')} -> {args.sheet}")
 
 

@@ -33,7 +33,7 @@ from utils.data import augment, mixing, sampling
 from utils.data.cache import warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Samples, dataset_moments
-from utils.data.images import LEAST_SIDE, MOST_SIDE, parse_channels
+from utils.data.images import LEAST_SIDE, MISSABLE, MOST_SIDE, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
 from utils.data.loader import begin_epoch, count_steps, make_loader, naming_file_of_crashed_worker, pick_workers
 from utils.data.readable import open_readable
@@ -104,6 +104,8 @@ def parse_args():
     normalise = "by statistics of the training set, of each image, or not"
     arg("--normalise", choices=NORMALISATIONS, help=normalise, group=data)
     arg("--augment", help='none, d4, gain, chen, or stages: "1:chen 21:chen_strong"', group=data)
+    drop = "of red and of yellow of a training image to be black, for predict.py --without"
+    arg("--drop-channels", type=float, metavar="P", help=f"probability {drop}", group=data)
     mix = "join training images and labels in pairs: a rectangle or the mean, labels of both or by area"
     arg("--mix", choices=["none", *mixing.MIXES], help=mix, group=data)
     arg("--mix-probability", type=float, metavar="P", help="of a training image to be mixed", group=data)
@@ -322,7 +324,7 @@ def plan_epoch(args, schedule, channels, targets):
     sampler = sampling.build(args.sampler, targets, args.epochs)
     steps = count_steps(len(targets) if sampler is None else len(sampler), args.batch_size)
     first_steps(schedule, steps, f"--loss {args.loss!r}")
-    return sampler, augment.build(args.augment, channels.names, steps)
+    return sampler, augment.build(args.augment, channels.names, steps, args.drop_channels)
 
 
 def check_options(args):
@@ -350,7 +352,11 @@ def check_options(args):
     if not is_score_threshold(args.score_threshold):
         raise InputError(f"--score-threshold {args.score_threshold!r} is neither best nor a number from 0 to 1; fix it")
     augment.parse(args.augment)
-    parse_channels(args.channels)
+    if not 0 <= args.drop_channels < 1:
+        raise InputError(f"--drop-channels {args.drop_channels:g} is out of range; give 0 or more, less than 1")
+    if not set(MISSABLE) & set(parse_channels(args.channels).names) and args.drop_channels:
+        what = f"--drop-channels is of {' and '.join(MISSABLE)}, which --channels {args.channels} lack"
+        raise InputError(f"{what}; leave it out")
     if args.accumulate > max(1, args.batch_size // 2):
         raise InputError(
             f"--accumulate {args.accumulate} leaves micro-batches of less than two images of --batch-size {args.batch_size}; give fewer"

@@ -8,7 +8,7 @@ import torch
 from conftest import refuse, succeed, train_options, write_images
 from scipy import ndimage
 
-from utils.data import augment, transforms
+from utils.data import augment, mixing, transforms
 from utils.data.dataset import Samples
 from utils.data.images import find_files, parse_channels
 from utils.data.loader import begin_epoch, make_loader
@@ -78,6 +78,40 @@ def test_a_stage_by_step_begins_within_an_epoch_and_so_after_an_interruption(tmp
     none, all_ = [False] * 4, [True] * 4
     assert changed(1) == [none] * 3 and changed(2) == changed(2, workers=2) == [none, none, all_]
     assert changed(2, skip=4) == [none, all_] and changed(3) == [all_] * 3
+
+
+@pytest.mark.parametrize("text, mix", [("none", None), ("d4", None), ("chen", mixing.Mix("cutmix", 0.5))])
+def test_red_and_yellow_are_dropped_each_by_itself_after_all_else(tmp_path, text, mix):
+    """For any workers, after an interruption too, and the rest of the image and its labels stay as they were."""
+    ids, channels = [f"i{n:02}" for n in range(12)], parse_channels("rgby")
+    write_images(tmp_path, ids, size=24)
+    files = find_files([tmp_path], ids, channels)
+
+    def load(drop, workers=0, skip=0, epochs=range(1, 26)):
+        chain = augment.build(text, channels.names, 3, drop)
+        samples = Samples(files, channels, 24, "resize", "image", np.eye(12), chain, random_crop=True, mix=mix)
+        loader = make_loader(samples, 4, workers, torch.device("cpu"), shuffle=True)
+        found = [batch for epoch in epochs for batch in begin_epoch(loader, epoch, skip)]
+        return [torch.cat([batch[name] for batch in found]) for name in ("images", "targets", "mean", "std")]
+
+    (images, labels, *_), (plain, same, *_) = dropped, _ = load(0.25), load(0.0)
+    black, before = ((part == 0).flatten(2).all(2) for part in (images, plain))
+    lost = black & ~before
+    assert torch.equal(labels, same) and torch.equal(images, plain * ~lost[:, :, None, None])
+    assert not lost[:, 1:3].any(), "green and blue stay"
+    both = lost[:, 0] & lost[:, 3]
+    assert lost[:, [0, 3]].float().mean(0).tolist() == pytest.approx([0.25, 0.25], abs=0.08) and 6 < both.sum() < 35
+    assert not any(part[lost].any() for part in dropped[2:]), "of what the network sees"
+    for one, other in zip(load(0.25, 2, epochs=[1, 2]), load(0.25, epochs=[1, 2]), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(load(0.25, skip=4, epochs=[2])[0], load(0.25, epochs=[2])[0][4:])
+
+
+@pytest.mark.parametrize(
+    "words, says", [([1], "out of range"), (["nan"], "out of range"), ([0.5, "--channels", "gb"], "lack")]
+)
+def test_drops_that_cannot_be_are_refused(words, says, atlas, folds, tmp_path):
+    refuse("train", *train_options(atlas, folds, tmp_path), "--drop-channels", *words, says=says)
 
 
 class Chosen(A.ImageOnlyTransform):

@@ -31,6 +31,7 @@ def batch_of(folder, ids, spec, size=8, fit="resize", normalise="none", workers=
 
 SETS = {"rgby": [10, 20, 30, 90], "bgry": [30, 20, 10, 90], "rgb": [10, 20, 30], "green": [20], "g": [20]}
 SETS |= {"yb": [90, 30], "rgb+y/3": [40, 50, 60]}
+SETS |= {"bgry-y": [30, 20, 10, 0], "rgby-r-y": [0, 20, 30, 0], "rgb+y/3-y": [10, 20, 30], "rgb+y/3-r": [30, 50, 60]}
 
 
 @pytest.mark.parametrize("spec, values", SETS.items())
@@ -41,7 +42,9 @@ def test_channel_sets_reach_the_network_in_their_order(known, spec, values):
     assert (planes[0, :, 0, 0] * 255).tolist() == pytest.approx(values, abs=1e-3)
 
 
-@pytest.mark.parametrize("spec", ["", "rgbx", "rr", "rgb+r/3", "rgb+y/0", "rgby/3", "Green ", "cyan"])
+@pytest.mark.parametrize(
+    "spec", ["", "rgbx", "rr", "rgb+r/3", "rgb+y/0", "rgby/3", "Green ", "cyan", "rgb-y", "rg-rg", "rgby-x", "rgby-"]
+)
 def test_impossible_channel_sets_are_refused(spec):
     with pytest.raises(InputError):
         parse_channels(spec)
@@ -104,6 +107,24 @@ def test_mixed_channels_are_normalised_after_mixing(tmp_path):
     planes = Normaliser(samples.channels.mix, "image", None, None, torch.device("cpu"))(next(batches(loader)))
     assert planes.mean((2, 3)).numpy() == pytest.approx(0, abs=1e-4)
     assert planes.std((2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("normalise", ["image", "dataset", "none"])
+def test_a_channel_that_is_not_read_is_a_black_one(tmp_path, normalise):
+    """Of whose file nothing is needed; the others' planes are what they were."""
+    ids, planes = ["a", "b"], []
+    write_images(tmp_path, ids, size=24)
+    mean, std = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]
+    for spec in ("bgry", "bgry-y", "bgry"):
+        samples, loader = batch_of(tmp_path, ids, spec, 16, "crop", normalise)
+        normaliser = Normaliser(samples.channels.mix, normalise, mean, std, torch.device("cpu"))
+        planes.append(normaliser(next(batches(loader))))
+        for id_ in ids:
+            cv2.imwrite(str(tmp_path / f"{id_}_yellow.png"), np.zeros((24, 24), np.uint8))
+    whole, without, black = planes
+    torch.testing.assert_close(without, black, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(without[:, :3], whole[:, :3], rtol=1e-5, atol=1e-5)
+    assert without.shape == (8, 4, 16, 16) and not torch.equal(whole, black)
 
 
 def test_dataset_moments_are_those_of_all_pixels(tmp_path):

@@ -76,7 +76,7 @@ def test_stopped_after_every_step_a_training_ends_as_if_it_had_not_been(words, u
 def test_cosine_and_groups_of_weights_go_on_within_the_warm_up_and_after(words, tmp_path):
     """Stopped after each of the first four steps, three of which are the warm-up; the rates are those of the steps."""
     more = {"plateau": "none", "lr-schedule": "cosine", "warmup": 0.7, "weight-decay": 0.1, "optimiser": "adamw"}
-    more |= {"accumulate": 2, "keep": "last"}
+    more |= {"accumulate": 2, "keep": "last", "drop-channels": 0.5}
     succeed("train", *words(tmp_path, name="whole", **more), "--no-decay-norms")
     parts = [*words(tmp_path, name="parts", **more), "--no-decay-norms"]
     for _ in range(4):

@@ -13,14 +13,18 @@ from import_graph import imported_by
 from layouts import MAPPING, imagej_stack, read_folder
 from torchrun import together
 
+import predict
 from utils import models
 from utils.data.dataset import Normaliser, Samples
 from utils.data.images import find_files, parse_channels
 from utils.data.loader import make_loader
 from utils.engine import checkpoint, inference
+from utils.engine.recipes import RECIPES
 from utils.engine.weights import GAPNET_AUTHORS
+from utils.errors import InputError
 from utils.files import write_json
 from utils.opencv import cv2
+from utils.runs.config import RunConfig
 from utils.runs.predictions import read_predictions
 
 CPU = torch.device("cpu")
@@ -306,9 +310,56 @@ def test_two_processes_write_the_same_names_page_and_embeddings(run, atlas, thre
     assert len(set(found[0][:, 0])) == 16
 
 
+def test_images_without_yellow_are_predicted_and_every_result_says_so(run, atlas, thresholds, tmp_path):
+    """As images with a black channel are, in crops too; those that have yellow, as if they had not."""
+    for folder in ("lacking", "black"):
+        shutil.copytree(atlas / "test", tmp_path / folder)
+        for path in (tmp_path / folder).glob("*_yellow.png"):
+            path.unlink() if folder == "lacking" else cv2.imwrite(str(path), np.zeros((64, 64), np.uint8))
+    refuse("predict", run, "--images", tmp_path / "lacking", says=["16 channel files missing", "--without yellow"])
+    found = {}
+    for name, words in {"lacking": ["yellow"], "black": [], "whole": ["yellow"]}.items():
+        images = atlas / "test" if name == "whole" else tmp_path / name
+        words = [*named(tmp_path / f"of_{name}", thresholds, "--crops", 4), *(["--without", *words] if words else [])]
+        words += ["--embed", tmp_path / f"of_{name}/e.npz", "--amp", "off", "--cache", tmp_path / "cache"]
+        out = succeed("predict", run / "fold0", "--images", images, *words).out
+        assert ("without yellow, black in every image" in out) == (name != "black")
+        found[name] = read_predictions(tmp_path / f"of_{name}/p.csv")
+    assert found["lacking"].equals(found["whole"]) and not found["black"].empty
+    assert found["lacking"].to_numpy() == pytest.approx(found["black"].to_numpy(), abs=1e-5)
+    table = pd.read_csv(tmp_path / "of_lacking/names.csv")
+    assert (table.pop("without") == "yellow").all()
+    pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "of_black/names.csv")[[*table]], atol=1e-5)
+    assert "without the yellow channel" in (tmp_path / "of_lacking/page.html").read_text()
+    assert "without the" not in (tmp_path / "of_black/page.html").read_text()
+    one, other = (np.load(tmp_path / f"of_{name}/e.npz") for name in ("lacking", "black"))
+    assert one["without"] == "yellow" and other["without"] == ""
+    assert one["X"] == pytest.approx(other["X"], abs=1e-4)
+
+
+def test_a_channel_that_the_network_does_not_use_cannot_be_left_out():
+    config = RunConfig(**RECIPES["gapnet_pl"] | {"channels": "rgb", "name": "three"}, class_names=["a"])
+    assert predict.without_channels(config, ["red"]).channels == "rgb-r"
+    with pytest.raises(
+        InputError, match=r"network of three does not use yellow \(channels rgb\); leave out --without yellow"
+    ):
+        predict.without_channels(config, ["red", "yellow"])
+
+
+def test_wells_without_red_and_yellow_are_combined(run, atlas, thresholds, tmp_path):
+    ids = pd.read_csv(atlas / "sample_submission.csv")[["Id"]].assign(well="A1")
+    ids.to_csv(tmp_path / "ids.csv", index=False)
+    words = ["--images", atlas / "test", "--ids", tmp_path / "ids.csv", "--combine", "well"]
+    succeed("predict", run, *words, "--without", "yellow", "--without", "red, yellow", *named(tmp_path, thresholds))
+    assert (pd.read_csv(tmp_path / "names.csv")["without"] == "red,yellow").all()
+    assert "without the red and yellow channels" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     "words, says",
     [
+        (["--without", "blue"], "give red, yellow or red,yellow"),
+        (["--without", "yellow,"], "give red, yellow or red,yellow"),
         (["--names", "n.csv"], ["has no thresholds.json", "run python threshold.py"]),
         (["--names", "n.csv", "--combine", "well"], "as --ids or --images"),
         (["--thresholds", "0.5"], "add --names"),

@@ -43,6 +43,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # do not check for a new
 import albumentations as A  # noqa: E402
 
 from utils.data import transforms  # noqa: E402
+from utils.data.images import MISSABLE  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 from utils.opencv import cv2  # noqa: E402
 from utils.schedule import first_steps, parse_stages, stage_at  # noqa: E402
@@ -143,32 +144,36 @@ def seed_transform(transform, seed):
 
 class Augmentation:
     """The training augmentation of a run, picklable. names: of `AUGMENTATIONS`, one a stage. first_steps: steps before each stage.
-    channels: list of names, in order."""
+    channels: list of names, in order. drop: probability of each channel of `MISSABLE` to be black, last of all."""
 
-    def __init__(self, names, first_steps, channels):
+    def __init__(self, names, first_steps, channels, drop=0.0):
         self.first_steps = first_steps
         self.transforms = [AUGMENTATIONS[name][0](channels) for name in names]
         self.negative = [AUGMENTATIONS[name][1] if PROTEIN in channels else 0.0 for name in names]
         self.protein = channels.index(PROTEIN) if PROTEIN in channels else None
+        self.drop, self.missable = drop, [place for place, name in enumerate(channels) if name in MISSABLE]
 
     def __call__(self, image, targets, step, seed):
         """Augment (H, W, C) uint8 or float32 in [0, 1] and labels (classes,): -> both. step: how many the training has made before.
         `seed` determines all random choices. Without labels (None) no sample becomes negative."""
         stage = stage_at(self.first_steps, step)
         transform = self.transforms[stage]
-        if transform is None:
-            return image, targets
-        stream = seed_transform(transform, seed)
-        image = transform(image=image)["image"]
+        stream = random.Random(seed) if transform is None else seed_transform(transform, seed)
+        image = image if transform is None else transform(image=image)["image"]
+        black = []
         if targets is not None and stream.random() < self.negative[stage]:
-            image, targets = np.array(image), np.zeros_like(targets)
-            image[..., self.protein] = 0
+            black, targets = [self.protein], np.zeros_like(targets)
+        if self.drop:
+            black += [place for place in self.missable if stream.random() < self.drop]
+        if black:
+            image = np.array(image)
+            image[..., black] = 0
         return image, targets
 
 
-def build(text, channels, steps_per_epoch=1):
-    """Return the Augmentation of a schedule such as "1:chen 21:chen_strong", or None if it does nothing."""
+def build(text, channels, steps_per_epoch=1, drop=0.0):
+    """Return the Augmentation of a schedule such as "1:chen 21:chen_strong", or None if it does nothing. drop: as of it."""
     stages = parse(text)
     names = [stage.value for stage in stages]
     steps = first_steps(stages, steps_per_epoch, "augmentation")
-    return None if set(names) == {"none"} else Augmentation(names, steps, list(channels))
+    return None if set(names) == {"none"} and not drop else Augmentation(names, steps, list(channels), drop)

@@ -31,6 +31,7 @@ from utils.safe_load import file_size
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 CHANNELS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
+MISSABLE = ("red", "yellow")  # channels without which a network can still predict
 LEAST_SIDE = 16  # pixels of the smallest network input
 MOST_SIDE = 8192  # pixels: MOST_PIXELS is its square
 MOST_BYTES = 2**30  # of a file: the largest image with four channels of 16 bits has half of it
@@ -292,7 +293,7 @@ def join_planes(planes):
 @dataclass(frozen=True)
 class ChannelSet:
     """The channels to read, in order. mix: matrix (planes, len(names)) whose rows weight the channels of each input
-    plane; None: the channels are the planes."""
+    plane, zeros for a plane that stays black; None: the channels are the planes."""
 
     names: tuple
     mix: tuple | None = None
@@ -304,7 +305,11 @@ class ChannelSet:
 
 def parse_channels(spec):
     """Parse a channel set: letters in any order (``rgby``, ``bgry``), one name (``green``), or letters with a fraction
-    of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B")."""
+    of another channel added to each (``rgb+y/3``: Xception/GapNet poster, "a third of yellow added to R, G, B"). After
+    a minus, letters of those that are not read and count as black, with as many planes (``rgby-y``)."""
+    spec, *missing = spec.split("-")
+    if missing:
+        return _without(parse_channels(spec), "".join(missing))
     if spec in CHANNELS.values():
         return ChannelSet((spec,))
     if match := re.fullmatch(r"([rgby]+)\+([rgby])/([1-9]\d?)", spec):
@@ -316,6 +321,16 @@ def parse_channels(spec):
         return ChannelSet(tuple(CHANNELS[letter] for letter in spec))
     allowed = "letters of rgby, each once (rgby, rgb, bgry), green, or rgb+y/3"
     raise InputError(f"channels {spec!r} not understood; use {allowed}")
+
+
+def _without(channels, letters):
+    """Return a ChannelSet whose `letters` are not read, but keep their planes."""
+    missing = {CHANNELS.get(letter) for letter in letters}
+    kept = [place for place, name in enumerate(channels.names) if name not in missing]
+    if not kept or not missing or not missing <= set(channels.names):
+        raise InputError(f"channels {', '.join(channels.names)} without {letters!r} not understood")
+    mix = channels.mix or np.eye(len(channels.names)).tolist()
+    return ChannelSet(tuple(channels.names[place] for place in kept), tuple(tuple(row[k] for k in kept) for row in mix))
 
 
 HIDDEN = "._"  # macOS writes "._x_red.png" beside x_red.png
@@ -361,10 +376,11 @@ def scan_folders(folders):
     return merged
 
 
-def find_files(folders, ids, channels, found=None):
+def find_files(folders, ids, channels, found=None, missable=()):
     """Find each id's channels, in the order of `channels.names`: -> a list of tuples of paths, one per id.
 
-    found: the result of `scan_folders(folders)`, if known. Raise InputError for ids without an image or channel.
+    found: the result of `scan_folders(folders)`, if known. missable: channels that the caller's --without can leave out.
+    Raise InputError for ids without an image or channel.
     """
     found = scan_folders(folders) if found is None else found
     where = listing(folders)
@@ -375,7 +391,9 @@ def find_files(folders, ids, channels, found=None):
         what = f"{plural(len(absent), 'Id')} of {len(ids):,} without an image in {where}: {listing(absent)}"
         raise InputError(what + note)
     if lacking := [f"{id_}_{name}" for id_ in ids for name in channels.names if name not in found[id_]]:
-        raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}")
+        names = [name for name in channels.names if any(name not in found[id_] for id_ in ids)]
+        fix = f"; predict without: --without {','.join(names)}" if set(names) <= set(missable) else ""
+        raise InputError(f"{plural(len(lacking), 'channel file')} missing in {where}: {listing(lacking)}{fix}")
     return [tuple(found[id_][name] for name in channels.names) for id_ in ids]
 
 

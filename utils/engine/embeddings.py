@@ -95,12 +95,12 @@ def write(path, ids, embeddings, probabilities, classes, fold, **about):
     """Write embeddings (N, F) with the images' Ids and probabilities (N, C).
 
     .h5ad: X, `obs_names`, `obs["fold"]` of the network, `obsm["probabilities"]` (a DataFrame with the classes as
-    columns), and `about` in `uns`. .npz: arrays X, Id, probabilities and classes.
+    columns), and `about` in `uns`. .npz: arrays X, Id, probabilities, classes, and a text for each of `about`.
     """
     with whole_file(path, "wb") as file:
         if str(path).endswith(".npz"):
             named = {"Id": np.array(ids, str), "classes": np.array(classes, str)}
-            np.savez(file, X=embeddings, probabilities=probabilities, **named)
+            np.savez(file, X=embeddings, probabilities=probabilities, **named, **about)
         else:
             file.write(_h5ad(ids, embeddings, probabilities, classes, fold, about))
 

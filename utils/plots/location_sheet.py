@@ -84,12 +84,15 @@ def rows_of(calls, number):
     return [Row(*(column[place] for column in values)) for place in order]
 
 
-def write_sheet(path, runs, shown, total, cards):
+def write_sheet(path, runs, shown, total, cards, without=()):
     """Write a page. runs: paths of the runs that predicted. shown, total: number of images on the page, and of all.
-    cards: iterable of results of `card`."""
+    cards: iterable of results of `card`. without: names of channels that the networks were not shown."""
     title = "Where the protein is"
     which = f"The first {shown:,} of {total:,} images" if shown < total else plural(total, "image")
-    notes = (f"{which}, predicted by {', '.join(map(str, runs))}.", EXPLANATION)
+    lacking = (
+        f" without the {' and '.join(without)} channel{'s' * (len(without) > 1)}; F1 is with all" if without else ""
+    )
+    notes = (f"{which}, predicted by {', '.join(map(str, runs))}{lacking}.", EXPLANATION)
     with whole_file(path) as file:
         file.write(
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -108,6 +108,7 @@ class RunConfig:
     fit: str = _field(_one_of(FITS))
     normalise: str = _field(_one_of(NORMALISATIONS))
     augment: str = _field(_TEXT)
+    drop_channels: float = _field(_NUMBER, 0.0)
     mix: str = _field(_one_of(("none", *MIXES)), "none")
     mix_probability: float = _field(_NUMBER, 0.5)
     sampler: str = _field(_one_of(("none", *SAMPLERS)), "none")

@@ -7,6 +7,7 @@
     held_out_f1    cross-fitted F1 of the class at this threshold; empty if it was not measured
     fields         number of images combined, if they are
     unlike_training, reason    of `unlike_training.judge`, if the run has an image_statistics.json; combined: the mean alone
+    without        channels that the networks were not shown, if any
 
 Locations of an image are ordered by how far the probability is above its threshold, in log odds.
 """
@@ -81,7 +82,7 @@ def combine(calls, images, groups):
 def read_groups(path, column, ids):
     """The value of a column in a table of images for each of `ids`: -> Series named `column`. Raises InputError for an Id
     that is missing or without a value, and for a column that a table of names has itself."""
-    if column in ("Id", "fields", "unlike_training", *COLUMNS):
+    if column in ("Id", "fields", "unlike_training", "without", *COLUMNS):
         raise InputError(f"--combine {column} would give two columns of this name; rename it in {path}")
     table = read_table(path, ["Id", column], what="a table of images")
     check_ids(path, table["Id"])
@@ -94,11 +95,11 @@ def read_groups(path, column, ids):
     return values
 
 
-def write(path, calls, ids, groups=None, **columns):
+def write(path, calls, ids, groups=None, without="", **columns):
     """Write a table of names: -> number of locations in it. ids: of the N images. groups: of `read_groups`, to combine
-    them. columns: further ones, (N,) each."""
+    them. without: what the column of this name says. columns: further ones, (N,) each."""
     images = pd.DataFrame({"Id": ids, **columns})
     if groups is not None:
         calls, images = combine(calls, images, groups)
-    write_csv(path, calls.table(images))
+    write_csv(path, calls.table(images.assign(without=without) if without else images))
     return int(calls.decisions.sum())
