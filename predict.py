@@ -161,22 +161,10 @@ def predict(args, context, device, used):
             f"without {' and '.join(args.without)}, black in every image; images unlike the training images are not counted"
         )
     config = configs[0]
-    if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
-        raise InputError(
-            "--benchmark measures one network and the mean of its TTA views; name one fold, and no --tta-reduce"
-        )
-    if args.crops > 1 and config.fit == "crop":
-        raise InputError(f"{args.runs[0]} was trained on crops and predicts all tiles of an image; leave out --crops")
+    check_runs(args, networks, configs)
     fit = "zoom" if args.crops > 1 else config.fit
-    if args.fold is not None and args.fold >= 0:
-        check_fold(configs, args.fold)
-    if args.names or args.sheet:
-        thresholds = args.thresholds or find_thresholds(args.runs)
-        rule, f1 = read_rule(thresholds, config.class_names), read_held_out_f1(thresholds, config.class_names)
-    if args.sheet:
-        grad_cam.check_maps(networks, configs)
-    if args.embed:
-        last_layer = embeddings.find_layer(networks, config)
+    decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
+    last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
     batch_size = args.batch_size or config.batch_size
@@ -240,7 +228,8 @@ def predict(args, context, device, used):
             about |= {"without": ",".join(args.without)}
             embeddings.write(args.embed, ids, found, probabilities, config.class_names, **about)
         print(f"input of {last_layer}, {plural(found.shape[1], 'number')} an image -> {args.embed}")
-    if context.is_main and (args.names or args.sheet):
+    if decisions and context.is_main:
+        rule, f1 = decisions
         scores = rule.scores(probabilities.astype(str).astype(np.float64))  # as read from a file
         calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
         if args.names:
@@ -250,6 +239,26 @@ def predict(args, context, device, used):
         if args.sheet:
             write_sheet(args, networks, configs, calls, ids, files, scanned, unlike)
     context.barrier()  # no process leaves while another still listens to it
+
+
+def check_runs(args, networks, configs):
+    """Refuse what cannot be done with these networks."""
+    if args.benchmark and (len(networks) > 1 or args.tta_reduce != "mean"):
+        raise InputError(
+            "--benchmark measures one network and the mean of its TTA views; name one fold, and no --tta-reduce"
+        )
+    if args.crops > 1 and configs[0].fit == "crop":
+        raise InputError(f"{args.runs[0]} was trained on crops and predicts all tiles of an image; leave out --crops")
+    if args.fold is not None and args.fold >= 0:
+        check_fold(configs, args.fold)
+    if args.sheet:
+        grad_cam.check_maps(networks, configs)
+
+
+def read_decisions(args, classes):
+    """-> DecisionRule, held-out F1 of each class."""
+    thresholds = args.thresholds or find_thresholds(args.runs)
+    return read_rule(thresholds, classes), read_held_out_f1(thresholds, classes)
 
 
 def load_networks(runs, device):
