@@ -79,3 +79,15 @@ def ignored_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def refusal(error, path):
+    """Return the InputError that says why the image at `path` was not read; raise RuntimeError, which names it, for a fault of
+    the kit."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError):
+        return InputError(f"out of memory while reading {path}; give fewer --workers")
+    if refused := explain_system_error(error):
+        return InputError(refused)
+    raise RuntimeError(f"{path} could not be read") from error

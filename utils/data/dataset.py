@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from utils.data.cache import Images
 from utils.data.crops import corner_crops, random_crop, random_zoom, size_to_load, tiles
-from utils.errors import InputError, explain_system_error
+from utils.errors import refusal
 from utils.opencv import cv2
 
 IDLE = -1  # instead of a row, while a DataLoader worker reads no sample
@@ -25,18 +25,6 @@ class Key(NamedTuple):
     step: int
     repeat: int = 0
     whole: int = 0
-
-
-def refusal(error, path):
-    """Return the InputError that says why the image at `path` was not read; raise RuntimeError, which names it, for a fault of
-    the kit."""
-    if isinstance(error, InputError):
-        return error
-    if isinstance(error, MemoryError):
-        return InputError(f"out of memory while reading {path}; give fewer --workers")
-    if refused := explain_system_error(error):
-        return InputError(refused)
-    raise RuntimeError(f"{path} could not be read") from error
 
 
 class Samples(Dataset):

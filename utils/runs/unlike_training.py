@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from utils.data.dataset import refusal
 from utils.data.image_statistics import OF_NUCLEI, image_statistics, statistic_names
-from utils.errors import InputError, plural
+from utils.errors import InputError, plural, refusal
 from utils.files import write_json
 from utils.parallel import cores
 from utils.safe_load import check_plain, read_json
