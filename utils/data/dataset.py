@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from utils.data.cache import Images
 from utils.data.crops import corner_crops, random_crop, random_zoom, size_to_load, tiles
-from utils.errors import refusal
+from utils.errors import InputError, refusal
 from utils.opencv import cv2
 
 IDLE = -1  # instead of a row, while a DataLoader worker reads no sample
