@@ -38,7 +38,7 @@ from utils.tools.image_lists import read_list
 from utils.tools.image_planes import CONVERTED, convert, list_planes
 
 # A pattern is a regular expression of a file's path without its ending. Groups: `stain`, or `n` where it is empty;
-# `colours`: of one RGB file; `Id`, or all others joined. Without a stain, the file's content tells its channels. The
+# `colours`: of one RGB file; `Id`, or all others joined. Without a stain, the file's content names its channels. The
 # first that fits counts.
 NUMBER, WELL = r"\d+", r"(?-i:[A-Z]{1,2}\d{1,2})"  # a site is s1, and a well S01
 COLOURS = "red|green|blue|yellow"
@@ -64,7 +64,7 @@ MEANING = "red: microtubules, green: the protein, blue: nuclei, yellow: endoplas
 STAIN_GROUPS = ("stain", "channel", "wavelength", "dye", "colour", "n", "channelnumber", "wavelengthnumber")
 NUMBERS = ("n", "site", "field", "row", "column", "z", "t")
 
-# One plane. folder: of the file, as a prefix of the Id if it is needed. columns: what else its name tells.
+# One plane. folder: of the file, as a prefix of the Id if it is needed. columns: what else its name says.
 Plane = namedtuple("Plane", "id stain path folder columns")
 
 
@@ -207,7 +207,7 @@ def _with_planes(folder, found):
 
 
 def guess_stains(planes, args):
-    """Tell the channels from the stains' names: -> {stain: channel}. Raise InputError, with a proposal, if in doubt."""
+    """Find the channels of the stains by their names: -> {stain: channel}. Raise InputError, with a proposal, if in doubt."""
     counts = Counter(plane.stain for plane in planes)
     surely = {stain: _meaning(stain, KNOWN, "fullmatch") for stain in counts}
     if all(surely.values()) and len(set(surely.values())) == len(surely):
@@ -231,7 +231,7 @@ def guess_stains(planes, args):
         "--stains",
         *(f"'{stain}={name}'" if " " in stain else f"{stain}={name}" for stain, name in proposal.items()),
     ]
-    raise InputError(f"tell the channels of the stains {seen} ({MEANING}); check and run: {' '.join(words)}")
+    raise InputError(f"say which channels the stains {seen} are ({MEANING}); check and run: {' '.join(words)}")
 
 
 def _meaning(stain, words, method):
@@ -257,7 +257,7 @@ def make_table(planes, stains, source):
             twice.append(f"{plane.id}, {channel} ({row[channel].name} and {plane.path.name})")
         rows[plane.id] = plane.columns | row | {channel: plane.path}
     if twice:
-        fix = "tell them apart in the Id with --match, or move one away"
+        fix = "give them different Ids with --match, or move one away"
         raise InputError(f"{source}: {plural(len(twice), 'channel')} in two files: {listing(twice)}; {fix}")
     channels = [name for name in CHANNELS.values() if name in stains.values()]
     others = [name for name in dict.fromkeys(name for row in rows.values() for name in row) if name not in channels]

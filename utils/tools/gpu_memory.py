@@ -1,12 +1,12 @@
-"""Estimate the GPU memory and hours of training, on any machine, by steps on fake tensors.
+"""Estimate GPU memory and hours of training, on any machine, on fake tensors.
 
-    python -m utils.tools.gpu_memory                  # every recipe as published
+    python -m utils.tools.gpu_memory               # every recipe as it is
     python -m utils.tools.gpu_memory chen --batch-size 16
     python -m utils.tools.gpu_memory chen --accumulate 4 --checkpointing
-    python -m utils.tools.gpu_memory best best_t4 --images 27965     # hours too
+    python -m utils.tools.gpu_memory best --images 27965     # hours too
 
 The estimate is the peak of weights, optimiser, activations and gradients, in
-float32 and in 16 bits (--amp). CUDA and cuDNN's workspace need about 1 GB more.
+float32 and in 16 bits (--amp). CUDA and cuDNN need about 1 GB more.
 """
 
 import warnings

@@ -22,7 +22,7 @@ IDS = (("plate",), ("well",), ("site", "field", "fieldid"))  # of CellProfiler's
 
 def read_list(path):
     """Read a list: -> [(Id, stain, path, folder, columns)]. Raise InputError for one of neither program, files that are
-    missing, and Ids that cannot be told."""
+    missing, and rows without a column for their Ids."""
     table, missing = read_table(path, [], "a list of images"), []
     if set(SUBCELL) & set(table):
         rows = list(_read_path_list(path, table, missing))
@@ -83,7 +83,7 @@ def _load_data_ids(path, table, metadata, stains):
             ids = [re.sub(rf"\.({'|'.join(ENDINGS)})$", "", text, flags=re.IGNORECASE) for text in ids]
             if len(set(ids)) == len(ids) and all(map(is_stem, ids)):
                 return ids
-    raise InputError(f"{path} has no column that tells its rows apart as Ids; add one named Metadata_Id")
+    raise InputError(f"{path} has no column of different values as Ids; add one named Metadata_Id")
 
 
 def _existing(table, folder, file, cell, missing):

@@ -2,7 +2,7 @@
 images and count those that are marked.
 
     python -m utils.tools.judge_unlike runs/chen/fold0 --images input/train
-    python -m utils.tools.judge_unlike runs/old/fold0 --images input/train --write
+    python -m utils.tools.judge_unlike runs/a/fold0 --images input/train --write
     python -m utils.tools.judge_unlike --images my_cells --others new_cells
 
 With the folder of a fold, its image_statistics.json marks the images that it
