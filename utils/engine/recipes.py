@@ -135,7 +135,7 @@ BEST = {
     "stem": "mean",
     "channels": "rgby",
     "size": 512,  # 2018: from 256²: +.048 DenseNet-121, +.024 ResNet50
-    "fit": "resize",
+    "fit": "resize",  # E7: zoom crops bring nothing
     "normalise": "image",  # E6: on a darker test set +.021 ± .007 of average precision, with another laboratory's rows +.087 ± .006
     "augment": "d4",
     "epochs": 30,  # not measured
