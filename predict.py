@@ -220,6 +220,7 @@ def predict(args, context, device, used):
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
     unlike = watch.judge(context) if watch else None
     if watch:
+        samples.watch = None  # --embed reads the images once more
         print(unlike_training.describe(ids, unlike))
     if args.embed:
         found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)

@@ -88,7 +88,12 @@ def parse_args():
         group.add_argument(*names, help=help + shown, **kwargs)
 
     recipes = ", ".join(RECIPES)
-    arg("--recipe", choices=RECIPES, metavar="NAME", help=f"published system, or the kit's own, best, whose options are taken: {recipes}")
+    arg(
+        "--recipe",
+        choices=RECIPES,
+        metavar="NAME",
+        help=f"published system, or the kit's own, best, whose options are taken: {recipes}",
+    )
     arg("--fold", type=int, required=True, help="which fold validates")
     data = parser.add_argument_group("data")
     arg("--folds", help="table made by make_folds.py", group=data)

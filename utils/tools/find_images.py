@@ -219,7 +219,6 @@ def guess_stains(planes, args):
                 proposal[stain] = channel
     free = [name for name in ("blue", "green", "red", "yellow") if name not in proposal.values()]
     proposal |= dict(zip([stain for stain in sorted(counts) if stain not in proposal], free))
-    seen = listing([f"{stain} ({count:,})" for stain, count in sorted(counts.items())], 8)
     words = [
         "python -m utils.tools.find_images",
         f"'{args.source}'" if " " in args.source else args.source,
@@ -231,7 +230,15 @@ def guess_stains(planes, args):
         "--stains",
         *(f"'{stain}={name}'" if " " in stain else f"{stain}={name}" for stain, name in proposal.items()),
     ]
-    raise InputError(f"say which channels the stains {seen} are ({MEANING}); check and run: {' '.join(words)}")
+    raise InputError(
+        f"say which channels the stains {_list_stains(planes)} are ({MEANING}); check and run: {' '.join(words)}"
+    )
+
+
+def _list_stains(planes):
+    """``Cy5 (20), DAPI (20)``"""
+    counts = Counter(plane.stain for plane in planes)
+    return listing([f"{stain} ({count:,})" for stain, count in sorted(counts.items())], 8)
 
 
 def _meaning(stain, words, method):
@@ -242,10 +249,8 @@ def _meaning(stain, words, method):
 def make_table(planes, stains, source):
     """-> DataFrame with Id, the channels of `stains`, whose cells are Paths, and other columns; {Id: [missing channel]}."""
     stains = {stain.lower(): channel for stain, channel in stains.items()}
-    counts = Counter(plane.stain for plane in planes)
-    if absent := sorted(set(stains) - {stain.lower() for stain in counts}):
-        seen = listing([f"{stain} ({count:,})" for stain, count in sorted(counts.items())], 8)
-        raise InputError(f"{source} has no stain {listing(absent)}; it has {seen}")
+    if absent := sorted(set(stains) - {plane.stain.lower() for plane in planes}):
+        raise InputError(f"{source} has no stain {listing(absent)}; it has {_list_stains(planes)}")
     used = [plane._replace(id=nfc(plane.id)) for plane in planes if plane.stain.lower() in stains]
     places = {(plane.id, plane.stain.lower()) for plane in used}
     if len(places) < len(used) and len({plane.folder for plane in used}) > 1:

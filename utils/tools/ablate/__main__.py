@@ -207,7 +207,9 @@ def train_all(todo):
     for count, position in enumerate(side_by_side(map(steps, todo), places), 1):
         done += planned[position]
         spent = time.monotonic() - started
-        pace = (len(places) * spent + running) / (done + running)  # against the plan, which counts for what is not finished
+        pace = (len(places) * spent + running) / (
+            done + running
+        )  # against the plan, which counts for what is not finished
         left = clock(pace * (sum(planned) - done) / len(places))
         print(f"{count} of {len(todo)}: {todo[position].run}, {clock(spent)} so far, about {left} left", flush=True)
 
