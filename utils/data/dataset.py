@@ -33,9 +33,9 @@ class Samples(Dataset):
     images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
     fit: ``resize`` the whole image to size²; ``zoom``: a random part of it if `random_crop`, else the whole, or its
     `crops`; ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image; ``tiles``: these, each
-    normalised as an image of its own. normalise: ``dataset``, ``image`` or ``none``. targets: (N, classes) or None. augment: `Augmentation` or None. mix: `Mix` or None,
-    for samples of one image. crops: of `corner_crops`. watch: called with the row and the decoded pixels (H, W, channels) of each
-    sample, in the thread or process that reads it; or None.
+    normalised as an image of its own. normalise: ``dataset``, ``image`` or ``none``. targets: (N, classes) or None.
+    augment: `Augmentation` or None. mix: `Mix` or None, for samples of one image. crops: of `corner_crops`. watch: called
+    with the row and the decoded pixels (H, W, channels) of each sample, in the thread or process that reads it; or None.
     """
 
     def __init__(
