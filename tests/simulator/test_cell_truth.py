@@ -211,7 +211,9 @@ def test_masks_of_another_origin_are_refused(tmp_path):
     path = out / "masks" / f"{pd.read_csv(out / 'train.csv')['Id'][0]}.png"
     write_mask(path, np.ones((48, 48), int))
     call = ["utils.simulator.__main__", "--train", 1, "--test", 0, "--size", 48, "--seed", 5, "--power", 0.7, "--cells"]
+    before = contents(out)
     refuse(*call, "--out", out, says=[path.name, "delete it"])
+    assert contents(out) == before
     path.unlink()
     make(out, "--cells", train=1, test=0)
     other = tmp_path / "b"
