@@ -61,7 +61,7 @@ def parse_args():
     arg = parser.add_argument_group("with --oof").add_argument
     arg("--combine", choices=["auto", *COMBINATIONS], help=f"the combination (default: {FITTING['combine']})")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv a run was trained on)")
-    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
+    arg("--classes", help="hpa, cyto, hpa2021 or a CSV class,name (default: the run's, or hpa)")
     arg("--repeats", type=int, help=f"cross-fitting splits (default: {FITTING['repeats']})")
     arg("--seed", type=int, help=f"of these splits (default: {FITTING['seed']})")
     arg("--leave-out", action="store_true", help="measure also without each network, which takes longer")
