@@ -101,15 +101,15 @@ def test_overlaps_without_masks_or_pixels():
     [
         ("?", "not base64"),
         (base64.b64encode(b"411").decode(), "not base64 of a zlib stream"),
-        (base64.b64encode(zlib.compress(b"411")[:-5]).decode(), "not COCO"),
-        (packed(b""), "not COCO"),
-        (packed(b"41T"), "not COCO"),  # the last number goes on
-        (packed(b"4 1"), "not COCO"),
-        (packed(b"4\xff1"), "not COCO"),
-        (packed(b"TTTTTTT1"), "not COCO"),  # 40 bits
-        (packed(b"411" * 10**6), "not COCO"),  # a bomb
-        (packed(b"412"), "mask of 7 pixels, not 6"),
-        (packed(b"4O3"), "mask of 6 pixels"),  # a negative length
+        (base64.b64encode(zlib.compress(b"411")[:-5]).decode(), "not in COCO"),
+        (packed(b""), "not in COCO"),
+        (packed(b"41T"), "not in COCO"),  # the last number goes on
+        (packed(b"4 1"), "not in COCO"),
+        (packed(b"4\xff1"), "not in COCO"),
+        (packed(b"TTTTTTT1"), "not in COCO"),  # 40 bits
+        (packed(b"411" * 10**6), "not in COCO"),  # a bomb
+        (packed(b"412"), "image of 7 pixels, not 6"),
+        (packed(b"4O3"), "not in COCO"),  # a negative length
     ],
 )
 def test_other_texts_are_refused(text, says):

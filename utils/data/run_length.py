@@ -17,6 +17,8 @@ from scipy.ndimage import find_objects
 
 from utils.errors import InputError
 
+NOT_COCO = "the mask is not in COCO's run-length code"
+
 
 def runs_of_cells(labels):
     """-> {cell: its runs}, of each cell in a label image (H, W) of integers, 0 for none; ascending."""
@@ -59,22 +61,24 @@ def decode_runs(text, pixels):
         unpacker = zlib.decompressobj()
         codes = unpacker.decompress(base64.b64decode(text, validate=True), 7 * (pixels + 1))
     except (ValueError, zlib.error):
-        raise InputError("it is not base64 of a zlib stream") from None
+        raise InputError("the mask is not base64 of a zlib stream") from None
     codes = np.frombuffer(codes, np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(codes < 32)  # of each number
     if not unpacker.eof or not len(last) or last[-1] != len(codes) - 1 or codes.min() < 0 or codes.max() > 63:
-        raise InputError("it is not COCO's run-length code")
+        raise InputError(NOT_COCO)
     first = np.append(0, last[:-1] + 1)
     place = np.arange(len(codes)) - np.repeat(first, last - first + 1)
     if place.max() > 6:  # more than 31 bits
-        raise InputError("it is not COCO's run-length code")
+        raise InputError(NOT_COCO)
     lengths = np.add.reduceat((codes & 31) << 5 * place, first)
     lengths -= np.where(codes[last] & 16, 32 << 5 * place[last], 0)
     for parity in (1, 2):
         lengths[parity::2] = np.cumsum(lengths[parity::2])
     places = np.cumsum(lengths)
-    if lengths.min() < 0 or places[-1] != pixels:
-        raise InputError(f"it is the mask of {places[-1]:,} pixels, not {pixels:,}")
+    if lengths.min() < 0:
+        raise InputError(NOT_COCO)
+    if places[-1] != pixels:
+        raise InputError(f"the mask is that of an image of {places[-1]:,} pixels, not {pixels:,}")
     return places[: len(places) // 2 * 2]
 
 

@@ -34,6 +34,7 @@ OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "packed with zstd",
 }
 GZIP = b"\x1f\x8b"
+csv.field_size_limit(MOST_BYTES)  # a cell with all masks of an image has more than the default of 131,072
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # an optional first line for Excel
 
 
