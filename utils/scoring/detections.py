@@ -2,8 +2,10 @@
 
 A detection is a mask with a class and a confidence. From the most confident on, it is right if the true masks of its class
 in its image include one with an intersection over union of at least `LEAST_IOU` that no detection before it has taken;
-else, as for a second detection of one cell, it is wrong. Average precision is the area under the interpolated curve of
-precision over recall (Everingham et al. 2010, section 4.2, in every point), its mean is over the classes with true cells.
+else, as for a second detection of one cell, it is wrong. (TensorFlow's object-detection API asks only the true mask of
+highest IoU. That is the same if true masks do not overlap, for then only one can reach half.) Average precision is the area
+under precision over recall, each precision raised to the best at this or a higher recall, as in PASCAL VOC since 2010 and
+in compute_average_precision of that API. The mean is over the classes that have true cells.
 """
 
 import numpy as np
