@@ -34,8 +34,8 @@ def parse_args():
     arg("submission", metavar="CSV", help="ID,ImageWidth,ImageHeight,PredictionString")
     arg("--truth", required=True, metavar="CSV", help="a table of cells, or the same as a submission")
     arg("--masks", metavar="FOLDER", help="label images <Id>.png of the table of cells")
-    text = "a cell shows a class if its column is above this (default: %(default)s, the simulator's faintest label)"
-    arg("--strength", type=float, default=TRACE, metavar="NUMBER", help=text)
+    text = f"a cell of the table shows a class if its column is above this (default: {TRACE}, below which the "
+    arg("--strength", type=float, metavar="NUMBER", help=text + "simulator's annotator names no compartment)")
     arg("-o", "--out", metavar="CSV", help="also write the table: class,ap,low,high,cells,detections,right")
     arg("--draws", type=int, default=1000, help="bootstrap samples of images for the intervals (default: %(default)s)")
     arg("--seed", type=int, default=0, help="seed of the bootstrap samples (default: %(default)s)")
@@ -61,15 +61,15 @@ def read_truth(args, submission):
     """-> {Id: Detections} of the true cells in the images of a submission."""
     path = args.truth
     if "PredictionString" in read_table(path, ["Id"], what="a table of cells or a submission").columns:
-        if args.masks:
-            raise InputError(f"{path} has its own masks; leave --masks out")
+        if args.masks or args.strength is not None:
+            raise InputError(f"{path} has the form of a submission; leave --masks and --strength out")
         truth = read_submission(path)
         check_images(path, truth, submission)
         return truth
     if not args.masks:
         raise InputError(f"{path} is a table of cells; add --masks FOLDER, their label images")
     strengths = read_cells(path, most=np.inf, what="a number of 0 or more")
-    shown = as_2021((strengths > args.strength).astype(float))
+    shown = as_2021((strengths > (TRACE if args.strength is None else args.strength)).astype(float))
     of_image = dict(list(shown.groupby(level="Id")))
     nothing = shown.iloc[:0]
     return {
