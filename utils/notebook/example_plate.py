@@ -3,6 +3,7 @@ page that predict.py --sheet wrote."""
 
 import base64
 import html
+import io
 import re
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,9 @@ from utils.tools.judge_unlike import damage, damages
 
 STAINS = {"blue": "DAPI", "green": "FITC", "red": "TRITC", "yellow": "Cy5"}  # of each channel, w1 to w4
 NAMES = {"blue": "DAPI", "green": "Protein", "red": "Tubulin", "yellow": "ER"}  # of the channels in the OME-TIFF
-ORDER = [("red", "green", "blue", "yellow").index(name) for name in STAINS]  # the simulator's planes in that of the files
+ORDER = [
+    ("red", "green", "blue", "yellow").index(name) for name in STAINS
+]  # the simulator's planes in that of the files
 WELLS = {
     "B02": ("Nucleoplasm",),
     "B03": ("Nucleoli",),
@@ -38,7 +41,7 @@ def write_plate(folder, sites=4, size=128, seed=11):
     for index, (well, site) in enumerate(product(WELLS, range(1, sites + 1))):
         planes = _draw(WELLS[well], index, size, seed)
         for number, (stain, plane) in enumerate(zip(STAINS.values(), planes), 1):
-            _write(Path(folder) / f"exp1_{well}_s{site}_w{number}{stain}.TIF", plane, compression="zlib")
+            _write(Path(folder) / f"exp1_{well}_s{site}_w{number}{stain}.TIF", _tiff(plane, compression="zlib"))
     return {well: ", ".join(names) for well, names in WELLS.items()}
 
 
@@ -46,7 +49,7 @@ def write_stack(folder, size=128, seed=12):
     """Draw one image, with all channels in one OME-TIFF, ``cells.ome.tif``."""
     planes = _draw(("Nuclear membrane",), 0, size, seed)
     metadata = {"axes": "CYX", "Channel": {"Name": list(NAMES.values())}}
-    _write(Path(folder) / "cells.ome.tif", planes, ome=True, photometric="minisblack", metadata=metadata)
+    _write(Path(folder) / "cells.ome.tif", _tiff(planes, ome=True, photometric="minisblack", metadata=metadata))
 
 
 def _draw(locations, index, size, seed):
@@ -55,10 +58,16 @@ def _draw(locations, index, size, seed):
     return np.moveaxis(image[..., ORDER], -1, 0)
 
 
-def _write(path, pixels, **options):
+def _tiff(pixels, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **options)
+    return file.getvalue()
+
+
+def _write(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, "wb") as file:
-        tifffile.imwrite(file, pixels, **options)
+        file.write(data)
 
 
 def spoil(files, folder, seed=0):
@@ -68,10 +77,9 @@ def spoil(files, folder, seed=0):
     for id_, kind in SPOILED.items():
         made[id_] = damage(image, damages(channels)[kind], np.random.default_rng(seed))
         levels = made[id_] if image.dtype == np.uint8 else (65535 * made[id_]).round().astype(np.uint16)
-        Path(folder).mkdir(parents=True, exist_ok=True)
         for plane, channel in enumerate(channels):
-            with whole_file(Path(folder) / f"{id_}_{channel}.png", "wb") as file:
-                file.write(cv2.imencode(".png", np.ascontiguousarray(levels[..., plane]))[1].tobytes())
+            data = cv2.imencode(".png", np.ascontiguousarray(levels[..., plane]))[1].tobytes()
+            _write(Path(folder) / f"{id_}_{channel}.png", data)
     return made
 
 
@@ -83,7 +91,7 @@ def sheet_views(path, count):
     for number in np.unique(np.linspace(0, len(cards) - 1, min(count, len(cards))).astype(int)):
         heading, id_, *captions = re.findall(r'<h2>(.*?)</h2>|class="id">(.*?)<|<figcaption>(.*?)<', cards[number])
         texts = (f"{id_[1]}: {heading[0]}", "the protein", captions[2][2].replace("Where the network looks", "map"))
-        titles += [fill(html.unescape(text), 30) for text in texts]
+        titles += [fill(html.unescape(text), 27, max_lines=3, placeholder=" …") for text in texts]
         for data in re.findall(r"base64,([^\"]+)", cards[number]):
             pixels = np.frombuffer(base64.b64decode(data), np.uint8)
             images.append(cv2.imdecode(pixels, cv2.IMREAD_COLOR)[..., ::-1])
