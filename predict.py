@@ -17,8 +17,9 @@ Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
 With --crops also over enlarged corners of each image. With --pixel-size, or a
 column pixel_size in a table of images, they are rescaled so that cells are as
-large as in training, and cut into tiles if they show more than it did. Images unlike those that
-the networks were trained on are counted, with what is unusual in them.
+large as in training, and cut into tiles if they show more than it did. Images
+unlike those that the networks were trained on are counted, with what is
+unusual in them.
 
 --names and --sheet compare them with thresholds.json: a table of the
 locations by name, and a page with images that opens in any browser. --embed
