@@ -12,7 +12,7 @@ from textwrap import fill
 import numpy as np
 import tifffile
 
-from utils.data.images import load_sample
+from utils.data.images import CHANNELS, load_sample
 from utils.data.labels import HPA_CLASSES
 from utils.files import whole_file
 from utils.opencv import cv2
@@ -21,9 +21,7 @@ from utils.tools.judge_unlike import damage, damages
 
 STAINS = {"blue": "DAPI", "green": "FITC", "red": "TRITC", "yellow": "Cy5"}  # of each channel, w1 to w4
 NAMES = {"blue": "DAPI", "green": "Protein", "red": "Tubulin", "yellow": "ER"}  # of the channels in the OME-TIFF
-ORDER = [
-    ("red", "green", "blue", "yellow").index(name) for name in STAINS
-]  # the simulator's planes in that of the files
+ORDER = [list(CHANNELS.values()).index(name) for name in STAINS]  # the simulator's planes
 WELLS = {
     "B02": ("Nucleoplasm",),
     "B03": ("Nucleoli",),
