@@ -225,7 +225,14 @@ def decode_plane(path, data, bits=0):
     return _read_open(path, io.BytesIO(data), len(data), bits)
 
 
-def _read_open(path, file, length, bits):
+def read_pixels(path):
+    """Read an image as its file stores it: -> Decoded, of (H, W) or (H, W, planes) uint8 or uint16 pixels. Raise
+    InputError for what `image_size` refuses and for damaged pixels."""
+    with _opened(path) as (file, length):
+        return _decode(path, file, length)
+
+
+def _decode(path, file, length):
     format_ = _format_of(path, file.read(24))
     file.seek(0)
     decoded = format_.decode(path, file, length)
@@ -233,10 +240,16 @@ def _read_open(path, file, length, bits):
         file.seek(0)
         size_of(path, file, length)  # raises a more precise error for a damaged header
         raise InputError(f"{path} is damaged and cannot be decoded; fetch it again")
+    pixels = decoded.pixels
+    _check_plane(path, format_, pixels.shape[2] if pixels.ndim == 3 else 1)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path} has {pixels.dtype} pixels; save it with 8 or 16 bits")
+    return decoded
+
+
+def _read_open(path, file, length, bits):
+    decoded = _decode(path, file, length)
     plane = decoded.pixels
-    _check_plane(path, format_, plane.shape[2] if plane.ndim == 3 else 1)
-    if plane.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path} has {plane.dtype} pixels; save it with 8 or 16 bits")
     if channel := split_plane(path)[2]:
         plane = np.ascontiguousarray(plane[..., channel - 1])
     elif plane.ndim == 3:

@@ -22,7 +22,7 @@ def parse_args():
     arg = parser.add_argument
     arg("submissions", nargs="+", metavar="CSV", help="Id,Predicted files")
     arg("--truth", required=True, metavar="CSV", help="Id,Target of the same Ids")
-    arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
+    arg("--classes", default="hpa", help="hpa, cyto, hpa2021 or a CSV class,name (default: %(default)s)")
     arg(
         "--images", action="append", default=[], help="folder of the images or images.csv, may be repeated; for --sheet"
     )
