@@ -26,7 +26,7 @@ def field(seed=0, kind="U-2 OS", **needs):
 
 def light(view, number, seed=0, strength=None):
     strength = np.ones(len(view.cells)) if strength is None else strength
-    return draw_compartment(number, view, np.random.default_rng(seed), strength)
+    return draw_compartment(number, view, np.random.default_rng(seed), strength)[0]
 
 
 def bright(image):
@@ -186,7 +186,7 @@ def test_ambiguity_adds_traces_and_makes_weights_unequal():
 def test_single_cells_vary():
     view = field(seed=7, kind="HEK 293")
     protein = Protein([(25, 1.0, 1)], absent=0.5, spread=0.4, unspecific=0.01, specks=0, seed=0)
-    green = draw_protein(view, protein)
+    green, _ = draw_protein(view, protein)
     bodies = [(view.owner == n) & (view.depth > 0.1) for n, _ in view.shown]
     levels = np.array([np.median(green[body]) for body in bodies if body.any()])
     assert 0.2 < np.mean(levels < 0.1 * levels.max()) < 0.8
@@ -239,7 +239,7 @@ def test_the_compartment_is_in_the_middle_of_the_image_however_many_cells_are_em
     for seed in range(6):
         view = field(seed, kind="U-2 OS")
         protein = Protein([(25, 1.0, 1)], absent=0.85, spread=0.4, unspecific=0.0, specks=0, seed=0)
-        assert draw_protein(view, protein).max() > 0.1
+        assert draw_protein(view, protein)[0].max() > 0.1
 
 
 def test_noise_is_the_same_texture_at_every_size():
@@ -257,7 +257,7 @@ def test_windows_of_single_cells_show_what_the_whole_field_would():
     whole = Field(scene, 0, SIZE)
     whole.main, whole.bridges, whole.debris = False, [], whole.debris[:0]
     protein = Protein([(23, 1.0, 1), (0, 0.5, 2)], absent=0.0, spread=0.4, unspecific=0.1, specks=0, seed=0)
-    images = ([*draw_references(view), draw_protein(view, protein)] for view in (part, whole))
+    images = ([*draw_references(view), draw_protein(view, protein)[0]] for view in (part, whole))
     for small, large in zip(*images):
         difference = np.abs(small - large[part.window])
         assert np.quantile(difference, 0.995) < 0.01  # OpenCV 4 rounds where it samples a texture to 1/32 of a knot

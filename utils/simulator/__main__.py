@@ -7,7 +7,8 @@ writes train/<Id>_{red,green,blue,yellow}.png, test/…, train.csv,
 sample_submission.csv, truth.csv with the classes that each image really shows,
 and solution.csv, the test set's labels, which training must never read; with
 --external also external/… and external.csv. --form cyto writes the 13 classes
-of the Cyto Challenge as TIFFs of mixed sizes and depths. Labels have the
+of the Cyto Challenge as TIFFs of mixed sizes and depths; --cells adds the truth
+of single cells, masks/<Id>.png and cells_truth.csv. Labels have the
 frequencies and co-occurrence of the 31,072 real ones. The settings, split and
 number determine each image, so any part of an atlas can be made separately.
 """
@@ -44,6 +45,7 @@ def parse_args():
     arg("--form", "kaggle", "kaggle: 28 classes, 8-bit PNG; cyto: 13 classes, TIFF of mixed sizes and depths")
     arg("--corrupt", 0.0, "fraction of images with a damaged file")
     arg("--workers", cores(), "processes, without effect on the files (0.2 GB each at 512², 2 GB at 2048²)")
+    parser.add_argument("--cells", action="store_true", help="add masks/ and cells_truth.csv, also to an atlas without")
     parser.add_argument("--ids", type=Path, help="CSV with the Ids of the images to draw (default: all)")
     return parser.parse_args()
 
@@ -52,13 +54,13 @@ def main():
     args = parse_args()
     check_least(args, workers=1)
     options = vars(args)
-    out, workers, path = (options.pop(name) for name in ("out", "workers", "ids"))
+    out, workers, path, cells = (options.pop(name) for name in ("out", "workers", "ids", "cells"))
     settings, ids = Settings(**options), None
     if path is not None:
         ids = read_table(path, ["Id"], what="a list of ids")["Id"]
         check_ids(path, ids)
     start = time.perf_counter()
-    if drawn := write_atlas(out, settings, workers, ids):
+    if drawn := write_atlas(out, settings, workers, ids, cells):
         _print_summary(out, settings, drawn, time.perf_counter() - start)
     else:
         print(f"{out} is complete already, nothing to do" if ids is None else f"{out} has these images already")

@@ -13,11 +13,18 @@ from utils.simulator.references import draw_microtubules, draw_reticulum
 
 FULL_TURN = 2 * np.pi
 LOST_IN_MITOSIS = {0, 1, 2, 3, 4, 5, 7}  # they disassemble with the nucleus or the Golgi
+LEAST_SEEN = 0.2  # square micrometres as bright as the cell's protein: less of a compartment than the smallest dot
 
 
 def draw_compartment(number, view, rng, strength):
-    """Draw a protein in compartment `number`. strength: (number of cells,) brightness, 0 without the protein."""
-    return COMPARTMENTS[number](view, rng, Stain(view, rng, strength))
+    """Draw a protein in compartment `number`: -> (height, width), and (number of cells,) how strongly each cell shows it.
+
+    strength: (number of cells,) brightness, 0 without the protein. A cell shows a compartment as strongly, or not at all
+    if it lacks the compartment or none of it is in view.
+    """
+    stain = Stain(view, rng, strength)
+    light = COMPARTMENTS[number](view, rng, stain)
+    return light, stain.shown(light)
 
 
 class Stain:
@@ -25,7 +32,15 @@ class Stain:
 
     def __init__(self, view, rng, strength):
         self.view, self.rng, self.strength = view, rng, strength
-        self.light = view.per_cell(strength)
+        self.light, self.around = view.per_cell(strength), 0  # around: what `faint` has drawn
+        self.bearers = None  # (number of cells,) 1 for cells with a structure as bright in all cells; None: see `shown`
+
+    def shown(self, light):
+        """-> (number of cells,), the strength of cells with at least LEAST_SEEN of the compartment in view, else 0. light:
+        all that was drawn."""
+        if self.bearers is not None:
+            return self.bearers
+        return self.strength * (self.view.sums(light - self.around) > LEAST_SEEN * self.strength)
 
     def cells(self):
         """List the cells in view that have the protein: (Cell, strength, random generator) each."""
@@ -34,7 +49,9 @@ class Stain:
 
     def faint(self, low, high, where="cytoplasm"):
         """Draw a little of the protein in the map `where`."""
-        return self.rng.uniform(low, high) * getattr(self.view, where) * self.light
+        light = self.rng.uniform(low, high) * getattr(self.view, where) * self.light
+        self.around = self.around + light
+        return light
 
     def spots(self, number, radius, place, size_spread=0.2, per_area=False):
         """Draw about `number` round spots per cell (or per 200 square micrometres of cytoplasm) of about `radius`.
@@ -246,8 +263,10 @@ def cytokinetic_bridge(view, rng, stain):
     """A thin bridge between two daughter cells, brightest on both sides of its middle."""
     canvas, thin = view.blank(), view.blank()
     wide = rng.uniform(0.5, 0.9)
-    for path in view.bridges:
+    stain.bearers = np.zeros(len(view.cells))
+    for pair, path in enumerate(view.bridges):
         middle = len(path) // 2
+        stain.bearers[2 * pair : 2 * pair + 2] = view.contains(path[middle])  # the first cells are the daughters
         view.lines(thin, path[None], 0.7)
         view.lines(canvas, np.stack([path[middle - 3 : middle], path[middle + 1 : middle + 4]]), wide)
     elsewhere = stain.faint(0.03, 0.2) + stain.faint(0, 0.15, "nucleus")
@@ -257,8 +276,10 @@ def cytokinetic_bridge(view, rng, stain):
 def mitotic_spindle(view, rng, stain):
     """The fibres between the poles of a dividing cell; elsewhere the protein is faint."""
     canvas, poles = view.blank(), rng.uniform(0, 0.9)
-    for _, cell in view.shown:
+    stain.bearers = np.zeros(len(view.cells))
+    for n, cell in view.shown:
         if cell.stage == MITOSIS:
+            stain.bearers[n] = view.contains(cell.centre)
             view.lines(canvas, cell.fibres, 0.38)
             view.discs(canvas, cell.organisers, poles)
     return 1.5 * view.soft(canvas, 0.15) + (stain.faint(0.03, 0.2) + stain.faint(0, 0.2, "nucleus"))

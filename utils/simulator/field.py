@@ -133,6 +133,14 @@ class Field:
         """Map values (number of cells,) to the cells' pixels: (height, width) float32, 0 outside."""
         return np.append(np.asarray(values, np.float32), np.float32(0))[self.owner]
 
+    @cached_property
+    def _numbers(self):
+        return self.owner.ravel().astype(np.intp) + 1
+
+    def sums(self, light):
+        """Integrate a map over each cell's pixels: (height, width) -> (number of cells,), times square micrometres."""
+        return np.bincount(self._numbers, light.ravel(), len(self.cells) + 1)[1:] * self.pixel**2
+
     def noise(self, rng, grain):
         """Smooth noise of about unit variance, fixed to the scene, with a grain of `grain` micrometres."""
         coarser = max(0, round(4 * np.log2(self.pixel / grain)))  # finer than a pixel averages out, as in a microscope
@@ -156,6 +164,11 @@ class Field:
         moved = cv2.remap(self.unbend, knots, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         place = (points + moved - self.corner.astype(np.float32)) * np.float32(1 / self.pixel)
         return np.rint((place - np.float32(0.5)) * (1 << FRACTION_BITS)).astype(np.int32)
+
+    def contains(self, point):
+        """Return whether a point (2,) of the unbent scene is in view."""
+        x, y = self.pixels(np.reshape(point, (1, 1, 2)))[0, 0] >> FRACTION_BITS
+        return 0 <= x < self.shape[1] and 0 <= y < self.shape[0]
 
     def lines(self, canvas, paths, width, value=1.0):
         """Draw open polylines (F, P, 2) of one `width` in micrometres on a uint8 canvas; `value` 0..1."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.simulator.cell_truth import Cells
 from utils.simulator.compartments import LOST_IN_MITOSIS, draw_compartment
 from utils.simulator.field import Field
 from utils.simulator.optics import photograph
@@ -17,8 +18,14 @@ TRACE = 0.25  # weight below which an annotator would not name a compartment
 TRACES = (0, 2, 5, 6, 9, 14, 21, 23, 25)  # compartments that antibodies often stain weakly
 
 
-def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, bits=8, kind=None):
-    """Draw image `index` of `split`: (size, size, 4) red, green, blue, yellow; uint8, or uint16 for 16 `bits`.
+def draw_sample(*what, **more):
+    """Draw the image alone, as `draw_with_cells`."""
+    return draw_with_cells(*what, **more)[0]
+
+
+def draw_with_cells(seed, split, index, classes, size, copies=None, ambiguity=0.5, bits=8, kind=None):
+    """Draw image `index` of `split`: -> (size, size, 4) red, green, blue, yellow, uint8, or uint16 for 16 `bits`; and its
+    Cells.
 
     classes: the class numbers that it shows. copies: index of the train image whose scene is reused, shifted and with
     another exposure. kind: one of CELL_TYPES, or None for a random one. Another size shows the same scene at another
@@ -31,14 +38,16 @@ def draw_sample(seed, split, index, classes, size, copies=None, ambiguity=0.5, b
     scene = grow_scene(random_stream(seed, *origin, SCENE), kind, *needs)
     protein = Protein.choose(random_stream(seed, *origin, PROTEIN), classes, ambiguity)
     drawn = max(size, DRAWN_SIZE)
-    light = np.zeros((drawn, drawn, 4), np.float32)
+    light, cells = np.zeros((drawn, drawn, 4), np.float32), Cells(drawn)
     for layer in range(len(scene.layers)):
         view = Field(scene, layer, drawn, shift)
         if view.shown or view.main:
             red, blue, yellow = draw_references(view)
-            for channel, image in enumerate((red, draw_protein(view, protein), blue, yellow)):
+            green, shown = draw_protein(view, protein)
+            for channel, image in enumerate((red, green, blue, yellow)):
                 light[(*view.window, channel)] += image
-    return photograph(view_rng, light, size, split, bits)
+            cells.add(view, shown)
+    return photograph(view_rng, light, size, split, bits), cells
 
 
 @dataclass
@@ -73,14 +82,18 @@ class Protein:
 
 
 def draw_protein(view, protein):
-    """Draw the green channel of one layer: -> (height, width) float32 of about 0..1."""
+    """Draw the green channel of one layer: -> (height, width) float32 of about 0..1, and (cells, 28) how strongly each cell
+    shows each class."""
     strength = _strengths(view, protein)
     inside = view.cytoplasm + 0.8 * view.nucleus
     rough = np.clip(1 + 0.3 * view.noise(np.random.default_rng((view.texture, 2)), 0.8), 0.2, None)
     green = (protein.unspecific * inside * rough).astype(np.float32)
+    shown = np.zeros((len(view.cells), 28), np.float32)
     for number, weight, seed in protein.parts:
         lost = view.dividing & (number in LOST_IN_MITOSIS)
-        green += weight * draw_compartment(number, view, np.random.default_rng(seed), strength * ~lost)
+        light, strengths = draw_compartment(number, view, np.random.default_rng(seed), strength * ~lost)
+        green += weight * light
+        shown[:, number] = weight * strengths
         if lost.any():
             green += 0.4 * weight * view.body * view.per_cell(strength * lost)
     if view.main:  # clumps of antibody stick to cells and glass alike
@@ -92,7 +105,7 @@ def draw_protein(view, protein):
         canvas = view.blank()
         view.discs(canvas, np.array([[x, y]]), [0.7 * radius])
         green += 0.5 * float(shine) * view.soft(canvas, 0.2)
-    return green
+    return green, shown
 
 
 def _strengths(view, protein):

@@ -20,8 +20,9 @@ from utils.files import check_writable, whole_file, write_csv, write_json
 from utils.opencv import cv2
 from utils.parallel import closing, starting
 from utils.safe_load import read_json
+from utils.simulator.cell_truth import MASKS, TABLE, write_cell_table, write_cells
 from utils.simulator.plan import DAMAGE, FORM, SPLITS, plan_image, random_stream, written
-from utils.simulator.sample import draw_sample
+from utils.simulator.sample import draw_with_cells
 
 TABLES = ("train.csv", "sample_submission.csv", "solution.csv")
 GENERATOR = 2  # increase it if images change, so that no atlas is completed by another generator
@@ -34,44 +35,50 @@ PLANES = {"red": (2,), "green": (1,), "blue": (0,), "yellow": (1, 2)}  # of an R
 DAMAGES = ("truncated", "empty", "no image", "other size")
 
 
-def write_atlas(out, settings, workers=1, ids=None):
+def write_atlas(out, settings, workers=1, ids=None, cells=False):
     """Write the atlas of `settings` to the folder `out`, or its missing files after an interruption: -> number of
-    images drawn. ids: draw only these images; the tables list all. Raises InputError for files or ids of another
-    atlas."""
+    images drawn. ids: draw only these images; the tables list all. cells: add the truth of single cells, of the images
+    drawn so far; an atlas that has it keeps it. Raises InputError for files or ids of another atlas."""
     out = Path(out)
     note = {"generator": GENERATOR, **asdict(settings)}
-    complete = _open_atlas(out, note)
+    complete, has_cells = _open_atlas(out, note)
+    cells, complete = cells or has_cells, complete and (has_cells or not cells)
+    note["cells"] = cells
     plans = [plan_image(settings, split, i) for split in SPLITS for i in range(getattr(settings, split))]
-    jobs = _missing(out, plans if ids is None else _chosen(plans, ids), settings)
+    jobs = _missing(out, plans if ids is None else _chosen(plans, ids), settings, cells)
     if not jobs and complete:
         return 0
     write_json(out / "atlas.json", {"state": "unfinished", **note})
     bar = tqdm(total=len(jobs), unit="img", disable=None)
-    with bar, closing(_each_done(partial(write_image, out, settings), jobs, workers)) as done:
+    with bar, closing(_each_done(partial(write_image, out, settings, cells), jobs, workers)) as done:
         for _ in done:
             bar.update()
     _write_tables(out, plans, settings)
-    if not _missing(out, plans, settings):
+    if cells:
+        masks = set(os.listdir(out / MASKS))
+        write_cell_table(out, [plan.id for plan in plans if f"{plan.id}.png" in masks], settings.form)
+    if not _missing(out, plans, settings, cells):
         write_json(out / "atlas.json", {"state": "complete", **note})
     return len(jobs)
 
 
 def _open_atlas(out, wanted):
-    """Return whether `out` holds the complete atlas. Raises InputError for other data. wanted: as in atlas.json."""
+    """Return whether `out` holds the complete atlas, and whether it has cells. Raises InputError for other data. wanted:
+    the settings in atlas.json."""
     path, fix = out / "atlas.json", f"choose another --out or delete {out}"
     if not path.exists():
-        if any((out / name).exists() for name in SPLITS + TABLES):
+        if any((out / name).exists() for name in (*SPLITS, *TABLES, MASKS, TABLE)):
             raise InputError(f"{out} holds data that utils.simulator did not write; choose another --out")
         found = {"state": "new", **wanted}
     else:
         found = read_json(path, "the settings of an atlas", fix)
     if not isinstance(found, dict) or not found.keys() >= wanted.keys():
         raise InputError(f"{path} does not contain the settings of an atlas; {fix}")
-    state = found.pop("state", None)
+    state, has_cells = found.pop("state", None), found.pop("cells", False) is True
     if other := [f"{name} {value}" for name, value in found.items() if value != wanted.get(name)]:
         raise InputError(f"{out} holds an atlas of other settings ({', '.join(other)}); {fix}")
     check_writable(path)
-    return state == "complete"
+    return state == "complete", has_cells
 
 
 def _chosen(plans, ids):
@@ -81,15 +88,20 @@ def _chosen(plans, ids):
     return [known[one] for one in dict.fromkeys(ids)]
 
 
-def _missing(out, plans, settings):
-    """List the plans without all four files, and remove a crash's partial files."""
-    names = {}
-    for split in SPLITS:
-        names[split] = set(os.listdir(out / split)) if (out / split).is_dir() else set()
-        for name in names[split]:
+def _missing(out, plans, settings, cells):
+    """List the plans without all four files or, with `cells`, their mask, and remove a crash's partial files."""
+    found = {}
+    for folder in (*SPLITS, MASKS):
+        found[folder] = set(os.listdir(out / folder)) if (out / folder).is_dir() else set()
+        for name in found[folder]:
             if name.startswith(".") and name.endswith(".part"):
-                (out / split / name).unlink()
-    return [plan for plan in plans if not names[plan.split].issuperset(_file_names(plan, settings))]
+                (out / folder / name).unlink()
+
+    def is_whole(plan):
+        has_mask = not cells or f"{plan.id}.png" in found[MASKS]
+        return has_mask and found[plan.split].issuperset(_file_names(plan, settings))
+
+    return [plan for plan in plans if not is_whole(plan)]
 
 
 def _each_done(function, jobs, workers):
@@ -155,8 +167,9 @@ def _file_names(plan, settings):
     return [f"{plan.id}_{channel}.{end}" for channel in CHANNELS.values()]
 
 
-def write_image(out, settings, plan):
-    """Draw one image and write its four files to ``out/<split>``, each atomically."""
+def write_image(out, settings, cells, plan):
+    """Draw one image and write those of its four files, and with `cells` of its mask, that are missing, each
+    atomically."""
     rng = random_stream(settings.seed, plan.split, plan.index, FORM)
     size, bits, rgb = settings.size, 8, False
     if settings.form == "cyto":
@@ -165,13 +178,17 @@ def write_image(out, settings, plan):
         bits = 8 if rng.random() < EIGHT_BIT else 16
         rgb = rng.random() < RGB
     ambiguity = settings.ambiguity
-    image = draw_sample(settings.seed, plan.split, plan.index, plan.shows, size, plan.copies, ambiguity, bits)
+    what = settings.seed, plan.split, plan.index, plan.shows, size, plan.copies, ambiguity, bits
+    image, found = draw_with_cells(*what)
     fault, damaged = damage(plan, settings)
     for number, (channel, name) in enumerate(zip(CHANNELS.values(), _file_names(plan, settings))):
         plane = np.ascontiguousarray(image[..., number])
         data = _encode(plane, Path(name).suffix, PLANES[channel] if rgb else (), fault if number == damaged else "")
-        with whole_file(out / plan.split / name, "wb") as file:
-            file.write(data)
+        if not (path := out / plan.split / name).exists():
+            with whole_file(path, "wb") as file:
+                file.write(data)
+    if cells and not (path := out / MASKS / f"{plan.id}.png").exists():
+        write_cells(path, found, size, settings.form)
 
 
 def _encode(plane, ending, in_rgb, fault):
