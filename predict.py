@@ -8,6 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
+    python predict.py runs/best --images my_cells --cells cells.csv --masks masks
     python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
@@ -19,7 +20,9 @@ the networks were trained on are counted, with what is unusual in them.
 
 --names and --sheet compare them with thresholds.json: a table of the
 locations by name, and a page with images that opens in any browser. --embed
-writes the input of one network's last layer.
+writes the input of one network's last layer. --cells writes scores of each
+cell, from networks of which a class has a map: densenet121, resnet50, xception,
+se_resnext50_32x4d and …101_32x4d, many of timm, and --head attention.
 
 Nothing of the training augmentation is loaded here.
 """
@@ -33,7 +36,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import distributed
+from utils import distributed, models
 from utils.cli import check_least, option_parser, run_script
 from utils.data import cache
 from utils.data.cache import open_images, warn_of_bits
@@ -41,16 +44,17 @@ from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
 from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
+from utils.data.masks import read_mask
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
-from utils.engine import checkpoint, embeddings, grad_cam, inference
+from utils.engine import cell_scores, checkpoint, embeddings, grad_cam, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import measure_stages
 from utils.errors import InputError, listing, plural
 from utils.files import check_outputs, first_repeated, write_csv
 from utils.plots import location_sheet
 from utils.plots.image_sheets import RGB
-from utils.runs import location_table, unlike_training
+from utils.runs import cells_file, location_table, unlike_training
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 from utils.runs.thresholds_file import find_thresholds, read_held_out_f1, read_rule
@@ -107,6 +111,12 @@ def parse_args():
     text = "average --names over images alike in this column of --ids, or of a table of images, such as a well"
     arg("--combine", metavar="COLUMN", help=text)
     arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
+    arg = parser.add_argument_group("cells").add_argument
+    arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
+    text = "label images <Id>.png: 0 background, each other number a cell"
+    arg("--masks", metavar="FOLDER", help=text)
+    text = "map: probability of the image, shared out by the class map; logit: the cell alone (default: %(default)s)"
+    arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
     args = parser.parse_args()
     args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
     args.out = args.out or (None if args.benchmark else "predictions.csv")
@@ -125,14 +135,18 @@ def main():
 
 
 def check_options(args):
-    check_outputs([args.out, args.names, args.sheet, args.embed])
+    check_outputs([args.out, args.names, args.sheet, args.embed, args.cells])
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1, sheet_limit=(1, MOST_ON_SHEET))
     if other := [name for name in args.without if name not in MISSABLE]:
         raise InputError(f"--without {other[0] or repr('')} is not possible; give red, yellow or red,yellow")
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
-    if args.benchmark and (args.names or args.sheet or args.embed):
-        raise InputError("--benchmark predicts nothing; leave out --names, --sheet and --embed")
+    if args.benchmark and (args.names or args.sheet or args.embed or args.cells):
+        raise InputError("--benchmark predicts nothing; leave out --names, --sheet, --embed and --cells")
+    if bool(args.cells) != bool(args.masks):
+        raise InputError("--cells and --masks need each other; give --cells cells.csv --masks FOLDER")
+    if args.cells and args.crops > 1:
+        raise InputError("--cells needs each image whole or in tiles; leave out --crops")
     if args.thresholds and not (args.names or args.sheet):
         raise InputError("--thresholds is for locations by name; add --names cells.csv or --sheet cells.html")
     if args.combine and not (args.names and table_of_images(args)):
@@ -164,6 +178,7 @@ def predict(args, context, device, used):
     check_runs(args, networks, configs)
     fit = "zoom" if args.crops > 1 else config.fit
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
+    mapped = class_maps(networks, configs) if args.cells else networks
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
@@ -185,6 +200,7 @@ def predict(args, context, device, used):
     images, sizes = context.local_main_first(
         lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)
     )
+    cells = cell_scorer(args, ids, sizes, config) if args.cells else None
     if not args.benchmark and context.is_main:
         warn_of_bits(images, config.bits, "train with --bits")
     samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops, watch=watch)
@@ -211,13 +227,27 @@ def predict(args, context, device, used):
         views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
         views["reduce_tiles"] = "mean" if fit == "crop" else args.tta_reduce
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
+            mapped,
+            normalisers,
+            loader,
+            device,
+            amp,
+            **views,
+            bar=bar,
+            context=context,
+            compiled=args.compile,
+            cells=cells,
         )
     seconds = time.time() - started
     ids = [ids[row] for row in rows]
     if context.is_main:
         write_predictions(args.out, ids, probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+    if cells:
+        tables, scores = zip(*cells.cells(context), strict=True)
+        if context.is_main:
+            count = cells_file.write_cells(args.cells, ids, tables, scores, config.class_names)
+            print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}")
     unlike = watch.judge(context) if watch else None
     if watch:
         samples.watch = None  # --embed reads the images once more
@@ -254,6 +284,22 @@ def check_runs(args, networks, configs):
         check_fold(configs, args.fold)
     if args.sheet:
         grad_cam.check_maps(networks, configs)
+
+
+def class_maps(networks, configs):
+    """The networks as ones that return class maps."""
+    pairs = zip(networks, configs, strict=True)
+    return [models.with_class_maps(network, config.model, config.planes, config.size) for network, config in pairs]
+
+
+def cell_scorer(args, ids, sizes, config):
+    """-> the CellScorer of the cells in --masks. sizes: (N, 2) height and width of the images."""
+    cells_file.check_names(config.class_names)
+    paths = cells_file.find_masks(args.masks, ids, sizes)
+    tile = config.size if config.fit == "crop" else None
+    return cell_scores.CellScorer(
+        lambda row: read_mask(paths[row], sizes[row]), args.cell_score, config.activation, tile
+    )
 
 
 def read_decisions(args, classes):

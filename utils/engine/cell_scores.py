@@ -1,17 +1,55 @@
 """Scores of the cells of an image, from networks trained on labels of whole images.
 
-The map of a class (see `utils.models.class_maps`) is laid over the image and averaged over the pixels of each cell, which
-gives the cell's own logit. The mean over all pixels is the image's logit, so the cells of an image, and what lies between
-them, share it. Two scores, both in [0, 1]:
+The map of a class (see `utils.models.class_maps`) is laid over the image and averaged over the pixels of each cell: the cell's
+logit. Averaged over all pixels it is the logit of the field, the whole image, so that each cell's logit is its own part of
+that. Logits are means over TTA views, tiles and networks. Two scores of a cell, both in [0, 1]:
 
-    logit    the sigmoid (or softmax) of the cell's logit
-    map      the image's probability times the cell's logit's sigmoid, over that of the field
+    logit    the activation of the cell's logit, as if the cell were an image
+    map      the probability of the image, times the activation of the cell's logit relative to the largest of the image's cells
 """
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from utils.data.crops import tile_starts
-from utils.data.masks import cell_table, read_mask
+from utils.data.masks import cell_table
+
+SCORES = ("map", "logit")  # the first one is the default
+
+
+class CellScorer:
+    """Scores the cells of the images that `utils.engine.inference.predict` predicts, which calls it after every batch.
+
+    read_labels: row -> (H, W) integers, the label image of this row's image. score: ``logit`` or ``map``. activation: as of
+    `inference.tta_probabilities`. tile: pixels of the tiles that cover an image, None if the networks see it whole.
+    """
+
+    def __init__(self, read_labels, score, activation, tile=None):
+        self.read_labels, self.score, self.activation, self.tile = read_labels, score, activation, tile
+        self.found = {}
+
+    def __call__(self, rows, tiles, probabilities, maps):
+        ends = np.cumsum(tiles.numpy())
+        for row, last, count, probability in zip(
+            rows.tolist(), ends, tiles.tolist(), probabilities.numpy(), strict=True
+        ):
+            labels = self.read_labels(row)
+            cells = cell_table(labels)
+            own = [each[last - count : last].numpy() for each in maps]
+            logits = np.mean([cell_means(each, labels, cells, self.tile) for each in own], axis=0)
+            self.found[row] = cells, cell_scores(logits, probability, self.score, self.activation)
+
+    def cells(self, context):
+        """The cells of all images, by ascending row: -> list of (DataFrame of `cell_table`, scores (cells, C) float32)."""
+        return list(context.merge_dicts(self.found).values())
+
+
+def cell_scores(logits, probability, score, activation):
+    """-> (cells, C) float32 in [0, 1]. logits (cells, C), probability (C,): of the cells and of their image."""
+    values = softmax(logits, axis=1) if activation == "softmax" else expit(logits)
+    if score == "map":
+        values = probability * values / values.max(axis=0, initial=np.finfo(np.float32).tiny)
+    return values
 
 
 def axis_weights(length, starts, size, positions):

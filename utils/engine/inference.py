@@ -94,7 +94,9 @@ def predict(
                 if number == len(ready):
                     ready.append(prepare_network(network, parts[0], amp, compiled))
             own = None if cells is None else []
-            found = [tta_probabilities(ready[number], part, device, amp, tta, reduce, activation, own) for part in parts]
+            found = [
+                tta_probabilities(ready[number], part, device, amp, tta, reduce, activation, own) for part in parts
+            ]
             total = total + of_samples(torch.cat(found), batch["tiles"], reduce_tiles)
             if own:
                 maps.append(start_copy_to_cpu(torch.cat(own), device))

@@ -49,7 +49,7 @@ def with_class_maps(network, name, feature_map, channels, size):
             logits, means = network.eval()(images), found(images).mean((2, 3))
         except (RuntimeError, ValueError, AttributeError, IndexError, TypeError):
             means = None  # tokens, no linear layer, or one for other features
-        if means is not None and bool(((means - logits).abs().max() <= TOLERANCE * logits.abs().max())):
+        if means is not None and bool((means - logits).abs().max() <= TOLERANCE * logits.abs().max()):
             return found
     raise InputError(
         f"a logit of {name} is not the mean of a map, so its cells cannot be scored; train a network that ends in a global average "
