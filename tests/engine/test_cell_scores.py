@@ -109,7 +109,11 @@ def test_cells_of_a_map_of_pixels(fit, pixels, tmp_path):
         for channel, plane in zip(("red", "green", "blue", "yellow"), planes, strict=True):
             cv2.imwrite(str(tmp_path / f"{id_}_{channel}.png"), plane)
     masks = {id_: random_labels((pixels, pixels), 4, rng) for id_ in ids} | {"b": np.zeros((pixels, pixels), np.int32)}
-    for tta, batch, chunk, networks in ((1, 2, 3, [Pixels()]), (8, 1, 1, [Pixels(1.5), Pixels(0.5)]), (4, 3, 64, [Pixels()])):
+    for tta, batch, chunk, networks in (
+        (1, 2, 3, [Pixels()]),
+        (8, 1, 1, [Pixels(1.5), Pixels(0.5)]),
+        (4, 3, 64, [Pixels()]),
+    ):
         probabilities, found = score(tmp_path, ids, masks, networks, fit, 12, tta, batch, chunk)
         assert len(found) == 3 and found[1][1].shape == (0, 4)
         for id_, (cells, scores) in zip(ids, found, strict=True):

@@ -1,0 +1,175 @@
+"""predict.py --cells: a score per cell and class, from label images."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import refuse, succeed, succeed_together, write_images
+from scipy.special import logit
+
+from utils import models
+from utils.data.masks import cell_table, write_mask
+from utils.engine import checkpoint, inference
+from utils.engine.recipes import RECIPES
+from utils.files import write_json
+from utils.opencv import cv2
+from utils.runs.config import RunConfig
+from utils.runs.predictions import read_predictions
+
+IDS = ("b", "a", "c")
+CLASSES = ["Golgi", "Rods/rings", "Nuclei, all"]
+NAMES = ["Id", "cell", "left", "top", "width", "height", "area", "edge"]
+
+
+def save_fold(folder, seed=0, model="timm:test_resnet", classes=CLASSES, **more):
+    """A run's fold of random weights."""
+    torch.manual_seed(seed)
+    options = RECIPES["best"] | {"model": model, "size": 64, "tta": 1, "class_names": classes, "amp": "off"} | more
+    config = RunConfig(**options, planes=4, fold=seed)
+    network = models.build(model, len(classes), 4, 64, config.head)
+    checkpoint.save_weights(folder / "best.safetensors", network.state_dict(), epoch=0, score=None)
+    write_json(folder / "config.json", config.to_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Images of 64², cells that cover them, and two folds."""
+    folder = tmp_path_factory.mktemp("cells")
+    write_images(folder / "images", IDS, size=64)
+    for number, id_ in enumerate(IDS):
+        coarse = np.random.default_rng(number).permutation(np.arange(1, 17)).reshape(4, 4)
+        write_mask(folder / f"masks/{id_}.png", np.kron(coarse, np.ones((16, 16), int)) * 300)
+    for seed in (0, 1):
+        save_fold(folder / f"run/fold{seed}", seed)
+    return folder
+
+
+def options(folders, out, *more):
+    words = ["--images", folders / "images", "--masks", folders / "masks", "--workers", 0]
+    return [*words, "-o", out / "p.csv", "--cells", out / "cells.csv", *more]
+
+
+def read(path):
+    return pd.read_csv(path, dtype={"Id": str})
+
+
+def test_the_cells_of_an_image_share_its_logit(folders, tmp_path):
+    """Of one network and one view, the mean of the cells' logits is the image's; rows and boxes are those of the label images."""
+    words = options(folders, tmp_path, "--cell-score", "logit")
+    out = succeed("predict", folders / "run/fold0", *words).out
+    assert f"48 cells of 3 images -> {tmp_path / 'cells.csv'}" in out
+    table, images = read(tmp_path / "cells.csv"), read_predictions(tmp_path / "p.csv")
+    assert table.columns.tolist() == NAMES + CLASSES and table["Id"].unique().tolist() == sorted(IDS)
+    for id_, own in table.groupby("Id"):
+        expected = cell_table(cv2.imread(str(folders / f"masks/{id_}.png"), -1))
+        assert own[NAMES[1:]].to_numpy().tolist() == expected.to_numpy().tolist()
+        assert logit(own[CLASSES]).mean().to_numpy() == pytest.approx(logit(images.loc[id_]).to_numpy(), abs=1e-4)
+        assert own[CLASSES].std().min() > 1e-4
+
+
+def test_predictions_stay_and_folds_views_and_batches_are_averaged(folders, tmp_path):
+    """The logits of two networks are averaged, each over the same views, for any batch."""
+    logits = []
+    for name, run, more in (("0", "run/fold0", []), ("1", "run/fold1", []), ("both", "run", ["--batch-size", 1])):
+        (tmp_path / name).mkdir()
+        words = options(folders, tmp_path / name, "--tta", 4, "--cell-score", "logit", *more)
+        succeed("predict", folders / run, *words)
+        logits.append(logit(read(tmp_path / name / "cells.csv")[CLASSES].to_numpy()))
+    assert logits[2] == pytest.approx((logits[0] + logits[1]) / 2, abs=1e-4)
+    words = ["--images", folders / "images", "--tta", 4, "--workers", 0, "-o", tmp_path / "plain.csv"]
+    succeed("predict", folders / "run", *words)
+    plain, beside = (read_predictions(tmp_path / name).to_numpy() for name in ("plain.csv", "both/p.csv"))
+    assert beside == pytest.approx(plain, abs=1e-6)
+
+
+def test_the_default_score_gives_the_best_cell_the_probability_of_its_image(folders, tmp_path):
+    succeed("predict", folders / "run", *options(folders, tmp_path, "--tta", 8))
+    table, images = read(tmp_path / "cells.csv"), read_predictions(tmp_path / "p.csv")
+    assert table.groupby("Id")[CLASSES].max().to_numpy() == pytest.approx(images.loc[sorted(IDS)].to_numpy(), rel=1e-6)
+
+
+def test_order_of_ids_and_images_without_a_cell(folders, tmp_path):
+    masks = tmp_path / "masks"
+    for number, id_ in enumerate(IDS):
+        write_mask(masks / f"{id_}.png", np.full((64, 64), int(number == 2)))
+    pd.DataFrame({"Id": ["c", "a", "b"]}).to_csv(tmp_path / "ids.csv", index=False)
+    words = [*options(folders, tmp_path, "--ids", tmp_path / "ids.csv"), "--masks", masks]
+    assert "1 cell of 3 images" in succeed("predict", folders / "run/fold0", *words).out
+    table = read(tmp_path / "cells.csv")
+    assert table[NAMES].to_numpy().tolist() == [["c", 1, 0, 0, 64, 64, 4096, 1]]
+    write_mask(masks / "c.png", np.zeros((64, 64), int))
+    assert "0 cells of 3 images" in succeed("predict", folders / "run/fold0", *words).out
+    assert read(tmp_path / "cells.csv").columns.tolist() == NAMES + CLASSES and not len(read(tmp_path / "cells.csv"))
+
+
+def test_tiles_of_large_images(folders, tmp_path):
+    """Four tiles side by side: each cell lies in one, whose logit its cells share."""
+    save_fold(tmp_path / "crops", fit="crop", normalise="none")
+    write_images(tmp_path / "images", ["x"], size=128)
+    write_mask(tmp_path / "masks/x.png", np.kron(np.arange(1, 17).reshape(4, 4), np.ones((32, 32), int)))
+    words = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--workers", 0, "--cell-score", "logit"]
+    succeed("predict", tmp_path / "crops", *words, "-o", tmp_path / "p.csv", "--cells", tmp_path / "c.csv")
+    logits = logit(read(tmp_path / "c.csv")[CLASSES].to_numpy()).reshape(4, 4, 3)
+    (tmp_path / "tiles").mkdir()
+    for number, (y, x) in enumerate([(0, 0), (0, 64), (64, 0), (64, 64)]):
+        for channel in ("red", "green", "blue", "yellow"):
+            plane = cv2.imread(str(tmp_path / f"images/x_{channel}.png"), -1)
+            cv2.imwrite(str(tmp_path / f"tiles/{number}_{channel}.png"), plane[y : y + 64, x : x + 64])
+    succeed("predict", tmp_path / "crops", "--images", tmp_path / "tiles", "--workers", 0, "-o", tmp_path / "t.csv")
+    of_tiles = logits.reshape(2, 2, 2, 2, 3).mean((1, 3)).reshape(4, 3)
+    assert of_tiles == pytest.approx(logit(read_predictions(tmp_path / "t.csv").to_numpy()), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_same(folders, tmp_path):
+    for name, call in (("one", succeed), ("two", succeed_together)):
+        (tmp_path / name).mkdir()
+        call("predict", folders / "run", *options(folders, tmp_path / name))
+    one, two = (read(tmp_path / name / "cells.csv") for name in ("one", "two"))
+    assert one[NAMES].equals(two[NAMES]) and one[CLASSES].to_numpy() == pytest.approx(two[CLASSES].to_numpy(), abs=1e-6)
+
+
+@pytest.fixture
+def refused(folders, tmp_path, monkeypatch):
+    """A function that calls predict.py, which must refuse before it predicts and writes nothing."""
+    monkeypatch.setattr(inference, "predict", None)
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def call(*more, says, run="run", words=None):
+        refuse("predict", folders / run, *(options(folders, out) if words is None else words), *more, says=says)
+        assert not any(out.iterdir())
+
+    return call
+
+
+def test_wrong_label_images_are_refused_before_anything_is_predicted(refused, folders, tmp_path):
+    masks = tmp_path / "masks"
+    for id_ in ("a", "b"):
+        write_mask(masks / f"{id_}.png", np.ones((64, 64), int))
+    refused("--masks", masks, says=["lacks the label images of 1 image: c.png", "add them"])
+    write_mask(masks / "c.png", np.ones((32, 64), int))
+    refused("--masks", masks, says=["c.png has 64x32 pixels, its image 64x64", "of the same size"])
+    (masks / "c.png").write_bytes(b"no image")
+    refused("--masks", masks, says="c.png")
+    refused("--masks", tmp_path / "nowhere", says="lacks the label images of 3 images")
+
+
+def test_a_colour_image_is_no_label_image(folders, tmp_path):
+    masks = tmp_path / "masks"
+    for id_ in ("a", "b"):
+        write_mask(masks / f"{id_}.png", np.ones((64, 64), int))
+    cv2.imwrite(str(masks / "c.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    refuse("predict", folders / "run", *options(folders, tmp_path), "--masks", masks, says="c.png is a colour image")
+    assert not (tmp_path / "p.csv").exists() and not (tmp_path / "cells.csv").exists()
+
+
+def test_what_cells_need_is_told(refused, folders, tmp_path):
+    refused("--crops", 4, says="leave out --crops")
+    refused("--benchmark", says="leave out --names, --sheet, --embed and --cells")
+    refused("--cells", tmp_path / "out/p.csv", says="given for two outputs")
+    save_fold(folders / "gap", model="gapnet_pl")
+    refused(run="gap", says=["a logit of gapnet_pl is not the mean of a map", "--head attention"])
+    save_fold(folders / "named", classes=["a", "area"])
+    refused(run="named", says="two columns the name area")
