@@ -10,12 +10,15 @@
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
     python predict.py runs/best --images my_cells --cells cells.csv --masks masks
     python predict.py runs/chen --images my_cells --without yellow
+    python predict.py runs/chen --images my_cells --pixel-size 0.16
     python predict.py runs/chen/fold0 --images my_cells --benchmark
     torchrun --nproc-per-node 4 predict.py runs/chen -o test.csv     # 4 GPUs
 
 Probabilities are averaged over flipped copies (test-time augmentation), over
 the tiles of large images where the run was trained on crops, and over folds.
-With --crops also over enlarged corners of each image. Images unlike those that
+With --crops also over enlarged corners of each image. With --pixel-size, or a
+column pixel_size in a table of images, they are rescaled so that cells are as
+large as in training, and cut into tiles if they show more than it did. Images unlike those that
 the networks were trained on are counted, with what is unusual in them.
 
 --names and --sheet compare them with thresholds.json: a table of the
@@ -36,15 +39,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import distributed, models
+from utils import distributed
 from utils.cli import check_least, option_parser, run_script
-from utils.data import cache
+from utils.data import cache, pixel_size
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
 from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
 from utils.data.loader import make_loader, pick_workers
-from utils.data.masks import read_mask
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
 from utils.engine import cell_scores, checkpoint, embeddings, grad_cam, inference
@@ -78,6 +80,10 @@ def parse_args():
     arg("--images", action="append", help="folder of images or images.csv, may be repeated (default: input/test)")
     text = "red, yellow or both, separated by a comma: do not read this stain, which counts as black"
     arg("--without", action="append", metavar="CHANNEL", help=text)
+    text = (
+        "micrometres of a pixel of the images; 0: do not rescale (default: the column pixel_size of images.csv, else 0)"
+    )
+    arg("--pixel-size", type=float, metavar="UM", help=text)
     arg("--ids", metavar="CSV", help="which Ids, in which order (default: all images, sorted)")
     fold = "only rows of this fold, if --ids is a folds.csv; -2: external test set"
     arg("--fold", type=int, metavar="K", help=fold)
@@ -113,7 +119,7 @@ def parse_args():
     arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
     arg = parser.add_argument_group("cells").add_argument
     arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
-    text = "label images <Id>.png: 0 background, each other number a cell"
+    text = "their label images <Id>.png (default: segmented and written to <CSV>_masks)"
     arg("--masks", metavar="FOLDER", help=text)
     text = "map: probability of the image, shared out by the class map; logit: the cell alone (default: %(default)s)"
     arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
@@ -137,14 +143,15 @@ def main():
 def check_options(args):
     check_outputs([args.out, args.names, args.sheet, args.embed, args.cells])
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1, sheet_limit=(1, MOST_ON_SHEET))
+    pixel_size.check_pixel_size("--pixel-size", args.pixel_size)
     if other := [name for name in args.without if name not in MISSABLE]:
         raise InputError(f"--without {other[0] or repr('')} is not possible; give red, yellow or red,yellow")
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
     if args.benchmark and (args.names or args.sheet or args.embed or args.cells):
         raise InputError("--benchmark predicts nothing; leave out --names, --sheet, --embed and --cells")
-    if bool(args.cells) != bool(args.masks):
-        raise InputError("--cells and --masks need each other; give --cells cells.csv --masks FOLDER")
+    if args.masks and not args.cells:
+        raise InputError("--masks names the cells to score; add --cells cells.csv")
     if args.cells and args.crops > 1:
         raise InputError("--cells needs each image whole or in tiles; leave out --crops")
     if args.thresholds and not (args.names or args.sheet):
@@ -178,7 +185,7 @@ def predict(args, context, device, used):
     check_runs(args, networks, configs)
     fit = "zoom" if args.crops > 1 else config.fit
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
-    mapped = class_maps(networks, configs) if args.cells else networks
+    mapped = cell_scores.with_maps(networks, configs) if args.cells else networks
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
@@ -197,13 +204,29 @@ def predict(args, context, device, used):
     files = find_files(folders, ids, channels, scanned, MISSABLE)
     groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
     cache = None if args.no_cache or args.benchmark else args.cache
-    images, sizes = context.local_main_first(
-        lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)
-    )
-    cells = cell_scorer(args, ids, sizes, config) if args.cells else None
+    given = 0 if args.crops > 1 else args.pixel_size
+    scales = pixel_size.find_scales(given, folders, ids, config, args.runs[0])
+    if scales is not None:
+        images, sizes = pixel_size.open_rescaled(files, config, scales)
+        fit = "crop" if fit == "crop" else "tiles"
+        configs = [replace(each, fit=fit) for each in configs]
+    else:
+        images, sizes = context.local_main_first(
+            lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)
+        )
     if not args.benchmark and context.is_main:
         warn_of_bits(images, config.bits, "train with --bits")
-    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops, watch=watch)
+    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops)
+    if watch:
+        samples.watch = (
+            watch if scales is None else lambda row, image: watch(row, pixel_size.middle(image, config.size))
+        )
+    cells = None
+    if args.cells:
+        labels = find_labels(args, ids, files, folders, scanned)
+        seen = images, fit, config.size, [network.grid for network in mapped]
+        cells = cell_scores.CellScorer(*seen, labels, args.cell_score, config.activation)
+        samples.watch = cells.watching(samples.watch)
     tiles = max(args.crops, most_tiles(sizes, config.size, fit))
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
@@ -225,7 +248,7 @@ def predict(args, context, device, used):
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
     with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
         views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
-        views["reduce_tiles"] = "mean" if fit == "crop" else args.tta_reduce
+        views["reduce_tiles"] = args.tta_reduce if args.crops > 1 else "mean"
         rows, probabilities = inference.predict(
             mapped,
             normalisers,
@@ -247,11 +270,15 @@ def predict(args, context, device, used):
         tables, scores = zip(*cells.cells(context), strict=True)
         if context.is_main:
             count = cells_file.write_cells(args.cells, ids, tables, scores, config.class_names)
-            print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}")
+            masks = "" if args.masks else f", {cells_file.masks_folder(args.cells)}"
+            print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}{masks}")
     unlike = watch.judge(context) if watch else None
+    samples.watch = None  # --embed reads the images once more
     if watch:
-        samples.watch = None  # --embed reads the images once more
         print(unlike_training.describe(ids, unlike))
+        if wider := watch.nuclei_wider():
+            fix = "check the pixel size" if scales is not None else "give --pixel-size, or expect less of the result"
+            print(f"warning: nuclei are {wider:.2g} times as wide as in the training images; {fix}")
     if args.embed:
         found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
         if context.is_main:
@@ -268,7 +295,7 @@ def predict(args, context, device, used):
             count = location_table.write(args.names, calls, ids, groups, ",".join(args.without), **columns)
             print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
-            write_sheet(args, networks, configs, calls, ids, files, scanned, unlike)
+            write_sheet(args, networks, configs, calls, ids, images, scanned, unlike)
     context.barrier()  # no process leaves while another still listens to it
 
 
@@ -280,26 +307,23 @@ def check_runs(args, networks, configs):
         )
     if args.crops > 1 and configs[0].fit == "crop":
         raise InputError(f"{args.runs[0]} was trained on crops and predicts all tiles of an image; leave out --crops")
+    if args.crops > 1 and args.pixel_size:
+        raise InputError("--crops and --pixel-size exclude each other; leave one of them out")
     if args.fold is not None and args.fold >= 0:
         check_fold(configs, args.fold)
     if args.sheet:
         grad_cam.check_maps(networks, configs)
+    if args.cells:
+        cells_file.check_names(configs[0].class_names)
 
 
-def class_maps(networks, configs):
-    """The networks as ones that return class maps."""
-    pairs = zip(networks, configs, strict=True)
-    return [models.with_class_maps(network, config.model, config.planes, config.size) for network, config in pairs]
-
-
-def cell_scorer(args, ids, sizes, config):
-    """-> the CellScorer of the cells in --masks. sizes: (N, 2) height and width of the images."""
-    cells_file.check_names(config.class_names)
-    paths = cells_file.find_masks(args.masks, ids, sizes)
-    tile = config.size if config.fit == "crop" else None
-    return cell_scores.CellScorer(
-        lambda row: read_mask(paths[row], sizes[row]), args.cell_score, config.activation, tile
-    )
+def find_labels(args, ids, files, folders, scanned):
+    """-> the function from a row to the label image of its cells. files, folders, scanned: of the images."""
+    if args.masks:
+        return cells_file.masks_reader(args.masks, ids, files)
+    left = [{name: path for name, path in scanned[id_].items() if name not in args.without} for id_ in ids]
+    sizes = pixel_size.read_pixel_sizes(folders, ids) if args.pixel_size is None else [args.pixel_size] * len(ids)
+    return cells_file.segmenter(cells_file.masks_folder(args.cells), ids, left, sizes)
 
 
 def read_decisions(args, classes):
@@ -343,8 +367,8 @@ def same_tta(runs, configs):
     return counts[0]
 
 
-def write_sheet(args, networks, configs, calls, ids, files, scanned, unlike):
-    """Write the page of the first images. files: as the networks read them. scanned: of `scan_folders`. unlike: of
+def write_sheet(args, networks, configs, calls, ids, images, scanned, unlike):
+    """Write the page of the first images. images: Images, as the networks read them. scanned: of `scan_folders`. unlike: of
     `unlike_training.judge`, or None."""
     first = ids[: args.sheet_limit]
     channels = [name for name in RGB if all(name in scanned[id_] for id_ in first)]
@@ -354,7 +378,8 @@ def write_sheet(args, networks, configs, calls, ids, files, scanned, unlike):
         for row, id_ in enumerate(tqdm(first, desc="drawing", unit="img", disable=None)):
             image = load_sample([scanned[id_][name] for name in channels], bits=configs[0].bits)
             rows = location_sheet.rows_of(calls, row)
-            map_ = grad_cam.mean_map(networks, configs, files[row], calls.order()[row, 0])
+            map_ = grad_cam.mean_map(networks, configs, images[[row]], calls.order()[row, 0])
+            map_ = images.inside(map_, row)
             unusual = "" if unlike is None else unlike["reason"][row]
             yield location_sheet.card(id_, image, channels, map_, rows, unusual)
 

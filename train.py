@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from utils import distributed, models
 from utils.cli import check_least, option_parser, parse_span, run_script
-from utils.data import augment, mixing, sampling
+from utils.data import augment, mixing, pixel_size, sampling
 from utils.data.cache import warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Samples, dataset_moments
@@ -104,6 +104,8 @@ def parse_args():
     arg("--size", type=int, help="pixels of the square the network sees", group=data)
     bits = "bits of a 16-bit file's pixels that the camera used, 8 to 16, 12 say; 0: as the file says, else 16"
     arg("--bits", type=int, metavar="N", help=bits, group=data)
+    pixel = "micrometres of a pixel of the images, 0.32 say, recorded for predict.py --pixel-size; 0: not known"
+    arg("--pixel-size", type=float, metavar="UM", help=pixel, group=data)
     fit = "resize whole images to --size; zoom: a random part of two thirds or more, the whole in validation; or crop squares of it"
     arg("--fit", choices=FITS, help=fit, group=data)
     normalise = "by statistics of the training set, of each image, or not"
@@ -282,6 +284,8 @@ def prepare(args, context, device, run, started):
     if context.is_main:
         warn_of_bits(images, args.bits)
     config.skipped = skipped["Id"].tolist()
+    if args.pixel_size:
+        config.input_pixel_size = pixel_size.of_input(args.pixel_size, sizes, args.size, args.fit)
     seen = (channels, args.size, args.fit, args.normalise)
     targets = encode(train_rows["Target"], classes) if soft is None else soft_targets(train_rows, soft)
     sampler, augmentation = plan_epoch(args, schedule, channels, targets)
@@ -357,6 +361,7 @@ def check_options(args):
     if not is_score_threshold(args.score_threshold):
         raise InputError(f"--score-threshold {args.score_threshold!r} is neither best nor a number from 0 to 1; fix it")
     augment.parse(args.augment)
+    pixel_size.check_pixel_size("--pixel-size", args.pixel_size)
     if not 0 <= args.drop_channels < 1:
         raise InputError(f"--drop-channels {args.drop_channels:g} is out of range; give 0 or more, less than 1")
     if not set(MISSABLE) & set(parse_channels(args.channels).names) and args.drop_channels:

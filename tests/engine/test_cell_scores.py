@@ -28,13 +28,22 @@ def enlarged(maps, shape):
     return functional.interpolate(torch.from_numpy(maps)[None], shape, mode="bilinear")[0].numpy()
 
 
+def cell_means(maps, labels, cells, size=32, whole=None, inside=None):
+    """Means of maps (T, C, h, w) over cells; of one network's image of size² unless its `whole` shape is given."""
+    whole = whole or (size, size)
+    inside = inside or ((0, whole[0]), (0, whole[1]))
+    weights = cell_scores.cell_weights(labels, cells, size, whole, inside, maps.shape[2:])
+    assert weights.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    return weights @ np.moveaxis(maps, 1, 3).reshape(-1, maps.shape[1])
+
+
 @pytest.mark.parametrize("shape", [(40, 64), (63, 50), (5, 6)])
 def test_maps_are_interpolated_and_averaged_over_pixels(shape):
     """As torch interpolates; also maps that are larger than the image."""
     rng = np.random.default_rng(0)
     labels, maps = random_labels(shape, 6, rng), rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
     cells = cell_table(labels)
-    found = cell_scores.cell_means(maps, labels, cells)
+    found = cell_means(maps, labels, cells)
     whole = enlarged(maps[0], shape)
     expected = [whole[:, labels == cell].mean(axis=1) for cell in cells["cell"]]
     assert len(cells) > 3 and found == pytest.approx(np.array(expected), abs=1e-5)
@@ -52,7 +61,24 @@ def test_maps_of_tiles_are_joined_and_averaged_where_they_overlap(shape):
         count[y : y + tile, x : x + tile] += 1
     cells = cell_table(labels)
     expected = [(total / count)[:, labels == cell].mean(axis=1) for cell in cells["cell"]]
-    assert cell_scores.cell_means(maps, labels, cells, tile) == pytest.approx(np.array(expected), abs=1e-5)
+    assert cell_means(maps, labels, cells, tile, shape) == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_of_a_rescaled_image_with_borders_only_the_inside_counts():
+    """A network's image of 32 rows and 48 columns, of which 20 and 40 show the image; that was rescaled by .5 and .8."""
+    rng, whole = np.random.default_rng(4), (32, 48)
+    labels, maps = random_labels((40, 50), 5, rng), rng.normal(size=(2, 2, 4, 4)).astype(np.float32)
+    network = np.zeros((2, *whole))
+    count = np.zeros(whole)
+    for one, x in zip(maps, (0, 16), strict=True):
+        network[:, :, x : x + 32] += enlarged(one, (32, 32))
+        count[:, x : x + 32] += 1
+    inside = (network / count)[:, 6:26, 4:44]
+    resized = enlarged(inside.astype(np.float32), (40, 50))
+    cells = cell_table(labels)
+    expected = [resized[:, labels == cell].mean(axis=1) for cell in cells["cell"]]
+    found = cell_means(maps, labels, cells, 32, whole, ((6, 20), (4, 40)))
+    assert found == pytest.approx(np.array(expected), abs=0.03)
 
 
 @pytest.mark.parametrize("tile", [None, 16])
@@ -61,7 +87,7 @@ def test_cells_that_cover_the_image_share_its_logit(tile):
     rng = np.random.default_rng(2)
     labels, maps = random_labels((32, 48), 8, rng) + 1, rng.normal(size=(6 if tile else 1, 4, 4, 8)).astype(np.float32)
     cells = cell_table(labels)
-    found = cell_scores.cell_means(maps, labels, cells, tile)
+    found = cell_means(maps, labels, cells, tile or 32, tile and labels.shape)
     assert cells["area"].sum() == labels.size
     assert np.average(found, axis=0, weights=cells["area"]) == pytest.approx(maps.mean((0, 2, 3)), abs=1e-5)
 
@@ -92,7 +118,10 @@ def score(folder, ids, masks, networks, fit="resize", size=12, tta=1, batch=2, c
     channels = parse_channels("rgby")
     samples = Samples(find_files([folder], ids, channels), channels, size, fit, "none")
     loader = make_loader(samples, batch, 0, CPU)
-    scorer = cell_scores.CellScorer(lambda row: masks[ids[row]], "logit", "sigmoid", size if fit == "crop" else None)
+    grids = [(size, size)] * len(networks)
+    images, labels = samples.images, lambda row: masks[ids[row]]
+    scorer = cell_scores.CellScorer(images, fit, size, grids, labels, "logit", "sigmoid")
+    samples.watch = scorer.watching()
     normalisers = [Normaliser(None, "none", None, None, CPU)] * len(networks)
     options = {"tta": tta, "chunk": chunk, "cells": scorer}
     probabilities = inference.predict(networks, normalisers, loader, CPU, **options)[1]

@@ -337,6 +337,40 @@ def test_images_without_yellow_are_predicted_and_every_result_says_so(run, atlas
     assert one["X"] == pytest.approx(other["X"], abs=1e-4)
 
 
+def test_rescaled_images_give_the_results_of_those_they_show(run, atlas, thresholds, tmp_path):
+    """Images of the size in training to the bit, four joined to one the mean of the four, with maps of where the network looks."""
+    ids = pd.read_csv(atlas / "sample_submission.csv")["Id"].tolist()[:4]
+    for folder in ("four", "joined"):
+        (tmp_path / folder).mkdir()
+    for colour in ("red", "green", "blue", "yellow"):
+        four = [cv2.imread(str(atlas / f"test/{id_}_{colour}.png"), -1) for id_ in ids]
+        for id_, image in zip(ids, four, strict=True):
+            cv2.imwrite(str(tmp_path / f"four/{id_}_{colour}.png"), image)
+        cv2.imwrite(str(tmp_path / f"joined/a_{colour}.png"), np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]))
+    found = {}
+    for name, folder, words in (("plain", "four", []), ("same", "four", [2.56]), ("joined", "joined", [2.56])):
+        words = [*named(tmp_path / name, thresholds), *(["--pixel-size", *words] if words else []), "--amp", "off"]
+        out = succeed("predict", run, "--images", tmp_path / folder, *words, "--cache", tmp_path / "cache").out
+        assert ("the network sees 163.8 µm" in out) == (name != "plain")
+        found[name] = read_predictions(tmp_path / name / "p.csv")
+    assert found["plain"].equals(found["same"])
+    assert (tmp_path / "plain/page.html").read_bytes() == (tmp_path / "same/page.html").read_bytes()
+    assert found["joined"].loc["a"].to_numpy() == pytest.approx(found["plain"].mean().to_numpy(), abs=1e-5)
+    words = ["--images", tmp_path / "four", "--crops", 4, "--pixel-size", 1]
+    refuse("predict", run, *words, says="--crops and --pixel-size exclude each other")
+
+
+def test_a_run_records_the_pixel_size_of_its_input(atlas, folds, tmp_path):
+    words = ["--pixel-size", 1, "--size", 32, "--epochs", 1]
+    succeed("train", *train_options(atlas, folds, tmp_path), *words)
+    config = json.loads((tmp_path / "mini/fold0/config.json").read_text())
+    assert config["pixel_size"] == 1 and config["input_pixel_size"] == 2  # images of 64²
+    out = succeed(
+        "predict", tmp_path / "mini", "--images", atlas / "test", "--pixel-size", 4, "-o", tmp_path / "p.csv"
+    ).out
+    assert "images of 4 µm a pixel, rescaled 2 times: the network sees 64 µm at 2 µm a pixel\n" in out
+
+
 def test_a_channel_that_the_network_does_not_use_cannot_be_left_out():
     config = RunConfig(**RECIPES["gapnet_pl"] | {"channels": "rgb", "name": "three"}, class_names=["a"])
     assert predict.without_channels(config, ["red"]).channels == "rgb-r"

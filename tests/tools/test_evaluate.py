@@ -44,6 +44,11 @@ def test_predictions_and_the_submission_made_of_them_score_alike(judged):
     expected = sk.f1_score(truth, decisions, average="macro", zero_division=0)
     assert first["machine, 60"]["f1"]["class"] == pytest.approx(expected)
     assert "F1, sample mean" in out and "IoU, class mean" in out
+    present = truth.any(axis=0)
+    precision = sk.average_precision_score(truth[:, present], np.where(decisions, 0.8, 0.1)[:, present])
+    assert json.loads((folder / "first.json").read_text())["mean_average_precision"] == pytest.approx(precision)
+    assert f"average precision, mean of the {present.sum()} classes that occur: {precision:.4f}" in out
+    assert json.loads((folder / "second.json").read_text())["mean_average_precision"] is None
     for name in ("f1", "precision", "recall", "iou"):
         assert second["machine, 60"][name] == pytest.approx(first["machine, 60"][name])
 

@@ -25,7 +25,15 @@ from tqdm import tqdm
 
 from utils.data.crops import size_to_load
 from utils.data.image_table import split_plane
-from utils.data.images import check_crop, describe_problems, join_planes, load_sample, loaded_shape, look_at_files
+from utils.data.images import (
+    check_crop,
+    describe_problems,
+    image_size,
+    join_planes,
+    load_sample,
+    loaded_shape,
+    look_at_files,
+)
 from utils.errors import InputError, data_size, plural
 from utils.files import NO_ROOM, destination
 from utils.opencv import MOST_PIXELS, cv2
@@ -88,6 +96,14 @@ class Images:
         except (zstandard.ZstdError, ValueError, MemoryError):
             damage = f"{self.maps[pack].path} is damaged at {self.files[row][0].name}"
             raise InputError(f"{damage}; delete it, and it is packed again") from None
+
+    def shape(self, row):
+        """Return (height, width) of what `read` returns."""
+        return loaded_shape(image_size(self.files[row][0]), self.size, self.enlarge)
+
+    def inside(self, whole, row):
+        """Return the part of (H, W, …), as large as what `read` returns, that shows the image: all of it."""
+        return whole
 
     def itemsize(self):
         """Return the bytes per pixel and channel of the packed samples, at most; 1 if none is packed."""

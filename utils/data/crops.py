@@ -51,7 +51,7 @@ def tiles(image, size):
 
 def most_tiles(sizes, size, fit):
     """Return the number of tiles of the largest image. sizes: (N, 2) of height, width."""
-    return 1 if fit != "crop" else int(np.prod(-(-sizes.max(axis=0) // size)))
+    return 1 if fit not in ("crop", "tiles") else int(np.prod(-(-sizes.max(axis=0) // size)))
 
 
 def tile_starts(length, size):

@@ -32,10 +32,10 @@ class Samples(Dataset):
 
     images: `Images`, or a list of tuples of paths. channels: ChannelSet. size: pixels of the network's square input.
     fit: ``resize`` the whole image to size²; ``zoom``: a random part of it if `random_crop`, else the whole, or its
-    `crops`; ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image. normalise:
-    ``dataset``, ``image`` or ``none``. targets: (N, classes) or None. augment: `Augmentation` or None. mix: `Mix` or None,
-    for samples of one image. crops: of `corner_crops`. watch: called with the row and the decoded pixels (H, W, channels) of each
-    sample, in the thread or process that reads it; or None.
+    `crops`; ``crop``: one random size² crop if `random_crop`, else the tiles that cover the image; ``tiles``: these, each
+    normalised as an image of its own. normalise: ``dataset``, ``image`` or ``none``. targets: (N, classes) or None.
+    augment: `Augmentation` or None. mix: `Mix` or None, for samples of one image. crops: of `corner_crops`. watch: called
+    with the row and the decoded pixels (H, W, channels) of each sample, in the thread or process that reads it; or None.
     """
 
     def __init__(
@@ -111,7 +111,9 @@ class Samples(Dataset):
             image = augmented[None]
             if self.normalise == "image" and not sees_all:
                 whole = _empty_channels_alike(whole, before, augmented)
-        if self.normalise == "image":
+        if self.normalise == "image" and self.fit == "tiles":
+            sample["mean"], sample["std"] = map(np.stack, zip(*(moments(tile, self.channels.mix) for tile in image)))
+        elif self.normalise == "image":
             sample["mean"], sample["std"] = moments(image[0] if sees_all else whole, self.channels.mix)
         sample["images"] = image
         if targets is not None:

@@ -265,17 +265,17 @@ def _read_open(path, file, length, bits):
     return (plane * np.float32(65535 / most) + np.float32(0.5)).astype(np.uint16)
 
 
-def load_sample(paths, size=None, bits=0, enlarge=True):
+def load_sample(paths, size=None, bits=0, enlarge=True, shape=None):
     """Read one sample: -> (H, W, len(paths)) uint8, or float32 in [0, 1] if any channel has 16 bits.
 
-    size, enlarge: resize to `loaded_shape`. bits: as `read_plane`.
+    size, enlarge: resize to `loaded_shape`, or to `shape`, (height, width). bits: as `read_plane`.
     """
     planes = [read_plane(path, bits) for path in paths]
     if len({plane.shape for plane in planes}) > 1:
         raise InputError(_unequal(paths, [plane.shape for plane in planes]))
     if any(plane.dtype == np.uint16 for plane in planes):
         planes = [plane.astype(np.float32) / np.iinfo(plane.dtype).max for plane in planes]
-    shape = loaded_shape(planes[0].shape, size, enlarge)
+    shape = shape or loaded_shape(planes[0].shape, size, enlarge)
     return join_planes([resize(plane, *shape) for plane in planes])
 
 

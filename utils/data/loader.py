@@ -3,7 +3,7 @@
 A batch is a dict:
     images   (sum of tiles, C, S, S) uint8, or float32 in [0, 1] if a file has 16 bits; channels last in memory
     tiles    (B,) int64, the number of tiles of each sample
-    mean,std (sum of tiles, planes) float32, the statistics of each tile's whole image (per-image normalisation only)
+    mean,std (sum of tiles, planes) float32, statistics of each tile, or of its whole image (per-image normalisation only)
     rows     (B,) int64, positions in the list of files; ~position for padding (see distributed.py)
     targets  (B, classes) float32 (only with labels)
     whole    int, samples of the batch over all processes (only with several)
@@ -195,7 +195,8 @@ def collate(samples, pinned=False):
         "tiles": np.array([len(image) for image in images]),
     }
     for key in ("mean", "std") if "mean" in samples[0] else ():
-        small[key] = np.repeat(np.stack([sample[key] for sample in samples]), small["tiles"], axis=0)
+        of_tiles = zip(images, (sample[key] for sample in samples), strict=True)
+        small[key] = np.concatenate([np.broadcast_to(each, (len(image), each.shape[-1])) for image, each in of_tiles])
     if "targets" in samples[0]:
         small["targets"] = np.stack([sample["targets"] for sample in samples])
     batch = {"whole": samples[0]["whole"]} if samples[0].get("whole") else {}

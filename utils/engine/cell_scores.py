@@ -11,6 +11,7 @@ that. Logits are means over TTA views, tiles and networks. Two scores of a cell,
 import numpy as np
 from scipy.special import expit, softmax
 
+from utils import models
 from utils.data.crops import tile_starts
 from utils.data.masks import cell_table
 
@@ -18,30 +19,59 @@ SCORES = ("map", "logit")  # the first one is the default
 
 
 class CellScorer:
-    """Scores the cells of the images that `utils.engine.inference.predict` predicts, which calls it after every batch.
+    """Scores the cells of the images that `inference.predict` predicts, which calls it after every batch.
 
-    read_labels: row -> (H, W) integers, the label image of this row's image. score: ``logit`` or ``map``. activation: as of
-    `inference.tta_probabilities`. tile: pixels of the tiles that cover an image, None if the networks see it whole.
+    images, fit, size: the Images that the networks see, and how, as of `Samples`. grids: (h, w) of each network's maps. find_labels:
+    row -> (H, W) integers, the label image of this row's image. score: ``map`` or ``logit``. activation: as of
+    `inference.tta_probabilities`. Assign `watching` to `Samples.watch`, so that cells are found by the threads that read the images.
     """
 
-    def __init__(self, read_labels, score, activation, tile=None):
-        self.read_labels, self.score, self.activation, self.tile = read_labels, score, activation, tile
-        self.found = {}
+    def __init__(self, images, fit, size, grids, find_labels, score, activation):
+        self.images, self.tiled, self.size, self.grids = images, fit in ("crop", "tiles"), size, grids
+        self.find_labels, self.score, self.activation = find_labels, score, activation
+        self.weighed, self.found = {}, {}
+
+    def watching(self, watch=None):
+        """The function for `Samples.watch`, which also calls `watch`."""
+
+        def look(row, image):
+            labels, place = self.find_labels(row), self._place(row)
+            cells = cell_table(labels)
+            weights = {grid: cell_weights(labels, cells, self.size, *place, grid) for grid in set(self.grids)}
+            self.weighed[row] = cells, [weights[grid] for grid in self.grids]
+            if watch:
+                watch(row, image)
+
+        return look
+
+    def _place(self, row):
+        """-> whole, inside of `cell_weights`."""
+        if not self.tiled:
+            return (self.size, self.size), ((0, self.size), (0, self.size))
+        whole = self.images.shape(row)
+        down, across = (np.broadcast_to(axis, whole) for axis in np.ogrid[: whole[0], : whole[1]])
+        down, across = self.images.inside(down, row)[:, 0], self.images.inside(across, row)[0]
+        return whole, ((down[0], len(down)), (across[0], len(across)))
 
     def __call__(self, rows, tiles, probabilities, maps):
         ends = np.cumsum(tiles.numpy())
         for row, last, count, probability in zip(
             rows.tolist(), ends, tiles.tolist(), probabilities.numpy(), strict=True
         ):
-            labels = self.read_labels(row)
-            cells = cell_table(labels)
-            own = [each[last - count : last].numpy() for each in maps]
-            logits = np.mean([cell_means(each, labels, cells, self.tile) for each in own], axis=0)
+            cells, weights = self.weighed.pop(row)
+            own = (each[last - count : last].movedim(1, 3).flatten(0, 2).numpy() for each in maps)
+            logits = np.mean([weight @ each for weight, each in zip(weights, own, strict=True)], axis=0)
             self.found[row] = cells, cell_scores(logits, probability, self.score, self.activation)
 
     def cells(self, context):
         """The cells of all images, by ascending row: -> list of (DataFrame of `cell_table`, scores (cells, C) float32)."""
         return list(context.merge_dicts(self.found).values())
+
+
+def with_maps(networks, configs):
+    """The networks as `utils.models.class_maps.ClassMaps`. Raises InputError for one that has no class maps."""
+    pairs = zip(networks, configs, strict=True)
+    return [models.with_class_maps(network, config.model, config.planes, config.size) for network, config in pairs]
 
 
 def cell_scores(logits, probability, score, activation):
@@ -52,36 +82,36 @@ def cell_scores(logits, probability, score, activation):
     return values
 
 
-def axis_weights(length, starts, size, positions):
-    """What share each position of a map has in each pixel along one axis: (length, len(starts) * positions) float32, rows sum to 1.
+def cell_weights(labels, cells, size, whole, inside, grid):
+    """The share of each position of class maps in the mean over each cell's pixels: -> (cells, T h w) float32, rows sum to 1.
 
-    length: pixels of the image. starts: of the tiles, each of `size` pixels and `positions` positions. Pixels between the
-    middles of two positions are interpolated, and those in several tiles averaged.
+    labels: (H, W) of an image. cells: their DataFrame of `cell_table`. The maps, of a `grid` (h, w), are those of the T tiles of
+    size² pixels that cover a network's image of `whole` (height, width), as `utils.data.crops.tiles` cuts it. inside: (first,
+    count) of its rows and of its columns, those that show the image.
     """
-    places = np.clip((np.arange(size) + 0.5) * positions / size - 0.5, 0, positions - 1)
-    of_tile = np.clip(1 - np.abs(places[:, None] - np.arange(positions)), 0, None)
+    axes = zip(labels.shape, whole, inside, grid, strict=True)
+    down, across = (axis_weights(length, size, every, shown, positions) for length, every, shown, positions in axes)
+    weights = np.zeros((len(cells), down.shape[1], across.shape[1]), np.float32)
+    for row, (cell, left, top, width, height, area) in enumerate(cells.iloc[:, :6].itertuples(index=False)):
+        box = np.s_[top : top + height], np.s_[left : left + width]
+        weights[row] = down[box[0]].T @ (labels[box] == cell).astype(np.float32) @ across[box[1]] / area
+    tiles = down.shape[1] // grid[0], across.shape[1] // grid[1]
+    of_tiles = weights.reshape(len(cells), tiles[0], grid[0], tiles[1], grid[1]).transpose(0, 1, 3, 2, 4)
+    return of_tiles.reshape(len(cells), down.shape[1] * across.shape[1])
+
+
+def axis_weights(length, size, whole, inside, positions):
+    """The share of each position of the tiles' maps in each pixel, along one axis: -> (length, tiles * positions) float32, rows
+    sum to 1.
+
+    Pixels between the middles of two positions are interpolated, those in several tiles averaged. length: pixels of the label
+    image. positions: of a map. The others as of `cell_weights`, for this axis.
+    """
+    first, count = inside
+    places, starts = first + (np.arange(length) + 0.5) * count / length, tile_starts(whole, size)
     weights = np.zeros((length, len(starts), positions), np.float32)
     for number, start in enumerate(starts):
-        weights[start : start + size, number] = of_tile
+        own = (places >= start) & (places < start + size)
+        at = np.clip((places[own, None] - start) * positions / size - 0.5, 0, positions - 1)
+        weights[own, number] = np.clip(1 - np.abs(at - np.arange(positions)), 0, None)
     return (weights / weights.sum((1, 2), keepdims=True)).reshape(length, -1)
-
-
-def cell_means(maps, labels, cells, tile=None):
-    """Average class maps over the pixels of cells: -> (cells, C) float32.
-
-    maps: (T, C, h, w) of the tiles of one image, T 1 if `tile` is None, else of `utils.data.crops.tiles` of this size in
-    pixels. labels: (H, W) of the image. cells: their DataFrame of `cell_table`.
-    """
-    (height, width), (_, classes, *grid) = labels.shape, maps.shape
-    starts = [[0], [0]] if tile is None else [tile_starts(length, tile) for length in (height, width)]
-    down, across = (
-        axis_weights(length, own, length if tile is None else tile, positions)
-        for length, own, positions in zip((height, width), starts, grid, strict=True)
-    )
-    joined = maps.reshape(len(starts[0]), len(starts[1]), classes, *grid).transpose(2, 0, 3, 1, 4)
-    joined = joined.reshape(classes, down.shape[1] * across.shape[1])
-    shares = np.zeros((len(cells), down.shape[1] * across.shape[1]), np.float32)
-    for row, (cell, left, top, wide, high, area) in enumerate(cells.iloc[:, :6].itertuples(index=False)):
-        box = np.s_[top : top + high], np.s_[left : left + wide]
-        shares[row] = (down[box[0]].T @ (labels[box] == cell).astype(np.float32) @ across[box[1]]).ravel() / area
-    return shares @ joined.T

@@ -18,7 +18,7 @@ from torch.nn import functional
 from utils.data.cache import Images
 from utils.data.crops import size_to_load, tile_starts
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import image_size, parse_channels
+from utils.data.images import parse_channels
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 
@@ -107,23 +107,24 @@ def _spatial(network, output, count):
 def sample_maps(network, config, files, columns):
     """Compute Grad-CAM of whole samples, which are read, cropped and normalised by the run's config.
 
-    files: list of tuples of paths, one for each of the config's channels. columns: (N,) int, the class for each sample.
-    -> list of (H, W) float32 maps at the size of the network's image, upsampled bilinearly, with the tiles' mean where
+    files: list of tuples of paths, one for each of the config's channels, or Images. columns: (N,) int, the class for each
+    sample. -> list of (H, W) float32 maps at the size of the network's image, upsampled bilinearly, with the tiles' mean where
     they overlap; the layer's name and its (h, w)."""
-    maps, place = [], None
-    for inputs in network_inputs(network, config, files, columns):
+    maps, place, images = [], None, _as_images(config, files)
+    for inputs in network_inputs(network, config, images, columns):
         found = grad_cam(network, inputs.images, inputs.columns)
         place = found.layer, found.maps.shape[1:]
         large = enlarge(found.maps, config.size)
         for row, tiles in zip(inputs.rows, inputs.split(large), strict=True):
-            maps.append(_join_tiles(tiles, image_size(files[row][0])) if config.fit == "crop" else tiles[0])
+            maps.append(_join_tiles(tiles, images.shape(row)) if config.fit in ("crop", "tiles") else tiles[0])
     return maps, *place
 
 
-def mean_map(networks, configs, files, column):
-    """The map of one sample and class, the mean over networks: -> (H, W) float32, as of `sample_maps`."""
+def mean_map(networks, configs, images, column):
+    """The map of one sample, the only one of `images`, and class, the mean over networks: -> (H, W) float32, as of
+    `sample_maps`."""
     pairs = zip(networks, configs, strict=True)
-    return np.mean([sample_maps(network, config, [files], [column])[0][0] for network, config in pairs], axis=0)
+    return np.mean([sample_maps(network, config, images, [column])[0][0] for network, config in pairs], axis=0)
 
 
 def check_maps(networks, configs):
@@ -143,11 +144,10 @@ class Inputs(namedtuple("Inputs", "rows tiles images blank protein columns")):
 
 
 def network_inputs(network, config, files, columns):
-    """Yield Inputs in batches of `PIXELS`."""
+    """Yield Inputs in batches of `PIXELS`. files: as of `sample_maps`."""
     device = next(network.parameters()).device
     channels = parse_channels(config.channels)
-    images = Images(files, bits=config.bits, **size_to_load(config.size, config.fit))
-    samples = Samples(images, channels, config.size, config.fit, config.normalise)
+    samples = Samples(_as_images(config, files), channels, config.size, config.fit, config.normalise)
     normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device)
     for batch in batches(make_loader(samples, max(1, PIXELS // config.size**2), 0, device)):
         black = batch | {"images": torch.zeros_like(batch["images"])}
@@ -155,6 +155,12 @@ def network_inputs(network, config, files, columns):
         rows, tiles = batch["rows"].numpy(), batch["tiles"].numpy()
         own = np.repeat(np.asarray(columns)[rows], tiles)
         yield Inputs(rows, tiles, normaliser(batch), normaliser(black), protein, own)
+
+
+def _as_images(config, files):
+    return (
+        files if isinstance(files, Images) else Images(files, bits=config.bits, **size_to_load(config.size, config.fit))
+    )
 
 
 def enlarge(maps, size):

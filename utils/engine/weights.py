@@ -271,4 +271,5 @@ GAPNET_AUTHORS = RunConfig(
     normalise="image",
     amp="off",
     batch_size=40,
+    input_pixel_size=0.08,
 )

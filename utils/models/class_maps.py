@@ -19,11 +19,12 @@ TOLERANCE = 1e-4  # of the largest logit
 
 class ClassMaps(nn.Module):
     """A network that returns maps, (B, classes, h, w), whose means over positions are its logits. feature_map: (network, images)
-    -> its last map; head: the name of the layer that follows, an nn.Linear behind a global average or a ClassAttention."""
+    -> its last map; head: the name of the layer that follows, an nn.Linear behind a global average or a ClassAttention; grid: (h,
+    w) at the size that the network was trained at."""
 
     def __init__(self, network, feature_map, head):
         super().__init__()
-        self.network, self.feature_map, self.head = network, feature_map, head
+        self.network, self.feature_map, self.head, self.grid = network, feature_map, head, None
 
     def forward(self, images):
         """(B, channels, S, S) float -> (B, classes, h, w)."""
@@ -46,7 +47,8 @@ def with_class_maps(network, name, feature_map, channels, size):
     if feature_map and len(network.head_layers) == 1:
         found = ClassMaps(network, feature_map, network.head_layers[0]).eval()
         try:
-            logits, means = network.eval()(images), found(images).mean((2, 3))
+            logits, maps = network.eval()(images), found(images)
+            means, found.grid = maps.mean((2, 3)), tuple(maps.shape[2:])
         except (RuntimeError, ValueError, AttributeError, IndexError, TypeError):
             means = None  # tokens, no linear layer, or one for other features
         if means is not None and bool((means - logits).abs().max() <= TOLERANCE * logits.abs().max()):

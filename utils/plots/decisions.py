@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from utils.plots import style
 from utils.plots.style import ABOVE, BLUE, GREY, ORANGE
 from utils.scoring.calibration import logit, sigmoid
-from utils.scoring.metrics import f1_steps
+from utils.scoring.metrics import f1_steps, mean_average_precision
 
 CLIP = 1e-9  # finite positions of 0 and 1 on a log-odds axis
 
@@ -101,7 +101,7 @@ def precision_recall(truth, probabilities, threshold, path):
     positive, values = truth.ravel() > 0, probabilities.ravel()
     precision, recall, _ = precision_recall_curve(positive, values)
     pooled = average_precision_score(positive, values)
-    mean = average_precision_score(truth[:, present], probabilities[:, present])
+    mean = mean_average_precision(truth, probabilities)
     axis.plot(recall, precision, color=BLUE, linewidth=2.2, label=f"all labels pooled, average precision {pooled:.3f}")
     axis.plot([], [], color=BLUE, alpha=0.3, linewidth=0.8, label=f"each of {len(present)} classes, mean {mean:.3f}")
     for chosen, marker in ((threshold, "o"), (0.5, "s")):

@@ -105,6 +105,7 @@ class RunConfig:
     channels: str = _field(_CHANNELS)
     size: int = _field(_whole(1, MOST_SIDE))
     bits: int = _field(_whole(0, 16), 0)
+    pixel_size: float = _field(_NUMBER, 0.0, ignored_on_resume=True)
     fit: str = _field(_one_of(FITS))
     normalise: str = _field(_one_of(NORMALISATIONS))
     augment: str = _field(_TEXT)
@@ -173,6 +174,7 @@ class RunConfig:
     parameters: int = _field(_COUNT, ignored_on_resume=True, is_option=False)
     mean: list = _field(_NUMBERS, ignored_on_resume=True, is_option=False)
     std: list = _field(_NUMBERS, ignored_on_resume=True, is_option=False)
+    input_pixel_size: float = _field(_NUMBER, ignored_on_resume=True, is_option=False)  # µm; None: unknown
     skipped: list = _field(("a list of Ids", _are_lines), [], ignored_on_resume=True, is_option=False)
     rows_sha256: str = _field(_TEXT, is_option=False)
     versions: dict = _field(_ANY, ignored_on_resume=True, is_option=False)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from utils.data.image_statistics import OF_NUCLEI, image_statistics, statistic_names
+from utils.data.image_statistics import LEAST_AREA, OF_NUCLEI, image_statistics, statistic_names
 from utils.errors import InputError, plural, refusal
 from utils.files import write_json
 from utils.parallel import cores
@@ -22,6 +22,7 @@ FALSE_ALARM_RATE = 0.01
 SWAPPED = 0.7  # times the threshold: the distance below which an order of the channels is believed
 LEAST_CONTRAST = np.log2(8 / 255)  # of a channel that shows something
 UNUSUAL = 3  # standard deviations from which a statistic is unusual; correlations are a reason only if no other is
+MUCH_WIDER = 1.5  # times: nuclei of another magnification; those of other cell types differ less
 LARGEST = 1e6  # of the numbers in a file
 FIX = "write it again with python -m utils.tools.judge_unlike FOLD --images FOLDER --write, or delete it"
 WORDS = {  # of a statistic that is too low, too high
@@ -119,8 +120,12 @@ class Watch:
 
     def judge(self, context):
         """`judge` all images that the processes of `context` have read, by ascending row."""
-        values = context.merge_dicts(self.values)
-        return judge(self.folds, np.stack(list(values.values())))
+        self.values = context.merge_dicts(self.values)
+        return judge(self.folds, np.stack(list(self.values.values())))
+
+    def nuclei_wider(self):
+        """How many times as wide the nuclei of these images are as in training, None if about as wide or unknown."""
+        return nuclei_wider(self.folds, np.stack(list(self.values.values())))
 
 
 def watch(folders, channels):
@@ -145,6 +150,21 @@ def judge(folds, values):
     reasons = np.full(len(values), "", object)
     reasons[marked] = [_reason(folds, row) for row in values[marked]]
     return pd.DataFrame({"unlike_training": scores, "reason": reasons})
+
+
+def nuclei_wider(folds, values):
+    """How many times as wide, in parts of the image, the nuclei of images with the statistics (N, F) are as in training, by the
+    median of those with nuclei: a number at least `MUCH_WIDER` or at most its inverse, else None."""
+    names = statistic_names(folds[0].channels)
+    if "nuclear size" not in names:
+        return None
+    place = names.index("nuclear size")
+    found = 2 ** values[:, place].astype(np.float64) - LEAST_AREA
+    trained = np.mean([2 ** fold.gaussian.mean[place] for fold in folds]) - LEAST_AREA
+    if not (found > LEAST_AREA).any() or trained <= LEAST_AREA:
+        return None
+    wider = float(np.sqrt(np.median(found[found > LEAST_AREA]) / trained))
+    return None if 1 / MUCH_WIDER < wider < MUCH_WIDER else wider
 
 
 def describe(ids, table):

@@ -24,6 +24,16 @@ def macro_f1(truth, decisions):
     return float(f1_per_class(truth, decisions).mean())
 
 
+def mean_average_precision(truth, probabilities):
+    """Macro average precision: (N, C) of 0/1, (N, C) -> the mean over the classes that occur, in [0, 1]; NaN if none does."""
+    from sklearn.metrics import average_precision_score  # here, since training does without it
+
+    present = np.asarray(truth).any(axis=0)
+    return (
+        float(average_precision_score(truth[:, present], probabilities[:, present])) if present.any() else float("nan")
+    )
+
+
 def f1_steps(truth, probabilities):
     """F1 of one class at its K different probabilities: (N,) 0/1, (N,) -> descending thresholds (K,), F1 (K,)."""
     order, last, steps, _ = levels(probabilities)

@@ -29,7 +29,7 @@ from utils.runs.predictions import check_classes, read_predictions
 from utils.runs.run_folder import ANY_WEIGHTS, RETRAIN, fold_files
 from utils.runs.thresholds_file import read_rule
 from utils.safe_load import read_json
-from utils.scoring.metrics import READINGS, class_scores, multilabel_scores
+from utils.scoring.metrics import READINGS, class_scores, mean_average_precision, multilabel_scores
 from utils.scoring.significance import mcnemar
 
 RATIOS = {"f1": "F1", "precision": "precision", "recall": "recall", "iou": "IoU"}
@@ -65,7 +65,7 @@ def check_outputs(args):
 def main():
     args = parse_args()
     classes = load_classes(args.classes)
-    ids, decisions = read_decisions(args.predictions, args.thresholds, classes)
+    ids, decisions, probabilities = read_decisions(args.predictions, args.thresholds, classes)
     truth = read_truth(args.labels, classes, ids, args.predictions)
     if in_sample := fitted_on(args.thresholds, args.predictions):
         print(f"IN SAMPLE: {args.thresholds} was fitted on these predictions, so every score is optimistic\n")
@@ -85,6 +85,10 @@ def main():
     columns[f"machine, {len(ids):,}"] = truth, decisions
     scores = {name: multilabel_scores(*pair) for name, pair in columns.items()}
     print_scores(scores)
+    known = probabilities is not None and truth.any()
+    precision = mean_average_precision(truth, probabilities) if known else None
+    if precision is not None:
+        print(f"\naverage precision, mean of the {truth.any(axis=0).sum()} classes that occur: {precision:.4f}")
     if tests:
         print_tests(tests, len(shared))
     print_classes(classes, truth, machine, person, shared)
@@ -96,22 +100,24 @@ def main():
         judges = {"machine": machine} | ({"person": person} if person else {})
         by_class = {who: {name: values.tolist() for name, values in part.items()} for who, part in judges.items()}
         found = {"classes": classes, "in_sample": in_sample, "scores": scores, "mcnemar": tests, "by_class": by_class}
-        write_json(args.out, found)
+        write_json(args.out, found | {"mean_average_precision": precision})
         print(f"-> {args.out}")
 
 
 def read_decisions(path, thresholds, classes):
-    """Read a submission, or probabilities and decide at `thresholds`: -> Ids (list), 0/1 decisions (N, C)."""
+    """Read a submission, or probabilities and decide at `thresholds`: -> Ids (list), 0/1 decisions (N, C), probabilities
+    (N, C) or None."""
     header = read_table(path, ["Id"], what="predictions or a submission").columns
     if "Predicted" in header:
         if thresholds is not None:
             raise InputError(f"{path} is a submission, already decided; leave --thresholds out")
         table = read_labels(path, classes, column="Predicted")
-        return table["Id"].tolist(), encode(table["Predicted"], classes)
+        return table["Id"].tolist(), encode(table["Predicted"], classes), None
     table = read_probabilities(path, classes)
     if thresholds is None:
         raise InputError(f"{path} holds probabilities; add --thresholds thresholds.json, or a number such as 0.5")
-    return table.index.tolist(), read_rule(thresholds, classes).decide(table.to_numpy()).astype(np.uint8)
+    probabilities = table.to_numpy()
+    return table.index.tolist(), read_rule(thresholds, classes).decide(probabilities).astype(np.uint8), probabilities
 
 
 def read_probabilities(path, classes):

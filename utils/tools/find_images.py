@@ -12,7 +12,8 @@ plane of a file, shows which channel of which Id.
 Files are found by the patterns at the top of this module (MetaXpress, Opera,
 CellVoyager, Leica, Fiji, a folder per channel, …), by --match or by --regex.
 TIFFs of several channels, also OME-TIFF and ImageJ's, and colour images are
-taken apart. A list may be SubCellPortable's path_list.csv or CellProfiler's
+taken apart; the column pixel_size holds the micrometres of their pixels where
+they say it. A list may be SubCellPortable's path_list.csv or CellProfiler's
 for LoadData. Files that only bioio reads (CZI, LIF, ND2) are converted to
 TIFF beside the table.
 
@@ -35,7 +36,7 @@ from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural
 from utils.files import check_outputs, nfc, write_csv
 from utils.tools.image_lists import read_list
-from utils.tools.image_planes import CONVERTED, convert, list_planes
+from utils.tools.image_planes import CONVERTED, convert, list_planes, pixel_size_of
 
 # A pattern is a regular expression of a file's path without its ending. Groups: `stain`, or `n` where it is empty;
 # `colours`: of one RGB file; `Id`, or all others joined. Without a stain, the file's content names its channels. The
@@ -195,7 +196,8 @@ def _with_planes(folder, found):
             groups["well"] = f"{chr(64 + int(groups['row']))}{int(groups['column']):02}"
         if named:
             # The longest is the name, the other the number.
-            yield [Plane(id_, max(stains, key=len), folder / file, above, groups)]
+            path = folder / file
+            yield [Plane(id_, max(stains, key=len), path, above, groups | pixel_size_of(path))]
         elif colours:
             names = [] if "yellow" in colours else colours.split("_")
             yield [Plane(id_, name, Path(f"{folder / file}#{name}"), above, groups) for name in names]

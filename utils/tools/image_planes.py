@@ -10,10 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.images import image_size, read_plane
+from utils.data.pixel_size import COLUMN, LEAST, MOST
 from utils.errors import InputError, first_line
 from utils.files import whole_file
 
 PROBES = 8  # colour images that are decoded, to see whether they show several channels
+MICROMETRES = {
+    "µm": 1,
+    "μm": 1,
+    "um": 1,
+    "micron": 1,
+    "microns": 1,
+    "nm": 1e-3,
+    "Å": 1e-4,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
 CONVERTED = (".czi", ".lif", ".nd2")
 
 
@@ -42,16 +55,28 @@ def _are_colour(files):
     return False
 
 
+def pixel_size_of(path):
+    """Return {COLUMN: micrometres} of the first image of a file, {} if it does not say or is no TIFF."""
+    import tifffile
+
+    with suppress(Exception):  # damage is found where the pixels are read
+        if path.suffix.lower() in (".tif", ".tiff"):
+            with tifffile.TiffFile(path) as file:
+                return (_pixel_sizes(file) or [{}])[0]
+    return {}
+
+
 def _tiff_planes(path):
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             scenes = [series for series in file.series if not series.keyframe.is_reduced]
-            names = _channel_names(file)
-            planes = [
-                plane for number, series in enumerate(scenes) for plane in _series_planes(file, series, number, names)
-            ]
+            names, sizes = _channel_names(file), _pixel_sizes(file)
+            planes = []
+            for number, series in enumerate(scenes):
+                size = sizes[number] if number < len(sizes) else {}
+                planes += [(*rest, columns | size) for *rest, columns in _series_planes(file, series, number, names)]
             return [_with_scene(plane, len(scenes) > 1) for plane in planes]
     except Exception as error:  # a damaged file may make tifffile raise anything
         raise InputError(f"{path} is damaged or not a TIFF ({first_line(error)}); fetch it again") from None
@@ -112,6 +137,36 @@ def _channel_names(file):
     return [labels] if len(labels) == metadata.get("channels") == len(set(labels)) else []
 
 
+def _pixel_sizes(file):
+    """Return the pixel size of each image of a TIFF in micrometres, [{COLUMN: number}], an empty dict where it has none: of
+    OME-XML's PhysicalSizeX, or of the resolution in ImageJ's files."""
+    if file.is_ome:
+        pixels = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", file.ome_metadata or "")
+        return [
+            _in_micrometres(_attribute(text, "PhysicalSizeX"), _attribute(text, "PhysicalSizeXUnit", "µm"))
+            for text in pixels
+        ]
+    unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ") if file.is_imagej else ""
+    resolution = file.pages[0].tags.get("XResolution")
+    if not unit or resolution is None or not resolution.value[0]:
+        return []
+    return [_in_micrometres(resolution.value[1] / resolution.value[0], unit)] * len(file.series)
+
+
+def _attribute(element, name, default=""):
+    found = re.search(rf'\s{name}="([^"]*)"', element)
+    return html.unescape(found[1]) if found else default
+
+
+def _in_micrometres(value, unit):
+    """Return {COLUMN: value} rounded to six digits, or {} for no number and for units of no length, such as pixel."""
+    try:
+        size = float(value) * MICROMETRES[unit]
+    except (ValueError, KeyError):
+        return {}
+    return {COLUMN: float(f"{size:.6g}")} if LEAST <= size <= MOST else {}
+
+
 def convert(path, table, wanted=()):
     """List the planes of a CZI, LIF or ND2 as TIFFs in a folder beside the table, and write those `wanted`, a set of their
     paths: -> [(Id, stain, path, folder, columns)].
@@ -131,6 +186,7 @@ def convert(path, table, wanted=()):
         rows = []
         for number, scene in enumerate(image.scenes, 1):
             image.set_scene(scene)
+            size = _in_micrometres(image.physical_pixel_sizes.X or "", "µm")
             sizes = {"scene": len(image.scenes), "t": image.dims.T, "z": image.dims.Z}
             for t, z, c in np.ndindex(image.dims.T, image.dims.Z, image.dims.C):
                 at = {"scene": number, "t": t + 1, "z": z + 1}
@@ -138,7 +194,7 @@ def convert(path, table, wanted=()):
                 id_ = path.stem + "".join(f"_{name}{value}" for name, value in columns.items())
                 stain = str(image.channel_names[c])
                 file = Path(table).with_suffix("") / f"{id_}_{re.sub(r'[^0-9A-Za-z]+', '-', stain)}.tif"
-                rows.append((id_, stain, file, ".", columns))
+                rows.append((id_, stain, file, ".", columns | size))
                 if file in wanted:
                     tifffile.imwrite(
                         buffer := io.BytesIO(), image.get_image_data("YX", T=t, Z=z, C=c), compression="zlib"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sklearn.metrics import average_precision_score
 
 from utils.data.labels import encode, load_classes, read_labels
 from utils.engine.recipes import RECIPES
@@ -23,7 +22,7 @@ from utils.runs.predictions import read_predictions
 from utils.runs.run_folder import read_config, read_numbers
 from utils.safe_load import read_json
 from utils.scoring.cross_fit import deal, held_out_decisions
-from utils.scoring.metrics import macro_f1
+from utils.scoring.metrics import macro_f1, mean_average_precision
 from utils.scoring.thresholds.bagging import bagged
 from utils.tools.ablate.experiments import COMMON, NETWORKS, OWN_DATA
 from utils.tools.gpu_hours import hours
@@ -160,8 +159,7 @@ def score(task, path, seconds):
     if "source" in labels and (kaggle := labels["source"] == "kaggle").any():
         table, labels = table[kaggle], labels[kaggle]
     truth, probabilities = encode(labels["Target"], classes), table.to_numpy()
-    present = truth.any(axis=0)
-    precision = float(average_precision_score(truth[:, present], probabilities[:, present]))
+    precision = mean_average_precision(truth, probabilities)
     f1 = [macro_f1(truth, held_out_decisions(bagged, truth, probabilities, part=part)) for part in deal(truth)]
     trained = float(read_numbers(task.run / "fold0/log.csv", ["seconds"])["seconds"].sum())
     scores = {"average_precision": precision, "f1": sum(f1) / len(f1), "minutes": (trained + seconds) / 60}
