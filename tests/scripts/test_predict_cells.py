@@ -25,8 +25,8 @@ def save_fold(folder, seed=0, model="timm:test_resnet", classes=CLASSES, **more)
     """A run's fold of random weights."""
     torch.manual_seed(seed)
     options = RECIPES["best"] | {"model": model, "size": 64, "tta": 1, "class_names": classes, "amp": "off"} | more
-    config = RunConfig(**options, planes=4, fold=seed)
-    network = models.build(model, len(classes), 4, 64, config.head)
+    config = RunConfig(**({"planes": 4} | options), fold=seed)
+    network = models.build(model, len(classes), config.planes, 64, config.head)
     checkpoint.save_weights(folder / "best.safetensors", network.state_dict(), epoch=0, score=None)
     write_json(folder / "config.json", config.to_dict())
     return folder
@@ -121,6 +121,40 @@ def test_tiles_of_large_images(folders, tmp_path):
     assert of_tiles == pytest.approx(logit(read_predictions(tmp_path / "t.csv").to_numpy()), abs=1e-4)
 
 
+def test_rescaled_images_with_mirrored_borders(folders, tmp_path):
+    """Half as large, an image fills the middle of what the network sees: as if that were given, with its cells in the middle."""
+    save_fold(tmp_path / "run", input_pixel_size=1.0)
+    whole = tmp_path / "whole"
+    for id_ in IDS:
+        for channel in ("red", "green", "blue", "yellow"):
+            plane = cv2.imread(str(folders / f"images/{id_}_{channel}.png"), -1)
+            small = cv2.resize(plane, (32, 32), interpolation=cv2.INTER_AREA)
+            (whole / "images").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(whole / f"images/{id_}_{channel}.png"), np.pad(small, 16, mode="symmetric"))
+        write_mask(whole / f"masks/{id_}.png", np.pad(cv2.imread(str(folders / f"masks/{id_}.png"), -1)[::2, ::2], 16))
+    found = []
+    for name, place, more in (("half", folders, ["--pixel-size", 0.5]), ("plain", whole, ["--pixel-size", 0])):
+        (tmp_path / name).mkdir()
+        words = options(place, tmp_path / name, "--cell-score", "logit", *more)
+        succeed("predict", tmp_path / "run", *words)
+        found.append(read(tmp_path / name / "cells.csv"))
+    assert found[0]["width"].tolist() == (2 * found[1]["width"]).tolist()
+    assert found[0][CLASSES].to_numpy() == pytest.approx(found[1][CLASSES].to_numpy(), abs=1e-3)
+    assert found[0].groupby("Id")[CLASSES].std().to_numpy().min() > 5e-3
+
+
+def test_without_masks_cells_are_segmented_and_their_label_images_written(atlas, folders, tmp_path):
+    """Read again they give the same table, from any channels of the network."""
+    save_fold(tmp_path / "run", channels="green", planes=1)
+    words = ["--images", atlas / "test", "--workers", 2, "-o", tmp_path / "p.csv"]
+    out = succeed("predict", tmp_path / "run", *words, "--cells", tmp_path / "cells.csv").out
+    assert f"-> {tmp_path / 'cells.csv'}, {tmp_path / 'cells_masks'}" in out
+    words += ["--masks", tmp_path / "cells_masks", "--cells", tmp_path / "again.csv"]
+    succeed("predict", tmp_path / "run", *words)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "cells.csv").read_bytes()
+    assert len(read(tmp_path / "cells.csv")) > 32 and len(list((tmp_path / "cells_masks").iterdir())) == 16
+
+
 @pytest.mark.slow
 def test_several_processes_write_the_same(folders, tmp_path):
     for name, call in (("one", succeed), ("two", succeed_together)):
@@ -167,6 +201,12 @@ def test_a_colour_image_is_no_label_image(folders, tmp_path):
 
 def test_what_cells_need_is_told(refused, folders, tmp_path):
     refused("--crops", 4, says="leave out --crops")
+    table = ["--images", folders / "images", "--masks", folders / "masks", "-o", tmp_path / "out/p.csv"]
+    refused(words=table, says="add --cells cells.csv")
+    write_images(tmp_path / "green", ["x"], ["green", "red"], size=64)
+    save_fold(folders / "green", channels="green", planes=1)
+    words = ["--images", tmp_path / "green", "-o", tmp_path / "out/p.csv", "--cells", tmp_path / "out/c.csv"]
+    refused(run="green", words=words, says=["blue and in red or yellow, which 1 image lack", "--masks"])
     refused("--benchmark", says="leave out --names, --sheet, --embed and --cells")
     refused("--cells", tmp_path / "out/p.csv", says="given for two outputs")
     save_fold(folders / "gap", model="gapnet_pl")
