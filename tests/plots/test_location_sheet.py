@@ -1,6 +1,7 @@
 """The page of images: whole in one file, small, and readable by any program."""
 
 import base64
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -99,3 +100,22 @@ def test_an_image_without_a_location_shows_the_nearest(tmp_path):
     assert [row.location for row in rows] == ["b", "a", "c"] and not any(row.above for row in rows)
     page = Page(location_sheet.card("x", np.ones((9, 9, 1), np.uint8), ["green"], np.zeros((3, 3)), rows))
     assert page.texts["h2"] == ["No location above its threshold"]
+
+
+def test_cells_are_outlined_in_the_colours_of_the_line_below():
+    labels = np.zeros((40, 40), int)
+    labels[5:20, 5:20], labels[5:20, 25:35], labels[25:35, 5:35] = 1, 2, 3
+    colours = {"Cytosol": "#0072B2", "A & B": "#F0E442"}
+    cells = location_sheet.Cells(labels, {1: "Cytosol", 2: "A & B", 3: "Cytosol"}, colours)
+    rows = [location_sheet.Row("Cytosol", 0.5, 0.2, 0.8, True)]
+    image = np.zeros((40, 40, 3), np.uint8)
+    plain, drawn = (
+        location_sheet.card("x", image, ["red", "green", "blue"], np.zeros((4, 4)), rows, cells=each)
+        for each in (None, cells)
+    )
+    line = drawn[drawn.index('<p class="cells">') : drawn.index("</p>\n<table>")]
+    assert re.sub("<.*?>", "|", line) == "|3 cells: |||Cytosol 2||||A &amp; B 1|"
+    assert re.findall("background:(#......)", line) == ["#0072B2", "#F0E442"] and "cells" not in plain
+    overlay = cv2.imdecode(np.frombuffer(base64.b64decode(re.search('base64,([^"]+)', drawn)[1]), np.uint8), 1)
+    assert np.abs(overlay[5, 12].astype(int) - (0xB2, 0x72, 0)).max() < 40  # blue first; JPEG
+    assert overlay[12, 12].max() < 40 and overlay[5, 30, 1:].min() > 150 and overlay[0, 0].max() < 40

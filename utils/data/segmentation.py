@@ -19,14 +19,14 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
 from utils.data.images import resize
+from utils.data.pixel_size import HPA_FIELD
 from utils.errors import InputError, listing
 from utils.opencv import cv2
 
-HPA_FIELD = 2048 * 0.08  # height and width of the Human Protein Atlas' images (Ouyang et al. 2019, methods)
 GRAIN = 0.64  # pixel that images are reduced to: cells found at finer ones are no better
 MOST_PIXEL = 3.0  # coarser ones show a nucleus by a few pixels
 MOST_PIXELS = 2**20  # after the reduction
-BLUR = 0.6  # standard deviation
+BLUR = 0.5  # standard deviation
 NUCLEUS = 14, 700  # smallest, of a chromosome plate, and largest area
 LEVELS = np.geomspace(0.06, 0.85, 10)  # thresholds, as fractions of the brightest nuclei
 CONVEX = 0.8  # convexity, area over that of the convex hull, below which a region is no nucleus
@@ -53,17 +53,32 @@ def segment(image, channels, pixel_size=None):
     planes = dict(zip(channels, range(len(channels)), strict=True))
     bodies = [name for name in ("red", "yellow") if name in planes]
     if "blue" not in planes or not bodies:
-        raise InputError(f"cells are found in blue and in red or yellow, not in {listing(channels) or 'nothing'}; add them")
-    shape, size = image.shape[:2], pixel_size or HPA_FIELD / np.sqrt(image.shape[0] * image.shape[1])
-    small = [max(1, round(side * size / GRAIN)) for side in shape] if size < GRAIN else shape
-    pixel = size * np.sqrt(shape[0] * shape[1] / (small[0] * small[1]))
-    if pixel > MOST_PIXEL or small[0] * small[1] > MOST_PIXELS:
-        seen = f"{shape[1]}x{shape[0]} pixels of {pixel:.3g} µm"
-        raise InputError(f"cells are not found in {seen}; give pixels of at most {MOST_PIXEL:g} µm, and at most 0.4 mm² of them")
+        raise InputError(
+            f"cells are found in blue and in red or yellow, not in {listing(channels) or 'nothing'}; add them"
+        )
+    shape = image.shape[:2]
+    small, pixel = working_shape(shape, pixel_size)
     blue, *bodies = (_plane(image[..., planes[name]], small, pixel) for name in ["blue", *bodies])
     nuclei = find_nuclei(blue, pixel)
     cells = grow_cells(nuclei, bodies, pixel)
     return enlarge_labels(cells, shape), enlarge_labels(nuclei, shape)
+
+
+def working_shape(shape, pixel_size=None):
+    """The shape that images of `shape` (H, W) are reduced to, and µm of its pixels. Raise InputError if they are too large to
+    see a cell or too many. pixel_size: of `segment`."""
+    area = shape[0] * shape[1]
+    size = pixel_size or HPA_FIELD / np.sqrt(area)
+    small = tuple(max(1, round(side * size / GRAIN)) for side in shape) if size < GRAIN else tuple(shape)
+    pixel = size * np.sqrt(area / (small[0] * small[1]))
+    if pixel > MOST_PIXEL:
+        raise InputError(
+            f"pixels of {pixel:.3g} µm are too large to see a cell; give at most {MOST_PIXEL:g}, or the pixel size"
+        )
+    if small[0] * small[1] > MOST_PIXELS:
+        seen = f"{shape[1]}x{shape[0]} pixels of {size:.3g} µm show more than {MOST_PIXELS * GRAIN**2 / 1e6:.1f} mm²"
+        raise InputError(f"{seen}; cut the image into fields, or check the pixel size")
+    return small, float(pixel)
 
 
 def _plane(plane, shape, pixel):
@@ -96,7 +111,9 @@ def find_nuclei(blue, pixel):
             region.value = max(region.value, value)
         inner[region.parent].append(region)
     labels, count = np.zeros(blue.shape, np.int32), 0
-    for top, left, mask in sorted((piece for region in inner[-1] for piece in region.pieces), key=lambda piece: piece[:2]):
+    for top, left, mask in sorted(
+        (piece for region in inner[-1] for piece in region.pieces), key=lambda piece: piece[:2]
+    ):
         if _quality(mask, pixel) >= CONVEX:
             count += 1
             labels[top : top + mask.shape[0], left : left + mask.shape[1]][mask > 0] = count

@@ -2,6 +2,7 @@
 opens anywhere."""
 
 import base64
+from collections import Counter
 from html import escape
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from utils.data.images import resize
 from utils.errors import plural
 from utils.files import whole_file
 from utils.opencv import cv2
+from utils.plots import cell_outlines
 from utils.plots.image_sheets import RGB, STAIN_COLOURS, in_colour, stretch
 from utils.plots.samples import as_text, map_over_protein
 
@@ -18,6 +20,9 @@ SIDE = 320  # pixels of the longer side of an image
 MOST_BYTES = 12_500  # of a JPEG; three of them in base64 and the text of 28 rows are 60 kB
 LEAST_ROWS = 3  # classes shown of an image
 
+OF_CELLS = (
+    "Each cell is outlined in the colour of its most likely location, given the image's: see the line under the images."
+)
 EXPLANATION = (
     "Each bar is the probability of a location, and the mark on it the threshold; blue bars reach theirs. F1 says how well "
     "that location was found in images of the run that neither the network nor the threshold had seen, from 0 to 1; images "
@@ -53,6 +58,8 @@ th:last-child { width: 9% }
 .bar i { display: block; height: 100%; border-radius: 2px; background: var(--below) }
 .above .bar i { background: var(--above) }
 .bar b { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--ink) }
+.cells { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 10px 0 0; font-size: .82rem }
+.cells i { display: inline-block; width: 11px; height: 11px; margin-right: 5px; border: 1px solid var(--grey); border-radius: 2px }
 @media (max-width: 480px) {
   header, main { padding-inline: 12px }
   .images { grid-template-columns: 1fr 1fr }
@@ -84,15 +91,19 @@ def rows_of(calls, number):
     return [Row(*(column[place] for column in values)) for place in order]
 
 
-def write_sheet(path, runs, shown, total, cards, without=()):
+def write_sheet(path, runs, shown, total, cards, without=(), cells=False):
     """Write a page. runs: paths of the runs that predicted. shown, total: number of images on the page, and of all.
-    cards: iterable of results of `card`. without: names of channels that the networks were not shown."""
+    cards: iterable of results of `card`. without: names of channels that the networks were not shown. cells: whether
+    the cards have `Cells`."""
     title = "Where the protein is"
     which = f"The first {shown:,} of {total:,} images" if shown < total else plural(total, "image")
     lacking = (
         f" without the {' and '.join(without)} channel{'s' * (len(without) > 1)}; F1 is with all" if without else ""
     )
-    notes = (f"{which}, predicted by {', '.join(map(str, runs))}{lacking}.", EXPLANATION)
+    notes = (
+        f"{which}, predicted by {', '.join(map(str, runs))}{lacking}.",
+        f"{EXPLANATION} {OF_CELLS}" if cells else EXPLANATION,
+    )
     with whole_file(path) as file:
         file.write(
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -105,19 +116,32 @@ def write_sheet(path, runs, shown, total, cards, without=()):
         file.write("</main>\n</body>\n</html>\n")
 
 
-def card(id_, image, channels, map_, rows, unusual=""):
+class Cells(NamedTuple):
+    """The cells of an image. labels: (H, W) of any size, cells 1, 2, … locations: {cell: its most likely location}. colours:
+    {location: "#rrggbb"}."""
+
+    labels: np.ndarray
+    locations: dict
+    colours: dict
+
+
+def card(id_, image, channels, map_, rows, unusual="", cells=None):
     """One image and its predicted locations, at most 60 kB of HTML.
 
     image: (H, W, C), names of its C channels. map_: (h, w) >= 0, where the network looks for the first of `rows`, Rows.
-    unusual: the reason if it is unlike the training images.
+    unusual: the reason if it is unlike the training images. cells: Cells, whose outlines are drawn.
     """
     scale = min(1, SIDE / max(image.shape[:2]))
     image = resize(image, *(max(1, round(scale * side)) for side in image.shape[:2]))
     image = image[..., None] if image.ndim == 2 else image
     protein = stretch(image[..., channels.index("green") if "green" in channels else 0])
     first = rows[0].location
+    overlay = in_colour(image, channels)
+    if cells:
+        colours = {cell: cells.colours[name] for cell, name in cells.locations.items()}
+        overlay = cell_outlines.draw(overlay, cells.labels, colours)
     views = [
-        (in_colour(image, channels), STAIN_COLOURS if set(RGB) <= set(channels) else "Colours of the stains"),
+        (overlay, STAIN_COLOURS if set(RGB) <= set(channels) else "Colours of the stains"),
         (protein, "The protein alone"),
         (map_over_protein(protein, map_), f"Where the network looks for {first}"),
     ]
@@ -126,10 +150,20 @@ def card(id_, image, channels, map_, rows, unusual=""):
     note = f"{id_}, unlike the training images: {unusual}" if unusual else id_
     return (
         f'<article>\n<h2>{escape(named)}</h2>\n<p class="id">{escape(note)}</p>\n<div class="images">\n{figures}</div>\n'
-        '<table>\n<thead><tr><th scope="col">location</th><td></td><th scope="col">probability</th>'
+        f'{_legend(cells) if cells else ""}<table>\n<thead><tr><th scope="col">location</th><td></td><th scope="col">probability</th>'
         f'<th scope="col">threshold</th><th scope="col">F1</th></tr></thead>\n<tbody>\n{"".join(map(_row, rows))}'
         "</tbody>\n</table>\n</article>\n"
     )
+
+
+def _legend(cells):
+    """The locations of an image's cells, the most frequent first, with the colours of their outlines."""
+    counts = Counter(cells.locations.values()).most_common()
+    items = "".join(
+        f'<span><i style="background:{cells.colours[name]}"></i>{escape(name)} {count:,}</span>'
+        for name, count in counts
+    )
+    return f'<p class="cells">{plural(len(cells.locations), "cell")}{": " if counts else ""}{items}</p>\n'
 
 
 def _figure(pixels, caption, alternative):
