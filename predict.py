@@ -23,9 +23,11 @@ the networks were trained on are counted, with what is unusual in them.
 
 --names and --sheet compare them with thresholds.json: a table of the
 locations by name, and a page with images that opens in any browser. --embed
-writes the input of one network's last layer. --cells writes scores of each
-cell, from networks of which a class has a map: densenet121, resnet50, xception,
-se_resnext50_32x4d and …101_32x4d, many of timm, and --head attention.
+writes the input of one network's last layer. --cells writes a score of each
+cell and class: the probability of the image for cells that show the protein.
+With --cell-score map or logit by the map of the class inside the cell, which
+densenet121, resnet50, xception, se_resnext50_32x4d, …101_32x4d, many of timm
+and all networks with --head attention have.
 
 Nothing of the training augmentation is loaded here.
 """
@@ -121,7 +123,7 @@ def parse_args():
     arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
     text = "their label images <Id>.png (default: segmented and written to <CSV>_masks)"
     arg("--masks", metavar="FOLDER", help=text)
-    text = "map: probability of the image, shared out by the class map; logit: the cell alone (default: %(default)s)"
+    text = "green: the image's, for cells with protein; map: it times the class map in the cell; logit: that alone (default: %(default)s)"
     arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
     args = parser.parse_args()
     args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
@@ -185,7 +187,7 @@ def predict(args, context, device, used):
     check_runs(args, networks, configs)
     fit = "zoom" if args.crops > 1 else config.fit
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
-    mapped = cell_scores.with_maps(networks, configs) if args.cells else networks
+    mapped = args.cells and args.cell_score != "green" and cell_scores.with_maps(networks, configs)
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
@@ -224,8 +226,8 @@ def predict(args, context, device, used):
     cells = None
     if args.cells:
         labels = find_labels(args, ids, files, folders, scanned)
-        seen = images, fit, config.size, [network.grid for network in mapped]
-        cells = cell_scores.CellScorer(*seen, labels, args.cell_score, config.activation)
+        how = args.cell_score, channels.names.index("green"), config.activation
+        cells = cell_scores.CellScorer(images, fit, config.size, labels, *how, [each.grid for each in mapped or ()])
         samples.watch = cells.watching(samples.watch)
     tiles = max(args.crops, most_tiles(sizes, config.size, fit))
     if args.benchmark:
@@ -250,7 +252,7 @@ def predict(args, context, device, used):
         views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
         views["reduce_tiles"] = args.tta_reduce if args.crops > 1 else "mean"
         rows, probabilities = inference.predict(
-            mapped,
+            mapped or networks,
             normalisers,
             loader,
             device,
@@ -315,6 +317,8 @@ def check_runs(args, networks, configs):
         grad_cam.check_maps(networks, configs)
     if args.cells:
         cells_file.check_names(configs[0].class_names)
+        if "green" not in parse_channels(configs[0].channels).names:
+            raise InputError(f"--cells needs a network that sees green, not {configs[0].channels}")
 
 
 def find_labels(args, ids, files, folders, scanned):

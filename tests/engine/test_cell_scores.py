@@ -95,12 +95,27 @@ def test_cells_that_cover_the_image_share_its_logit(tile):
 def test_both_scores_as_formulas():
     logits, probability = np.array([[2.0, -1.0], [0.5, -3.0]], np.float32), np.array([0.9, 0.2], np.float32)
     for activation, values in (("sigmoid", expit(logits)), ("softmax", softmax(logits, axis=1))):
-        assert cell_scores.cell_scores(logits, probability, "logit", activation) == pytest.approx(values)
-        found = cell_scores.cell_scores(logits, probability, "map", activation)
+        assert cell_scores.map_scores(logits, probability, "logit", activation) == pytest.approx(values)
+        found = cell_scores.map_scores(logits, probability, "map", activation)
         assert found == pytest.approx(probability * values / values.max(axis=0))
-    assert cell_scores.cell_scores(np.zeros((0, 2), np.float32), probability, "map", "sigmoid").shape == (0, 2)
-    hopeless = cell_scores.cell_scores(np.full((2, 2), -1e4, np.float32), probability, "map", "sigmoid")
+    assert cell_scores.map_scores(np.zeros((0, 2), np.float32), probability, "map", "sigmoid").shape == (0, 2)
+    hopeless = cell_scores.map_scores(np.full((2, 2), -1e4, np.float32), probability, "map", "sigmoid")
     assert np.isfinite(hopeless).all()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_cells_that_show_the_protein(scale):
+    """Of a background of 10, cells of 110, 60, 15 and 10: 100, 50, 5 and 0 above it, and the brightest's tenth is enough."""
+    values = np.full((40, 40), 10, np.uint8)
+    labels = np.zeros((40, 40), np.int32)
+    for cell, value in zip((3, 5, 8, 9), (110, 60, 15, 10), strict=True):
+        labels[4 * cell : 4 * cell + 4, 8:16], values[4 * cell : 4 * cell + 4, 8:16] = cell, value
+    labels = np.kron(labels, np.ones((scale, scale), np.int32))
+    for plane in (values, values / np.float32(255)):
+        found = cell_scores.brightness(plane, labels, cell_table(labels))
+        assert found == pytest.approx([1, 1, 0.5, 0], abs=1e-4 if scale == 1 else 0.2)
+    assert cell_scores.brightness(np.zeros((40, 40), np.uint8), labels, cell_table(labels)).tolist() == [1] * 4
+    assert cell_scores.brightness(values, np.zeros((40, 40), int), cell_table(np.zeros((40, 40), int))).shape == (0,)
 
 
 class Pixels(torch.nn.Module):
@@ -120,7 +135,7 @@ def score(folder, ids, masks, networks, fit="resize", size=12, tta=1, batch=2, c
     loader = make_loader(samples, batch, 0, CPU)
     grids = [(size, size)] * len(networks)
     images, labels = samples.images, lambda row: masks[ids[row]]
-    scorer = cell_scores.CellScorer(images, fit, size, grids, labels, "logit", "sigmoid")
+    scorer = cell_scores.CellScorer(images, fit, size, labels, "logit", grids=grids)
     samples.watch = scorer.watching()
     normalisers = [Normaliser(None, "none", None, None, CPU)] * len(networks)
     options = {"tta": tta, "chunk": chunk, "cells": scorer}

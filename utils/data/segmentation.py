@@ -227,7 +227,7 @@ def _shortest_ways(nuclei, inside, costs):
         return nuclei.copy()
     options = {"directed": False, "indices": sources, "min_only": True, "return_predecessors": True, "limit": REACH}
     _, _, nearest_source = dijkstra(graph, **options)
-    return np.where(nearest_source >= 0, nuclei.ravel()[nearest_source], 0).reshape(height, width)
+    return np.where(nearest_source >= 0, nuclei.ravel()[np.maximum(nearest_source, 0)], 0).reshape(height, width)
 
 
 def enlarge_labels(labels, shape):

@@ -1,11 +1,13 @@
 """Scores of the cells of an image, from networks trained on labels of whole images.
 
-The map of a class (see `utils.models.class_maps`) is laid over the image and averaged over the pixels of each cell: the cell's
-logit. Averaged over all pixels it is the logit of the field, the whole image, so that each cell's logit is its own part of
-that. Logits are means over TTA views, tiles and networks. Two scores of a cell, both in [0, 1]:
+    green    the image's probability for cells that show the protein: the mean of green in a cell, above the darkest 5 % of the
+             image and relative to its brightest cell, is `BRIGHT` or more; below, the probability falls to 0 in proportion
+    logit    the activation of the cell's own logit
+    map      the image's probability times the activation of the cell's logit, relative to the image's highest
 
-    logit    the activation of the cell's logit, as if the cell were an image
-    map      the probability of the image, times the activation of the cell's logit relative to the largest of the image's cells
+The last two need networks that have class maps (see `utils.models.class_maps`). A map is laid over the image and averaged over
+the pixels of each cell: the cell's logit. Averaged over all pixels it is the logit of the image, of which each cell's logit is
+thus its own part. Logits are means over TTA views, tiles and networks.
 """
 
 import numpy as np
@@ -13,22 +15,25 @@ from scipy.special import expit, softmax
 
 from utils import models
 from utils.data.crops import tile_starts
+from utils.data.images import resize
 from utils.data.masks import cell_table
 
-SCORES = ("map", "logit")  # the first one is the default
+SCORES = ("green", "map", "logit")  # the first one is the default
+BRIGHT = 0.1
 
 
 class CellScorer:
     """Scores the cells of the images that `inference.predict` predicts, which calls it after every batch.
 
-    images, fit, size: the Images that the networks see, and how, as of `Samples`. grids: (h, w) of each network's maps. find_labels:
-    row -> (H, W) integers, the label image of this row's image. score: ``map`` or ``logit``. activation: as of
-    `inference.tta_probabilities`. Assign `watching` to `Samples.watch`, so that cells are found by the threads that read the images.
+    images, fit, size: the Images that the networks see, and how, as of `Samples`. find_labels: row -> (H, W) integers, the label
+    image of this row's image. score: one of SCORES. green: the place of this channel among those of `images`. activation: as of
+    `inference.tta_probabilities`. grids: (h, w) of each network's class maps, none for the score ``green``. Assign `watching` to
+    `Samples.watch`, so that cells are found by the threads that read the images.
     """
 
-    def __init__(self, images, fit, size, grids, find_labels, score, activation):
+    def __init__(self, images, fit, size, find_labels, score, green=0, activation="sigmoid", grids=()):
         self.images, self.tiled, self.size, self.grids = images, fit in ("crop", "tiles"), size, grids
-        self.find_labels, self.score, self.activation = find_labels, score, activation
+        self.find_labels, self.score, self.green, self.activation = find_labels, score, green, activation
         self.weighed, self.found = {}, {}
 
     def watching(self, watch=None):
@@ -37,8 +42,11 @@ class CellScorer:
         def look(row, image):
             labels, place = self.find_labels(row), self._place(row)
             cells = cell_table(labels)
-            weights = {grid: cell_weights(labels, cells, self.size, *place, grid) for grid in set(self.grids)}
-            self.weighed[row] = cells, [weights[grid] for grid in self.grids]
+            if self.score == "green":
+                weights = brightness(self.images.inside(image, row)[..., self.green], labels, cells)
+            else:
+                weights = [cell_weights(labels, cells, self.size, *place, grid) for grid in self.grids]
+            self.weighed[row] = cells, weights
             if watch:
                 watch(row, image)
 
@@ -54,14 +62,18 @@ class CellScorer:
         return whole, ((down[0], len(down)), (across[0], len(across)))
 
     def __call__(self, rows, tiles, probabilities, maps):
+        """rows, tiles: (B,), as of a batch. probabilities: (B, C). maps: of each network, (sum of tiles, C, h, w)."""
         ends = np.cumsum(tiles.numpy())
-        for row, last, count, probability in zip(
-            rows.tolist(), ends, tiles.tolist(), probabilities.numpy(), strict=True
-        ):
+        batch = zip(rows.tolist(), ends, tiles.tolist(), probabilities.numpy(), strict=True)
+        for row, last, count, probability in batch:
             cells, weights = self.weighed.pop(row)
-            own = (each[last - count : last].movedim(1, 3).flatten(0, 2).numpy() for each in maps)
-            logits = np.mean([weight @ each for weight, each in zip(weights, own, strict=True)], axis=0)
-            self.found[row] = cells, cell_scores(logits, probability, self.score, self.activation)
+            if self.score == "green":
+                scores = weights[:, None] * probability
+            else:
+                own = (each[last - count : last].movedim(1, 3).flatten(0, 2).numpy() for each in maps)
+                logits = np.mean([weight @ each for weight, each in zip(weights, own, strict=True)], axis=0)
+                scores = map_scores(logits, probability, self.score, self.activation)
+            self.found[row] = cells, scores
 
     def cells(self, context):
         """The cells of all images, by ascending row: -> list of (DataFrame of `cell_table`, scores (cells, C) float32)."""
@@ -74,8 +86,20 @@ def with_maps(networks, configs):
     return [models.with_class_maps(network, config.model, config.planes, config.size) for network, config in pairs]
 
 
-def cell_scores(logits, probability, score, activation):
-    """-> (cells, C) float32 in [0, 1]. logits (cells, C), probability (C,): of the cells and of their image."""
+def brightness(plane, labels, cells):
+    """How far cells show the protein: -> (cells,) float32 in [0, 1]; 1 for all if none is above the background.
+
+    plane: (h, w), the green channel in any unit. labels: (H, W) of the same image. cells: their DataFrame of `cell_table`.
+    """
+    plane = resize(np.ascontiguousarray(plane), *labels.shape)
+    sums = np.bincount(labels.ravel(), plane.ravel())
+    means = sums[cells["cell"]] / cells["area"].to_numpy() - np.quantile(plane, 0.05)
+    highest = means.max(initial=0)
+    return (np.clip(means / (BRIGHT * highest), 0, 1) if highest > 0 else np.ones(len(cells))).astype(np.float32)
+
+
+def map_scores(logits, probability, score, activation):
+    """The scores ``map`` and ``logit``: -> (cells, C) float32. logits (cells, C), probability (C,): of the cells and their image."""
     values = softmax(logits, axis=1) if activation == "softmax" else expit(logits)
     if score == "map":
         values = probability * values / values.max(axis=0, initial=np.finfo(np.float32).tiny)

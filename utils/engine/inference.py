@@ -78,9 +78,8 @@ def predict(
     reduce, reduce_tiles: of the views, and of the tiles or crops of a sample, ``mean`` or ``max``. activation: as of
     `tta_probabilities`. Networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar that counts samples. context: of the processes that the samples are
-    divided among. between: called after every batch. compiled: use torch.compile. cells: called after every batch with its rows, numbers
-    of tiles and probabilities, and the class maps (tiles, classes, h, w) of each network, all of which give such maps (see
-    `utils.models.class_maps`).
+    divided among. between: called after every batch. compiled: use torch.compile. cells: a `cell_scores.CellScorer`, called after
+    every batch; if it has `grids`, the networks give class maps.
     -> (rows (N,) int64, probabilities (N, classes) float32) of all processes, in the loader's order. Raises InputError for an image
     that gives NaN or infinity.
     """
@@ -93,7 +92,7 @@ def predict(
                 parts = normaliser(batch).split(chunk)
                 if number == len(ready):
                     ready.append(prepare_network(network, parts[0], amp, compiled))
-            own = None if cells is None else []
+            own = [] if cells and cells.grids else None
             found = [
                 tta_probabilities(ready[number], part, device, amp, tta, reduce, activation, own) for part in parts
             ]
