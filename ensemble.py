@@ -6,6 +6,7 @@
     python ensemble.py --oof runs/a runs/b          # only the comparison
     python ensemble.py test.csv --thresholds runs/chen/thresholds.json \\
         --format names -o names.csv
+    python ensemble.py cells.csv --format 2021 --masks masks
 
 With --thresholds several files are averaged. With --oof, each network's
 out-of-fold predictions in the order of the files, combinations are compared on
@@ -18,6 +19,10 @@ threshold.py --stack, whose thresholds.json holds the stack).
 Rows have the order of the sample submission, which the competition matches by
 position. --format names writes locations by name instead, with probability,
 threshold and held-out F1, and needs no sample submission.
+
+--format 2021 writes a submission of the single-cell competition from tables of
+cells (predict.py --cells): several are averaged, 28 classes merged into its
+19, and every cell gets each class with a confidence above --min-score.
 """
 
 import argparse
@@ -32,9 +37,9 @@ from utils.cli import check_least, option_parser, run_script
 from utils.data import near_duplicates
 from utils.data.labels import decode, load_classes
 from utils.data.tables import check_ids, read_table
-from utils.errors import InputError, plural
-from utils.files import check_outputs, write_csv, write_json
-from utils.runs import location_table
+from utils.errors import InputError, data_size, listing, plural
+from utils.files import check_outputs, first_repeated, write_csv, write_json
+from utils.runs import cell_submission, location_table
 from utils.runs.oof import find_predictions, read_members
 from utils.runs.predictions import check_classes, check_same_ids, name_classes, read_all_predictions
 from utils.runs.thresholds_file import read_held_out_f1, read_positive_rates, read_rule
@@ -48,6 +53,7 @@ FITTING = {"combine": "auto", "labels": None, "classes": None}
 FITTING |= {"repeats": 2, "seed": 0, "leave_out": False, "report": None}
 DECIDING = {"match_positives": False, "near_duplicates": None, "use_leak": None}
 DECIDING |= {"format": "kaggle", "sample": "input/sample_submission.csv", "empty": "likeliest", "out": "submission.csv"}
+CELLS = {"format": "2021", "masks": None, "min_score": 0.0, "sample": DECIDING["sample"], "out": DECIDING["out"]}
 DECIDING_NAMES = DECIDING | {"sample": None, "empty": "leave", "out": "names.csv"}  # the defaults with --format names
 
 
@@ -55,13 +61,13 @@ def parse_args():
     """-> options with defaults filled in, and the names of those given."""
     parser = option_parser(__doc__, argument_default=argparse.SUPPRESS)
     parser.add_argument("predictions", nargs="*", default=[], metavar="CSV", help="files of predict.py to decide")
-    how = parser.add_mutually_exclusive_group(required=True)
+    how = parser.add_mutually_exclusive_group()
     how.add_argument("--thresholds", metavar="JSON|NUMBER", help="thresholds.json, or one number for all classes")
     how.add_argument("--oof", nargs="+", action="extend", metavar="RUN|CSV", help="each network's run or predictions")
     arg = parser.add_argument_group("with --oof").add_argument
     arg("--combine", choices=["auto", *COMBINATIONS], help=f"the combination (default: {FITTING['combine']})")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv a run was trained on)")
-    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
+    arg("--classes", help="hpa, cyto, hpa2021 or a CSV class,name (default: the run's, or hpa)")
     arg("--repeats", type=int, help=f"cross-fitting splits (default: {FITTING['repeats']})")
     arg("--seed", type=int, help=f"of these splits (default: {FITTING['seed']})")
     arg("--leave-out", action="store_true", help="measure also without each network, which takes longer")
@@ -72,8 +78,8 @@ def parse_args():
     arg("--near-duplicates", "--twins", metavar="CSV", help="pairs Id,twin,bits: their predictions are averaged")
     text = "Id,Target: give test images the labels of their near-duplicates in this table"
     arg("--use-leak", metavar="CSV", help=text)
-    text = f"a submission, or a table of locations by name (default: {DECIDING['format']})"
-    arg("--format", choices=["kaggle", "names"], help=text)
+    text = "a submission of 2018, a table of locations by name, or a submission of single cells"
+    arg("--format", choices=["kaggle", "names", "2021"], help=f"{text} (default: {DECIDING['format']})")
     text = f"which Ids in which order (default: {DECIDING['sample']}; for names as predicted)"
     arg("--sample", metavar="CSV", help=text)
     text = "a row below all thresholds: give it the class nearest to its own, or none"
@@ -81,13 +87,23 @@ def parse_args():
     arg("--empty", choices=["likeliest", "leave"], help=text)
     text = f"where to write (default: {DECIDING['out']}, {DECIDING_NAMES['out']})"
     arg("-o", "--out", metavar="CSV", help=text)
+    arg = parser.add_argument_group("with --format 2021").add_argument
+    arg("--masks", metavar="FOLDER", help="label images <Id>.png, the masks of the cells")
+    text = "leave out detections that are no more confident than this, for a smaller file"
+    arg("--min-score", type=float, metavar="NUMBER", help=f"{text} (default: {CELLS['min_score']:g})")
     given = vars(parser.parse_args())
+    if given.get("format") == "2021":
+        return argparse.Namespace(**CELLS | given), list(given)
+    if not given.keys() & {"thresholds", "oof"}:
+        parser.error("one of the arguments --thresholds --oof is required")
     deciding = DECIDING_NAMES if given.get("format") == "names" else DECIDING
     return argparse.Namespace(**{"thresholds": None, "oof": None} | FITTING | deciding | given), list(given)
 
 
 def main():
     args, given = parse_args()
+    if args.format == "2021":
+        return submit_cells(args, given)
     check_options(args, given)
     tables, order = read_predictions(args) if args.predictions else ({}, None)
     pairs = near_duplicates.read_pairs(args.near_duplicates, order) if args.near_duplicates else None
@@ -124,8 +140,30 @@ def main():
         print(f"-> {args.report}")
 
 
+def submit_cells(args, given):
+    """Write a submission of the single-cell competition."""
+    if other := [name for name in given if name not in {"predictions", *CELLS}]:
+        raise InputError(f"--{other[0].replace('_', '-')} does not go with --format 2021; leave it out")
+    if not args.predictions:
+        raise InputError("nothing to submit; name the tables of cells")
+    if not args.masks:
+        raise InputError("--format 2021 needs the masks of the cells; add --masks FOLDER")
+    if repeated := first_repeated(args.predictions):
+        raise InputError(f"{repeated} is given twice; name each file once")
+    check_least(args, min_score=(0, 1))
+    check_outputs([args.out], [*args.predictions, args.sample])
+    cells = cell_submission.average_cells(args.predictions)
+    count, empty = cell_submission.write_submission(args.out, cells, args.masks, args.sample, args.min_score)
+    print(f"{plural(len(args.predictions), 'file')}, {plural(len(cells), 'cell')}, {plural(count, 'detection')}")
+    if empty:
+        print_paragraph(f"{plural(len(empty), 'image')} without any: {listing(empty)}")
+    print(f"-> {args.out} ({data_size(Path(args.out).stat().st_size)})")
+
+
 def check_options(args, given):
     """Refuse options that exclude each other, values out of range, and outputs that cannot be written."""
+    if cells := [name for name in ("masks", "min_score") if name in given]:
+        raise InputError(f"--{cells[0].replace('_', '-')} is for single cells; add --format 2021, or leave it out")
     fitting, deciding = (
         [f"--{name.replace('_', '-')}" for name in part if name in given] for part in (FITTING, DECIDING)
     )

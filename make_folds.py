@@ -47,7 +47,7 @@ def parse_args():
     arg("--labels", default=DEFAULT_LABELS, help="Id,Target table (default: %(default)s)")
     images = "folder of the images or images.csv; may be repeated (default: input/train if it exists)"
     arg("--images", action="append", help=images)
-    arg("--classes", default="hpa", help="hpa (28), cyto (13) or a CSV class,name (default: %(default)s)")
+    arg("--classes", default="hpa", help="hpa (28), cyto (13), hpa2021 (19) or a CSV class,name (default: %(default)s)")
     arg("--folds", type=int, help="number of folds (default: 10)")
     arg("--split", metavar="T:V:E", help="one split in this ratio instead: 8:1:1, 24000:3000:4072")
     arg("--seed", type=int, default=0, help="another seed, another split (default: %(default)s)")

@@ -222,7 +222,7 @@ paper_folds() {
       classes=cyto split=(--classes cyto --split 8:1:1 --drop-corrupt)
       if [ $data = input ]; then
         labels=input/train_cyto.csv
-        once $labels input/train.csv -- python -m utils.kaggle.cyto_labels input/train.csv -o $labels
+        once $labels input/train.csv -- python -m utils.kaggle.merge_labels input/train.csv --to cyto -o $labels
       fi
       ;;
     mylavarapu) split=(--split 24000:3000:4072) ;;

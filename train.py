@@ -99,7 +99,7 @@ def parse_args():
     arg("--folds", help="table made by make_folds.py", group=data)
     images = "folder of the images or images.csv, may be repeated; input/train if not given"
     arg("--images", action="append", help=images, group=data)
-    arg("--classes", help="hpa, cyto or a CSV class,name", group=data)
+    arg("--classes", help="hpa, cyto, hpa2021 or a CSV class,name", group=data)
     arg("--channels", help="rgby in any order, rgb, green, rgb+y/3", group=data)
     arg("--size", type=int, help="pixels of the square the network sees", group=data)
     bits = "bits of a 16-bit file's pixels that the camera used, 8 to 16, 12 say; 0: as the file says, else 16"

@@ -113,8 +113,7 @@ REFUSED = {
     "a workbook": (b"PK\x03\x04" + bytes(30), ["a zip archive or an Excel workbook", "save it as CSV"]),
     "other columns after semicolons": (b"name;label\na;0\n", ["lacks the column Id and Target", "(it has: name, label)"]),
     "an unknown sep=": (b"sep=:\nId:Target\na:0\n", ["lacks the column Id and Target", "sep=:", "with commas between"]),
-    "the single-cell competition": (b"ID,Label\na,0|2\n", ["ID,Label", "2021", "name them Id,Target", "in place of the bars", "--classes"]),
-    "bars between the numbers": (b"Id,Target\na,0|2\n", ["row 2 ('0|2')", "separate the numbers by spaces, as in 0 2"]),
+    "the single-cell competition's 19 classes as the 28": (b"ID,Label\na,0|2\n", ["ID,Label", "2021", "--classes hpa2021"]),
     "semicolons between the numbers": (b"Id,Target\na,0;2\n", ["row 2 ('0;2')", "separate the numbers by spaces, as in 0 2"]),
     "a row in another form": (b"Id;Target\na;0 2\nb,1\n", ["2 columns, but 1 row", "row 3 (1)"]),
 }  # fmt: skip

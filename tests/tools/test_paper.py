@@ -239,7 +239,7 @@ def test_the_commands_of_a_paper_on_real_data(paper, tmp_path):
     assert texts.count(f"--folds {table}") >= len(trained) and f"-o {table}" in texts and "utils.kaggle.fetch" in texts
     for words in {
         "chen": ["--limit 11111", "--test other=input/hpav18.csv", "threshold.py", "--benchmark"],
-        "gapnet_pl": ["--crop 1024", "utils.kaggle.cyto_labels", "--split 8:1:1"],
+        "gapnet_pl": ["--crop 1024", "utils.kaggle.merge_labels", "--split 8:1:1"],
         "mylavarapu": ["--split 24000:3000:4072"],
         "poster": [],
     }[paper]:

@@ -41,15 +41,58 @@ HIERARCHY = {
 }
 HPA_CLASSES, HPA_TO_CYTO = tuple(HIERARCHY), tuple(HIERARCHY.values())
 CYTO_CLASSES = tuple(sorted(set(HPA_TO_CYTO)))
-CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES}
+
+# The single-cell competition of 2021, in the order of its numbers.
+VESICLES, NEGATIVE = "Vesicles and punctate cytosolic patterns", "Negative"  # Negative: none of the others
+HPA2021_CLASSES = (
+    "Nucleoplasm",
+    "Nuclear membrane",
+    "Nucleoli",
+    "Nucleoli fibrillar center",
+    "Nuclear speckles",
+    "Nuclear bodies",
+    "Endoplasmic reticulum",
+    "Golgi apparatus",
+    "Intermediate filaments",
+    "Actin filaments",
+    "Microtubules",
+    "Mitotic spindle",
+    "Centrosome",
+    "Plasma membrane",
+    "Mitochondria",
+    "Aggresome",
+    "Cytosol",
+    VESICLES,
+    NEGATIVE,
+)
+# The HPA classes that it does not have. The first seven are merged as in the dictionary published with kaggle_2021.tsv,
+# the atlas' labels for this competition. The last four are not in it.
+MERGED_IN_2021 = {
+    "Peroxisomes": VESICLES,
+    "Endosomes": VESICLES,
+    "Lysosomes": VESICLES,
+    "Lipid droplets": VESICLES,
+    "Cytoplasmic bodies": VESICLES,
+    "Focal adhesion sites": "Actin filaments",
+    "Cell junctions": "Plasma membrane",
+    "Microtubule ends": "Microtubules",  # as in the hierarchy: they are seen on the same fibres
+    "Cytokinetic bridge": "Microtubules",  # as in the hierarchy: a bundle of them between two cells
+    "Microtubule organizing center": "Centrosome",  # as in the hierarchy: the region around it
+    "Rods & rings": VESICLES,  # few bright bodies in the cytosol, as cytoplasmic bodies are; Cytosol is diffuse
+}
+HPA_TO_2021 = tuple(MERGED_IN_2021.get(name, name) for name in HPA_CLASSES)
+
+CLASS_LISTS = {"hpa": HPA_CLASSES, "cyto": CYTO_CLASSES, "hpa2021": HPA2021_CLASSES}
+MERGED = {"cyto": HPA_TO_CYTO, "hpa2021": HPA_TO_2021}  # the class in another list of each HPA class
+USE_2021 = "name its 19 classes with --classes hpa2021"
 TEST_FOLD = -2  # rows of an external test set, never used in training or validation; −1: always trained on
 
 
 def load_classes(spec):
     """Return class names in the order of their numbers.
 
-    spec: ``hpa`` (28 classes of the Kaggle competition), ``cyto`` (13 of the Cyto Challenge 2017) or the path of a CSV
-    with the columns ``class,name``, numbered from 0 without gaps.
+    spec: ``hpa`` (28 classes of the Kaggle competition), ``cyto`` (13 of the Cyto Challenge 2017), ``hpa2021`` (19 of
+    the single-cell competition) or the path of a CSV with the columns ``class,name``, numbered from 0 without gaps.
     """
     if spec in CLASS_LISTS:
         return list(CLASS_LISTS[spec])
@@ -70,14 +113,20 @@ def _class_number(text, num_classes):
 
 
 def read_labels(path, classes, column="Target"):
-    """Read an `Id,Target` table: -> DataFrame with `Id`, `Target` (class numbers ascending, may be empty) and any other
-    columns, all str. Raise InputError with the first bad rows."""
-    table = read_table(path, ["Id", column], what="a label table")
+    """Read an `Id,Target` table, or the `ID,Label` of the single-cell competition: -> DataFrame with `Id`, `Target` (class
+    numbers ascending, may be empty) and any other columns, all str. Numbers are separated by spaces or bars. Raise
+    InputError with the first bad rows."""
+    table = read_table(path, ["Id", column], what="a label table", other_names={"Target": "Label"})
+    if column not in table.columns:
+        if tuple(classes) == HPA_CLASSES:
+            raise InputError(f"{path} has the columns ID,Label of the single-cell competition of 2021; {USE_2021}")
+        table = table.rename(columns={"Label": column})
     check_ids(path, table["Id"])
     targets, bad = [], []
     for row, text in enumerate(table[column], 2):
-        numbers = {_class_number(word, len(classes)) for word in text.split()} - {None}
-        if len(numbers) < len(text.split()):
+        words = text.replace("|", " ").split()
+        numbers = {_class_number(word, len(classes)) for word in words} - {None}
+        if len(numbers) < len(words):
             bad.append(f"row {row} ({text!r})")
         targets.append(" ".join(map(str, sorted(numbers))))
     if bad:
@@ -109,6 +158,21 @@ def encode(targets, classes):
 def decode(matrix):
     """Invert `encode`: (N, C) of 0 and 1 -> list of N strings, class numbers ascending."""
     return [" ".join(map(str, np.flatnonzero(row))) for row in np.asarray(matrix)]
+
+
+def merge(values, to):
+    """Merge the 28 HPA classes into those of another list: (N, 28) labels of 0 and 1, or probabilities -> (N, C) float64.
+
+    to: a key of `MERGED`. A class made of several has 1 - Π(1 - p), the probability of any of them if they are independent.
+    Negative has 1 minus the largest of the 28.
+    """
+    values = np.asarray(values, np.float64)
+    with np.errstate(divide="ignore"):  # log of 0
+        absent = np.log1p(-values)
+    columns = {name: -np.expm1(absent[:, np.equal(MERGED[to], name)].sum(axis=1)) for name in CLASS_LISTS[to]}
+    if NEGATIVE in columns:
+        columns[NEGATIVE] = 1 - values.max(axis=1)
+    return np.column_stack(list(columns.values()))
 
 
 def part_name(fold, parts):

@@ -34,23 +34,23 @@ OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "packed with zstd",
 }
 GZIP = b"\x1f\x8b"
+csv.field_size_limit(MOST_BYTES)  # a cell with all masks of an image has more than the default of 131,072
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # an optional first line for Excel
 
 
-def read_table(path, columns, what="a table", least=1):
+def read_table(path, columns, what="a table", least=1, other_names=None):
     """Read a CSV: -> DataFrame of str, its Ids in composed Unicode. Raise InputError unless it is well-formed and has
-    `columns` and at least `least` rows. what: the expected content, for the message."""
+    `columns` and at least `least` rows. what: the expected content, for the message. other_names: {column: a name that it
+    may have instead, and keeps}. A column ID becomes Id."""
     path, names = Path(path), ",".join(columns)
     _check_exists(path, f"{what} with the columns {names}")
     header, rows = _read_rows(path, columns)
     if not header and not rows:
         raise InputError(f"{path} is empty; it should have the columns {names}")
-    if missing := [column for column in columns if column not in header]:
-        if len(columns) > 1 and {"ID", "Label"} <= set(header):
-            raise InputError(
-                f"{path} has the columns ID,Label of the single-cell competition of 2021; name them {names}, "
-                "put spaces in place of the bars between class numbers, and name its 19 classes with --classes"
-            )
+    if "Id" not in header:
+        header = ["Id" if name == "ID" else name for name in header]
+    present = {*header, *(name for name, other in (other_names or {}).items() if other in header)}
+    if missing := [column for column in columns if column not in present]:
         fix = f"name its columns {names}" + (", with commas between" if len(header) == 1 < len(columns) else "")
         found = listing(header, show=6)
         raise InputError(f"{path} lacks the column {' and '.join(missing)} (it has: {found}); {fix}")

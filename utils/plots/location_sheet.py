@@ -145,7 +145,7 @@ def card(id_, image, channels, map_, rows, unusual="", cells=None):
         (protein, "The protein alone"),
         (map_over_protein(protein, map_), f"Where the network looks for {first}"),
     ]
-    figures = "".join(_figure(pixels, caption, f"{id_}: {caption}") for pixels, caption in views)
+    figures = "".join(_figure(pixels, caption, f"{id_}: {caption}", cells is not None) for pixels, caption in views)
     named = ", ".join(row.location for row in rows if row.above) or "No location above its threshold"
     note = f"{id_}, unlike the training images: {unusual}" if unusual else id_
     return (
@@ -166,21 +166,23 @@ def _legend(cells):
     return f'<p class="cells">{plural(len(cells.locations), "cell")}{": " if counts else ""}{items}</p>\n'
 
 
-def _figure(pixels, caption, alternative):
+def _figure(pixels, caption, alternative, thin_lines):
     height, width = pixels.shape[:2]
-    data = base64.b64encode(_jpeg(pixels)).decode()
+    data = base64.b64encode(_jpeg(pixels, thin_lines)).decode()
     return (
         f'<figure><img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
         f'alt="{escape(alternative)}"><figcaption>{escape(caption)}</figcaption></figure>\n'
     )
 
 
-def _jpeg(pixels):
-    """Grey or RGB in [0, 1] -> a JPEG of at most `MOST_BYTES`, as good as they allow."""
+def _jpeg(pixels, thin_lines):
+    """Grey or RGB in [0, 1] -> a JPEG of at most `MOST_BYTES`, as good as they allow. thin_lines: keep their colours."""
+    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if thin_lines else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
     levels = (255 * pixels).round().astype(np.uint8)
     levels = levels[..., ::-1] if levels.ndim == 3 else levels  # OpenCV's order
     for quality in (90, 80, 70, 60, 50, 40, 30, 20, 10, 5, 1):
-        data = cv2.imencode(".jpg", np.ascontiguousarray(levels), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+        data = cv2.imencode(".jpg", np.ascontiguousarray(levels), options)[1].tobytes()
         if len(data) <= MOST_BYTES:
             break
     return data

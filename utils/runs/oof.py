@@ -19,7 +19,7 @@ def add_oof_options(parser):
     arg = parser.add_argument
     arg("predictions", nargs="+", metavar="RUN|CSV", help="a run's folder (all its folds' oof.csv) or prediction files")
     arg("--labels", metavar="CSV", help="Id,Target table (default: the folds.csv that a run was trained on)")
-    arg("--classes", help="hpa, cyto or a CSV class,name (default: the run's, or hpa)")
+    arg("--classes", help="hpa, cyto, hpa2021 or a CSV class,name (default: the run's, or hpa)")
 
 
 def find_predictions(paths, labels=None):

@@ -32,15 +32,21 @@ def read_predictions(path, classes=None):
     table = cells.drop(columns="Id").set_axis(pd.Index(cells["Id"], name="Id"))
     if not len(table.columns):
         raise InputError(f"{path} has no class columns beside Id")
+    table = to_numbers(path, table)
+    return table if classes is None else name_classes(table, classes)
+
+
+def to_numbers(path, table, most=1.0, what="a probability from 0 to 1"):
+    """Convert the text of a DataFrame to float64. Raise InputError for anything but a number from 0 to `most`, which is
+    `what` the message asks for."""
     values = _to_floats(table.to_numpy(object))
-    wrong = ~((values >= 0) & (values <= 1))  # NaN is wrong too
+    wrong = ~((values >= 0) & (values <= most))  # NaN is wrong too
     if wrong.any():
         places = list(zip(*np.nonzero(wrong), strict=True))
         shown = [f"row {row + 2}, {table.columns[c]}: {table.iloc[row, c]!r}" for row, c in places[:3]]
-        what = f"{plural(len(places), 'value')} other than a probability from 0 to 1"
-        raise InputError(f"{path}: {what}: {listing(shown, count=len(places))}; fix the file")
-    table = pd.DataFrame(values, index=table.index, columns=table.columns)
-    return table if classes is None else name_classes(table, classes)
+        found = f"{plural(len(places), 'value')} other than {what}"
+        raise InputError(f"{path}: {found}: {listing(shown, count=len(places))}; fix the file")
+    return pd.DataFrame(values, index=table.index, columns=table.columns)
 
 
 def _to_floats(cells):

@@ -22,6 +22,7 @@ from utils.data.labels import CYTO_CLASSES, HPA_CLASSES, encode, read_labels
 from utils.data.tables import check_ids, read_table
 from utils.errors import plural
 from utils.parallel import cores
+from utils.simulator.cell_truth import CELL_TABLE
 from utils.simulator.plan import SPLITS, Settings
 from utils.simulator.write import write_atlas
 
@@ -70,6 +71,9 @@ def _print_summary(out, settings, drawn, seconds):
     files = [entry for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
     megabytes = sum(entry.stat().st_size for entry in files) / 1e6
     print(f"{out}: {plural(len(files) // 4, 'image')} in {plural(len(files), 'file')}, {megabytes:,.1f} MB")
+    if (out / CELL_TABLE).exists():
+        with open(out / CELL_TABLE) as table:
+            print(f"{out / CELL_TABLE}: {plural(sum(1 for _ in table) - 1, 'cell')}")
     print(f"drawn now: {drawn:,} in {seconds:.1f} s, {drawn / seconds:.1f} img/s")
     names = CYTO_CLASSES if settings.form == "cyto" else HPA_CLASSES
     counts = encode(read_labels(out / "train.csv", names)["Target"], names).sum(axis=0)

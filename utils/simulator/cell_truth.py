@@ -1,4 +1,9 @@
-"""The truth of single cells: masks/<Id>.png, the cell of each pixel, and cells_truth.csv, what each cell shows."""
+"""The truth of single cells: masks/<Id>.png, the cell of each pixel, and cells_truth.csv, what each cell shows.
+
+How strongly a cell shows a class is the compartment's weight times the brightness of the protein in this cell; of a
+cytokinetic bridge and a mitotic spindle, which are as bright in all cells, the weight. It is 0 if the cell lacks the
+compartment or none of it is in view.
+"""
 
 import struct
 import zlib
@@ -14,7 +19,7 @@ from utils.files import whole_file
 from utils.opencv import cv2
 from utils.simulator.scene import FIELD
 
-MASKS, TABLE = "masks", "cells_truth.csv"
+MASKS, CELL_TABLE = "masks", "cells_truth.csv"
 COLUMNS = ("Id", "cell", "left", "top", "width", "height", "area", "edge", "mitotic")  # then the classes
 HEADER = 33  # bytes before which a PNG may have no text
 LEAST_AREA = 25  # square micrometres in view: a smaller part of a cell is left out
@@ -25,7 +30,8 @@ class Cells:
 
     A pixel belongs to the cell whose drawn body covers at least half of it. Where cells of two layers overlap, it
     belongs to the one in which it lies nearer to the nucleus, relative to the cell's edge: that one is thicker and
-    brighter there, and no nucleus is cut. Where arms pass over a neighbour, it belongs to the arm.
+    brighter there, and no nucleus is cut. Where arms pass over a neighbour, it belongs to the arm. So a cell may
+    consist of several parts.
     """
 
     def __init__(self, size):
@@ -80,7 +86,7 @@ def write_cells(path, cells, size, form):
 
 def write_cell_table(out, ids, form):
     """Write cells_truth.csv from the masks of these `ids`. Raise InputError for a mask that `write_cells` did not write."""
-    with whole_file(out / TABLE) as file:
+    with whole_file(out / CELL_TABLE) as file:
         file.write(",".join((*COLUMNS, *class_names(form))) + "\n")
         for id_ in sorted(ids):
             path = out / MASKS / f"{id_}.png"

@@ -13,7 +13,7 @@ from utils.simulator.references import draw_microtubules, draw_reticulum
 
 FULL_TURN = 2 * np.pi
 LOST_IN_MITOSIS = {0, 1, 2, 3, 4, 5, 7}  # they disassemble with the nucleus or the Golgi
-LEAST_SEEN = 0.2  # square micrometres as bright as the cell's protein: less of a compartment than the smallest dot
+LEAST_SEEN = 0.3  # square micrometres as bright as the cell's protein: less of a compartment than most single dots
 
 
 def draw_compartment(number, view, rng, strength):
@@ -33,14 +33,17 @@ class Stain:
     def __init__(self, view, rng, strength):
         self.view, self.rng, self.strength = view, rng, strength
         self.light, self.around = view.per_cell(strength), 0  # around: what `faint` has drawn
-        self.bearers = None  # (number of cells,) 1 for cells with a structure as bright in all cells; None: see `shown`
+        self.least = LEAST_SEEN  # light of the compartment with which a cell shows it
+        self.bearers = (
+            None  # (number of cells,) 1 for the cells that have a structure as bright in all; None: see `shown`
+        )
 
     def shown(self, light):
-        """-> (number of cells,), the strength of cells with at least LEAST_SEEN of the compartment in view, else 0. light:
-        all that was drawn."""
+        """-> (number of cells,), the strength of cells with at least `least` of the compartment in view, else 0. light: all
+        that was drawn."""
         if self.bearers is not None:
             return self.bearers
-        return self.strength * (self.view.sums(light - self.around) > LEAST_SEEN * self.strength)
+        return self.strength * (self.view.sums(light - self.around) > self.least * self.strength)
 
     def cells(self):
         """List the cells in view that have the protein: (Cell, strength, random generator) each."""
@@ -341,6 +344,7 @@ def cell_junctions(view, rng, stain):
     touching = np.clip((view.contact - 0.45) * 5, 0, 1)
     beads = np.clip(0.9 + rng.uniform(0.15, 0.6) * view.noise(rng, 0.9) + 0.25 * view.noise(rng, 4), 0, None)
     line = _ridge(view.edge, 0.1, rng.uniform(0.35, 0.6)) * touching * beads
+    stain.least = 1.5  # about two micrometres of contact
     return line * stain.light + stain.faint(0.02, 0.12, "body")
 
 

@@ -17,7 +17,7 @@ from utils.files import check_writable, whole_file, write_csv, write_json
 from utils.opencv import cv2
 from utils.parallel import closing, in_processes
 from utils.safe_load import read_json
-from utils.simulator.cell_truth import MASKS, TABLE, write_cell_table, write_cells
+from utils.simulator.cell_truth import CELL_TABLE, MASKS, write_cell_table, write_cells
 from utils.simulator.plan import DAMAGE, FORM, SPLITS, plan_image, random_stream, written
 from utils.simulator.sample import draw_with_cells
 
@@ -45,6 +45,8 @@ def write_atlas(out, settings, workers=1, ids=None, cells=False):
     jobs = _missing(out, plans if ids is None else _chosen(plans, ids), settings, cells)
     if not jobs and complete:
         return 0
+    if cells:
+        _list_cells(out, plans, settings)  # refuses masks of another origin before anything is drawn
     write_json(out / "atlas.json", {"state": "unfinished", **note})
     bar = tqdm(total=len(jobs), unit="img", disable=None)
     with (
@@ -55,8 +57,7 @@ def write_atlas(out, settings, workers=1, ids=None, cells=False):
             bar.update()
     _write_tables(out, plans, settings)
     if cells:
-        masks = set(os.listdir(out / MASKS))
-        write_cell_table(out, [plan.id for plan in plans if f"{plan.id}.png" in masks], settings.form)
+        _list_cells(out, plans, settings)
     if not _missing(out, plans, settings, cells):
         write_json(out / "atlas.json", {"state": "complete", **note})
     return len(jobs)
@@ -67,7 +68,7 @@ def _open_atlas(out, wanted):
     the settings in atlas.json."""
     path, fix = out / "atlas.json", f"choose another --out or delete {out}"
     if not path.exists():
-        if any((out / name).exists() for name in (*SPLITS, *TABLES, MASKS, TABLE)):
+        if any((out / name).exists() for name in (*SPLITS, *TABLES, MASKS, CELL_TABLE)):
             raise InputError(f"{out} holds data that utils.simulator did not write; choose another --out")
         found = {"state": "new", **wanted}
     else:
@@ -125,6 +126,11 @@ def _write_tables(out, plans, settings):
     write_csv(out / "truth.csv", pd.concat(tables.values()))
     if settings.form == "cyto":
         write_csv(out / "classes.csv", pd.DataFrame(enumerate(CYTO_CLASSES), columns=["class", "name"]))
+
+
+def _list_cells(out, plans, settings):
+    masks = set(os.listdir(out / MASKS)) if (out / MASKS).is_dir() else ()
+    write_cell_table(out, [plan.id for plan in plans if f"{plan.id}.png" in masks], settings.form)
 
 
 def target(classes, settings):

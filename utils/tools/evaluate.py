@@ -48,7 +48,7 @@ def add_options(parser, plot):
     arg = parser.add_argument
     arg("predictions", metavar="CSV", help="file of predict.py or an oof.csv")
     arg("--labels", required=True, metavar="CSV", help="Id,Target: the true labels")
-    arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
+    arg("--classes", default="hpa", help="hpa, cyto, hpa2021 or a CSV class,name (default: %(default)s)")
     arg("--human", metavar="CSV", help="Id,Target: a person's labels of some of these images")
     arg("--plot", metavar="PNG", help=plot)
     arg("-o", "--out", metavar="JSON", help="also write all numbers here")

@@ -22,7 +22,7 @@ def parse_args():
     arg = parser.add_argument
     arg("submissions", nargs="+", metavar="CSV", help="Id,Predicted files")
     arg("--truth", required=True, metavar="CSV", help="Id,Target of the same Ids")
-    arg("--classes", default="hpa", help="hpa, cyto or a CSV class,name (default: %(default)s)")
+    arg("--classes", default="hpa", help="hpa, cyto, hpa2021 or a CSV class,name (default: %(default)s)")
     arg("--images", action="append", default=[], help="folder of the images, for --sheet")
     arg("--sheet", metavar="FILE", help="draw images with the true classes and those of the first submission")
     arg("--seed", type=int, default=0, help="seed of the drawn images (default: %(default)s)")
