@@ -36,6 +36,7 @@ WHOLE = 0.05  # convexity that smaller regions must gain over the one around the
 COVER = 0.7  # fraction of a region that the smaller ones must cover to count fully
 CORES = 0.4, 0.6, 0.8  # of the largest distance to the rim: the parts' cores are deeper
 CYTOPLASM = 0.25  # brightness, 0 background, 1 Otsu's threshold, above which a pixel belongs to a cell
+HOLE = 14  # area below which a gap in the cells is filled
 AROUND = 6.0  # standard deviation of the mean that a pixel is darker than
 DARK = 20.0  # how many times longer a way through black is
 REACH = 90.0  # longest way from a nucleus
@@ -199,6 +200,8 @@ def grow_cells(nuclei, bodies, pixel):
             around = cv2.GaussianBlur(light, (0, 0), AROUND / pixel) + 0.02 * light.max()
             darkness += np.clip(1 - light / around, 0, 1) / len(bodies)
     inside = cv2.GaussianBlur((inside > CYTOPLASM).astype(np.float32), (0, 0), BLUR / pixel) > 0.5
+    _, parts, boxes, _ = cv2.connectedComponentsWithStats((~inside).astype(np.uint8), connectivity=4)
+    inside |= (boxes[:, cv2.CC_STAT_AREA] * pixel**2 < HOLE)[parts]
     return _shortest_ways(nuclei, inside | (nuclei > 0), (1 + DARK * darkness) * pixel)
 
 

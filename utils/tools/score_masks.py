@@ -123,7 +123,7 @@ def print_scores(cells, ids, least):
         middle = part.loc[part["true"] == 1, "iou"].median()
         counts = f"{int((part['true'] == 1).sum()):>7,}{int((part['true'] == 0).sum()):>7,}"
         print(f"{name:24}{counts}{recall:>9.3f}{precision:>11.3f}{f1:>7.3f}{middle:>12.3f}".replace("nan", "  –"))
-    low, high = np.percentile(bootstrap(cells, ids), [2.5, 97.5], axis=0)
+    low, high = np.nanpercentile(bootstrap(cells, ids), [2.5, 97.5], axis=0)
     intervals = [
         f"{name} {low[place]:.3f} to {high[place]:.3f}" for place, name in enumerate(("recall", "precision", "F1"))
     ]
@@ -131,16 +131,15 @@ def print_scores(cells, ids, least):
 
 
 def bootstrap(cells, ids, seed=0):
-    """Recall, precision and F1 of SAMPLES random samples of the images: -> (SAMPLES, 3)."""
+    """Recall, precision and F1 of SAMPLES random samples of the images: -> (SAMPLES, 3), NaN without cells."""
     counts = (
         cells.groupby(["Id", "true"])["matched"].agg(["sum", "size"]).unstack(fill_value=0).reindex(ids, fill_value=0)
     )
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), SAMPLES)
     matched, true, found = (drawn @ counts[key].to_numpy() for key in (("sum", 1), ("size", 1), ("size", 0)))
-    return np.stack(
-        [matched / np.maximum(true, 1), matched / np.maximum(found, 1), 2 * matched / np.maximum(true + found, 1)], 1
-    )
+    with np.errstate(invalid="ignore"):  # a sample of images without cells is no number
+        return np.stack([matched / true, matched / found, 2 * matched / (true + found)], axis=1)
 
 
 if __name__ == "__main__":
