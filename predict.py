@@ -8,6 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
+    python predict.py runs/best --images my_cells --cells cells.csv --masks masks
     python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen --images my_cells --pixel-size 0.16
     python predict.py runs/chen/fold0 --images my_cells --benchmark
@@ -23,7 +24,11 @@ unusual in them.
 
 --names and --sheet compare them with thresholds.json: a table of the
 locations by name, and a page with images that opens in any browser. --embed
-writes the input of one network's last layer.
+writes the input of one network's last layer. --cells writes a score of each
+cell and class: the probability of the image for cells that show the protein.
+With --cell-score map or logit by the map of the class inside the cell, which
+densenet121, resnet50, xception, se_resnext50_32x4d, …101_32x4d, many of timm
+and all networks with --head attention have.
 
 Nothing of the training augmentation is loaded here.
 """
@@ -47,14 +52,14 @@ from utils.data.images import MISSABLE, find_files, load_sample, parse_channels,
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
-from utils.engine import checkpoint, embeddings, grad_cam, inference
+from utils.engine import cell_scores, checkpoint, embeddings, grad_cam, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import measure_stages
 from utils.errors import InputError, listing, plural
 from utils.files import check_outputs, first_repeated, write_csv
 from utils.plots import location_sheet
 from utils.plots.image_sheets import RGB
-from utils.runs import location_table, unlike_training
+from utils.runs import cells_file, location_table, unlike_training
 from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 from utils.runs.thresholds_file import find_thresholds, read_held_out_f1, read_rule
@@ -115,6 +120,12 @@ def parse_args():
     text = "average --names over images alike in this column of --ids, or of a table of images, such as a well"
     arg("--combine", metavar="COLUMN", help=text)
     arg("--embed", metavar="FILE", help="also write embeddings, to an .h5ad (needs anndata) or .npz file")
+    arg = parser.add_argument_group("cells").add_argument
+    arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
+    text = "their label images <Id>.png (default: segmented and written to <CSV>_masks)"
+    arg("--masks", metavar="FOLDER", help=text)
+    text = "green: the image's, for cells with protein; map: it times the class map in the cell; logit: that alone (default: %(default)s)"
+    arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
     args = parser.parse_args()
     args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
     args.out = args.out or (None if args.benchmark else "predictions.csv")
@@ -133,15 +144,19 @@ def main():
 
 
 def check_options(args):
-    check_outputs([args.out, args.names, args.sheet, args.embed])
+    check_outputs([args.out, args.names, args.sheet, args.embed, args.cells])
     check_least(args, batch_size=(1, MOST_BATCH), workers=-1, sheet_limit=(1, MOST_ON_SHEET))
     pixel_size.check_pixel_size("--pixel-size", args.pixel_size)
     if other := [name for name in args.without if name not in MISSABLE]:
         raise InputError(f"--without {other[0] or repr('')} is not possible; give red, yellow or red,yellow")
     if args.fold is not None and not args.ids:
         raise InputError("--fold needs the table of folds; add --ids input/folds.csv")
-    if args.benchmark and (args.names or args.sheet or args.embed):
-        raise InputError("--benchmark predicts nothing; leave out --names, --sheet and --embed")
+    if args.benchmark and (args.names or args.sheet or args.embed or args.cells):
+        raise InputError("--benchmark predicts nothing; leave out --names, --sheet, --embed and --cells")
+    if args.masks and not args.cells:
+        raise InputError("--masks names the cells to score; add --cells cells.csv")
+    if args.cells and args.crops > 1:
+        raise InputError("--cells needs each image whole or in tiles; leave out --crops")
     if args.thresholds and not (args.names or args.sheet):
         raise InputError("--thresholds is for locations by name; add --names cells.csv or --sheet cells.html")
     if args.combine and not (args.names and table_of_images(args)):
@@ -173,6 +188,7 @@ def predict(args, context, device, used):
     check_runs(args, networks, configs)
     fit = "zoom" if args.crops > 1 else config.fit
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
+    mapped = args.cells and args.cell_score != "green" and cell_scores.with_maps(networks, configs)
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
@@ -208,6 +224,12 @@ def predict(args, context, device, used):
         samples.watch = (
             watch if scales is None else lambda row, image: watch(row, pixel_size.middle(image, config.size))
         )
+    cells = None
+    if args.cells:
+        labels = find_labels(args, ids, files, folders, scanned)
+        how = args.cell_score, channels.names.index("green"), config.activation
+        cells = cell_scores.CellScorer(images, fit, config.size, labels, *how, [each.grid for each in mapped or ()])
+        samples.watch = cells.watching(samples.watch)
     tiles = max(args.crops, most_tiles(sizes, config.size, fit))
     if args.benchmark:
         normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
@@ -231,16 +253,31 @@ def predict(args, context, device, used):
         views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
         views["reduce_tiles"] = args.tta_reduce if args.crops > 1 else "mean"
         rows, probabilities = inference.predict(
-            networks, normalisers, loader, device, amp, **views, bar=bar, context=context, compiled=args.compile
+            mapped or networks,
+            normalisers,
+            loader,
+            device,
+            amp,
+            **views,
+            bar=bar,
+            context=context,
+            compiled=args.compile,
+            cells=cells,
         )
     seconds = time.time() - started
     ids = [ids[row] for row in rows]
     if context.is_main:
         write_predictions(args.out, ids, probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
+    if cells:
+        tables, scores = zip(*cells.cells(context), strict=True)
+        if context.is_main:
+            count = cells_file.write_cells(args.cells, ids, tables, scores, config.class_names)
+            masks = "" if args.masks else f", {cells_file.masks_folder(args.cells)}"
+            print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}{masks}")
     unlike = watch.judge(context) if watch else None
+    samples.watch = None  # --embed reads the images once more
     if watch:
-        samples.watch = None  # --embed reads the images once more
         print(unlike_training.describe(ids, unlike))
         if wider := watch.nuclei_wider():
             fix = "check the pixel size" if scales is not None else "give --pixel-size, or expect less of the result"
@@ -279,6 +316,19 @@ def check_runs(args, networks, configs):
         check_fold(configs, args.fold)
     if args.sheet:
         grad_cam.check_maps(networks, configs)
+    if args.cells:
+        cells_file.check_names(configs[0].class_names)
+        if "green" not in parse_channels(configs[0].channels).names:
+            raise InputError(f"--cells needs a network that sees green, not {configs[0].channels}")
+
+
+def find_labels(args, ids, files, folders, scanned):
+    """-> the function from a row to the label image of its cells. files, folders, scanned: of the images."""
+    if args.masks:
+        return cells_file.masks_reader(args.masks, ids, files)
+    left = [{name: path for name, path in scanned[id_].items() if name not in args.without} for id_ in ids]
+    sizes = pixel_size.read_pixel_sizes(folders, ids) if args.pixel_size is None else [args.pixel_size] * len(ids)
+    return cells_file.segmenter(cells_file.masks_folder(args.cells), ids, left, sizes)
 
 
 def read_decisions(args, classes):

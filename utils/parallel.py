@@ -4,11 +4,14 @@ import math
 import multiprocessing
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,6 +135,29 @@ def starting(what, instead):
         sys.unraisablehook = hook
         fix = "" if error.errno in TOO_MANY_FILES else ", or free space in /dev/shm and make it writable"
         raise InputError(f"{what} cannot be started ({first_line(error)}); give {instead}{fix}") from None
+
+
+def in_processes(function, jobs, workers, what):
+    """Yield function(job) of each job in order, computed in `workers` processes; a single one is this process. what: the name
+    of such a process in messages."""
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        yield from map(function, jobs)
+        return
+    with starting(f"{what}es", "--workers 1"):
+        pool = ProcessPoolExecutor(workers, initializer=_leave_ctrl_c)
+    try:
+        with starting(f"{what}es", "--workers 1"):
+            results = pool.map(function, jobs)
+        yield from results
+    except BrokenProcessPool as error:
+        raise InputError(f"a {what} was killed, perhaps for lack of memory; give fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl+C and stops the others
 
 
 def side_by_side(jobs, slots):

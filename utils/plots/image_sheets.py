@@ -5,7 +5,8 @@ from textwrap import wrap
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.plots import style
+from utils.data.images import resize
+from utils.plots import cell_outlines, style
 from utils.plots.dataset_figures import STAINS
 from utils.plots.style import BLUE
 
@@ -95,6 +96,19 @@ def channels(image, names, title, path):
     figure, _ = _sheet(list(shown.values()), list(shown), 3, 10 / 3, 3.75, 11, 4)
     style.title(figure, title, 12)
     style.arrange_and_save(figure, path, dpi=100, pad=0.4)
+
+
+def segmented(images, masks, titles, path, columns=4):
+    """Draw the outlines of cells in white: red as red, yellow as green, blue as blue. images: [{channel: (H, W)}]. masks: [(H, W)
+    label image]. titles: one per image."""
+    shown = []
+    for planes, mask in zip(images, masks, strict=True):
+        empty = np.zeros(mask.shape, np.float32)
+        image = stretch(np.stack([planes.get(name, empty) for name in ("red", "yellow", "blue")], axis=-1))
+        image = resize(image, *(max(1, round(side * 480 / max(mask.shape))) for side in mask.shape))
+        shown.append(cell_outlines.draw(image, mask, dict.fromkeys(range(1, mask.max() + 1), "#FFFFFF")))
+    figure, _ = _sheet(shown, titles, columns, 3.1, 3.35, 9, 3)
+    style.arrange_and_save(figure, path, dpi=150, pad=0.4)
 
 
 def near_duplicate_pairs(pairs, path, columns=2):

@@ -2,9 +2,6 @@
 settings and state."""
 
 import os
-import signal
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +15,7 @@ from utils.data.labels import CYTO_CLASSES
 from utils.errors import InputError, plural
 from utils.files import check_writable, whole_file, write_csv, write_json
 from utils.opencv import cv2
-from utils.parallel import closing, starting
+from utils.parallel import closing, in_processes
 from utils.safe_load import read_json
 from utils.simulator.cell_truth import CELL_TABLE, MASKS, write_cell_table, write_cells
 from utils.simulator.plan import DAMAGE, FORM, SPLITS, plan_image, random_stream, written
@@ -52,7 +49,10 @@ def write_atlas(out, settings, workers=1, ids=None, cells=False):
         _list_cells(out, plans, settings)  # refuses masks of another origin before anything is drawn
     write_json(out / "atlas.json", {"state": "unfinished", **note})
     bar = tqdm(total=len(jobs), unit="img", disable=None)
-    with bar, closing(_each_done(partial(write_image, out, settings, cells), jobs, workers)) as done:
+    with (
+        bar,
+        closing(in_processes(partial(write_image, out, settings, cells), jobs, workers, "drawing process")) as done,
+    ):
         for _ in done:
             bar.update()
     _write_tables(out, plans, settings)
@@ -103,28 +103,6 @@ def _missing(out, plans, settings, cells):
         return has_mask and found[plan.split].issuperset(_file_names(plan, settings))
 
     return [plan for plan in plans if not is_whole(plan)]
-
-
-def _each_done(function, jobs, workers):
-    """Call `function` on all jobs and yield after each; a single worker is this process."""
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        yield from map(function, jobs)
-        return
-    with starting("drawing processes", "--workers 1"):
-        pool = ProcessPoolExecutor(workers, initializer=_start_worker)
-    try:
-        with starting("drawing processes", "--workers 1"):
-            results = pool.map(function, jobs)
-        yield from results
-    except BrokenProcessPool as error:
-        raise InputError("a drawing process was killed, perhaps for lack of memory; give fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl+C and stops the workers
 
 
 def _write_tables(out, plans, settings):
