@@ -270,9 +270,9 @@ def predict(args, context, device, used):
         write_predictions(args.out, ids, probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
     if cells:
-        tables, scores = zip(*cells.cells(context), strict=True)
+        tables, scores_of_cells = zip(*cells.cells(context), strict=True)
         if context.is_main:
-            count = cells_file.write_cells(args.cells, ids, tables, scores, config.class_names)
+            count = cells_file.write_cells(args.cells, ids, tables, scores_of_cells, config.class_names)
             masks = "" if args.masks else f", {cells_file.masks_folder(args.cells)}"
             print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}{masks}")
     unlike = watch.judge(context) if watch else None
@@ -298,7 +298,15 @@ def predict(args, context, device, used):
             count = location_table.write(args.names, calls, ids, groups, ",".join(args.without), **columns)
             print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
-            write_sheet(args, networks, configs, calls, ids, images, scanned, unlike)
+            of_cells = None
+            if cells:
+                first = slice(args.sheet_limit)
+                labels = cells_file.masks_reader(
+                    args.masks or cells_file.masks_folder(args.cells), ids[first], files[first]
+                )
+                decided = [calls._replace(scores=rule.scores(each)) for each in scores_of_cells[first]]
+                of_cells = location_sheet.name_cells(labels, tables[first], decided)
+            write_sheet(args, networks, configs, calls, ids, images, scanned, unlike, of_cells)
     context.barrier()  # no process leaves while another still listens to it
 
 
@@ -372,9 +380,9 @@ def same_tta(runs, configs):
     return counts[0]
 
 
-def write_sheet(args, networks, configs, calls, ids, images, scanned, unlike):
+def write_sheet(args, networks, configs, calls, ids, images, scanned, unlike, cells=None):
     """Write the page of the first images. images: Images, as the networks read them. scanned: of `scan_folders`. unlike: of
-    `unlike_training.judge`, or None."""
+    `unlike_training.judge`, or None. cells: of `location_sheet.name_cells`, or None."""
     first = ids[: args.sheet_limit]
     channels = [name for name in RGB if all(name in scanned[id_] for id_ in first)]
     channels = channels or parse_channels(configs[0].channels).names
@@ -386,9 +394,9 @@ def write_sheet(args, networks, configs, calls, ids, images, scanned, unlike):
             map_ = grad_cam.mean_map(networks, configs, images[[row]], calls.order()[row, 0])
             map_ = images.inside(map_, row)
             unusual = "" if unlike is None else unlike["reason"][row]
-            yield location_sheet.card(id_, image, channels, map_, rows, unusual)
+            yield location_sheet.card(id_, image, channels, map_, rows, unusual, cells and cells(row))
 
-    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards(), args.without)
+    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards(), args.without, cells is not None)
     print(f"{plural(len(first), 'image')} -> {args.sheet}")
 
 
