@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ IMAGES = {"image/jpeg", "image/png", "image/svg+xml"}
 def set_up(place):
     """-> the folder for notebooks of a place that looks like the kit."""
     (place / "notebooks").mkdir(parents=True, exist_ok=True)
-    for link in ("train.py", "make_folds.py", "threshold.py", "utils"):
+    for link in ("train.py", "make_folds.py", "predict.py", "threshold.py", "utils"):
         (place / link).symlink_to(ROOT / link)
     return place / "notebooks"
 
@@ -42,10 +43,13 @@ def count_figures(cell):
     return sum(bool(IMAGES & set(output.get("data", {}))) for output in cell.get("outputs", []))
 
 
-def execute(name, place):
-    """The same in this process: its commands are calls of the scripts' main."""
+def execute(name, place, **settings):
+    """The same in this process: its commands are calls of the scripts' main. settings: of a notebook, ``FOLDER = …``."""
     cells = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4).cells
-    text, figures, error = run_cells([cell.source for cell in cells if cell.cell_type == "code"], set_up(place))
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    for name, value in settings.items():
+        sources = [re.sub(rf"^{name} = .*", f"{name} = {value!r}", source, flags=re.MULTILINE) for source in sources]
+    text, figures, error = run_cells(sources, set_up(place))
     if error:
         raise error
     return text, figures

@@ -56,6 +56,24 @@ def test_inspect_run_shows_a_run_of_yours(run, thresholds, tmp_path):
     assert "32 validation images" in text and "2 folds" in text
 
 
+def test_my_images_names_a_simulated_plate_by_a_tiny_network(tmp_path):
+    text, shown = execute("my_images", tmp_path / "kit")
+    assert shown == 4 and "--stains DAPI=blue FITC=green TRITC=red Cy5=yellow" in text.partition("24 Ids with")[0]
+    table = pd.read_csv(tmp_path / "kit/input/my_images/all.csv").groupby("Id")["unlike_training"].first()
+    assert set(table.nlargest(2).index) == {"empty", "out_of_focus"} and table.nlargest(2).min() > 1
+
+
+def test_my_images_names_your_images_that_lack_yellow_by_your_run(tmp_path, atlas, run, thresholds):
+    shutil.copytree(run, tmp_path / "kit/runs/demo")
+    shutil.copy(thresholds, tmp_path / "kit/runs/demo/thresholds.json")
+    shutil.copytree(atlas / "test", tmp_path / "mine", ignore=shutil.ignore_patterns("*_yellow.png"))
+    text, shown = execute("my_images", tmp_path / "kit", FOLDER=str(tmp_path / "mine"), STAINS=[])
+    assert shown == 4 and "16 Ids with red, green, blue ->" in text and "train.py" not in text
+    assert text.count("--without yellow --names") == 1 and "other locations" not in text
+    names = pd.read_csv(tmp_path / "kit/input/my_images/cells.csv")
+    assert names["Id"].nunique() == 17 and set(names["without"]) == {"yellow"}
+
+
 def test_explore_shows_a_simulated_atlas_without_data(tmp_path, monkeypatch):
     small = replace(available_data.SMALL, train=60, test=20, size=96)
     monkeypatch.setattr(available_data, "find_data", partial(available_data.find_data, small=small))
@@ -110,7 +128,7 @@ def test_a_sentence_stands_before_each_figure(path):
 
 def test_all_notebooks_start_alike():
     own = [path for path in NOTEBOOKS if path.stem != "kaggle_kernel"]
-    assert [path.stem for path in own] == ["compare", "explore", "human_vs_machine", "inspect_run"]
+    assert [path.stem for path in own] == ["compare", "explore", "human_vs_machine", "inspect_run", "my_images"]
     cells = [nbformat.read(path, as_version=4).cells for path in own]
     first = [next(cell.source for cell in part if cell.cell_type == "code") for part in cells]
     assert len({source.partition("sys.path.insert")[0] for source in first}) == 1

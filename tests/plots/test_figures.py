@@ -262,6 +262,20 @@ def test_pairs_folds_and_sizes_are_named(drawn, copies, folds):
     assert dict(zip(rows(axis), widths, strict=True)) == {"20 x 20, 8-bit grey, png": 7, "30 x 40, 8-bit grey, tif": 2}
 
 
+def test_a_map_of_embeddings_gives_a_name_the_same_colour_in_each_panel(drawn):
+    points = np.arange(40.0).reshape(20, 2)
+    names = [CLASSES[number % 9] for number in range(20)]
+    axes = drawn(dataset_figures.embedding_map, points, [0.6, 0.2], {"one": names, "other": names[::-1]}).axes
+    shown = [
+        {part.get_label(): (part.get_offsets(), part.get_facecolor()) for part in axis.collections} for axis in axes
+    ]
+    for parts, own in zip(shown, (names, names[::-1]), strict=True):
+        assert len(parts) == 8 and sum(len(places) for places, _ in parts.values()) == 20
+        assert np.array_equal(parts[CLASSES[1]][0], points[[name == CLASSES[1] for name in own]])
+    assert all(np.array_equal(shown[0][name][1], shown[1][name][1]) for name in shown[0])
+    assert axes[0].get_xlabel() == "component 1, 60% of the variance"
+
+
 def test_contact_sheet_separates_hits_misses_and_mistakes(drawn):
     image = np.zeros((8, 8, 4), np.uint8)
     sheet = drawn(image_sheets.contact_sheet, [image], np.array([[1, 1, 0, 0]]), np.array([[1, 0, 1, 0]]), list("abcd"))

@@ -413,6 +413,7 @@ utils.kaggle.fetch utils.kaggle.submit utils.kaggle.upload utils.tools.augment_s
 utils.tools.baseline utils.tools.benchmark.__main__ utils.tools.compare utils.tools.confusion
 utils.tools.find_duplicates utils.tools.evaluate utils.tools.judge_simulator utils.tools.plot
 utils.tools.realism utils.tools.score utils.tools.class_priors utils.tools.import_weights
+utils.tools.find_images utils.tools.judge_unlike utils.tools.neighbours
 """
 
 

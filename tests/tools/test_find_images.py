@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refuse, succeed, write_images
+from conftest import refuse, succeed, train_options, write_images
 from layouts import LAYOUTS, LOSSY, MAPPING, as_it_is, differences, imagej_stack, metaxpress, read_folder
+from matplotlib.figure import Figure
 
 from utils.opencv import cv2
+from utils.tools import augment_sheet
 
 FIND = "utils.tools.find_images"
 
@@ -125,3 +127,47 @@ def test_load_data_may_name_urls_frames_and_windows_folders(images, tmp_path):
 def test_files_that_only_bioio_reads_name_the_packages(tmp_path):
     (tmp_path / "scan.nd2").write_bytes(b"\xda\xce\xbe\x0a")
     refuse(FIND, tmp_path, "-o", tmp_path / "images.csv", says=["pip install bioio bioio-nd2", "OME-TIFF"])
+
+
+ACCEPTING = """
+make_folds --labels {atlas}/train.csv --images {images} --folds 3 -o {out}
+predict {run} --images {images} --no-cache -o {out}
+utils.tools.baseline --folds {folds} --fold 0 --images {images} --size 32 --workers 1 --runs {out}
+utils.tools.find_duplicates --images {images} -o {out}
+utils.tools.judge_unlike --images {images} --others {images} --limit 2 -o {out}
+utils.tools.neighbours {run} --known {atlas}/train.csv --images {images} --repeats 1 --submission {guess} -o {out}
+utils.tools.realism --real {images} --simulated {atlas}/test --size 64 -o {out}
+utils.tools.score {guess} --truth {atlas}/train.csv --images {images} --sheet {out}
+utils.tools.augment_sheet --images {images} --size 32 -o {out}
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(atlas, run, folds, tmp_path_factory):
+    """What the commands read, and the table of the atlas's training images."""
+    table, guess = (tmp_path_factory.mktemp("table") / name for name in ("images.csv", "guess.csv"))
+    succeed(FIND, atlas / "train", "-o", table)
+    pd.read_csv(atlas / "train.csv", dtype=str).rename(columns={"Target": "Predicted"}).to_csv(guess, index=False)
+    return {"atlas": atlas, "run": run, "folds": folds, "guess": guess}, table
+
+
+@pytest.mark.parametrize("command", ACCEPTING.split("\n")[1:-1], ids=lambda command: command.split()[0])
+def test_a_table_is_accepted_wherever_a_folder_is(command, shared, tmp_path, monkeypatch):
+    """With the same result to the byte."""
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: save(figure, file, format="png", dpi=15))
+    monkeypatch.setattr(augment_sheet, "REPEATS", 1)
+    words, table = shared
+    for name, images in (("folder", words["atlas"] / "train"), ("table", table)):
+        succeed(*command.format(**words, images=images, out=tmp_path / name).split())
+    results = [tmp_path / name for name in ("folder", "table")]
+    if results[0].is_dir():
+        results = [path / "linear/fold0/oof.csv" for path in results]
+    first, second = (path.read_bytes() for path in results)
+    assert first == second and len(first) > 100
+
+
+def test_training_accepts_a_table(shared, tmp_path):
+    words, table = shared
+    succeed("train", *train_options(words["atlas"], words["folds"], tmp_path, images=table))
+    assert (tmp_path / "mini/fold0/oof.csv").read_bytes() == (words["run"] / "fold0/oof.csv").read_bytes()

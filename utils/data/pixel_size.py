@@ -123,9 +123,3 @@ class RescaledImages(Images):
     def _borders(self, row, shape):
         """Return (pixels before, whole, inner) of height and width."""
         return [((whole - inner) // 2, whole, inner) for whole, inner in zip(self.shape(row), shape)]
-
-
-def middle(image, size):
-    """The middle size² of an image at least as large."""
-    y, x = ((side - size) // 2 for side in image.shape[:2])
-    return image[y : y + size, x : x + size]

@@ -33,11 +33,23 @@ def tta_views(images, count):
         yield view.flip(dims) if dims else view
 
 
-def tta_probabilities(network, images, device, amp, tta, reduce="mean", activation="sigmoid"):
+def undo_view(maps, moves):
+    """Flip and transpose the maps (N, C, H, W) of a view back; `moves`, an entry of `TTA`, made it."""
+    dims = [move for move in moves if move != "t"]
+    maps = maps.flip(dims) if dims else maps
+    return maps.transpose(2, 3) if "t" in moves else maps
+
+
+def tta_probabilities(network, images, device, amp, tta, reduce="mean", activation="sigmoid", maps=None):
     """(N, planes, S, S) network input -> (N, classes) float32 probabilities, over the TTA views of each image. activation: a
-    ``sigmoid`` of each class, or a ``softmax`` over them."""
+    ``sigmoid`` of each class, or a ``softmax`` over them. maps: a list, if the network gives class maps (see
+    `utils.models.class_maps`); their mean over the views, (N, classes, h, w) float32, is appended to it."""
     with autocast(device, amp):
         logits = (network(view).float() for view in tta_views(images, tta))
+        if maps is not None:
+            of_views = list(logits)
+            maps.append(sum(undo_view(each, moves) for each, moves in zip(of_views, TTA[tta], strict=True)) / tta)
+            logits = (each.mean((2, 3)) for each in of_views)
         of_views = torch.stack([each.softmax(1) if activation == "softmax" else torch.sigmoid(each) for each in logits])
     return of_views.mean(0) if reduce == "mean" else of_views.amax(0)
 
@@ -58,6 +70,7 @@ def predict(
     context=SINGLE_PROCESS,
     between=None,
     compiled=False,
+    cells=None,
 ):
     """Mean of the probabilities of several networks.
 
@@ -65,32 +78,40 @@ def predict(
     reduce, reduce_tiles: of the views, and of the tiles or crops of a sample, ``mean`` or ``max``. activation: as of
     `tta_probabilities`. Networks are averaged.
     chunk: most images in one forward pass. bar: a progress bar that counts samples. context: of the processes that the samples are
-    divided among. between: called after every batch. compiled: use torch.compile.
+    divided among. between: called after every batch. compiled: use torch.compile. cells: a `cell_scores.CellScorer`, called after
+    every batch; if it has `grids`, the networks give class maps.
     -> (rows (N,) int64, probabilities (N, classes) float32) of all processes, in the loader's order. Raises InputError for an image
     that gives NaN or infinity.
     """
     ready = []  # the networks as functions, from the first images on
 
     def submit(batch):
-        total = 0
+        total, maps = 0, []
         for number, (network, normaliser) in enumerate(zip(networks, normalisers, strict=True)):
             with autocast(device, None):
                 parts = normaliser(batch).split(chunk)
                 if number == len(ready):
                     ready.append(prepare_network(network, parts[0], amp, compiled))
-            found = [tta_probabilities(ready[number], part, device, amp, tta, reduce, activation) for part in parts]
+            own = [] if cells and cells.grids else None
+            found = [
+                tta_probabilities(ready[number], part, device, amp, tta, reduce, activation, own) for part in parts
+            ]
             total = total + of_samples(torch.cat(found), batch["tiles"], reduce_tiles)
-        return batch["rows"], start_copy_to_cpu(total / len(networks), device)
+            if own:
+                maps.append(start_copy_to_cpu(torch.cat(own), device))
+        return batch["rows"], start_copy_to_cpu(total / len(networks), device), batch["tiles"], maps
 
     rows, results = [], []
     # A GPU gets the next batch before the CPU waits for the last one's results.
     with closing(prefetch_to_device(batches(loader), device)) as source:
-        for batch_rows, result in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
+        for batch_rows, result, tiles, maps in in_order(submit, source, ahead=0 if device.type == "cpu" else 1):
             rows.append(batch_rows)
             results.append(result())
             if not bool(results[-1].isfinite().all()):
                 worst = loader.dataset.files[int(batch_rows[~results[-1].isfinite().all(dim=1)][0])][0]
                 raise InputError(f"the network gives no number for {worst}; try --amp off or a lower --lr")
+            if cells:
+                cells(batch_rows, tiles, results[-1], [each() for each in maps])
             if between:
                 between()
             if bar is not None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from utils.errors import InputError
 from utils.models import (
+    class_maps,
     conv_mil,
     convnet,
     deeploc,
@@ -83,6 +84,13 @@ def _build(name, classes, channels, size):
     if size < (least := network.smallest):
         raise InputError(f"{name} takes images of {least} pixels or more, not {size}; give --size {least}")
     return network.build(classes=classes, channels=channels, size=size), network.feature_map
+
+
+def with_class_maps(network, name, channels, size):
+    """A network of `build`, called `name`, as one that returns the maps of which its logits are the means: see `class_maps`.
+    Raises InputError if there are none."""
+    feature_map = external.feature_map if name.startswith("timm:") else getattr(NETWORKS.get(name), "feature_map", None)
+    return class_maps.with_class_maps(network, name, feature_map, channels, size)
 
 
 def parameters_of(network, layers):

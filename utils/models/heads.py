@@ -34,10 +34,13 @@ class ClassAttention(nn.Module):
         self.maps = nn.Identity()
 
     def forward(self, maps):
+        return self.maps(self.parts(maps)).sum((2, 3))  # utils.engine.grad_cam shows the output of `maps`
+
+    def parts(self, maps):
+        """Each position's part of the logits, their sum: (B, F, H, W) -> (B, classes, H, W)."""
         positions = maps.flatten(2).transpose(1, 2)
         parts = self.logits(positions) * self.attention(positions).softmax(1)
-        # (B, classes, H, W), each position's part of the logit: the map that utils.engine.grad_cam shows.
-        return self.maps(parts.transpose(1, 2).unflatten(2, maps.shape[2:])).sum((2, 3))
+        return parts.transpose(1, 2).unflatten(2, maps.shape[2:])
 
 
 HEADS = {"avg_max": AverageAndMaximum, "attention": ClassAttention}  # besides "own"

@@ -30,14 +30,14 @@ def show_file(path):
     display(Image(data.getvalue(), format="jpeg"))
 
 
-def run(*words):
+def run(*words, check=True):
     """Run a script or a module of the kit and show its output: run("train.py", "--fold", 0), run("-m",
-    "utils.tools.score", …). Raises CalledProcessError if it fails."""
+    "utils.tools.score", …). Raises CalledProcessError if it fails, unless `check` is False."""
     words = [str(word) for word in words]
     print("$ python", *(f'"{word}"' if " " in word else word for word in words), flush=True)
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", bufsize=1)
     with subprocess.Popen([sys.executable, *words], **options) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-    if process.returncode:
+    if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words)

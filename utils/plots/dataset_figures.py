@@ -1,5 +1,7 @@
 """Figures of a data set: classes, folds, brightness, file formats, real and simulated images."""
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -177,3 +179,21 @@ def _draw_side(row, place, histograms, powers, kilobytes, colour):
     row[2].boxplot(kilobytes, positions=[place], **options, **lines)
     jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(kilobytes))
     row[2].scatter(place + jitter, kilobytes, s=14, color=colour, alpha=0.5, linewidth=0, zorder=3)
+
+
+def embedding_map(points, fractions, panels, path):
+    """Plot embeddings of images reduced to two dimensions, a panel per way to name the images; the seven commonest names
+    have colours. points: (N, 2). fractions: of the variance, on each axis. panels: {title: N names}."""
+    counts = Counter(name for names in panels.values() for name in names)
+    looks = {name: (COLOURS[i], "os^DvPX"[i]) for i, (name, _) in enumerate(counts.most_common(7))}
+    figure, axes = style.panels(len(panels), 2, 5, 4.6, sharex=True, sharey=True)
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+        named = np.array([name if name in looks else "others" for name in names])
+        for name in [name for name in (*looks, "others") if name in named]:
+            colour, marker = looks.get(name, (GREY, "o"))
+            shown = points[named == name]
+            axis.scatter(*shown.T, label=name, color=colour, marker=marker, s=42, edgecolors="white", linewidths=0.5)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)
+        along, up = (f"component {number}, {part:.0%} of the variance" for number, part in enumerate(fractions, 1))
+        style.tidy(axis, title=title, size=11, xlabel=along, ylabel=up)
+    style.save(figure, path)

@@ -67,10 +67,12 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
 
 
 def gallery(images, titles, path, columns=6):
-    """Draw images in colour in a grid. images: list of (H, W, 4). titles: one per image, possibly of several lines."""
+    """Draw images in colour in a grid. images: list of (H, W, 4), or (H, W, 3) as they are to be shown. titles: one per
+    image, possibly of several lines."""
     font = max(9, 1.5 * columns)  # readable in a wide figure too
     height = 1.95 + (1.8 + 1.5 * max(title.count("\n") for title in titles)) * font / 72
-    figure, _ = _sheet([overlay(image) for image in images], titles, columns, 1.95, height, font, 2)
+    shown = [image if image.shape[2] == 3 else overlay(image) for image in images]
+    figure, _ = _sheet(shown, titles, columns, 1.95, height, font, 2)
     style.arrange_and_save(figure, path, dpi=90, pad=0.3)
 
 

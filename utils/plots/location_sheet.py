@@ -20,9 +20,8 @@ SIDE = 320  # pixels of the longer side of an image
 MOST_BYTES = 12_500  # of a JPEG; three of them in base64 and the text of 28 rows are 60 kB
 LEAST_ROWS = 3  # classes shown of an image
 
-OF_CELLS = (
-    "Each cell is outlined in the colour of its most likely location, given the image's: see the line under the images."
-)
+NO_LOCATION = "none"  # of a cell
+OF_CELLS = "Each cell is outlined in the colour of its own location that is furthest above the threshold; the line under the images counts them."
 EXPLANATION = (
     "Each bar is the probability of a location, and the mark on it the threshold; blue bars reach theirs. F1 says how well "
     "that location was found in images of the run that neither the network nor the threshold had seen, from 0 to 1; images "
@@ -123,6 +122,23 @@ class Cells(NamedTuple):
     labels: np.ndarray
     locations: dict
     colours: dict
+
+
+def name_cells(read_labels, tables, calls):
+    """Name the location of each cell, the one furthest above its threshold, or that it has none: -> the function from an image's
+    number to its `Cells`. Locations have the same colour in all images.
+
+    read_labels: number -> (H, W) label image. tables: of each image, a DataFrame with the column cell. calls: of each image, Calls
+    whose rows are these cells; their decisions are not used.
+    """
+    locations = []
+    for table, each in zip(tables, calls, strict=True):
+        above = each.scores >= each.thresholds
+        names = np.where(above.any(axis=1), np.array(each.classes, object)[each.order()[:, 0]], NO_LOCATION)
+        locations.append(dict(zip(table["cell"], names, strict=True)))
+    named = [name for of_image in locations for name in of_image.values() if name != NO_LOCATION]
+    colours = cell_outlines.colour_by_frequency(named) | {NO_LOCATION: cell_outlines.OTHER}
+    return lambda number: Cells(read_labels(number), locations[number], colours)
 
 
 def card(id_, image, channels, map_, rows, unusual="", cells=None):

@@ -7,8 +7,8 @@ writes train/<Id>_{red,green,blue,yellow}.png, test/…, train.csv,
 sample_submission.csv, truth.csv with the classes that each image really shows,
 and solution.csv, the test set's labels, which training must never read; with
 --external also external/… and external.csv. --form cyto writes the 13 classes
-of the Cyto Challenge as TIFFs of mixed sizes and depths; --cells adds the truth
-of single cells, masks/<Id>.png and cells_truth.csv. Labels have the
+of the Cyto Challenge as TIFFs of mixed sizes and depths; --cells adds the
+truth of single cells, masks/<Id>.png and cells_truth.csv. Labels have the
 frequencies and co-occurrence of the 31,072 real ones. The settings, split and
 number determine each image, so any part of an atlas can be made separately.
 """

@@ -31,7 +31,7 @@ REPEATS = 50
 def parse_args():
     parser = option_parser(__doc__, "utils.tools.augment_sheet")
     arg = parser.add_argument
-    arg("--images", action="append", help="folder of images, repeatable (default: input/train)")
+    arg("--images", action="append", help="folder of images or images.csv, may be repeated (default: input/train)")
     arg("--id", help="Id of the sample (default: the first)")
     arg("--channels", default="rgby", help="rgby in any order, rgb, green (default: %(default)s)")
     arg("--size", type=int, default=512, help="pixels that it is resized to (default: %(default)s)")

@@ -151,7 +151,7 @@ def parse_args():
     arg = parser.add_argument
     arg("--folds", default="input/folds.csv", help="table made by make_folds.py (default: %(default)s)")
     arg("--fold", type=int, required=True, help="the validation fold")
-    arg("--images", action="append", help="folder of images, repeatable (default: input/train)")
+    arg("--images", action="append", help="folder of images or images.csv, may be repeated (default: input/train)")
     arg("--classes", default="hpa", help="hpa, cyto, hpa2021 or a CSV class,name (default: %(default)s)")
     arg("--channels", default="rgby", help="rgby, any of its letters, green (default: %(default)s)")
     arg("--size", type=int, default=128, help="pixels that images are resized to (default: %(default)s)")

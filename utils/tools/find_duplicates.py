@@ -23,7 +23,7 @@ def parse_args():
     parser = option_parser(__doc__, "utils.tools.find_duplicates")
     arg = parser.add_argument
     distance = f"bits of {BITS} per channel in which near-duplicates differ at most, on average (default: %(default)s)"
-    arg("--images", action="append", required=True, metavar="FOLDER", help="folder of images, may be repeated")
+    arg("--images", action="append", required=True, help="folder of images or images.csv, may be repeated")
     arg("--hash-channels", default="gb", help="channels compared (default: %(default)s)")
     arg("--hash-distance", type=int, default=14, metavar="BITS", help=distance)
     arg("-o", "--out", required=True, metavar="CSV", help="where to write the pairs")

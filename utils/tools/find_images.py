@@ -76,7 +76,7 @@ def main():
     arg("-o", "--out", default="images.csv", metavar="CSV", help="table to write (default: %(default)s)")
     arg("--match", metavar="NAME", help="the names of the files, with placeholders in braces")
     arg("--regex", help="or a regular expression with named groups, as in CellProfiler")
-    arg("--stains", nargs="+", default=[], metavar="STAIN=COLOUR", help=f"the channel of each stain; {MEANING}")
+    arg("--stains", nargs="+", default=[], metavar="DYE=COLOUR", help=f"the channel of each stain; {MEANING}")
     arg("--skip-bad", action="store_true", help="leave out Ids that lack a channel, or whose files cannot be used")
     args = parser.parse_args()
     stains = parse_stains(args.stains)

@@ -2,7 +2,8 @@
 images and count those that are marked.
 
     python -m utils.tools.judge_unlike runs/chen/fold0 --images input/train
-    python -m utils.tools.judge_unlike runs/a/fold0 --images input/train --write
+    python -m utils.tools.judge_unlike runs/chen/fold0 --images input/train \\
+        --write
     python -m utils.tools.judge_unlike --images my_cells --others new_cells
 
 With the folder of a fold, its image_statistics.json marks the images that it
@@ -109,8 +110,8 @@ def main():
     parser = option_parser(__doc__, "utils.tools.judge_unlike")
     arg = parser.add_argument
     arg("fold", nargs="?", metavar="FOLD", help="folder of a trained fold, with its config.json and rows.csv")
-    arg("--images", action="append", required=True, metavar="FOLDER", help="folder of images, may be repeated")
-    arg("--others", metavar="FOLDER", help="also count the images of this folder that are marked")
+    arg("--images", action="append", required=True, help="folder of images or images.csv, may be repeated")
+    arg("--others", metavar="IMAGES", help="also count the images of this folder, or images.csv, that are marked")
     arg("--channels", default="rgby", help="without a fold: as of train.py (default: %(default)s)")
     arg("--size", type=int, default=128, help="without a fold: pixels to resize to (default: %(default)s)")
     arg("--limit", type=int, default=200, help="clean images to damage (default: %(default)s)")

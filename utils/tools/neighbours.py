@@ -36,7 +36,7 @@ def parse_args():
     add_oof_options(parser)
     arg = parser.add_argument
     arg("--known", action="append", required=True, metavar="CSV", help="Id,Target of known images, may be repeated")
-    arg("--images", action="append", required=True, metavar="FOLDER", help="folder of images, may be repeated")
+    arg("--images", action="append", required=True, help="folder of images or images.csv, may be repeated")
     arg("--hash-channels", default="gb", help="channels compared (default: %(default)s)")
     arg("--repeats", type=int, default=4, help="cross-fitting splits, five parts each (default: %(default)s)")
     arg("--seed", type=int, default=0, help="of these splits (default: %(default)s)")

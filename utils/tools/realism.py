@@ -30,7 +30,7 @@ def main():
     parser = option_parser(__doc__, "utils.tools.realism")
     arg = parser.add_argument
     for side in SIDES:
-        arg(f"--{side}", nargs="+", required=True, metavar="FOLDER", help=f"folders of {side} images")
+        arg(f"--{side}", nargs="+", required=True, metavar="IMAGES", help=f"folders of {side} images, or images.csv")
     arg("-o", "--out", default="realism.png", metavar="PNG", help="figure to write (default: %(default)s)")
     arg("--size", type=int, default=512, help="pixels of all planes; smaller planes are skipped (default: %(default)s)")
     arg("--limit", type=int, default=200, metavar="N", help="most planes per channel and side (default: %(default)s)")

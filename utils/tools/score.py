@@ -23,7 +23,9 @@ def parse_args():
     arg("submissions", nargs="+", metavar="CSV", help="Id,Predicted files")
     arg("--truth", required=True, metavar="CSV", help="Id,Target of the same Ids")
     arg("--classes", default="hpa", help="hpa, cyto, hpa2021 or a CSV class,name (default: %(default)s)")
-    arg("--images", action="append", default=[], help="folder of the images, for --sheet")
+    arg(
+        "--images", action="append", default=[], help="folder of the images or images.csv, may be repeated; for --sheet"
+    )
     arg("--sheet", metavar="FILE", help="draw images with the true classes and those of the first submission")
     arg("--seed", type=int, default=0, help="seed of the drawn images (default: %(default)s)")
     return parser.parse_args()
@@ -34,7 +36,7 @@ def main():
     if args.sheet:
         check_writable(args.sheet)
         if not args.images:
-            raise InputError("--sheet needs the images: add --images FOLDER")
+            raise InputError("--sheet needs the images: name them with --images")
     classes = load_classes(args.classes)
     truth = read_labels(args.truth, classes).set_index("Id")["Target"]
     labels = encode(truth, classes)
