@@ -117,7 +117,8 @@ def parse_args():
     arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
     text = "their label images <Id>.png (default: segmented and written to <CSV>_masks)"
     arg("--masks", metavar="FOLDER", help=text)
-    text = "green: the image's, for cells with protein; map: it times the class map in the cell; logit: that alone (default: %(default)s)"
+    text = "image: the image's; green: that, for cells with protein; map: it times the class map in the cell; logit: the map alone"
+    text += " (default: %(default)s)"
     arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
     args = parser.parse_args()
     args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
@@ -179,7 +180,7 @@ def predict(args, context, device, used):
     config = configs[0]
     check_runs(args, networks, configs)
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
-    mapped = args.cells and args.cell_score != "green" and cell_scores.with_maps(networks, configs)
+    mapped = args.cells and args.cell_score in cell_scores.OF_MAPS and cell_scores.with_maps(networks, configs)
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
