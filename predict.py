@@ -49,7 +49,8 @@ from utils.data import cache, pixel_size
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
+from utils.data.image_files import find_files, scan_folders
+from utils.data.images import MISSABLE, load_sample, parse_channels
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory

@@ -29,8 +29,8 @@ class CellScorer:
 
     images, fit, size: the Images that the networks see, and how, as of `Samples`. find_labels: row -> (H, W) integers, the label
     image of this row's image. score: one of SCORES. green: the place of this channel among those of `images`. activation: as of
-    `inference.tta_probabilities`. grids: (h, w) of each network's class maps, none for scores that are not among OF_MAPS. Assign `watching` to
-    `Samples.watch`, so that cells are found by the threads that read the images.
+    `inference.tta_probabilities`. grids: (h, w) of each network's class maps, none for scores that are not among OF_MAPS. Assign
+    `watching` to `Samples.watch`, so that cells are found by the threads that read the images.
     """
 
     def __init__(self, images, fit, size, find_labels, score, green=0, activation="sigmoid", grids=()):
