@@ -8,7 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
-    python predict.py runs/best --images my_cells --cells cells.csv --masks masks
+    python predict.py runs/chen --images my_cells --cells c.csv --masks masks
     python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen --images my_cells --pixel-size 0.16
     python predict.py runs/chen/fold0 --images my_cells --benchmark
