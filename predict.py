@@ -8,7 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
-    python predict.py runs/best --images my_cells --cells cells.csv --masks masks
+    python predict.py runs/chen --images my_cells --cells c.csv --masks masks
     python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen --images my_cells --pixel-size 0.16
     python predict.py runs/chen/fold0 --images my_cells --benchmark
@@ -49,7 +49,8 @@ from utils.data import cache, pixel_size
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
+from utils.data.image_files import find_files, scan_folders
+from utils.data.images import MISSABLE, load_sample, parse_channels
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
@@ -117,7 +118,8 @@ def parse_args():
     arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
     text = "their label images <Id>.png (default: segmented and written to <CSV>_masks)"
     arg("--masks", metavar="FOLDER", help=text)
-    text = "green: the image's, for cells with protein; map: it times the class map in the cell; logit: that alone (default: %(default)s)"
+    text = "image: the image's; green: that, for cells with protein; map: it times the class map in the cell; logit: the map alone"
+    text += " (default: %(default)s)"
     arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
     args = parser.parse_args()
     args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
@@ -179,7 +181,7 @@ def predict(args, context, device, used):
     config = configs[0]
     check_runs(args, networks, configs)
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
-    mapped = args.cells and args.cell_score != "green" and cell_scores.with_maps(networks, configs)
+    mapped = args.cells and args.cell_score in cell_scores.OF_MAPS and cell_scores.with_maps(networks, configs)
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)

@@ -15,7 +15,8 @@ from torchrun import together
 
 from utils import models
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import make_loader
 from utils.engine import checkpoint, inference, trained_networks
 from utils.engine.recipes import RECIPES

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.cache import Images
-from utils.data.images import MOST_SIDE, check_files, load_sample
+from utils.data.image_files import check_files
+from utils.data.images import MOST_SIDE, load_sample
 from utils.data.labels import CLASS_LISTS
 from utils.data.tables import read_table
 from utils.errors import InputError, listing, plural
