@@ -27,7 +27,8 @@ import pandas as pd
 
 from utils.cli import option_parser, run_script
 from utils.data import near_duplicates, readable
-from utils.data.images import ChannelSet, check_files, find_files, parse_channels, scan_folders
+from utils.data.image_files import check_files, find_files, scan_folders
+from utils.data.images import ChannelSet, parse_channels
 from utils.data.labels import TEST_FOLD, encode, load_classes, part_name, read_labels
 from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural

@@ -8,7 +8,7 @@
     python predict.py runs/chen --images my_cells --names cells.csv
     python predict.py runs/chen --images my_cells --sheet cells.html
     python predict.py runs/chen/fold0 --images my_cells --embed cells.h5ad
-    python predict.py runs/best --images my_cells --cells cells.csv --masks masks
+    python predict.py runs/chen --images my_cells --cells c.csv --masks masks
     python predict.py runs/chen --images my_cells --without yellow
     python predict.py runs/chen --images my_cells --pixel-size 0.16
     python predict.py runs/chen/fold0 --images my_cells --benchmark
@@ -37,9 +37,10 @@ import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
+import pandas as pd
 from tqdm import tqdm
 
 from utils import distributed
@@ -48,15 +49,17 @@ from utils.data import cache, pixel_size
 from utils.data.cache import open_images, warn_of_bits
 from utils.data.crops import most_tiles
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import MISSABLE, find_files, load_sample, parse_channels, scan_folders
+from utils.data.image_files import find_files, scan_folders
+from utils.data.images import MISSABLE, load_sample, parse_channels
 from utils.data.loader import make_loader, pick_workers
 from utils.data.tables import check_ids, read_table
 from utils.device import amp_dtype, describe_device, explain_out_of_memory
-from utils.engine import cell_scores, checkpoint, embeddings, grad_cam, inference
+from utils.engine import cell_scores, embeddings, grad_cam, inference
 from utils.engine.compiling import check_compiles, explaining_compile_errors
 from utils.engine.stage_timing import measure_stages
+from utils.engine.trained_networks import check_fold, fold_folders, load_networks, same_tta, without_channels
 from utils.errors import InputError, listing, plural
-from utils.files import check_outputs, first_repeated, write_csv
+from utils.files import check_outputs, write_csv
 from utils.plots import location_sheet
 from utils.plots.image_sheets import RGB
 from utils.runs import cells_file, location_table, unlike_training
@@ -64,15 +67,6 @@ from utils.runs.config import AMP, MOST_BATCH
 from utils.runs.predictions import write_predictions
 from utils.runs.thresholds_file import find_thresholds, read_held_out_f1, read_rule
 
-SHARED = (
-    "class_names",
-    "channels",
-    "size",
-    "fit",
-    "normalise",
-    "bits",
-    "activation",
-)  # folds that are averaged must agree on these
 MOST_ON_SHEET = 1000  # images: 60 MB
 
 
@@ -124,7 +118,8 @@ def parse_args():
     arg("--cells", metavar="CSV", help="also write scores of each cell of the images")
     text = "their label images <Id>.png (default: segmented and written to <CSV>_masks)"
     arg("--masks", metavar="FOLDER", help=text)
-    text = "green: the image's, for cells with protein; map: it times the class map in the cell; logit: that alone (default: %(default)s)"
+    text = "image: the image's; green: that, for cells with protein; map: it times the class map in the cell; logit: the map alone"
+    text += " (default: %(default)s)"
     arg("--cell-score", choices=cell_scores.SCORES, default=cell_scores.SCORES[0], help=text)
     args = parser.parse_args()
     args.without = sorted({name.strip() for text in args.without or () for name in text.split(",")})
@@ -181,14 +176,12 @@ def predict(args, context, device, used):
     networks, configs = load_networks(args.runs, device)
     if args.without:
         configs = [without_channels(config, args.without) for config in configs]
-        print(
-            f"without {' and '.join(args.without)}, black in every image; images unlike the training images are not counted"
-        )
+        missing = f"without {' and '.join(args.without)}, black in every image"
+        print(f"{missing}; images unlike the training images are not counted")
     config = configs[0]
     check_runs(args, networks, configs)
-    fit = "zoom" if args.crops > 1 else config.fit
     decisions = read_decisions(args, config.class_names) if args.names or args.sheet else None
-    mapped = args.cells and args.cell_score != "green" and cell_scores.with_maps(networks, configs)
+    mapped = args.cells and args.cell_score in cell_scores.OF_MAPS and cell_scores.with_maps(networks, configs)
     last_layer = embeddings.find_layer(networks, config) if args.embed else None
     tta = args.tta or same_tta(args.runs, configs)
     amp = amp_dtype(args.amp or config.amp, device)
@@ -198,115 +191,72 @@ def predict(args, context, device, used):
 
     channels = parse_channels(config.channels)
     watch = None if args.benchmark or args.without else unlike_training.watch(fold_folders(args.runs), channels.names)
-    folders = args.images or ["input/test"]
-    scanned = scan_folders(folders)
-    ids = read_ids(args.ids, args.fold) if args.ids else sorted(scanned)
-    if not ids:
-        fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
-        raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; {fix}")
-    files = find_files(folders, ids, channels, scanned, MISSABLE)
-    groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
-    cache = None if args.no_cache or args.benchmark else args.cache
-    given = 0 if args.crops > 1 else args.pixel_size
-    scales = pixel_size.find_scales(given, folders, ids, config, args.runs[0])
-    if scales is not None:
-        images, sizes = pixel_size.open_rescaled(files, config, scales)
-        fit = "crop" if fit == "crop" else "tiles"
-        configs = [replace(each, fit=fit) for each in configs]
-    else:
-        images, sizes = context.local_main_first(
-            lambda: open_images(files, channels.names, config.size, fit, cache, config.bits)
-        )
-    if not args.benchmark and context.is_main:
-        warn_of_bits(images, config.bits, "train with --bits")
-    samples = Samples(images, channels, config.size, fit, config.normalise, crops=args.crops)
-    if watch:
-        samples.watch = (
-            watch if scales is None else lambda row, image: watch(row, pixel_size.middle(image, config.size))
-        )
-    cells = None
-    if args.cells:
-        labels = find_labels(args, ids, files, folders, scanned)
-        how = args.cell_score, channels.names.index("green"), config.activation
-        cells = cell_scores.CellScorer(images, fit, config.size, labels, *how, [each.grid for each in mapped or ()])
-        samples.watch = cells.watching(samples.watch)
-    tiles = max(args.crops, most_tiles(sizes, config.size, fit))
+    found = find_images(args, channels)
+    images, sizes, configs = open_at_scale(args, found, channels, configs, context)
+    samples = Samples(images, channels, config.size, configs[0].fit, config.normalise, crops=args.crops)
+    rescaled = isinstance(images, pixel_size.RescaledImages)
+    samples.watch = watch.middles(config.size) if watch and rescaled else watch
+    tiles = max(args.crops, most_tiles(sizes, config.size, configs[0].fit))
+    normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
     if args.benchmark:
-        normaliser = Normaliser(channels.mix, config.normalise, config.mean, config.std, device, amp)
-        times = measure_stages(samples, networks[0].eval(), normaliser, device, amp, tta, tiles, chunk)
+        times = measure_stages(samples, networks[0].eval(), normalisers[0], device, amp, tta, tiles, chunk)
         if args.out:
             write_csv(args.out, times)
             print(f"-> {args.out}")
         return
+    if context.is_main:
+        warn_of_bits(images, config.bits, "train with --bits")
+    cells = None
+    if args.cells:
+        how = args.cell_score, channels.names.index("green"), config.activation, [each.grid for each in mapped or ()]
+        cells = cell_scores.CellScorer(images, configs[0].fit, config.size, find_labels(args, found), *how)
+        samples.watch = cells.watching(samples.watch)
     workers = pick_workers(args.workers, device, context)
     loader = make_loader(samples, max(1, batch_size // tiles), workers, device, context=context)
-    normalisers = [Normaliser(channels.mix, c.normalise, c.mean, c.std, device, amp) for c in configs]
+    counts = plural(len(networks), "network"), plural(len(found.ids), "image"), plural(tta, "TTA view")
     crops = f" of {args.crops} crops" if args.crops > 1 else ""
-    print(
-        f"{plural(len(networks), 'network')} ({config.model}), {plural(len(ids), 'image')}, {plural(tta, 'TTA view')}{crops} each"
-    )
+    print(f"{counts[0]} ({config.model}), {', '.join(counts[1:])}{crops} each")
     print(f"on {context.describe()}{describe_device(device, amp)}")
 
     started = time.time()
     compiling = explaining_compile_errors(config.model) if args.compile else contextlib.nullcontext()
-    with compiling, tqdm(total=len(ids), desc="predicting", unit="img", disable=None) as bar:
+    with compiling, tqdm(total=len(found.ids), desc="predicting", unit="img", disable=None) as bar:
         views = {"tta": tta, "reduce": args.tta_reduce, "activation": config.activation, "chunk": chunk}
         views["reduce_tiles"] = args.tta_reduce if args.crops > 1 else "mean"
-        rows, probabilities = inference.predict(
-            mapped or networks,
-            normalisers,
-            loader,
-            device,
-            amp,
-            **views,
-            bar=bar,
-            context=context,
-            compiled=args.compile,
-            cells=cells,
-        )
+        how = {"bar": bar, "context": context, "compiled": args.compile, "cells": cells}
+        networks_or_maps = mapped or networks
+        rows, probabilities = inference.predict(networks_or_maps, normalisers, loader, device, amp, **views, **how)
     seconds = time.time() - started
-    ids = [ids[row] for row in rows]
+    ids = [found.ids[row] for row in rows]
     if context.is_main:
         write_predictions(args.out, ids, probabilities, config.class_names)
     print(f"{plural(len(ids), 'image')} in {seconds:.1f} s, {len(ids) / seconds:.1f} img/s -> {args.out}")
-    if cells:
-        tables, scores_of_cells = zip(*cells.cells(context), strict=True)
-        if context.is_main:
-            count = cells_file.write_cells(args.cells, ids, tables, scores_of_cells, config.class_names)
-            masks = "" if args.masks else f", {cells_file.masks_folder(args.cells)}"
-            print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}{masks}")
+    of_cells = write_cells(args, ids, cells.cells(context), config.class_names, context) if cells else None
     unlike = watch.judge(context) if watch else None
     samples.watch = None  # --embed reads the images once more
     if watch:
         print(unlike_training.describe(ids, unlike))
         if wider := watch.nuclei_wider():
-            fix = "check the pixel size" if scales is not None else "give --pixel-size, or expect less of the result"
+            fix = "check the pixel size" if rescaled else "give --pixel-size, or expect less of the result"
             print(f"warning: nuclei are {wider:.2g} times as wide as in the training images; {fix}")
     if args.embed:
-        found = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
+        inputs = embeddings.embed(networks[0], last_layer, normalisers[0], loader, device, amp, chunk, context)
         if context.is_main:
             about = {"fold": config.fold, "run": args.runs[0], "model": config.model, "layer": last_layer}
             about |= {"without": ",".join(args.without)}
-            embeddings.write(args.embed, ids, found, probabilities, config.class_names, **about)
-        print(f"input of {last_layer}, {plural(found.shape[1], 'number')} an image -> {args.embed}")
+            embeddings.write(args.embed, ids, inputs, probabilities, config.class_names, **about)
+        print(f"input of {last_layer}, {plural(inputs.shape[1], 'number')} an image -> {args.embed}")
     if decisions and context.is_main:
         rule, f1 = decisions
         scores = rule.scores(probabilities.astype(str).astype(np.float64))  # as read from a file
         calls = location_table.call(config.class_names, scores, rule.thresholds, f1)
         if args.names:
-            columns = {} if unlike is None else dict(unlike if groups is None else unlike[["unlike_training"]])
-            count = location_table.write(args.names, calls, ids, groups, ",".join(args.without), **columns)
+            columns = {} if unlike is None else dict(unlike if found.groups is None else unlike[["unlike_training"]])
+            count = location_table.write(args.names, calls, ids, found.groups, ",".join(args.without), **columns)
             print(f"{plural(count, 'location')} -> {args.names}")
         if args.sheet:
-            of_cells = None
-            if cells:
-                first = slice(args.sheet_limit)
-                labels = cells_file.masks_reader(
-                    args.masks or cells_file.masks_folder(args.cells), ids[first], files[first]
-                )
-                decided = [calls._replace(scores=rule.scores(each)) for each in scores_of_cells[first]]
-                of_cells = location_sheet.name_cells(labels, tables[first], decided)
-            write_sheet(args, networks, configs, calls, ids, images, scanned, unlike, of_cells)
+            outlined = of_cells and name_cells(args, found, of_cells, rule, calls)
+            write_sheet(args, networks, configs, calls, found, images, unlike, outlined)
     context.barrier()  # no process leaves while another still listens to it
 
 
@@ -330,13 +280,72 @@ def check_runs(args, networks, configs):
             raise InputError(f"--cells needs a network that sees green, not {configs[0].channels}")
 
 
-def find_labels(args, ids, files, folders, scanned):
-    """-> the function from a row to the label image of its cells. files, folders, scanned: of the images."""
+class Found(NamedTuple):
+    """The images to predict. scanned: of `scan_folders`. files: of each of `ids`, as the networks read them. groups: of
+    `location_table.read_groups`, or None."""
+
+    folders: list
+    scanned: dict
+    ids: list
+    files: list
+    groups: pd.Series | None
+
+
+def find_images(args, channels):
+    folders = args.images or ["input/test"]
+    scanned = scan_folders(folders)
+    ids = read_ids(args.ids, args.fold) if args.ids else sorted(scanned)
+    if not ids:
+        fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
+        raise InputError(f"no <Id>_<colour>.png files in {', '.join(folders)}; {fix}")
+    files = find_files(folders, ids, channels, scanned, MISSABLE)
+    groups = location_table.read_groups(table_of_images(args), args.combine, ids) if args.combine else None
+    return Found(folders, scanned, ids, files, groups)
+
+
+def open_at_scale(args, found, channels, configs, context):
+    """-> Images, their sizes (N, 2), and the configs with the fit by which the networks see them."""
+    config, given = configs[0], 0 if args.crops > 1 else args.pixel_size
+    scales = pixel_size.find_scales(given, found.folders, found.ids, config, args.runs[0])
+    if scales is None:
+        fit = "zoom" if args.crops > 1 else config.fit
+        packed = None if args.no_cache or args.benchmark else args.cache
+        what = found.files, channels.names, config.size, fit, packed, config.bits
+        images, sizes = context.local_main_first(lambda: open_images(*what))
+    else:
+        images, sizes = pixel_size.open_rescaled(found.files, config, scales)
+        fit = "crop" if config.fit == "crop" else "tiles"
+    return images, sizes, [replace(each, fit=fit) for each in configs]
+
+
+def find_labels(args, found):
+    """-> the function from a row to the label image of its cells."""
     if args.masks:
-        return cells_file.masks_reader(args.masks, ids, files)
-    left = [{name: path for name, path in scanned[id_].items() if name not in args.without} for id_ in ids]
-    sizes = pixel_size.read_pixel_sizes(folders, ids) if args.pixel_size is None else [args.pixel_size] * len(ids)
-    return cells_file.segmenter(cells_file.masks_folder(args.cells), ids, left, sizes)
+        return cells_file.masks_reader(args.masks, found.ids, found.files)
+    of_images = [found.scanned[id_].items() for id_ in found.ids]
+    stains = [{name: path for name, path in of_image if name not in args.without} for of_image in of_images]
+    sizes = [args.pixel_size] * len(stains)
+    if args.pixel_size is None:
+        sizes = pixel_size.read_pixel_sizes(found.folders, found.ids)
+    return cells_file.segmenter(cells_file.masks_folder(args.cells), found.ids, stains, sizes)
+
+
+def write_cells(args, ids, cells, classes, context):
+    """-> `cells`, of `CellScorer.cells`."""
+    if context.is_main:
+        count = cells_file.write_cells(args.cells, ids, *zip(*cells, strict=True), classes)
+        masks = "" if args.masks else f", {cells_file.masks_folder(args.cells)}"
+        print(f"{plural(count, 'cell')} of {plural(len(ids), 'image')} -> {args.cells}{masks}")
+    return cells
+
+
+def name_cells(args, found, cells, rule, calls):
+    """-> `location_sheet.name_cells` of the images on the page."""
+    first = slice(args.sheet_limit)
+    masks = args.masks or cells_file.masks_folder(args.cells)
+    labels = cells_file.masks_reader(masks, found.ids[first], found.files[first])
+    tables, scores = zip(*cells[first], strict=True)
+    return location_sheet.name_cells(labels, tables, [calls._replace(scores=rule.scores(each)) for each in scores])
 
 
 def read_decisions(args, classes):
@@ -345,68 +354,23 @@ def read_decisions(args, classes):
     return read_rule(thresholds, classes), read_held_out_f1(thresholds, classes)
 
 
-def load_networks(runs, device):
-    """Every checkpoint behind the given paths: -> networks, configs. They must look at images in the same way."""
-    paths = [path for run in runs for path in checkpoint.find_checkpoints(run)]
-    if repeated := first_repeated(paths):
-        raise InputError(f"{repeated} is named twice; name each fold once")
-    networks, configs = zip(*(checkpoint.load_network(path, device) for path in paths), strict=True)
-    for path, config in zip(paths, configs, strict=True):
-        for key in SHARED:
-            if getattr(config, key) != getattr(configs[0], key):
-                raise InputError(
-                    f"{path} was trained with another {key} than {paths[0]}; predict with each alone and average with ensemble.py"
-                )
-    return [network.to(memory_format=torch.channels_last) for network in networks], configs
-
-
-def fold_folders(runs):
-    return [path.parent for run in runs for path in checkpoint.find_checkpoints(run)]
-
-
-def without_channels(config, names):
-    """Return the config of a network whose channels `names` are not read."""
-    if unused := [name for name in names if name not in parse_channels(config.channels).names]:
-        what = f"the network of {config.name} does not use {unused[0]} (channels {config.channels})"
-        raise InputError(f"{what}; leave out --without {unused[0]}")
-    return replace(config, channels=f"{config.channels}-{''.join(name[0] for name in names)}")
-
-
-def same_tta(runs, configs):
-    """The number of TTA views that all networks were trained to be predicted with."""
-    counts = sorted({config.tta for config in configs})
-    if len(counts) > 1:
-        raise InputError(f"{', '.join(runs)} differ in their number of TTA views ({listing(counts)}); give --tta")
-    return counts[0]
-
-
-def write_sheet(args, networks, configs, calls, ids, images, scanned, unlike, cells=None):
-    """Write the page of the first images. images: Images, as the networks read them. scanned: of `scan_folders`. unlike: of
-    `unlike_training.judge`, or None. cells: of `location_sheet.name_cells`, or None."""
-    first = ids[: args.sheet_limit]
-    channels = [name for name in RGB if all(name in scanned[id_] for id_ in first)]
+def write_sheet(args, networks, configs, calls, found, images, unlike, cells):
+    """Write the page of the first images. images: Images, as the networks read them. unlike: of `unlike_training.judge`, or None.
+    cells: of `name_cells`, or None."""
+    first = found.ids[: args.sheet_limit]
+    channels = [name for name in RGB if all(name in found.scanned[id_] for id_ in first)]
     channels = channels or parse_channels(configs[0].channels).names
 
     def cards():
         for row, id_ in enumerate(tqdm(first, desc="drawing", unit="img", disable=None)):
-            image = load_sample([scanned[id_][name] for name in channels], bits=configs[0].bits)
-            rows = location_sheet.rows_of(calls, row)
+            image = load_sample([found.scanned[id_][name] for name in channels], bits=configs[0].bits)
             map_ = grad_cam.mean_map(networks, configs, images[[row]], calls.order()[row, 0])
-            map_ = images.inside(map_, row)
-            unusual = "" if unlike is None else unlike["reason"][row]
-            yield location_sheet.card(id_, image, channels, map_, rows, unusual, cells and cells(row))
+            rows, unusual = location_sheet.rows_of(calls, row), "" if unlike is None else unlike["reason"][row]
+            more = unusual, cells and cells(row)
+            yield location_sheet.card(id_, image, channels, images.inside(map_, row), rows, *more)
 
-    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(ids), cards(), args.without, cells is not None)
+    location_sheet.write_sheet(args.sheet, args.runs, len(first), len(found.ids), cards(), args.without, bool(cells))
     print(f"{plural(len(first), 'image')} -> {args.sheet}")
-
-
-def check_fold(configs, fold):
-    """Raise InputError if a network was trained on the rows of `fold`: one that validated on another fold."""
-    for config in configs:
-        if config.fold not in (None, fold):
-            raise InputError(
-                f"fold {config.fold}'s network was trained on rows of fold {fold}; name only fold{fold}'s folder"
-            )
 
 
 def read_ids(path, fold=None):

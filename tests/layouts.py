@@ -248,7 +248,8 @@ def read_folder(folder, count):
 def differences(table, images, ids):
     """The largest difference of each channel's grey levels between a table's images and the given ones: {channel: int}."""
     from utils.data.dataset import Samples
-    from utils.data.images import ChannelSet, find_files, scan_folders
+    from utils.data.image_files import find_files, scan_folders
+    from utils.data.images import ChannelSet
 
     found = scan_folders([table])
     assert set(found) == set(ids), (sorted(found), sorted(ids))

@@ -5,7 +5,8 @@ import torch
 from conftest import write_images
 from torch import nn
 
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.opencv import cv2
 from utils.runs.config import RunConfig
 

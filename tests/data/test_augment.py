@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from utils.data import augment, mixing, transforms
 from utils.data.dataset import Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import begin_epoch, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2

@@ -22,7 +22,8 @@ from utils.data import augment, cache
 from utils.data.cache import CODECS, KEPT, MOST_FOLDERS, SPARE, Images, Index, choose_codec, open_images
 from utils.data.crops import size_to_load
 from utils.data.dataset import Samples
-from utils.data.images import find_files, load_sample, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import load_sample, parse_channels
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2
@@ -260,7 +261,8 @@ def test_missing_files_and_folders_without_a_name_are_refused(files, tmp_path):
 SCRIPT = """
 import sys
 from utils.data import cache
-from utils.data.images import find_files, parse_channels, scan_folder
+from utils.data.image_files import find_files, scan_folder
+from utils.data.images import parse_channels
 cache.COMMIT = int(sys.argv[3])
 channels = parse_channels("rgby")
 files = find_files([sys.argv[1]], sorted(scan_folder(sys.argv[1])), channels)

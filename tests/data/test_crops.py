@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from utils.data.crops import random_zoom, tile_starts, tiles
 from utils.data.dataset import Samples
-from utils.data.images import find_files, load_sample, parse_channels, resize
+from utils.data.image_files import find_files
+from utils.data.images import load_sample, parse_channels, resize
 
 
 @given(st.integers(1, 500), st.integers(1, 200))

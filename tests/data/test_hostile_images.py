@@ -15,7 +15,8 @@ from conftest import ROOT, refuse
 from PIL import Image
 
 from utils.data import images
-from utils.data.images import image_size, read_plane, scan_folder
+from utils.data.image_files import scan_folder
+from utils.data.images import image_size, read_plane
 from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError, one_line

@@ -6,8 +6,9 @@ import tifffile
 from conftest import write_images
 from PIL import Image
 
+from utils.data.image_files import find_files, scan_folders
 from utils.data.image_table import split_plane
-from utils.data.images import find_files, image_size, load_sample, parse_channels, read_plane, scan_folders
+from utils.data.images import image_size, load_sample, parse_channels, read_plane
 from utils.errors import InputError
 
 RNG = np.random.default_rng(0)

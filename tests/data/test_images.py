@@ -7,7 +7,8 @@ from conftest import write_images
 
 from utils.data import augment
 from utils.data.dataset import Normaliser, Samples, dataset_moments
-from utils.data.images import ENDINGS, find_files, image_size, load_sample, parse_channels, read_plane, scan_folder
+from utils.data.image_files import find_files, scan_folder
+from utils.data.images import ENDINGS, image_size, load_sample, parse_channels, read_plane
 from utils.data.loader import batches, make_loader
 from utils.errors import InputError
 from utils.opencv import cv2

@@ -11,7 +11,8 @@ import tifffile
 from odd_images import TRUTH, all_images
 from PIL import Image
 
-from utils.data.images import image_size, read_plane, scan_folder
+from utils.data.image_files import scan_folder
+from utils.data.images import image_size, read_plane
 from utils.errors import InputError
 from utils.opencv import cv2
 

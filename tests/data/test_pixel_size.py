@@ -8,8 +8,7 @@ import pytest
 import tifffile
 from conftest import refuse, succeed, write_images
 
-from utils.data import pixel_size
-from utils.data.crops import tiles
+from utils.data.crops import middle, tiles
 from utils.data.dataset import Samples, moments
 from utils.data.image_statistics import image_statistics
 from utils.data.images import load_sample, parse_channels
@@ -137,7 +136,7 @@ def test_much_larger_nuclei_are_found_and_those_of_the_same_size_are_not(atlas):
     images = [load_sample([atlas / f"train/{id_}_{name}.png" for name in channels]) for id_ in ids]
     values = np.stack([image_statistics(image, channels) for image in images])
     fold = unlike_training.TrainingImages(channels, mahalanobis.fit(values.astype(float)), 1.0, 0.1, len(values))
-    enlarged = np.stack([image_statistics(pixel_size.middle(image, 32), channels) for image in images])
+    enlarged = np.stack([image_statistics(middle(image, 32), channels) for image in images])
     assert unlike_training.nuclei_wider([fold], values) is None
     assert 1.5 < unlike_training.nuclei_wider([fold], enlarged) < 2.5
 

@@ -10,7 +10,8 @@ from example_labels import real_labels
 
 from utils.data import augment, mixing, sampling
 from utils.data.dataset import Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import EpochOrder, begin_epoch, count_steps, make_loader
 from utils.data.sampling import RowSampler, balanced_draws, count_repeats, draw, repeat_factors
 from utils.distributed import Distributed

@@ -92,7 +92,7 @@ def test_memory_at_2048():
     segment(image, RGBY)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 120e6, f"{peak / 1e6:.0f} MB beside the image of 17 MB"
+    assert peak < 60e6, f"{peak / 1e6:.0f} MB beside the image of 17 MB"
 
 
 def test_enlarged_labels_cover_what_they_covered():

@@ -8,7 +8,8 @@ from scipy.special import expit, logit, softmax
 from torch.nn import functional
 
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import make_loader
 from utils.data.masks import cell_table
 from utils.distributed import SINGLE_PROCESS

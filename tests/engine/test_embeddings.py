@@ -7,7 +7,8 @@ from conftest import write_images
 
 from utils import models
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import make_loader
 from utils.engine import embeddings
 from utils.errors import InputError

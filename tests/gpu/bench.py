@@ -33,7 +33,7 @@ from results import WORK, report  # noqa: E402
 
 from utils import models  # noqa: E402
 from utils.data import cache  # noqa: E402
-from utils.data.images import find_files, scan_folder  # noqa: E402
+from utils.data.image_files import find_files, scan_folder  # noqa: E402
 from utils.data.loader import begin_epoch, make_loader, pick_workers  # noqa: E402
 from utils.device import pick_device  # noqa: E402
 from utils.engine import checkpoint  # noqa: E402
@@ -49,7 +49,9 @@ ENDS = time.time() + float(os.environ.get("SECONDS_LEFT", "600"))
 SIZE = 64 if TINY else 512
 BATCH = 4 if TINY else 64
 MODEL = "se_resnext50_32x4d"
-TRAINED = "gapnet_pl" if TINY else MODEL  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
+TRAINED = (
+    "gapnet_pl" if TINY else MODEL
+)  # a CPU takes a second for a step of the larger one, and ten minutes to compile it
 CACHE = os.environ.get("CACHE", str(WORK / "packed"))
 BIG = WORK / "big"  # the atlas of 512², each image several times
 
@@ -184,7 +186,16 @@ def ceilings():
 
 # --- the network alone ------------------------------------------------------------------------------------------------------------
 
-CANDIDATES = ["densenet121", MODEL, "resnet50", "timm:resnet34", "timm:tf_efficientnetv2_s", "timm:convnext_tiny", "xception", "gapnet_pl"]
+CANDIDATES = [
+    "densenet121",
+    MODEL,
+    "resnet50",
+    "timm:resnet34",
+    "timm:tf_efficientnetv2_s",
+    "timm:convnext_tiny",
+    "xception",
+    "gapnet_pl",
+]
 
 
 def candidates():

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from conftest import succeed
 
-from utils.data.images import CHANNELS, load_sample, scan_folders
+from utils.data.image_files import scan_folders
+from utils.data.images import CHANNELS, load_sample
 from utils.data.labels import HPA_CLASSES
 from utils.notebook import example_plate
 from utils.opencv import cv2

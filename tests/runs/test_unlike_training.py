@@ -8,8 +8,9 @@ import pytest
 from conftest import kit, refuse, succeed, train_options
 
 from utils.data.cache import Images
+from utils.data.image_files import find_files, scan_folders
 from utils.data.image_statistics import statistic_names
-from utils.data.images import find_files, parse_channels, scan_folders
+from utils.data.images import parse_channels
 from utils.errors import InputError
 from utils.opencv import cv2
 from utils.runs import unlike_training

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, kit, refuse, succeed, train_options, write_images, write_labels
 from PIL import Image
 
-from utils.data.images import check_crop
+from utils.data.image_files import check_crop
 from utils.data.tables import read_table
 from utils.engine import checkpoint
 from utils.errors import InputError

@@ -13,12 +13,12 @@ from import_graph import imported_by
 from layouts import MAPPING, imagej_stack, read_folder
 from torchrun import together
 
-import predict
 from utils import models
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import make_loader
-from utils.engine import checkpoint, inference
+from utils.engine import checkpoint, inference, trained_networks
 from utils.engine.recipes import RECIPES
 from utils.engine.weights import GAPNET_AUTHORS
 from utils.errors import InputError
@@ -373,11 +373,11 @@ def test_a_run_records_the_pixel_size_of_its_input(atlas, folds, tmp_path):
 
 def test_a_channel_that_the_network_does_not_use_cannot_be_left_out():
     config = RunConfig(**RECIPES["gapnet_pl"] | {"channels": "rgb", "name": "three"}, class_names=["a"])
-    assert predict.without_channels(config, ["red"]).channels == "rgb-r"
+    assert trained_networks.without_channels(config, ["red"]).channels == "rgb-r"
     with pytest.raises(
         InputError, match=r"network of three does not use yellow \(channels rgb\); leave out --without yellow"
     ):
-        predict.without_channels(config, ["red", "yellow"])
+        trained_networks.without_channels(config, ["red", "yellow"])
 
 
 def test_wells_without_red_and_yellow_are_combined(run, atlas, thresholds, tmp_path):

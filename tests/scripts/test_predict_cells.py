@@ -106,6 +106,8 @@ def test_by_default_cells_with_protein_get_the_probabilities_of_the_image(folder
     own = read_predictions(tmp_path / "p.csv").to_numpy()
     expected = own * np.array([[1], [1], [0], [1]])
     assert read(tmp_path / "cells.csv")[CLASSES].to_numpy() == pytest.approx(expected, rel=1e-6)
+    succeed("predict", tmp_path / "gap", *words, *cells, "--cell-score", "image", "-o", tmp_path / "p.csv")
+    assert read(tmp_path / "cells.csv")[CLASSES].to_numpy() == pytest.approx(np.tile(own, (4, 1)), rel=1e-6)
 
 
 def test_order_of_ids_and_images_without_a_cell(folders, tmp_path):

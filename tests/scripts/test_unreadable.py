@@ -13,7 +13,8 @@ from conftest import ROOT, kit, refuse, stop_in_epoch, succeed, succeed_together
 
 from utils.data.cache import open_and_check
 from utils.data.dataset import Samples
-from utils.data.images import find_files, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import parse_channels
 from utils.data.loader import batches, make_loader
 from utils.data.readable import find_undecodable
 from utils.device import prefetch_to_device

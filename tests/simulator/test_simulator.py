@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from conftest import refuse, succeed
 
-from utils.data.images import check_files, read_plane
+from utils.data.image_files import check_files
+from utils.data.images import read_plane
 from utils.errors import InputError
 from utils.opencv import cv2
 from utils.simulator.optics import photograph

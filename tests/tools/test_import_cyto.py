@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from conftest import refuse, succeed
 
-from utils.data.images import find_files, load_sample, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import load_sample, parse_channels
 
 CLASSES = ["Nucleus", "Cytosol, Vesicles", "Actin filaments, Nucleus", "Golgi apparatus"]
 NUMBERS = ["10", "2 12", "0 10", "4"]

@@ -24,16 +24,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from utils.data.crops import size_to_load
+from utils.data.image_files import check_crop, describe_problems, look_at_files
 from utils.data.image_table import split_plane
-from utils.data.images import (
-    check_crop,
-    describe_problems,
-    image_size,
-    join_planes,
-    load_sample,
-    loaded_shape,
-    look_at_files,
-)
+from utils.data.images import image_size, join_planes, load_sample, loaded_shape
 from utils.errors import InputError, data_size, plural
 from utils.files import NO_ROOM, destination
 from utils.opencv import MOST_PIXELS, cv2

@@ -28,6 +28,12 @@ def random_crop(image, height, width, rng):
     return image[y : y + height, x : x + width]
 
 
+def middle(image, size):
+    """The middle size² of an image at least as large."""
+    y, x = ((side - size) // 2 for side in image.shape[:2])
+    return image[y : y + size, x : x + size]
+
+
 def corner_crops(image, size, count):
     """Return the whole of (H, W, C), or with `count` 4 its corners, with 5 its centre too, each `LEAST_ZOOM` of the
     sides: (count, size, size, C)."""

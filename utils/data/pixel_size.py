@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.cache import Images
-from utils.data.images import MOST_SIDE, check_files, load_sample
+from utils.data.image_files import check_files
+from utils.data.images import MOST_SIDE, load_sample
 from utils.data.labels import CLASS_LISTS
 from utils.data.tables import read_table
 from utils.errors import InputError, listing, plural
@@ -123,9 +124,3 @@ class RescaledImages(Images):
     def _borders(self, row, shape):
         """Return (pixels before, whole, inner) of height and width."""
         return [((whole - inner) // 2, whole, inner) for whole, inner in zip(self.shape(row), shape)]
-
-
-def middle(image, size):
-    """The middle size² of an image at least as large."""
-    y, x = ((side - size) // 2 for side in image.shape[:2])
-    return image[y : y + size, x : x + size]

@@ -7,7 +7,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from utils.data.cache import open_and_check
-from utils.data.images import CHANNELS, describe_problems, find_files, image_size, load_sample
+from utils.data.image_files import describe_problems, find_files
+from utils.data.images import CHANNELS, image_size, load_sample
 from utils.errors import InputError, plural
 from utils.files import write_csv
 from utils.parallel import cores, in_order

@@ -2,6 +2,7 @@
 
     green    the image's probability for cells that show the protein: the mean of green in a cell, above the darkest 5 % of the
              image and relative to its brightest cell, is `BRIGHT` or more; below, the probability falls to 0 in proportion
+    image    the image's probability in every cell, for comparison
     logit    the activation of the cell's own logit
     map      the image's probability times the activation of the cell's logit, relative to the image's highest
 
@@ -18,7 +19,8 @@ from utils.data.crops import tile_starts
 from utils.data.images import resize
 from utils.data.masks import cell_table
 
-SCORES = ("green", "map", "logit")  # the first one is the default
+SCORES = ("green", "image", "map", "logit")  # the first one is the default
+OF_MAPS = ("map", "logit")
 BRIGHT = 0.1
 
 
@@ -27,8 +29,8 @@ class CellScorer:
 
     images, fit, size: the Images that the networks see, and how, as of `Samples`. find_labels: row -> (H, W) integers, the label
     image of this row's image. score: one of SCORES. green: the place of this channel among those of `images`. activation: as of
-    `inference.tta_probabilities`. grids: (h, w) of each network's class maps, none for the score ``green``. Assign `watching` to
-    `Samples.watch`, so that cells are found by the threads that read the images.
+    `inference.tta_probabilities`. grids: (h, w) of each network's class maps, none for scores that are not among OF_MAPS. Assign
+    `watching` to `Samples.watch`, so that cells are found by the threads that read the images.
     """
 
     def __init__(self, images, fit, size, find_labels, score, green=0, activation="sigmoid", grids=()):
@@ -44,6 +46,8 @@ class CellScorer:
             cells = cell_table(labels)
             if self.score == "green":
                 weights = brightness(self.images.inside(image, row)[..., self.green], labels, cells)
+            elif self.score == "image":
+                weights = np.ones(len(cells), np.float32)
             else:
                 weights = [cell_weights(labels, cells, self.size, *place, grid) for grid in self.grids]
             self.weighed[row] = cells, weights
@@ -67,7 +71,7 @@ class CellScorer:
         batch = zip(rows.tolist(), ends, tiles.tolist(), probabilities.numpy(), strict=True)
         for row, last, count, probability in batch:
             cells, weights = self.weighed.pop(row)
-            if self.score == "green":
+            if self.score not in OF_MAPS:
                 scores = weights[:, None] * probability
             else:
                 own = (each[last - count : last].movedim(1, 3).flatten(0, 2).numpy() for each in maps)

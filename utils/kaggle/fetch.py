@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import CHANNELS, ENDINGS, ChannelSet, find_files, image_size
+from utils.data.image_files import find_files
+from utils.data.images import CHANNELS, ENDINGS, ChannelSet, image_size
 from utils.data.labels import load_classes, read_labels
 from utils.data.tables import check_ids, read_table
 from utils.errors import InputError, data_size, first_line, listing, plural

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.data.images import CHANNELS, load_sample, look_at_files, scan_folder
+from utils.data.image_files import look_at_files, scan_folder
+from utils.data.images import CHANNELS, load_sample
 from utils.data.labels import HPA_CLASSES, read_labels
 from utils.errors import listing, plural
 from utils.parallel import cores

@@ -8,7 +8,8 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from utils.data.images import CHANNELS, ChannelSet, find_files, image_size, load_sample, parse_channels, scan_folders
+from utils.data.image_files import find_files, scan_folders
+from utils.data.images import CHANNELS, ChannelSet, image_size, load_sample, parse_channels
 from utils.device import pick_device
 from utils.engine import grad_cam
 from utils.engine.checkpoint import load_network

@@ -6,7 +6,8 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from utils.data.images import find_files, load_sample, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import load_sample, parse_channels
 from utils.data.labels import HPA_CLASSES, decode, encode, read_labels
 from utils.errors import InputError
 from utils.files import check_writable, write_csv

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from utils.data.images import CHANNELS, UNREADABLE, image_size, load_sample, scan_folder
+from utils.data.image_files import scan_folder
+from utils.data.images import CHANNELS, UNREADABLE, image_size, load_sample
 from utils.data.labels import TEST_FOLD, encode, read_folds
 from utils.errors import InputError, plural
 from utils.parallel import cores

@@ -21,7 +21,10 @@ MOST_BYTES = 12_500  # of a JPEG; three of them in base64 and the text of 28 row
 LEAST_ROWS = 3  # classes shown of an image
 
 NO_LOCATION = "none"  # of a cell
-OF_CELLS = "Each cell is outlined in the colour of its own location that is furthest above the threshold; the line under the images counts them."
+OF_CELLS = (
+    "Each cell is outlined in the colour of its own location that is furthest above the threshold; the line under the images "
+    "counts them."
+)
 EXPLANATION = (
     "Each bar is the probability of a location, and the mark on it the threshold; blue bars reach theirs. F1 says how well "
     "that location was found in images of the run that neither the network nor the threshold had seen, from 0 to 1; images "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from utils.data.crops import middle
 from utils.data.image_statistics import LEAST_AREA, OF_NUCLEI, image_statistics, statistic_names
 from utils.errors import InputError, plural, refusal
 from utils.files import write_json
@@ -117,6 +118,10 @@ class Watch:
 
     def __call__(self, row, image):
         self.values[row] = image_statistics(image, self.channels)
+
+    def middles(self, size):
+        """Return the function that measures the middle size² of larger images, as networks see their tiles."""
+        return lambda row, image: self(row, middle(image, size))
 
     def judge(self, context):
         """`judge` all images that the processes of `context` have read, by ascending row."""

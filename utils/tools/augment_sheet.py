@@ -19,7 +19,8 @@ import numpy as np
 from utils.cli import check_least, option_parser, run_script
 from utils.data import augment, mixing
 from utils.data.crops import random_zoom, size_to_load
-from utils.data.images import LEAST_SIDE, MOST_SIDE, check_files, find_files, load_sample, parse_channels, scan_folders
+from utils.data.image_files import check_files, find_files, scan_folders
+from utils.data.images import LEAST_SIDE, MOST_SIDE, load_sample, parse_channels
 from utils.device import keep_freed_memory
 from utils.errors import InputError
 from utils.files import check_writable

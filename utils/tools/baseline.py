@@ -33,7 +33,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import MOST_SIDE, check_files, find_files, load_sample, parse_channels
+from utils.data.image_files import check_files, find_files
+from utils.data.images import MOST_SIDE, load_sample, parse_channels
 from utils.data.labels import encode, load_classes, split_fold
 from utils.errors import InputError, plural
 from utils.files import check_name, check_writable, write_json

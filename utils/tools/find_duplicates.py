@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import check_files, find_files, parse_channels, scan_folders
+from utils.data.image_files import check_files, find_files, scan_folders
+from utils.data.images import parse_channels
 from utils.data.near_duplicates import BITS, close_pairs, hash_samples
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv

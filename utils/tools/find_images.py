@@ -31,7 +31,8 @@ from pathlib import Path
 import pandas as pd
 
 from utils.cli import option_parser, run_script
-from utils.data.images import CHANNELS, ENDINGS, HIDDEN, describe_problems, look_at_files
+from utils.data.image_files import HIDDEN, describe_problems, look_at_files
+from utils.data.images import CHANNELS, ENDINGS
 from utils.data.tables import check_ids
 from utils.errors import InputError, listing, plural
 from utils.files import check_outputs, nfc, write_csv

@@ -26,8 +26,9 @@ from sklearn.metrics import roc_auc_score
 
 from utils.cli import check_least, option_parser, run_script
 from utils.data.cache import open_images
+from utils.data.image_files import find_files, scan_folders
 from utils.data.image_statistics import image_statistics
-from utils.data.images import find_files, parse_channels, scan_folders
+from utils.data.images import parse_channels
 from utils.data.tables import read_table
 from utils.errors import InputError, listing, plural
 from utils.files import check_writable, write_csv

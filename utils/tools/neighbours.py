@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import check_files, find_files, parse_channels, scan_folders
+from utils.data.image_files import check_files, find_files, scan_folders
+from utils.data.images import parse_channels
 from utils.data.labels import decode, encode, load_classes, read_labels
 from utils.data.near_duplicates import hash_samples, nearest
 from utils.data.tables import check_ids

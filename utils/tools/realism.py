@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import CHANNELS, LEAST_SIDE, MOST_SIDE, image_size, load_sample, scan_folder
+from utils.data.image_files import scan_folder
+from utils.data.images import CHANNELS, LEAST_SIDE, MOST_SIDE, image_size, load_sample
 from utils.errors import InputError, plural
 from utils.files import check_writable, first_repeated
 from utils.opencv import cv2

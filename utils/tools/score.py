@@ -8,7 +8,8 @@
 import numpy as np
 
 from utils.cli import option_parser, run_script
-from utils.data.images import find_files, load_sample, parse_channels
+from utils.data.image_files import find_files
+from utils.data.images import load_sample, parse_channels
 from utils.data.labels import encode, load_classes, read_labels
 from utils.errors import InputError
 from utils.files import check_writable

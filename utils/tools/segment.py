@@ -19,7 +19,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import describe_problems, image_size, load_sample, scan_folders
+from utils.data.image_files import describe_problems, scan_folders
+from utils.data.images import image_size, load_sample
 from utils.data.masks import cell_table, read_mask, write_mask
 from utils.data.pixel_size import check_pixel_size, read_pixel_sizes
 from utils.data.readable import find_undecodable

@@ -117,6 +117,7 @@ EXPERIMENTS = {
             "decay .02": Arm(f"{PLAIN} --weight-decay .02"),
             "decay .02, not norms": Arm(f"{PLAIN} --weight-decay .02 --no-decay-norms"),
             "moving average": Arm(f"{PLAIN} --ema .99"),
+            "cosine, moving average": Arm("--ema .99"),
         },
         places=("hep2",),
     ),

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from utils import models
 from utils.cli import check_least, option_parser, run_script
-from utils.data.images import scan_folder
+from utils.data.image_files import scan_folder
 from utils.data.labels import HPA_CLASSES
 from utils.errors import InputError
 from utils.files import check_outputs, write_json

@@ -14,7 +14,8 @@ from utils import models
 from utils.data import augment
 from utils.data.cache import Images, open_images
 from utils.data.dataset import Normaliser, Samples
-from utils.data.images import find_files, parse_channels, scan_folder
+from utils.data.image_files import find_files, scan_folder
+from utils.data.images import parse_channels
 from utils.data.labels import HPA_CLASSES, encode
 from utils.data.loader import pick_workers
 from utils.device import amp_dtype, pick_device, prefetch_to_device
