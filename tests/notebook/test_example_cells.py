@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from utils.data.images import CHANNELS, load_sample, scan_folders
+from utils.data.image_files import scan_folders
+from utils.data.images import CHANNELS, load_sample
 from utils.data.labels import HPA_CLASSES
 from utils.data.masks import cell_table, read_mask
 from utils.notebook import example_cells
