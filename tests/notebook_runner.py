@@ -25,7 +25,7 @@ IMAGES = {"image/jpeg", "image/png", "image/svg+xml"}
 def set_up(place):
     """-> the folder for notebooks of a place that looks like the kit."""
     (place / "notebooks").mkdir(parents=True, exist_ok=True)
-    for link in ("train.py", "make_folds.py", "predict.py", "threshold.py", "utils"):
+    for link in ("train.py", "make_folds.py", "predict.py", "threshold.py", "ensemble.py", "utils"):
         (place / link).symlink_to(ROOT / link)
     return place / "notebooks"
 

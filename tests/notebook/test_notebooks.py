@@ -74,6 +74,29 @@ def test_my_images_names_your_images_that_lack_yellow_by_your_run(tmp_path, atla
     assert names["Id"].nunique() == 17 and set(names["without"]) == {"yellow"}
 
 
+def test_cells_asks_a_question_of_simulated_cells_by_a_tiny_network(tmp_path):
+    text, shown = execute("cells", tmp_path / "kit", FIELDS=1, SIZE=96)
+    assert shown == 4 and "6 images: protein1_field1" in text and "found of cells in mitosis" in text
+    assert text.count("--format 2021") == 2 and text.count("\nmean of ") == 2
+    table = pd.read_csv(tmp_path / "kit/input/cells/cells_true.csv")
+    truth = pd.read_csv(tmp_path / "kit/input/cells/fields/cells_truth.csv")
+    columns = ["Id", "cell", "area", "edge"]
+    assert (
+        table[columns]
+        .sort_values(columns, ignore_index=True)
+        .equals(truth[columns].sort_values(columns, ignore_index=True))
+    )
+
+
+def test_cells_of_your_images_are_compared_by_size_alone(tmp_path, atlas, run, thresholds):
+    shutil.copytree(run, tmp_path / "kit/runs/demo")
+    shutil.copy(thresholds, tmp_path / "kit/runs/demo/thresholds.json")
+    shutil.copytree(atlas / "test", tmp_path / "mine", ignore=shutil.ignore_patterns("*_yellow.png"))
+    text, shown = execute("cells", tmp_path / "kit", IMAGES=str(tmp_path / "mine"), PIXEL=2.5)
+    assert shown == 3 and "train.py" not in text and "score_" not in text
+    assert text.count("--pixel-size 2.5") == 2 and "--without yellow" in text
+
+
 def test_explore_shows_a_simulated_atlas_without_data(tmp_path, monkeypatch):
     small = replace(available_data.SMALL, train=60, test=20, size=96)
     monkeypatch.setattr(available_data, "find_data", partial(available_data.find_data, small=small))
@@ -128,7 +151,14 @@ def test_a_sentence_stands_before_each_figure(path):
 
 def test_all_notebooks_start_alike():
     own = [path for path in NOTEBOOKS if path.stem != "kaggle_kernel"]
-    assert [path.stem for path in own] == ["compare", "explore", "human_vs_machine", "inspect_run", "my_images"]
+    assert [path.stem for path in own] == [
+        "cells",
+        "compare",
+        "explore",
+        "human_vs_machine",
+        "inspect_run",
+        "my_images",
+    ]
     cells = [nbformat.read(path, as_version=4).cells for path in own]
     first = [next(cell.source for cell in part if cell.cell_type == "code") for part in cells]
     assert len({source.partition("sys.path.insert")[0] for source in first}) == 1

@@ -130,7 +130,10 @@ def draw_images(drawn, table):
     drawn(image_sheets.contact_sheet, images, truth[:12], probabilities[:12] >= 0.4, CLASSES)
     for columns in (4, 6, 8):
         titles = [*CLASSES[:8], "Microtubule organizing center +1"]
-        drawn(image_sheets.gallery, images[:9], titles, columns=columns)
+        figure = drawn(
+            image_sheets.gallery, images[:9], titles, columns=columns, colours=dict.fromkeys(titles, "#E69F00")
+        )
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == titles
     drawn(image_sheets.operations, examples(images[0], augment.chen(COLOURS), COLOURS, 0), COLOURS)
     drawn(samples.class_samples, CLASSES[18], 0.5, GROUPS)
     drawn(samples.class_maps, CLASSES[18], 0.5, {kind: part[:2] for kind, part in GROUPS.items()})

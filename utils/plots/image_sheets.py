@@ -4,6 +4,7 @@ from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Patch
 
 from utils.data.images import resize
 from utils.plots import cell_outlines, style
@@ -66,13 +67,16 @@ def contact_sheet(images, truth, decisions, classes, path, columns=4):
     style.save(figure, path)
 
 
-def gallery(images, titles, path, columns=6):
+def gallery(images, titles, path, columns=6, colours=()):
     """Draw images in colour in a grid. images: list of (H, W, 4), or (H, W, 3) as they are to be shown. titles: one per
-    image, possibly of several lines."""
+    image, possibly of several lines. colours: {name: colour} for a legend below."""
     font = max(9, 1.5 * columns)  # readable in a wide figure too
     height = 1.95 + (1.8 + 1.5 * max(title.count("\n") for title in titles)) * font / 72
     shown = [image if image.shape[2] == 3 else overlay(image) for image in images]
     figure, _ = _sheet(shown, titles, columns, 1.95, height, font, 2)
+    if colours:
+        patches = [Patch(facecolor=colour, edgecolor="black", label=name) for name, colour in dict(colours).items()]
+        figure.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, 0), ncols=3, frameon=False, fontsize=font)
     style.arrange_and_save(figure, path, dpi=90, pad=0.3)
 
 
