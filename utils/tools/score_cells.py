@@ -9,8 +9,8 @@ prints the mean average precision at a mask IoU of 0.6 or more, as the
 competition does (the Open Images challenge's rules, which stand in
 utils/scoring/detections.py), with a 95 % interval, and a table by class. The
 truth is a table of cells with their masks: Id, cell and a column per class,
-above --strength if the cell shows it; a cell that shows none is Negative. Or it
-is itself in the form of a submission. All classes of an image count as
+above --strength if the cell shows it; a cell that shows none is Negative. It
+may itself have the form of a submission. All classes of an image count as
 verified. Only images of the submission are scored.
 """
 
