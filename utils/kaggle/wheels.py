@@ -19,7 +19,8 @@ from utils.errors import InputError, first_line, listing
 # github.com/Kaggle/docker-python adds (kaggle_requirements.txt). It lacks the packages in LACKED, all pure Python.
 # Its filelock 3.x considers the folder of a killed training locked.
 LACKED = ("pretrainedmodels", "munch", "iterative-stratification", "filelock")
-UNUSED = ("imagecodecs", "jupyter", "ipywidgets", "nbclient", "pytest", "pytest-xdist", "hypothesis")  # in the kernel
+# Of the requirements, those that a kernel does without.
+UNUSED = ("imagecodecs", "jupyter", "ipywidgets", "nbclient", "pytest", "pytest-xdist", "hypothesis", "pycocotools")
 PYTHONS = ("3.11", "3.12")  # Python versions of its images since 2025; compiled wheels are needed for each
 SAME = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
