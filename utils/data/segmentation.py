@@ -23,6 +23,7 @@ from utils.data.pixel_size import HPA_FIELD
 from utils.errors import InputError, listing
 from utils.opencv import cv2
 
+STAINS = ("red", "yellow", "blue")  # the channels that show cells
 GRAIN = 0.64  # pixel that images are reduced to: cells found at finer ones are no better
 MOST_PIXEL = 3.0  # coarser ones show a nucleus by a few pixels
 MOST_PIXELS = 2**20  # after the reduction

@@ -17,12 +17,11 @@ import pandas as pd
 
 from utils.data.images import image_size, load_sample
 from utils.data.masks import read_mask, write_mask
-from utils.data.segmentation import segment
+from utils.data.segmentation import STAINS, segment
 from utils.errors import InputError, listing, plural
 from utils.files import write_csv
 
 COLUMNS = ("Id", "cell", "left", "top", "width", "height", "area", "edge")
-STAINS = ("red", "yellow", "blue")  # the channels that show cells
 
 
 def check_names(classes):

@@ -24,13 +24,12 @@ from utils.data.images import image_size, load_sample
 from utils.data.masks import cell_table, read_mask, write_mask
 from utils.data.pixel_size import check_pixel_size, read_pixel_sizes
 from utils.data.readable import find_undecodable
-from utils.data.segmentation import segment, working_shape
+from utils.data.segmentation import STAINS, segment, working_shape
 from utils.errors import InputError, plural
 from utils.files import check_outputs, write_csv
 from utils.parallel import closing, cores, in_processes
 from utils.plots.image_sheets import segmented
 
-USED = ("red", "yellow", "blue")  # as red, green and blue of the figure
 IN_FIGURE = 8  # images
 
 
@@ -89,7 +88,7 @@ def find_usable(args):
     if not found:
         fix = "name the folder with --images, or list files of other names with python -m utils.tools.find_images"
         raise InputError(f"no <Id>_<colour>.png files in {', '.join(args.images)}; {fix}")
-    files = {id_: {name: found[id_][name] for name in USED if name in found[id_]} for id_ in sorted(found)}
+    files = {id_: {name: found[id_][name] for name in STAINS if name in found[id_]} for id_ in sorted(found)}
     problems = {}
     for id_, paths in files.items():
         if "blue" not in paths or len(paths) < 2:
